@@ -1,0 +1,119 @@
+"""What a controller assigns to a node: keyed pieces, so that an increment carries only what changed.
+
+The key says which piece it is ("task/ID", "revision/SERVICE.N", "image/DIGEST", "network/ID", "peer/NET/NODE",
+"names/NET/SERVICE", "endpoint/NET/TASK"); the same key again replaces the piece.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from argosy.core.image import Image
+from argosy.core.service import TaskSpec
+from argosy.core.task import Attachment
+from argosy.core.task_state import TaskState
+
+
+@dataclass(frozen=True, slots=True)
+class TaskAssignment:
+    """A task for this node, and what is desired of it."""
+
+    id: str = ""
+    project: str = ""
+    service_id: str = ""
+    slot: int = 0
+    revision: int = 0
+    desired_state: TaskState = TaskState.RUNNING
+    attachments: tuple[Attachment, ...] = ()
+    not_before: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionAssignment:
+    """The spec that tasks of one revision run; sent once for all of them."""
+
+    service_id: str = ""
+    number: int = 0
+    service_name: str = ""
+    service_labels: Mapping[str, str] = field(default_factory=dict)
+    spec: TaskSpec = TaskSpec()
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkAssignment:
+    """A network that this node carries; `mtu` is that of the containers' links."""
+
+    id: str = ""
+    name: str = ""
+    vni: int = 0
+    subnet: str = ""
+    internal: bool = False
+    mtu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAssignment:
+    """Another node with slices of a network that this node carries."""
+
+    network_id: str = ""
+    node_id: str = ""
+    underlay_address: str = ""
+    slices: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NamesAssignment:
+    """What a service is called on a network: its name and aliases."""
+
+    network_id: str = ""
+    service_id: str = ""
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointAssignment:
+    """A running task of a service on a network."""
+
+    network_id: str = ""
+    task_id: str = ""
+    service_id: str = ""
+    slot: int = 0
+    address: int = 0
+
+
+Piece: TypeAlias = (
+    TaskAssignment
+    | RevisionAssignment
+    | Image
+    | NetworkAssignment
+    | PeerAssignment
+    | NamesAssignment
+    | EndpointAssignment
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderEpoch:
+    """Fencing token of a leader's message; ordered. An agent refuses what is lower than the highest it applied."""
+
+    epoch: int = 0
+    revision: int = 0
+
+
+def key_of(piece: Piece) -> str:
+    """Return the key under which a piece is assigned."""
+    match piece:
+        case TaskAssignment():
+            return f"task/{piece.id}"
+        case RevisionAssignment():
+            return f"revision/{piece.service_id}.{piece.number}"
+        case Image():
+            return f"image/{piece.digest}"
+        case NetworkAssignment():
+            return f"network/{piece.id}"
+        case PeerAssignment():
+            return f"peer/{piece.network_id}/{piece.node_id}"
+        case NamesAssignment():
+            return f"names/{piece.network_id}/{piece.service_id}"
+        case EndpointAssignment():
+            return f"endpoint/{piece.network_id}/{piece.task_id}"

@@ -1,0 +1,86 @@
+"""Nodes: what the operator wants of a host (spec), what it says of itself (description), what was seen (status)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from argosy.core.meta import Meta
+
+
+class NodeState(IntEnum):
+    """What the leader knows of a node."""
+
+    UNKNOWN = 0
+    READY = 1
+    AGENT_LOST = 2
+    DOWN = 3
+    DISCONNECTED = 4
+
+
+class Availability(IntEnum):
+    """Whether the scheduler may use a node; DRAIN also moves away what it runs."""
+
+    ACTIVE = 0
+    PAUSE = 1
+    DRAIN = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """An amount of CPU time (cores), memory (bytes) and processes; 0 means none asked for or no limit."""
+
+    cpus: float = 0.0
+    memory_bytes: int = 0
+    pids: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """Operating system and architecture in the words of OCI images ("linux", "amd64")."""
+
+    os: str = ""
+    architecture: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpec:
+    """What the operator wants of a node."""
+
+    name: str = ""
+    role: str = "worker"
+    availability: Availability = Availability.ACTIVE
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDescription:
+    """What the agent says of its host."""
+
+    hostname: str = ""
+    platform: Platform = Platform()
+    resources: Resources = Resources()
+    agent_version: str = ""
+    kernel: str = ""
+    underlay_address: str = ""
+    underlay_mtu: int = 0
+    boot_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """What the leader observed; `since` is when this state began."""
+
+    state: NodeState = NodeState.UNKNOWN
+    message: str = ""
+    since: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A host of the cluster."""
+
+    meta: Meta = Meta()
+    spec: NodeSpec = NodeSpec()
+    description: NodeDescription = NodeDescription()
+    status: NodeStatus = NodeStatus()
+    schema: int = 1

@@ -1,0 +1,246 @@
+"""Services: what the user wants to run. The system never edits a spec.
+
+Defaults here are those of docs/semantics (Docker Swarm's where it has one); times are in seconds, sizes in bytes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from argosy.core.meta import Meta
+from argosy.core.node import Platform, Resources
+
+
+@dataclass(frozen=True, slots=True)
+class Healthcheck:
+    """How to ask a task whether it is well; `test` as in Compose: ["NONE"], ["CMD", …] or ["CMD-SHELL", line]."""
+
+    test: tuple[str, ...] = ()
+    interval: float = 30.0
+    timeout: float = 30.0
+    retries: int = 3
+    start_period: float = 0.0
+    start_interval: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ulimit:
+    """A resource limit of setrlimit(2) by its Compose name ("nofile"); -1 means unlimited."""
+
+    name: str = ""
+    soft: int = 0
+    hard: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tmpfs:
+    """A memory file system in the container; size 0 is the kernel's default, mode 0 means 01777."""
+
+    target: str = ""
+    size_bytes: int = 0
+    mode: int = 0
+    options: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DnsConfig:
+    """What goes into the container's resolv.conf beside, or instead of, the cluster's own resolver."""
+
+    nameservers: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+DEFAULT_STOP_GRACE_PERIOD_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """What runs in a task. `entrypoint_set`/`command_set` tell "not given" (the image's) from "given and empty"."""
+
+    image: str = ""
+    image_digest: str = ""
+    entrypoint: tuple[str, ...] = ()
+    entrypoint_set: bool = False
+    command: tuple[str, ...] = ()
+    command_set: bool = False
+    env: tuple[str, ...] = ()
+    user: str = ""
+    working_dir: str = ""
+    hostname: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    stop_signal: str = ""
+    stop_grace_period: float | None = None
+    ulimits: tuple[Ulimit, ...] = ()
+    read_only: bool = False
+    tmpfs: tuple[Tmpfs, ...] = ()
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    init: bool | None = None
+    healthcheck: Healthcheck | None = None
+    extra_hosts: tuple[str, ...] = ()
+    dns: DnsConfig = DnsConfig()
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+
+
+class RestartCondition(IntEnum):
+    """When an ended task gets a successor."""
+
+    ANY = 0
+    ON_FAILURE = 1
+    NONE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """`delay` doubles while failing; `max_attempts` 0 is without limit, counted within `window` (0: ever)."""
+
+    condition: RestartCondition = RestartCondition.ANY
+    delay: float = 5.0
+    max_attempts: int = 0
+    window: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SpreadPreference:
+    """Spread tasks evenly over the values of a node attribute, such as "node.labels.zone"."""
+
+    spread: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Which nodes may run a task, and how tasks spread over them."""
+
+    constraints: tuple[str, ...] = ()
+    preferences: tuple[SpreadPreference, ...] = ()
+    max_replicas_per_node: int = 0
+    platforms: tuple[Platform, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkAttachmentSpec:
+    """A network that tasks join, by id, and what the service is called there beside its name."""
+
+    target: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HostPort:
+    """A port of the node that a task wants for itself."""
+
+    protocol: str = "tcp"
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """Everything that makes a task; two equal ones need no update."""
+
+    container: ContainerSpec = ContainerSpec()
+    limits: Resources = Resources()
+    reservations: Resources = Resources()
+    restart: RestartPolicy = RestartPolicy()
+    placement: Placement = Placement()
+    networks: tuple[NetworkAttachmentSpec, ...] = ()
+    force_update: int = 0
+    host_ports: tuple[HostPort, ...] = ()
+
+
+class ServiceMode(IntEnum):
+    """REPLICATED: so many tasks; GLOBAL: one on every eligible node."""
+
+    REPLICATED = 0
+    GLOBAL = 1
+
+
+class FailureAction(IntEnum):
+    """What an update does when too many of its tasks fail."""
+
+    PAUSE = 0
+    CONTINUE = 1
+    ROLLBACK = 2
+
+
+class UpdateOrder(IntEnum):
+    """Whether the old task stops before the new one starts, or after."""
+
+    STOP_FIRST = 0
+    START_FIRST = 1
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateConfig:
+    """How slots move to a new revision; parallelism 0 means all at once."""
+
+    parallelism: int = 1
+    delay: float = 0.0
+    failure_action: FailureAction = FailureAction.PAUSE
+    monitor: float = 5.0
+    max_failure_ratio: float = 0.0
+    order: UpdateOrder = UpdateOrder.STOP_FIRST
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """What the user declared."""
+
+    name: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    mode: ServiceMode = ServiceMode.REPLICATED
+    replicas: int = 1
+    task: TaskSpec = TaskSpec()
+    update: UpdateConfig = UpdateConfig()
+    rollback: UpdateConfig = UpdateConfig()
+
+
+class UpdateState(IntEnum):
+    """Where the latest update of a service stands."""
+
+    NONE = 0
+    UPDATING = 1
+    PAUSED = 2
+    COMPLETED = 3
+    ROLLBACK_STARTED = 4
+    ROLLBACK_PAUSED = 5
+    ROLLBACK_COMPLETED = 6
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateStatus:
+    """Progress of the latest update, for people and for the updater after a failover."""
+
+    state: UpdateState = UpdateState.NONE
+    started_at: float = 0.0
+    completed_at: float = 0.0
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A declared service. `spec` is the user's; the rest is the controller's."""
+
+    meta: Meta = Meta()
+    spec: ServiceSpec = ServiceSpec()
+    revision: int = 0
+    previous_revision: int = 0
+    update: UpdateStatus = UpdateStatus()
+    removing: bool = False
+    schema: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One version of a service's spec, kept for the tasks that run it and for rollback; never changed."""
+
+    meta: Meta = Meta()
+    service_id: str = ""
+    number: int = 0
+    spec: ServiceSpec = ServiceSpec()
+    schema: int = 1
+
+
+def revision_id(service_id: str, number: int) -> str:
+    """Return the id of a service's revision."""
+    return f"{service_id}.{number}"

@@ -1,0 +1,48 @@
+"""Tasks: one run of one slot of a service on one node. A stored task stays under 200 bytes."""
+
+from dataclasses import dataclass
+
+from argosy.core.meta import Meta
+from argosy.core.task_state import TaskState
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStatus:
+    """What was observed of a task; written by its agent, and by the controller up to ASSIGNED.
+
+    `exit_code` None means not ended, or unknown. `released`: ended, and the agent holds no resource of it any more.
+    """
+
+    state: TaskState = TaskState.NEW
+    at: float = 0.0
+    reason: str = ""
+    exit_code: int | None = None
+    oom_killed: bool = False
+    pid: int = 0
+    released: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """An address (IPv4, host byte order) of a task on a network."""
+
+    network_id: str = ""
+    address: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One run. Slot 0 is a global service's. See proto/argosy/v1/types.proto for each field."""
+
+    meta: Meta = Meta()
+    service_id: str = ""
+    slot: int = 0
+    node_id: str = ""
+    revision: int = 0
+    desired_state: TaskState = TaskState.RUNNING
+    status: TaskStatus = TaskStatus()
+    attachments: tuple[Attachment, ...] = ()
+    failures: int = 0
+    not_before: float = 0.0
+    running_since: float = 0.0
+    schema: int = 1
