@@ -26,8 +26,9 @@ for group in "${@:-run}"; do
 done
 
 need_debian
-# dpkg-query fails when one name is unknown to it; its list then still holds all the others.
-installed=" $(dpkg-query -W -f '${db:Status-Abbrev}${Package}\n' "${wanted[@]}" 2>/dev/null | sed -n 's/^.i *//p' | tr '\n' ' ') "
+# dpkg-query's status is 1 when it does not know one of the names; its list then still holds the others.
+states=$(dpkg-query -W -f '${db:Status-Abbrev}${Package}\n' "${wanted[@]}" 2>/dev/null || true)
+installed=" $(sed -n 's/^.i *//p' <<<"$states" | tr '\n' ' ') "
 missing=()
 for name in "${wanted[@]}"; do
     [[ $installed == *" $name "* ]] || missing+=("$name")
