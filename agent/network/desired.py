@@ -1,0 +1,107 @@
+"""What the agent tells its network plane, and what the plane answers: the types of the interface.
+
+The agent hands over the whole desired state each time (level-triggered); the plane finds what changed by itself. Give
+the same piece objects again where nothing changed: comparing is then a pointer comparison.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from argosy.core.assignment import EndpointAssignment, NamesAssignment, NetworkAssignment, PeerAssignment
+from argosy.core.task import Attachment
+
+ROUTER_ADDRESS: Final = "169.254.1.1"
+"""What every container has as its router and name server, in every network."""
+
+VXLAN_PORT: Final = 14789
+"""Not 4789: another orchestrator's device with the same VNI would collide with ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeIdentity:
+    """Who this node is. `underlay_address` (IPv4) is where its peers send VXLAN packets; `underlay_mtu` in bytes."""
+
+    node_id: str
+    node_name: str
+    underlay_address: str
+    underlay_mtu: int = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSettings:
+    """What can be set of the plane.
+
+    `state_dir` outlives a boot, `run_dir` must not (tmpfs). No container may reach `protected_udp` and
+    `protected_tcp` ports through the host, wherever they are: the lead's controllers, etcd, WireGuard; the VXLAN port
+    is always among them. `uplink_range` is cut into a pair of addresses a network; it never leaves the host.
+    `nameservers` overrides the host's resolv.conf (`resolv_conf`) as where names that are not ours are asked.
+    `dns_command` starts argosy-dns; empty means this very Python.
+    """
+
+    state_dir: Path
+    run_dir: Path
+    vxlan_port: int = VXLAN_PORT
+    protected_udp: tuple[int, ...] = (51820,)
+    protected_tcp: tuple[int, ...] = (2379, 2380)
+    uplink_range: str = "169.254.64.0/18"
+    resolv_conf: Path = Path("/etc/resolv.conf")
+    dns: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTask:
+    """A task of this node that holds addresses; names are answered to it for all its networks."""
+
+    container_id: str
+    attachments: tuple[Attachment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkState:
+    """All that the node should have: whole, not an increment."""
+
+    networks: Mapping[str, NetworkAssignment] = field(default_factory=dict)
+    peers: Sequence[PeerAssignment] = ()
+    names: Sequence[NamesAssignment] = ()
+    endpoints: Sequence[EndpointAssignment] = ()
+    tasks: Sequence[LocalTask] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A link that a container got; `mtu` in bytes."""
+
+    name: str
+    network_id: str
+    network_name: str
+    address: str
+    mtu: int
+    default_route: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AttachResult:
+    """What `attach` made, in the order of the attachments. `nameserver` goes into the container's resolv.conf."""
+
+    interfaces: tuple[Interface, ...]
+    nameserver: str = ROUTER_ADDRESS
+
+
+class DriftKind(StrEnum):
+    """How the kernel differs from what is intended."""
+
+    MISSING = "missing"
+    UNEXPECTED = "unexpected"
+    DIFFERENT = "different"
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One difference between the intended and the kernel's state; `network_id` "" is the host's own namespace."""
+
+    network_id: str
+    kind: DriftKind
+    what: str
