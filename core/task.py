@@ -45,4 +45,6 @@ class Task:
     failures: int = 0
     not_before: float = 0.0
     running_since: float = 0.0
+    attempts: int = 0
+    attempts_since: float = 0.0
     schema: int = 1
