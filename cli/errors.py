@@ -1,0 +1,75 @@
+"""What went wrong, for a person: one place that turns errors of all kinds into a message and an exit status.
+
+Exit statuses: 0 what was asked for has happened; 1 it has not; 2 the command line or a file is wrong; 3 no cluster
+answers; 70 a bug of ours; 130 interrupted. `main` is the only caller of `explain`.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import grpc
+
+EXIT_FAILED: Final = 1
+EXIT_INVALID: Final = 2
+EXIT_UNREACHABLE: Final = 3
+EXIT_BUG: Final = 70
+EXIT_INTERRUPTED: Final = 130
+
+HOW_TO_START: Final = (
+    "start one on this machine with 'argosy dev up', or name another with --host, --context or ARGOSY_HOST"
+)
+
+
+class CliError(Exception):
+    """The command ends here: `message` says what happened, `hint` what to do about it ("" when it is plain)."""
+
+    def __init__(self, message: str, hint: str = "", *, status: int = EXIT_FAILED) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.status = status
+
+
+class InvalidInputError(CliError):
+    """The command line or a file is wrong."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint, status=EXIT_INVALID)
+
+
+class UnreachableError(CliError):
+    """No controller answers."""
+
+    def __init__(self, hosts: tuple[str, ...], why: str = "") -> None:
+        where = ", ".join(hosts)
+        super().__init__(
+            f"no cluster answers at {where}" + (f" ({why})" if why else ""), HOW_TO_START, status=EXIT_UNREACHABLE
+        )
+
+
+def explain(error: "grpc.RpcError") -> CliError:
+    """Return what a failed RPC means to a person. The server's own text is fit to be shown."""
+    import grpc
+
+    code = error.code() if isinstance(error, grpc.Call) else None
+    text = (error.details() if isinstance(error, grpc.Call) else "") or ""
+    match code:
+        case grpc.StatusCode.INVALID_ARGUMENT:
+            return InvalidInputError(text)
+        case grpc.StatusCode.NOT_FOUND | grpc.StatusCode.ALREADY_EXISTS | grpc.StatusCode.FAILED_PRECONDITION:
+            return CliError(text)
+        case grpc.StatusCode.ABORTED:
+            return CliError(text or "the object changed meanwhile", "look at it again and repeat the command")
+        case grpc.StatusCode.UNAVAILABLE:
+            return CliError(text or "the cluster does not answer", "try again", status=EXIT_UNREACHABLE)
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return CliError("the cluster took too long to answer", "try again", status=EXIT_UNREACHABLE)
+        case grpc.StatusCode.PERMISSION_DENIED | grpc.StatusCode.UNAUTHENTICATED:
+            return CliError(text or "not allowed")
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return CliError(
+                "the cluster's controller does not know this request", "use an argosy of the controller's version"
+            )
+        case _:
+            name = code.name if code is not None else "unknown"
+            return CliError(f"the controller failed ({name}): {text}", "its log says more")

@@ -1,0 +1,53 @@
+"""One command's connection to its cluster; made by `main`, used by all commands through `@pass_session`."""
+
+import os
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import click
+
+from argosy.cli.context import Target, resolve
+
+if TYPE_CHECKING:
+    import grpc
+
+    from argosy.proto.argosy.v1.control_pb2_grpc import ControlStub
+
+
+class Session:
+    """Resolves the target on first use only, so that commands without a cluster do not care about contexts."""
+
+    def __init__(self, host: str = "", context: str = "", project: str = "") -> None:
+        self._options = (host, context, project)
+
+    @cached_property
+    def target(self) -> Target:
+        """The endpoints and the project."""
+        return resolve(*self._options, os.environ)
+
+    @property
+    def project(self) -> str:
+        """The project that all requests carry."""
+        return self.target.project
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The controllers' endpoints."""
+        return self.target.hosts
+
+    @cached_property
+    def channel(self) -> "grpc.Channel":
+        """A channel that fails over between the controllers."""
+        from argosy.cli.channel import FailoverChannel
+
+        return FailoverChannel(self.hosts)
+
+    @cached_property
+    def control(self) -> "ControlStub":
+        """The cluster's Control service."""
+        from argosy.proto.argosy.v1.control_pb2_grpc import ControlStub
+
+        return ControlStub(self.channel)
+
+
+pass_session = click.make_pass_decorator(Session, ensure=True)
