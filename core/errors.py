@@ -8,6 +8,7 @@
     │   ├── ConflictError        the object changed since it was read: read again
     │   └── PreconditionError    right request, wrong moment or state
     └── TransientError           may work later: retry with jittered, capped backoff
+        ├── ExhaustedError       something is full: a disk, an address range
         ├── NoLeaderError        no controller leads at the moment
         └── LostLeadershipError  this controller led, and no longer does: its write was not applied
 
@@ -53,6 +54,10 @@ class PreconditionError(RejectedError):
 
 class TransientError(ArgosyError):
     """May work later."""
+
+
+class ExhaustedError(TransientError):
+    """Something is full (a disk, a range of addresses); the message says what would make room."""
 
 
 class NoLeaderError(TransientError):

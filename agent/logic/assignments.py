@@ -1,0 +1,94 @@
+"""The node's current assignments, and the rules by which a controller's message may change them.
+
+Pure: the session decodes a message, calls `advance`, persists the result, and only then acts on it. A message of an
+older leader, or of the same leader from before what was applied, is refused: a leader that was paused or cut off
+cannot command (design: leader epoch).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from argosy.core.assignment import LeaderEpoch, Piece, RevisionAssignment, TaskAssignment, key_of
+from argosy.core.errors import RejectedError
+from argosy.core.image import Image
+from argosy.core.service import revision_id
+
+
+class StaleLeaderError(RejectedError):
+    """The message comes from a leader that has been replaced, or from before what was applied."""
+
+
+class BrokenChainError(RejectedError):
+    """An increment does not fit on what this node has: a full set is needed."""
+
+
+P = TypeVar("P", bound=Piece)
+
+
+@dataclass(frozen=True, slots=True)
+class Assignments:
+    """A full set as of `version`, which `leader` sent. `pieces` is by key and never changed in place."""
+
+    pieces: Mapping[str, Piece] = field(default_factory=dict)
+    version: int = 0
+    leader: LeaderEpoch = LeaderEpoch()
+    synced: bool = False
+    """False until a full set was applied: nothing may be removed on an unsynced view."""
+
+    def of(self, kind: type[P]) -> Iterator[P]:
+        """Yield all pieces of one kind."""
+        return (p for p in self.pieces.values() if isinstance(p, kind))
+
+    def tasks(self) -> dict[str, TaskAssignment]:
+        """Return the assigned tasks by id."""
+        return {t.id: t for t in self.of(TaskAssignment)}
+
+    def revision_of(self, task: TaskAssignment) -> RevisionAssignment | None:
+        """Return the spec that a task runs, if it has come."""
+        piece = self.pieces.get(f"revision/{revision_id(task.service_id, task.revision)}")
+        return piece if isinstance(piece, RevisionAssignment) else None
+
+    def image(self, digest: str) -> Image | None:
+        """Return an assigned image by its manifest's digest."""
+        piece = self.pieces.get(f"image/{digest}")
+        return piece if isinstance(piece, Image) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A controller's assignment message, decoded."""
+
+    leader: LeaderEpoch
+    full: bool
+    version: int
+    base_version: int
+    put: tuple[Piece, ...]
+    remove: tuple[str, ...]
+
+
+def check_leader(highest: LeaderEpoch, leader: LeaderEpoch) -> None:
+    """Refuse what is below the highest (epoch, revision) that this node applied; StaleLeaderError."""
+    if (leader.epoch, leader.revision) < (highest.epoch, highest.revision):
+        raise StaleLeaderError(
+            f"a message of leader epoch {leader.epoch} at revision {leader.revision} came after "
+            f"epoch {highest.epoch} at revision {highest.revision} was applied"
+        )
+
+
+def advance(current: Assignments, update: Update) -> Assignments:
+    """Return the set after `update`; StaleLeaderError or BrokenChainError when it may not be applied."""
+    check_leader(current.leader, update.leader)
+    if update.full:
+        return Assignments(_by_key(update.put), update.version, update.leader, synced=True)
+    if update.base_version != current.version or not current.synced:
+        raise BrokenChainError(f"an increment on version {update.base_version} came, this node has {current.version}")
+    pieces = dict(current.pieces)
+    for key in update.remove:
+        pieces.pop(key, None)
+    pieces.update(_by_key(update.put))
+    return Assignments(pieces, update.version, update.leader, synced=True)
+
+
+def _by_key(pieces: Iterable[Piece]) -> dict[str, Piece]:
+    return {key_of(p): p for p in pieces}

@@ -1,0 +1,139 @@
+"""What to do next for one task: a pure decision over what is desired and what was observed.
+
+The owner of a task (agent/tasks/owner.py) calls `next_step` after every event, carries the step out and calls again
+until it says WAIT. Nothing here remembers anything, so an agent that restarts goes on from what it finds.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from argosy.core.assignment import TaskAssignment
+from argosy.core.task import TaskStatus
+from argosy.core.task_state import TaskState, is_terminal
+
+
+class ContainerState(Enum):
+    """Where the task's container stands in the runtime."""
+
+    NONE = "none"
+    CREATED = "created"
+    RUNNING = "running"
+    STOPPED = "stopped"
+
+
+class Step(Enum):
+    """What the owner does next."""
+
+    WAIT = "wait"  # for an event, or until `Decision.until`
+    PREPARE = "prepare"  # image, root filesystem, container, network
+    START = "start"
+    STOP = "stop"  # send the stop signal
+    KILL = "kill"  # SIGKILL to the whole cgroup
+    END = "end"  # enter the terminal state `Decision.status`
+    RELEASE = "release"  # give all its resources back
+    FORGET = "forget"  # drop the record: the controller has dropped the task
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """How the container's program ended; `code` None is unknown."""
+
+    code: int | None
+    oom_killed: bool = False
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """All that the owner knows of its task. Times are seconds since the epoch."""
+
+    status: TaskStatus
+    container: ContainerState = ContainerState.NONE
+    exit: ExitStatus | None = None
+    stop_sent_at: float | None = None
+    killed: bool = False
+    unhealthy: str = ""  # why liveness was given up; "" while it has not been
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The step, with the terminal status of END or the time until which WAIT may sleep."""
+
+    step: Step
+    status: TaskStatus | None = None
+    until: float | None = None
+
+
+WAIT = Decision(Step.WAIT)
+
+
+def next_step(assigned: TaskAssignment | None, seen: Observed, grace_s: float, now: float) -> Decision:
+    """Return the next step. `assigned` None: the controller's set no longer has the task (it is to go)."""
+    if is_terminal(seen.status.state):
+        if not seen.status.released:
+            return Decision(Step.RELEASE)
+        return WAIT if assigned else Decision(Step.FORGET)
+    if assigned is None or assigned.desired_state >= TaskState.SHUTDOWN:
+        return _stop(seen, grace_s, now, TaskState.SHUTDOWN, "")
+    if seen.unhealthy:
+        return _stop(seen, grace_s, now, TaskState.FAILED, seen.unhealthy)
+    return _run(assigned, seen, now)
+
+
+def _run(assigned: TaskAssignment, seen: Observed, now: float) -> Decision:
+    match seen.container:
+        case ContainerState.NONE:
+            if seen.status.state >= TaskState.READY:
+                return _end(seen, TaskState.FAILED, "its container is gone: the host restarted?")
+            return Decision(Step.PREPARE)
+        case ContainerState.CREATED:
+            if assigned.desired_state < TaskState.RUNNING:
+                return WAIT
+            if assigned.not_before > now:
+                return Decision(Step.WAIT, until=assigned.not_before)
+            return Decision(Step.START)
+        case ContainerState.RUNNING:
+            return WAIT
+        case ContainerState.STOPPED:
+            return _ended_by_itself(seen)
+
+
+def _ended_by_itself(seen: Observed) -> Decision:
+    code = seen.exit.code if seen.exit else None
+    if code == 0:
+        return _end(seen, TaskState.COMPLETE, "")
+    if code is None:
+        return _end(seen, TaskState.FAILED, "it ended; with which exit code is unknown")
+    if seen.exit and seen.exit.oom_killed:
+        return _end(seen, TaskState.FAILED, "killed: out of memory (its limit, deploy.resources.limits.memory)")
+    return _end(seen, TaskState.FAILED, f"exit code {code}{_meaning(code)}")
+
+
+def _meaning(code: int) -> str:
+    known = {126: ": the program cannot be executed", 127: ": no such program in the image", 137: ": killed by SIGKILL"}
+    return known.get(code, f": ended by signal {code - 128}" if 128 < code < 193 else "")
+
+
+def _stop(seen: Observed, grace_s: float, now: float, state: TaskState, reason: str) -> Decision:
+    if seen.container in (ContainerState.NONE, ContainerState.CREATED, ContainerState.STOPPED):
+        return _end(seen, state, reason)
+    if seen.stop_sent_at is None:
+        return Decision(Step.STOP)
+    if seen.killed:
+        return WAIT
+    deadline = seen.stop_sent_at + grace_s
+    return Decision(Step.KILL) if now >= deadline else Decision(Step.WAIT, until=deadline)
+
+
+def _end(seen: Observed, state: TaskState, reason: str) -> Decision:
+    end = seen.exit
+    return Decision(
+        Step.END,
+        TaskStatus(
+            state=state,
+            reason=reason,
+            exit_code=end.code if end else None,
+            oom_killed=end.oom_killed if end else False,
+            pid=0,
+        ),
+    )

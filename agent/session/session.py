@@ -1,0 +1,208 @@
+"""The agent's session with the leading controller: one stream, opened by the agent, kept alive and reopened.
+
+Owns the connection only. What comes in is handed to a `SessionEvents`; what goes out is heartbeats, reports of the
+Reporter and acknowledgements. Any failure ends the stream; the next controller is tried after a jittered backoff.
+A controller that does not lead refuses and names the leader, which is then tried first.
+"""
+
+import asyncio
+import random
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import grpc
+import structlog
+
+from argosy.agent.logic.assignments import BrokenChainError, StaleLeaderError, Update
+from argosy.agent.session.backoff import Backoff
+from argosy.agent.session.reporter import Reporter
+from argosy.core.assignment import LeaderEpoch
+from argosy.core.wire import read_piece
+from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
+from argosy.proto.argosy.v1 import dispatcher_pb2_grpc as rpc
+
+log = structlog.get_logger(__name__)
+
+LEADER_KEY = "argosy-leader"
+"""Trailing metadata in which a controller that does not lead names the one that does."""
+MISSED_ANSWERS = 3
+"""Heartbeats without an answer after which the connection counts as dead."""
+
+
+class SessionEvents(Protocol):
+    """What a session tells its owner."""
+
+    def hello(self) -> pb.Hello:
+        """Return what this node says of itself now."""
+
+    def check_leader(self, leader: LeaderEpoch) -> None:
+        """Raise StaleLeaderError for a message of a leader that was replaced."""
+
+    def started(self, message: pb.SessionStarted) -> None:
+        """Note that a session stands."""
+
+    async def assigned(self, update: Update) -> int:
+        """Apply an assignment message; return the version that is now in force (persisted)."""
+
+    def open_tunnel(self, request: pb.OpenTunnel, channel: grpc.aio.Channel) -> None:
+        """Open a tunnel for the output of tasks."""
+
+
+_Call: TypeAlias = "grpc.aio.StreamStreamCall[pb.AgentMessage, pb.ControllerMessage]"
+
+
+@dataclass(slots=True)
+class _Liveness:
+    """When the controller was last heard, on the loop's clock."""
+
+    last_heard: float
+    period_s: float = 5.0
+
+
+class Session:
+    """Keeps a session open for as long as `run` runs. One owner; not shared between loops."""
+
+    def __init__(self, controllers: tuple[str, ...], events: SessionEvents, reporter: Reporter) -> None:
+        self._controllers = list(controllers)
+        self._events = events
+        self._reporter = reporter
+        self._hint: str | None = None
+
+    async def run(self) -> None:
+        """Connect, talk, reconnect; never returns."""
+        backoff = Backoff()
+        while True:
+            target = self._next_target()
+            try:
+                await self._talk(target, backoff)
+            except grpc.aio.AioRpcError as e:
+                self._note_leader(e)
+                log.info("session ended", controller=target, code=e.code().name, details=e.details())
+            except (TimeoutError, StaleLeaderError, BrokenChainError) as e:
+                log.warning("session dropped", controller=target, why=str(e) or "no answer")
+            if self._hint is None:
+                await asyncio.sleep(backoff.next())
+
+    def _next_target(self) -> str:
+        """Return the leader that was named, else the next controller in turn."""
+        if self._hint is not None:
+            hint, self._hint = self._hint, None
+            return hint
+        self._controllers.append(self._controllers.pop(0))
+        return self._controllers[-1]
+
+    def _note_leader(self, error: grpc.aio.AioRpcError) -> None:
+        for key, value in error.trailing_metadata() or ():
+            if key == LEADER_KEY and isinstance(value, str) and value:
+                self._hint = value
+
+    async def _talk(self, target: str, backoff: Backoff) -> None:
+        options = [("grpc.max_receive_message_length", 64 * 2**20), ("grpc.keepalive_time_ms", 10_000)]
+        async with grpc.aio.insecure_channel(target, options=options) as channel:
+            call = rpc.DispatcherStub(channel).Session(wait_for_ready=False)
+            try:
+                await call.write(pb.AgentMessage(hello=self._events.hello()))
+                async with asyncio.timeout(5):
+                    first = await call.read()
+                if not isinstance(first, pb.ControllerMessage) or first.WhichOneof("body") != "started":
+                    raise await _ended(call)
+                self._events.check_leader(_leader(first))
+                self._events.started(first.started)
+                log.info("session started", controller=target, session=first.started.session_id)
+                backoff.reset()
+                await self._converse(call, channel, first.started.heartbeat_period)
+            finally:
+                call.cancel()
+
+    async def _converse(
+        self,
+        call: _Call,
+        channel: grpc.aio.Channel,
+        period_s: float,
+    ) -> None:
+        alive = _Liveness(asyncio.get_running_loop().time(), period_s or 5.0)
+        outgoing: asyncio.Queue[pb.AgentMessage] = asyncio.Queue()
+        tasks = [
+            asyncio.create_task(self._read(call, channel, outgoing, alive)),
+            asyncio.create_task(self._write(call, outgoing)),
+            asyncio.create_task(self._beat(outgoing, alive)),
+            asyncio.create_task(self._report(outgoing)),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read(
+        self,
+        call: _Call,
+        channel: grpc.aio.Channel,
+        outgoing: "asyncio.Queue[pb.AgentMessage]",
+        alive: _Liveness,
+    ) -> None:
+        while True:
+            message = await call.read()
+            if not isinstance(message, pb.ControllerMessage):
+                raise await _ended(call)
+            alive.last_heard = asyncio.get_running_loop().time()
+            self._events.check_leader(_leader(message))
+            match message.WhichOneof("body"):
+                case "assignments":
+                    version = await self._events.assigned(_update(message))
+                    outgoing.put_nowait(pb.AgentMessage(ack=pb.AssignmentAck(version=version)))
+                case "report_ack":
+                    self._reporter.acknowledge(message.report_ack.sequence)
+                case "open_tunnel":
+                    self._events.open_tunnel(message.open_tunnel, channel)
+                case _:
+                    pass  # an answer to a heartbeat, or a kind of a newer controller
+
+    async def _write(
+        self,
+        call: _Call,
+        outgoing: "asyncio.Queue[pb.AgentMessage]",
+    ) -> None:
+        while True:
+            await call.write(await outgoing.get())
+
+    async def _beat(self, outgoing: "asyncio.Queue[pb.AgentMessage]", alive: _Liveness) -> None:
+        loop, sequence = asyncio.get_running_loop(), 0
+        while True:
+            await asyncio.sleep(alive.period_s * random.uniform(0.9, 1.1))
+            silent_s = loop.time() - alive.last_heard
+            if silent_s > alive.period_s * MISSED_ANSWERS:
+                raise TimeoutError(f"no answer for {silent_s:.1f} s")
+            sequence += 1
+            outgoing.put_nowait(pb.AgentMessage(heartbeat=pb.Heartbeat(sequence=sequence)))
+
+    async def _report(self, outgoing: "asyncio.Queue[pb.AgentMessage]") -> None:
+        while True:
+            outgoing.put_nowait(pb.AgentMessage(report=await self._reporter.next()))
+
+
+async def _ended(call: _Call) -> grpc.aio.AioRpcError:
+    """Return the error that ended a stream, to be raised."""
+    return grpc.aio.AioRpcError(
+        await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
+    )
+
+
+def _leader(message: pb.ControllerMessage) -> LeaderEpoch:
+    return LeaderEpoch(message.leader.epoch, message.leader.revision)
+
+
+def _update(message: pb.ControllerMessage) -> Update:
+    body = message.assignments
+    pieces = (read_piece(m) for m in body.put)
+    return Update(
+        leader=_leader(message),
+        full=body.full,
+        version=body.version,
+        base_version=body.base_version,
+        put=tuple(p for p in pieces if p is not None),
+        remove=tuple(body.remove),
+    )

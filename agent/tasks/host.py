@@ -1,0 +1,40 @@
+"""What every task owner of a node shares."""
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from argosy.agent.images.store import ImageStore
+from argosy.agent.logic.assignments import Assignments
+from argosy.agent.tasks.wiring import Wiring
+from argosy.agent.runtime.interface import Runtime
+from argosy.agent.session.reporter import Reporter
+from argosy.agent.settings import AgentSettings
+from argosy.agent.state import StateDir
+from argosy.agent.tasks.id_ranges import IdRanges
+from argosy.core.assignment import RevisionAssignment
+from argosy.core.image import Image
+
+
+@dataclass(slots=True)
+class Host:
+    """The node's parts, and the assignments in force (replaced as a whole by the agent)."""
+
+    settings: AgentSettings
+    state: StateDir
+    runtime: Runtime
+    network: Wiring
+    images: ImageStore
+    reporter: Reporter
+    id_ranges: IdRanges
+    hostname: str
+    assignments: Assignments = field(default_factory=Assignments)
+    preparing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
+
+    def image_of(self, revision: RevisionAssignment | None) -> Image | None:
+        """Return the image that a revision runs, if it was assigned."""
+        return self.assignments.image(revision.spec.container.image_digest) if revision else None
+
+    def log_path(self, task_id: str) -> Path:
+        """Return where the output of a task is kept; it stays until the task is forgotten."""
+        return self.settings.state_dir / "logs" / task_id / "log"

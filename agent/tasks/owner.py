@@ -1,0 +1,306 @@
+"""One owner a task: it alone changes the task's container, network and record.
+
+A loop around the pure decision (agent/logic/task_step.py): observe, decide, carry out, until there is nothing to do;
+then sleep until something changed. What it observes survives the agent: the record on disk and the runtime's own
+state, so that an owner started after a crash goes on where the old one stood.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass, replace
+
+import structlog
+
+from argosy.agent.logic.health import Health, command_of, effective_check
+from argosy.agent.logic.task_step import ContainerState, Decision, ExitStatus, Observed, Step, next_step
+from argosy.agent.runtime.interface import ContainerState as RuntimeState
+from argosy.agent.runtime.interface import Exit
+from argosy.agent.session.backoff import Backoff
+from argosy.agent.state import TaskRecord
+from argosy.agent.tasks.host import Host
+from argosy.agent.tasks.prepare import Prepared, prepare, stop_grace_s, stop_signal
+from argosy.core.assignment import TaskAssignment
+from argosy.core.errors import RejectedError, TransientError
+from argosy.core.service import Healthcheck
+from argosy.core.task import TaskStatus
+from argosy.core.task_state import TaskState, is_terminal
+
+log = structlog.get_logger(__name__)
+
+
+class TaskOwner:
+    """Runs one task to its end. `assign` and `exited` may be called at any time, from the same loop."""
+
+    def __init__(self, task_id: str, host: Host, record: TaskRecord | None, found: RuntimeState | None) -> None:
+        self.task_id = task_id
+        self._host = host
+        self._log = log.bind(task=task_id)
+        self._assigned: TaskAssignment | None = None
+        self._told = asyncio.Event()  # until then nothing is known of what is desired, and nothing is done
+        self._wake = asyncio.Event()
+        self._preparing: asyncio.Task[None] | None = None
+        self._checking: asyncio.Task[None] | None = None
+        self._id_range = record.id_range if record else -1
+        self._seen = _observed_at_start(record, found)
+        if record:
+            host.reporter.put(task_id, self._seen.status)
+
+    @property
+    def status(self) -> TaskStatus:
+        """The task's status as of now."""
+        return self._seen.status
+
+    def assign(self, assigned: TaskAssignment | None) -> None:
+        """Take what is desired now; None: the controller's set has no such task."""
+        if assigned != self._assigned or not self._told.is_set():
+            self._assigned = assigned
+            self._told.set()
+            self._wake.set()
+
+    def exited(self, end: Exit) -> None:
+        """Take the exit of the container's program."""
+        code = end.code if end.signal is None else 128 + end.signal
+        self._note(
+            replace(
+                self._seen,
+                container=ContainerState.STOPPED,
+                exit=ExitStatus(code, end.oom_killed, end.finished_at),
+            )
+        )
+
+    async def run(self) -> None:
+        """Own the task until it is forgotten."""
+        await self._told.wait()
+        try:
+            while await self._advance():
+                pass
+            self._host.state.forget_task(self.task_id)
+        finally:
+            for child in (self._preparing, self._checking):
+                if child:
+                    child.cancel()
+
+    async def _advance(self) -> bool:
+        """Carry out one step; False when the task is forgotten."""
+        self._wake.clear()
+        decision = next_step(self._assigned, self._seen, self._grace_s(), time.time())
+        match decision.step:
+            case Step.WAIT:
+                await self._sleep(decision.until)
+            case Step.PREPARE:
+                await self._prepare()
+            case Step.START:
+                await self._start()
+            case Step.STOP:
+                await self._stop()
+            case Step.KILL:
+                await self._host.runtime.kill(self.task_id, 9, everything=True)
+                self._note(replace(self._seen, killed=True))
+            case Step.END:
+                await self._end(decision)
+            case Step.RELEASE:
+                await self._release()
+            case Step.FORGET:
+                return False
+        return True
+
+    async def _sleep(self, until: float | None) -> None:
+        try:
+            async with asyncio.timeout(None if until is None else max(0.0, until - time.time())):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    # ------------------------------------------------------------ steps
+
+    async def _prepare(self) -> None:
+        """Start preparing, or wait until that is done or something else is wanted."""
+        if self._preparing is None:
+            if self._id_range < 0:
+                self._id_range = self._host.id_ranges.take()
+            self._set(TaskState.PREPARING)
+            self._save()
+            self._preparing = asyncio.create_task(self._prepare_with_retries(), name=f"prepare {self.task_id}")
+        waker = asyncio.create_task(self._wake.wait())
+        try:
+            await asyncio.wait({self._preparing, waker}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waker.cancel()
+        if self._preparing.done():
+            preparing, self._preparing = self._preparing, None
+            preparing.result()
+
+    async def _prepare_with_retries(self) -> None:
+        backoff = Backoff(0.2, 30.0)
+        while True:
+            assigned = self._assigned
+            if assigned is None:
+                return
+            try:
+                prepared = await prepare(self._host, assigned, self._host.id_ranges.first_id(self._id_range))
+            except TransientError as e:
+                self._set(TaskState.PREPARING, reason=str(e))
+            except RejectedError as e:
+                return self._reject(str(e))
+            except Exception as e:
+                # A bug in preparing one task must not end the agent that looks after the others.
+                self._log.exception("preparing failed: a bug")
+                return self._reject(f"internal error of the agent: {type(e).__name__}: {e}")
+            else:
+                return self._ready(prepared)
+            await asyncio.sleep(backoff.next())
+
+    def _reject(self, reason: str) -> None:
+        self._note(replace(self._seen, status=self._status(TaskState.REJECTED, reason=reason)))
+        self._save()
+
+    def _ready(self, prepared: Prepared) -> None:
+        self._note(replace(self._seen, container=ContainerState.CREATED))
+        self._set(TaskState.READY, pid=prepared.pid)
+        self._save()
+
+    async def _start(self) -> None:
+        check = self._check()
+        # On disk before it happens: after a crash in between, the task counts as started and never runs twice.
+        self._set(TaskState.STARTING, quiet=check is None)
+        self._save()
+        try:
+            await self._host.runtime.start(self.task_id)
+        except (RejectedError, TransientError) as e:
+            status = self._status(TaskState.FAILED, reason=f"it did not start: {e}", exit_code=_exit_code_of(e))
+            self._note(replace(self._seen, status=status))
+            return self._save()
+        if self._seen.container is not ContainerState.STOPPED:
+            self._note(replace(self._seen, container=ContainerState.RUNNING))
+        self._watch_health(check)
+
+    def _watch_health(self, check: Healthcheck | None) -> None:
+        if check is None:
+            self._set(TaskState.RUNNING)
+        else:
+            self._checking = asyncio.create_task(self._check_health(check), name=f"health {self.task_id}")
+
+    async def _check_health(self, check: Healthcheck) -> None:
+        loop = asyncio.get_running_loop()
+        health = Health(loop.time())
+        while not health.given_up(check):
+            if health.ever_well and self._seen.status.state < TaskState.RUNNING:
+                self._set(TaskState.RUNNING)
+            await asyncio.sleep(health.next_delay_s(check, loop.time()))
+            well, output = await self._probe(check)
+            health = health.after(check, loop.time(), well, output)
+        self._note(replace(self._seen, unhealthy=health.reason()))
+
+    async def _probe(self, check: Healthcheck) -> tuple[bool, str]:
+        try:
+            result = await self._host.runtime.exec(self.task_id, command_of(check), timeout_s=check.timeout)
+        except (RejectedError, TransientError) as e:
+            return False, str(e)
+        output = result.output.decode(errors="replace")
+        return result.code == 0, output or f"exit code {result.code}"
+
+    async def _stop(self) -> None:
+        revision = self._host.assignments.revision_of(self._assigned) if self._assigned else None
+        self._note(replace(self._seen, stop_sent_at=time.time()))
+        self._save()
+        image = self._host.image_of(revision)
+        await self._host.runtime.kill(self.task_id, stop_signal(revision, image))
+
+    async def _end(self, decision: Decision) -> None:
+        if self._preparing:
+            self._preparing.cancel()
+            await asyncio.gather(self._preparing, return_exceptions=True)
+            self._preparing = None
+        assert decision.status is not None
+        ended_at = self._seen.exit.at if self._seen.exit and self._seen.exit.at else time.time()
+        self._note(replace(self._seen, status=replace(decision.status, at=ended_at)))
+        self._save()
+        self._log.info("task ended", state=decision.status.state.name, reason=decision.status.reason)
+
+    async def _release(self) -> None:
+        if self._checking:
+            self._checking.cancel()
+            self._checking = None
+        backoff = Backoff(0.1, 10.0)
+        while True:
+            try:
+                await self._host.runtime.delete(self.task_id)
+                await self._host.network.detach(self.task_id)
+                break
+            except TransientError as e:
+                self._log.warning("cannot release yet", why=str(e))
+                await asyncio.sleep(backoff.next())
+        if self._id_range >= 0:
+            self._host.id_ranges.give_back(self._id_range)
+        status = replace(self._seen.status, released=True)
+        self._note(replace(self._seen, status=status, container=ContainerState.NONE))
+        self._save()
+
+    # ------------------------------------------------------------ state
+
+    def _grace_s(self) -> float:
+        return stop_grace_s(self._host.assignments.revision_of(self._assigned) if self._assigned else None)
+
+    def _check(self) -> Healthcheck | None:
+        revision = self._host.assignments.revision_of(self._assigned) if self._assigned else None
+        image = self._host.image_of(revision)
+        return effective_check(
+            revision.spec.container.healthcheck if revision else None, image.config.healthcheck if image else None
+        )
+
+    def resume_health(self) -> None:
+        """After the agent's restart: go on checking a container that runs."""
+        if self._seen.container is ContainerState.RUNNING:
+            check = self._check()
+            if check is not None or self._seen.status.state < TaskState.RUNNING:
+                self._watch_health(check)
+
+    def _status(self, state: TaskState, *, reason: str = "", pid: int = 0, exit_code: int | None = None) -> TaskStatus:
+        return TaskStatus(
+            state=state, at=time.time(), reason=reason, pid=pid or self._seen.status.pid, exit_code=exit_code
+        )
+
+    def _set(self, state: TaskState, *, reason: str = "", pid: int = 0, quiet: bool = False) -> None:
+        """Enter a state on the way up; `quiet` when the next one follows at once and need not be told apart."""
+        if is_terminal(self._seen.status.state) or state < self._seen.status.state:
+            return
+        status = self._status(state, reason=reason, pid=pid)
+        self._seen = replace(self._seen, status=status)
+        if not quiet:
+            self._host.reporter.put(self.task_id, status)
+
+    def _note(self, seen: Observed) -> None:
+        changed = seen.status != self._seen.status
+        self._seen = seen
+        if changed:
+            self._host.reporter.put(self.task_id, seen.status)
+        self._wake.set()
+
+    def _save(self) -> None:
+        self._host.state.save_task(TaskRecord(self.task_id, self._seen.status, self._id_range, self._seen.stop_sent_at))
+
+
+def _exit_code_of(error: Exception) -> int | None:
+    code = getattr(error, "exit_code", None)
+    return code if isinstance(code, int) else None
+
+
+_FOUND = {"created": ContainerState.CREATED, "running": ContainerState.RUNNING, "stopped": ContainerState.STOPPED}
+
+
+def _observed_at_start(record: TaskRecord | None, found: RuntimeState | None) -> Observed:
+    """Put together what the disk and the runtime know of a task when its owner starts."""
+    status = record.status if record else TaskStatus(TaskState.ACCEPTED, at=time.time())
+    seen = Observed(status=status, stop_sent_at=record.stop_sent_at if record else None)
+    if found is None or status.released:
+        return seen
+    container = _FOUND[found.status]
+    if container is ContainerState.CREATED and status.state < TaskState.READY:
+        return seen  # half prepared: `prepare` removes it and begins anew
+    seen = replace(seen, container=container)
+    if container is ContainerState.RUNNING and TaskState.STARTING > status.state:
+        seen = replace(seen, status=replace(status, state=TaskState.STARTING, pid=found.pid))
+    if found.exit is not None:
+        code = found.exit.code if found.exit.signal is None else 128 + found.exit.signal
+        seen = replace(seen, exit=ExitStatus(code, found.exit.oom_killed, found.exit.finished_at))
+    return seen

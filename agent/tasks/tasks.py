@@ -1,0 +1,76 @@
+"""All task owners of the node: starts one for each task that is assigned or found, ends it when it is forgotten."""
+
+import asyncio
+import shutil
+
+import structlog
+
+from argosy.agent.logic.assignments import Assignments
+from argosy.agent.runtime.interface import ContainerState
+from argosy.agent.state import TaskRecord
+from argosy.agent.tasks.host import Host
+from argosy.agent.tasks.owner import TaskOwner
+from argosy.core.task import TaskStatus
+from argosy.core.task_state import TaskState
+
+log = structlog.get_logger(__name__)
+
+
+class Tasks:
+    """The owners by task id. Used by one event loop; `group` owns their coroutines."""
+
+    def __init__(self, host: Host, group: asyncio.TaskGroup) -> None:
+        self._host = host
+        self._group = group
+        self._owners: dict[str, TaskOwner] = {}
+
+    def adopt(self, records: list[TaskRecord], found: list[ContainerState]) -> None:
+        """Start owners for what a former life of the agent left: records and containers."""
+        by_id = {c.id: c for c in found}
+        for record in records:
+            self._start(record.id, record, by_id.pop(record.id, None))
+        for container in by_id.values():
+            record = TaskRecord(container.id, TaskStatus(TaskState.ACCEPTED), id_range=-1)
+            self._start(container.id, record, container)
+
+    def apply(self, assignments: Assignments) -> None:
+        """Give every owner what is desired of its task now; a new task gets an owner.
+
+        On an unsynced view nothing is taken for gone.
+        """
+        wanted = assignments.tasks()
+        for task_id, assigned in wanted.items():
+            owner = self._owners.get(task_id) or self._start(task_id, None, None)
+            owner.assign(assigned)
+        if assignments.synced:
+            for task_id, owner in list(self._owners.items()):
+                if task_id not in wanted:
+                    owner.assign(None)
+
+    def resume(self) -> None:
+        """After `adopt` and the first `apply`: go on with what runs."""
+        for owner in self._owners.values():
+            owner.resume_health()
+
+    def statuses(self) -> dict[str, TaskStatus]:
+        """Return the present status of every task."""
+        return {task_id: owner.status for task_id, owner in self._owners.items()}
+
+    async def watch_exits(self) -> None:
+        """Hand every exit of a container to its owner; never returns."""
+        async for end in self._host.runtime.exits():
+            owner = self._owners.get(end.id)
+            if owner:
+                owner.exited(end)
+
+    def _start(self, task_id: str, record: TaskRecord | None, found: ContainerState | None) -> TaskOwner:
+        owner = TaskOwner(task_id, self._host, record, found)
+        self._owners[task_id] = owner
+        self._group.create_task(self._run(owner), name=f"task {task_id}")
+        return owner
+
+    async def _run(self, owner: TaskOwner) -> None:
+        await owner.run()
+        self._owners.pop(owner.task_id, None)
+        self._host.reporter.drop(owner.task_id)
+        shutil.rmtree(self._host.log_path(owner.task_id).parent, ignore_errors=True)

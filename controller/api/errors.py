@@ -1,0 +1,104 @@
+"""One interceptor maps the exception tree (core/errors.py) to gRPC codes; every handler just raises.
+
+What is no ArgosyError is a bug: it is logged with its traceback, and the caller gets INTERNAL and a number to quote.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+import structlog
+
+from argosy.core import errors
+from argosy.core.ids import new_id
+
+log = structlog.get_logger(__name__)
+
+_CODES: tuple[tuple[type[errors.ArgosyError], grpc.StatusCode], ...] = (
+    (errors.InvalidError, grpc.StatusCode.INVALID_ARGUMENT),
+    (errors.NotFoundError, grpc.StatusCode.NOT_FOUND),
+    (errors.ExistsError, grpc.StatusCode.ALREADY_EXISTS),
+    (errors.ConflictError, grpc.StatusCode.ABORTED),
+    (errors.PreconditionError, grpc.StatusCode.FAILED_PRECONDITION),
+    (errors.RejectedError, grpc.StatusCode.FAILED_PRECONDITION),
+    (errors.ExhaustedError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (errors.TransientError, grpc.StatusCode.UNAVAILABLE),
+)
+"""First match counts: subclasses come before their bases."""
+
+
+def code_of(error: errors.ArgosyError) -> grpc.StatusCode:
+    """Return the gRPC code that fits an error."""
+    return next(code for kind, code in _CODES if isinstance(error, kind))
+
+
+def text_of(error: errors.ArgosyError) -> str:
+    """Return the message for the user: of an InvalidError with all its problems, one a line."""
+    if isinstance(error, errors.InvalidError) and error.problems:
+        return "\n".join([str(error), *(f"{where}: {what}" for where, what in error.problems)])
+    return str(error)
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps every handler."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        """Return the handler of the RPC with its errors mapped."""
+        handler: Any = await continuation(handler_call_details)
+        if handler is None:
+            return handler  # type: ignore[no-any-return]  # unknown method: grpc answers UNIMPLEMENTED itself
+        method = handler_call_details.method
+        make = {
+            (False, False): (grpc.unary_unary_rpc_method_handler, _single(handler.unary_unary, method)),
+            (False, True): (grpc.unary_stream_rpc_method_handler, _stream(handler.unary_stream, method)),
+            (True, False): (grpc.stream_unary_rpc_method_handler, _single(handler.stream_unary, method)),
+            (True, True): (grpc.stream_stream_rpc_method_handler, _stream(handler.stream_stream, method)),
+        }[(bool(handler.request_streaming), bool(handler.response_streaming))]
+        build, behaviour = make
+        wrapped: grpc.RpcMethodHandler[Any, Any] = build(
+            behaviour,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+        return wrapped
+
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+def _single(behaviour: Any, method: str) -> Callable[[Any, Context], Awaitable[Any]]:
+    async def run(request: Any, context: Context) -> Any:
+        try:
+            return await behaviour(request, context)
+        except Exception as e:
+            await _abort(e, method, context)
+
+    return run
+
+
+def _stream(behaviour: Any, method: str) -> Callable[[Any, Context], AsyncIterator[Any]]:
+    async def run(request: Any, context: Context) -> AsyncIterator[Any]:
+        try:
+            async for response in behaviour(request, context):
+                yield response
+        except Exception as e:
+            await _abort(e, method, context)
+
+    return run
+
+
+async def _abort(error: Exception, method: str, context: Context) -> NoReturn:
+    if isinstance(error, grpc.aio.AbortError | asyncio.CancelledError):
+        raise error
+    if isinstance(error, errors.ArgosyError):
+        trailing = tuple(getattr(error, "trailing_metadata", ()))
+        await context.abort(code_of(error), text_of(error), trailing)
+    number = new_id()
+    log.error("bug in a handler", method=method, number=number, exc_info=error)
+    await context.abort(grpc.StatusCode.INTERNAL, f"internal error {number}; the controller's log has the details")
+    raise AssertionError("abort always raises")

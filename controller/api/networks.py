@@ -1,0 +1,78 @@
+"""Changes of networks: turns a request into store operations.
+
+Creating one takes a VNI and a subnet that no other network has. Two controllers may do that at once, so the operation
+also rewrites the Cluster object under its version: of two creations one conflicts and is decided anew.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from argosy.controller.logic.allocate import choose_subnet, choose_vni
+from argosy.controller.store import Claim, Op, Put, Release, Snapshot, create, update
+from argosy.core.errors import InvalidError, PreconditionError
+from argosy.core.meta import Cluster, Meta
+from argosy.core.network import Network, NetworkSpec
+from argosy.core.node import Node
+from argosy.core.service import Service
+from argosy.core.validate import validate_network
+
+CLUSTER_ID = "cluster"
+
+
+def check(spec: NetworkSpec) -> None:
+    """Refuse a spec that cannot be; all its problems at once."""
+    problems = validate_network(spec)
+    if problems:
+        raise InvalidError(
+            f"network {spec.name or '(without a name)'} cannot be accepted",
+            tuple((p.where, p.what) for p in problems),
+        )
+
+
+def created(
+    snap: Snapshot, project: str, specs: Sequence[tuple[str, NetworkSpec]], now: float
+) -> tuple[list[Op], list[Network]]:
+    """Create networks, given as (id, spec), with VNIs and subnets that are free."""
+    if not specs:
+        return [], []
+    existing = list(snap.all(Network))
+    underlay = [f"{n.description.underlay_address}/32" for n in snap.all(Node) if n.description.underlay_address]
+    cluster = snap.get(Cluster, CLUSTER_ID) or Cluster(Meta(CLUSTER_ID, created_at=now, updated_at=now))
+    next_vni = cluster.next_vni
+    ops: list[Op] = []
+    networks = []
+    for network_id, spec in specs:
+        vni = choose_vni((n.vni for n in existing), next_vni)
+        next_vni = vni + 1
+        subnet = choose_subnet(spec.subnet, (n.subnet for n in existing), underlay)
+        network = Network(Meta(network_id, project, created_at=now, updated_at=now), spec, vni, subnet)
+        existing.append(network)
+        networks.append(network)
+        ops += [Claim(Network, project, spec.name, network_id), create(network)]
+    changed = replace(cluster, next_vni=next_vni, meta=replace(cluster.meta, updated_at=now))
+    return [*ops, Put(changed, expect=cluster.meta.version)], networks
+
+
+def removed(
+    snap: Snapshot, network: Network, now: float, leaving: frozenset[str] = frozenset()
+) -> tuple[list[Op], Network]:
+    """Begin to remove a network; its name is free at once. PreconditionError while services use it.
+
+    `leaving`: services that the same request removes.
+    """
+    if network.removing:
+        return [], network
+    users = sorted(
+        s.spec.name
+        for s in snap.all(Service, project=network.meta.project)
+        if not s.removing
+        and s.meta.id not in leaving
+        and any(n.target == network.meta.id for n in s.spec.task.networks)
+    )
+    if users:
+        raise PreconditionError(
+            f"network {network.spec.name} is used by {', '.join(users)}: remove these services, or take the network "
+            "out of them, first"
+        )
+    gone = replace(network, removing=True, meta=replace(network.meta, updated_at=now))
+    return [update(gone), Release(Network, network.meta.project, network.spec.name, network.meta.id)], gone

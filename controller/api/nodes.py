@@ -1,0 +1,38 @@
+"""Changes of nodes by the operator."""
+
+from dataclasses import replace
+
+from argosy.controller.store import Op, Release, Snapshot, delete, update
+from argosy.core.errors import InvalidError, PreconditionError
+from argosy.core.node import Node, NodeSpec, NodeState
+from argosy.core.validate import validate_node_spec
+
+
+def updated(node: Node, spec: NodeSpec, now: float) -> tuple[list[Op], Node]:
+    """Give a node another spec; its name stays.
+
+    The node's status changes all the time, so the whole object's version would refuse every operator: the write is
+    guarded by the version of this reading and decided again when only the status changed.
+    """
+    problems = validate_node_spec(spec)
+    if problems:
+        raise InvalidError(f"node {node.spec.name} cannot be changed so", tuple((p.where, p.what) for p in problems))
+    if spec.name != node.spec.name:
+        raise InvalidError(f"node {node.spec.name} cannot be renamed: its name is its agent's (--name)")
+    if spec == node.spec:
+        return [], node
+    changed = replace(node, spec=spec, meta=replace(node.meta, updated_at=now))
+    return [update(changed)], changed
+
+
+def removed(snap: Snapshot, node: Node) -> tuple[list[Op], Node]:
+    """Remove a node that is down: the operator's word that nothing runs there any more.
+
+    Its tasks and slices are given up by the reaper when the object is gone.
+    """
+    if node.status.state in (NodeState.READY, NodeState.AGENT_LOST):
+        raise PreconditionError(
+            f"node {node.spec.name} is {node.status.state.name}: drain it (`argosy node drain {node.spec.name}`), "
+            "stop its agent, and remove it when it is DOWN"
+        )
+    return [delete(node), Release(Node, "", node.spec.name, node.meta.id)], node

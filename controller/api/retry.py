@@ -1,0 +1,33 @@
+"""Read, decide, commit; on a conflict read again: the loop around every change that a user asks for."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from argosy.controller.store import Cache, Op, Snapshot, Store
+from argosy.core.errors import ConflictError
+
+T = TypeVar("T")
+
+TRIES = 5
+
+
+async def change(store: Store, cache: Cache, decide: Callable[[Snapshot], tuple[Sequence[Op], T]]) -> T:
+    """Commit what `decide` makes of the present state; return its result once this cache shows the change.
+
+    `decide` is called again when somebody else changed the objects meanwhile; ConflictError after five times.
+    A caller's own version check belongs into `decide`: it fails there on the second reading.
+    """
+    for attempt in range(TRIES):
+        ops, result = decide(cache.snapshot)
+        if not ops:
+            return result
+        try:
+            revision = await store.commit(ops)
+        except ConflictError:
+            if attempt == TRIES - 1:
+                raise
+            await cache.wait_for(await store.revision())
+        else:
+            await cache.wait_for(revision)
+            return result
+    raise AssertionError("the last try returns or raises")

@@ -1,0 +1,170 @@
+"""Changes of services: turns a request into store operations. Pure but for ids and the time, which are given.
+
+Every function takes a snapshot and returns (operations, objects); controller/api/retry.py commits them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from argosy.controller.api import refs
+from argosy.controller.logic import change_service
+from argosy.controller.logic.change_service import ServiceChange
+from argosy.controller.store import Claim, Op, Put, Release, Snapshot, create, delete, update
+from argosy.core.errors import ConflictError, InvalidError, NotFoundError, PreconditionError
+from argosy.core.image import Image
+from argosy.core.network import Network
+from argosy.core.oci.names import normalise
+from argosy.core.service import (
+    ContainerSpec,
+    NetworkAttachmentSpec,
+    Service,
+    ServiceSpec,
+    TaskSpec,
+    UpdateState,
+    UpdateStatus,
+)
+from argosy.core.task import Task
+from argosy.core.validate import validate_service
+
+
+def check(spec: ServiceSpec) -> None:
+    """Refuse a spec that cannot be; all its problems at once."""
+    problems = validate_service(spec)
+    if problems:
+        raise InvalidError(
+            f"service {spec.name or '(without a name)'} cannot be accepted",
+            tuple((p.where, p.what) for p in problems),
+        )
+
+
+def resolve(snap: Snapshot, project: str, spec: ServiceSpec, new_networks: Mapping[str, str]) -> ServiceSpec:
+    """Return the spec with the image's digest and networks' ids put in; NotFoundError for one that nobody has.
+
+    `new_networks` are those that the same request creates: name -> id.
+    """
+    container = _resolve_image(snap, project, spec)
+    networks = tuple(
+        NetworkAttachmentSpec(_network_id(snap, project, spec.name, n.target, new_networks), n.aliases)
+        for n in spec.task.networks
+    )
+    _check_overlaps(snap, spec.name, networks)
+    return replace(spec, task=_with(spec.task, container, networks))
+
+
+def _with(task: TaskSpec, container: ContainerSpec, networks: tuple[NetworkAttachmentSpec, ...]) -> TaskSpec:
+    return replace(task, container=container, networks=networks)
+
+
+def _resolve_image(snap: Snapshot, project: str, spec: ServiceSpec) -> ContainerSpec:
+    container = spec.task.container
+    image = snap.by_name(Image, project, normalise(container.image))
+    if image is None:
+        raise NotFoundError(
+            f"service {spec.name}: nobody has the image {container.image!r}: "
+            f"add it with `argosy image import {container.image} FILE`"
+        )
+    return replace(container, image_digest=image.digest)
+
+
+def _network_id(snap: Snapshot, project: str, service: str, ref: str, new: Mapping[str, str]) -> str:
+    if ref in new:
+        return new[ref]
+    try:
+        found = refs.network(snap, project, ref)
+    except NotFoundError as e:
+        raise NotFoundError(f"service {service}: {e}") from None
+    if found.removing:
+        raise PreconditionError(f"service {service}: network {ref} is being removed")
+    return found.meta.id
+
+
+def _check_overlaps(snap: Snapshot, service: str, networks: Sequence[NetworkAttachmentSpec]) -> None:
+    from argosy.core.addresses import overlaps
+
+    known = [n for n in (snap.get(Network, a.target) for a in networks) if n is not None]
+    for i, one in enumerate(known):
+        for other in known[i + 1 :]:
+            if one.meta.id == other.meta.id:
+                raise InvalidError(f"service {service} joins network {one.spec.name} twice")
+            if overlaps(one.subnet, other.subnet):
+                raise InvalidError(
+                    f"service {service} joins {one.spec.name} ({one.subnet}) and {other.spec.name} ({other.subnet}), "
+                    "whose subnets overlap: give one of them another subnet"
+                )
+
+
+def created(snap: Snapshot, project: str, service_id: str, spec: ServiceSpec, now: float) -> tuple[list[Op], Service]:
+    """Create a service from a resolved spec."""
+    change = change_service.create(service_id, project, spec, now)
+    ops: list[Op] = [Claim(Service, project, spec.name, service_id), create(change.service)]
+    assert change.revision is not None
+    return [*ops, create(change.revision)], change.service
+
+
+def updated(
+    snap: Snapshot, service: Service, spec: ServiceSpec, now: float, version: int = 0
+) -> tuple[list[Op], Service]:
+    """Give a service another (resolved) spec; no operations when it is the same. `version` 0: of any version."""
+    if service.removing:
+        raise PreconditionError(f"service {service.spec.name} is being removed")
+    if version and version != service.meta.version:
+        raise ConflictError(f"service {service.spec.name} was changed since version {version}: read it again")
+    if spec.name != service.spec.name:
+        raise InvalidError(f"service {service.spec.name} cannot be renamed: create {spec.name} and remove the old one")
+    if spec.mode != service.spec.mode:
+        raise InvalidError(f"service {service.spec.name}: its mode cannot be changed: remove it and create it anew")
+    if spec == service.spec:
+        return [], service
+    change = change_service.update(
+        service, spec, snap.revisions_of_service(service.meta.id), revisions_in_use(snap, service), now
+    )
+    return operations(change), change.service
+
+
+def scaled(snap: Snapshot, project: str, replicas: Mapping[str, int], now: float) -> tuple[list[Op], list[Service]]:
+    """Set the number of replicas of several services, all or none."""
+    from argosy.core.service import ServiceMode
+
+    ops: list[Op] = []
+    services = []
+    for ref, count in replicas.items():
+        service = refs.service(snap, project, ref)
+        if service.spec.mode is not ServiceMode.REPLICATED:
+            raise InvalidError(f"service {service.spec.name} is global: it runs once on every node and has no replicas")
+        spec = replace(service.spec, replicas=count)
+        check(spec)
+        more, changed = updated(snap, service, spec, now)
+        ops += more
+        services.append(changed)
+    return ops, services
+
+
+def rolled_back(snap: Snapshot, service: Service, to_number: int, now: float) -> tuple[list[Op], Service]:
+    """Return a service to an earlier revision, by hand."""
+    status = UpdateStatus(UpdateState.ROLLBACK_STARTED, started_at=now, message="rolled back by hand")
+    change = change_service.roll_back(
+        service, to_number, status, snap.revisions_of_service(service.meta.id), revisions_in_use(snap, service), now
+    )
+    return operations(change), change.service
+
+
+def removed(service: Service, now: float) -> tuple[list[Op], Service]:
+    """Begin to remove a service; its name is free at once."""
+    if service.removing:
+        return [], service
+    gone = replace(service, removing=True, meta=replace(service.meta, updated_at=now))
+    return [update(gone), Release(Service, service.meta.project, service.spec.name, service.meta.id)], gone
+
+
+def operations(change: ServiceChange) -> list[Op]:
+    """Return the store operations of a change to an existing service."""
+    ops: list[Op] = [update(change.service)]
+    if change.revision:
+        ops.append(Put(change.revision, expect=0))
+    return [*ops, *(delete(old) for old in change.outdated)]
+
+
+def revisions_in_use(snap: Snapshot, service: Service) -> frozenset[int]:
+    """Return the numbers of the revisions that tasks of a service run or ran."""
+    tasks: Sequence[Task] = snap.tasks_of_service(service.meta.id)
+    return frozenset(t.revision for t in tasks)

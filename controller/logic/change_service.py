@@ -1,0 +1,94 @@
+"""What a change of a service's spec means for its stored objects: pure functions, used by the API and the updater.
+
+A *revision* is a version of the part of a spec that tasks run (`spec.task`): scaling, labels and update settings
+take effect at once and make none. Numbers only grow: a rollback makes a new revision with an old one's tasks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from argosy.core.errors import PreconditionError
+from argosy.core.meta import Meta
+from argosy.core.service import Revision, Service, ServiceSpec, UpdateState, UpdateStatus, revision_id
+
+REVISIONS_KEPT = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceChange:
+    """The service after the change, the revision to add (if any) and those that are too old to keep."""
+
+    service: Service
+    revision: Revision | None = None
+    outdated: tuple[Revision, ...] = ()
+
+
+def create(service_id: str, project: str, spec: ServiceSpec, now: float) -> ServiceChange:
+    """Return a new service at revision 1."""
+    meta = Meta(service_id, project, created_at=now, updated_at=now)
+    service = Service(meta=meta, spec=spec, revision=1)
+    return ServiceChange(service, _revision(service, 1, now))
+
+
+def update(
+    service: Service, spec: ServiceSpec, revisions: Sequence[Revision], in_use: frozenset[int], now: float
+) -> ServiceChange:
+    """Return the service with another spec. `in_use`: numbers of the revisions that tasks still run."""
+    if spec.task == service.spec.task:
+        return ServiceChange(replace(service, spec=spec, meta=replace(service.meta, updated_at=now)))
+    started = UpdateStatus(UpdateState.UPDATING, started_at=now)
+    return _next_revision(service, spec, started, revisions, in_use, now)
+
+
+def roll_back(
+    service: Service,
+    to_number: int,
+    status: UpdateStatus,
+    revisions: Sequence[Revision],
+    in_use: frozenset[int],
+    now: float,
+) -> ServiceChange:
+    """Return the service with the tasks of an earlier revision (0: the previous one).
+
+    Replicas, labels and update settings stay as they are; PreconditionError where there is no such revision.
+    """
+    number = to_number or service.previous_revision
+    name = service.spec.name
+    if not number:
+        raise PreconditionError(f"service {name} has no earlier revision to roll back to")
+    target = next((r for r in revisions if r.number == number), None)
+    if target is None:
+        have = ", ".join(str(r.number) for r in sorted(revisions, key=lambda r: r.number))
+        raise PreconditionError(f"service {name} has no revision {number} any more: it has {have}")
+    if target.spec.task == service.spec.task:
+        raise PreconditionError(f"service {name} runs what revision {number} says already")
+    spec = replace(service.spec, task=target.spec.task)
+    return _next_revision(service, spec, status, revisions, in_use, now)
+
+
+def _next_revision(
+    service: Service,
+    spec: ServiceSpec,
+    status: UpdateStatus,
+    revisions: Sequence[Revision],
+    in_use: frozenset[int],
+    now: float,
+) -> ServiceChange:
+    number = max([r.number for r in revisions] + [service.revision]) + 1
+    changed = replace(
+        service,
+        spec=spec,
+        revision=number,
+        previous_revision=service.revision,
+        update=status,
+        meta=replace(service.meta, updated_at=now),
+    )
+    keep = {service.revision, *in_use}
+    old = sorted((r for r in revisions if r.number not in keep), key=lambda r: r.number)
+    outdated = tuple(old[: max(0, len(revisions) + 1 - REVISIONS_KEPT)])
+    return ServiceChange(changed, _revision(changed, number, now), outdated)
+
+
+def _revision(service: Service, number: int, now: float) -> Revision:
+    meta = Meta(revision_id(service.meta.id, number), service.meta.project, created_at=now, updated_at=now)
+    return Revision(meta=meta, service_id=service.meta.id, number=number, spec=service.spec)

@@ -1,0 +1,78 @@
+"""What happens to the records of tasks that have served their time: history, orphans, removal.
+
+A record holds a task's addresses, so it is deleted only when its node's agent confirmed that nothing of the task is
+left (`released`), when the task never had a node, or when the operator removed the node. A record on a node that is
+away stays for as long as the node does.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from argosy.controller.logic.draft import Draft
+from argosy.controller.logic.slots import Slot, age
+from argosy.controller.logic.view import View
+from argosy.core.node import NodeState
+from argosy.core.task import Task
+from argosy.core.task_state import TaskState, is_terminal
+
+HISTORY_PER_SLOT: Final = 5
+"""Ended tasks kept in a slot for people to look at."""
+ORPHANED_AFTER_S: Final = 24 * 3600.0
+"""How long a node is DOWN before its tasks are called ORPHANED."""
+
+
+def plan_removal(view: View, draft: Draft, tasks: Iterable[Task]) -> None:
+    """Bring a service that is being removed to its end: forget its tasks; when none is left, it goes too."""
+    left = False
+    for task in tasks:
+        forget(view, draft, task)
+        left = left or not draft.deletes(task)
+    if not left:
+        draft.delete_service()
+
+
+def reap(view: View, draft: Draft, tasks: Iterable[Task]) -> None:
+    """Delete records that nothing needs any more, and call tasks of nodes that are DOWN for long ORPHANED."""
+    for task in tasks:
+        if not task.node_id:
+            if task.desired_state >= TaskState.SHUTDOWN:
+                draft.delete(task)
+        elif task.node_id not in view.nodes:
+            if not task.status.released or task.desired_state is TaskState.REMOVE:
+                draft.delete(task)
+        elif is_terminal(task.status.state):
+            if task.desired_state is TaskState.REMOVE and task.status.released:
+                draft.delete(task)
+        else:
+            _orphan(view, draft, task)
+
+
+def trim(view: View, draft: Draft, slot: Slot) -> None:
+    """Keep the last few ended tasks of a slot."""
+    if len(slot.ended) > HISTORY_PER_SLOT:
+        for task in sorted(slot.ended, key=age, reverse=True)[HISTORY_PER_SLOT:]:
+            forget(view, draft, task)
+
+
+def forget(view: View, draft: Draft, task: Task) -> None:
+    """Have a task stopped, and its record deleted as soon as nothing of it is left on its node."""
+    ended = is_terminal(task.status.state) and task.status.released
+    if ended or not task.node_id or view.is_gone(task):
+        draft.delete(task)
+    else:
+        draft.desire(task, TaskState.REMOVE)
+        _orphan(view, draft, task)
+
+
+def _orphan(view: View, draft: Draft, task: Task) -> None:
+    """Mark a task ORPHANED whose node has been DOWN for long; it is stopped should the node ever return."""
+    if is_terminal(task.status.state):
+        return
+    status = view.nodes[task.node_id].status
+    if status.state is not NodeState.DOWN:
+        return
+    if view.now >= status.since + ORPHANED_AFTER_S:
+        draft.orphan(task)
+        draft.stop(task)
+    else:
+        draft.wake(status.since + ORPHANED_AFTER_S)

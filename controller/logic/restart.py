@@ -1,0 +1,90 @@
+"""The restart policy: whether a task that ended gets a successor, when, and what the successor inherits.
+
+Everything that the policy counts stands in the tasks themselves, so that it survives a failover of the controller: a
+task carries how many of its predecessors failed in a row (`failures`) and how many restarts of its slot count against
+`max_attempts` (`attempts`, counted since `attempts_since`).
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from argosy.core.service import RestartCondition, RestartPolicy
+from argosy.core.task import Task
+from argosy.core.task_state import TaskState, is_failure
+
+MAX_DELAY_S: Final = 300.0
+"""The delay doubles up to this while a slot keeps failing, or stays at the policy's own delay if that is longer."""
+HEALTHY_AFTER_S: Final = 600.0
+"""A task that ran this long is healthy: the count of failures in a row begins anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heritage:
+    """What a new task takes over from the one before it. `not_before` 0: may run at once."""
+
+    failures: int = 0
+    not_before: float = 0.0
+    attempts: int = 0
+    attempts_since: float = 0.0
+
+
+class NoSuccessor(Enum):
+    """Why an ended task gets none."""
+
+    FINISHED = "finished"
+    """It ended as its policy allows it to."""
+    GAVE_UP = "gave up"
+    """It failed, and the policy does not allow another attempt."""
+
+
+def ended_by_itself(task: Task) -> bool:
+    """Whether a task ended without having been asked to (also one that was asked at the same moment)."""
+    state = task.status.state
+    return is_failure(state) or state is TaskState.COMPLETE
+
+
+def ended_at(task: Task, now: float) -> float:
+    """Return when a task ended, by its host's clock, but never later than now: clocks differ."""
+    return min(task.status.at, now)
+
+
+def succeed(task: Task, policy: RestartPolicy, now: float) -> Heritage | NoSuccessor:
+    """Decide on the successor of a task that ended by itself.
+
+    A program that ended with 0 restarts after the plain delay (condition any) or is finished; one that failed restarts
+    after delay, 2 delay, 4 delay, … up to MAX_DELAY_S. Attempts are counted in windows that begin with the first
+    restart; time is that of the end, so the answer does not change while one looks at it.
+    """
+    failed = is_failure(task.status.state)
+    if not failed and policy.condition is not RestartCondition.ANY:
+        return NoSuccessor.FINISHED
+    if failed and policy.condition is RestartCondition.NONE:
+        return NoSuccessor.GAVE_UP
+    end = ended_at(task, now)
+    attempts, since = task.attempts, task.attempts_since
+    if attempts == 0 or (policy.window > 0 and end - since >= policy.window):
+        attempts, since = 0, end
+    if 0 < policy.max_attempts <= attempts:
+        return NoSuccessor.GAVE_UP
+    failures = _failures_before(task, end) + 1 if failed else 0
+    return Heritage(failures, _unless_past(end + _delay(policy, failures), now), attempts + 1, since)
+
+
+def inherit(task: Task, now: float) -> Heritage:
+    """Return what the replacement of a task inherits that is moved, not restarted: it may run at once."""
+    return Heritage(_failures_before(task, now), 0.0, task.attempts, task.attempts_since)
+
+
+def _failures_before(task: Task, end: float) -> int:
+    healthy = 0 < task.running_since <= end - HEALTHY_AFTER_S
+    return 0 if healthy else task.failures
+
+
+def _delay(policy: RestartPolicy, failures: int) -> float:
+    doublings = min(max(failures - 1, 0), 32)
+    return min(policy.delay * 2.0**doublings, max(MAX_DELAY_S, policy.delay))
+
+
+def _unless_past(moment: float, now: float) -> float:
+    return moment if moment > now else 0.0

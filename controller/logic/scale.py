@@ -1,0 +1,124 @@
+"""Which slots a service has: how many of a replicated one, on which nodes of a global one.
+
+Scaling up takes the lowest free numbers. Scaling down takes away what is least useful first: slots without a live task
+(failed, finished, given up), then those whose task does not run yet or runs on a node that does not answer, then those
+on the nodes with the most tasks of the service, so that the spread stays even; among equals the highest number.
+"""
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from argosy.controller.logic.slots import Key, Slot
+from argosy.controller.logic.view import View
+from argosy.core.node import Availability, Node, NodeState
+from argosy.core.task_state import TaskState
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The slots that the service is to have, in order of their keys, and those to forget."""
+
+    keep: tuple[Slot, ...]
+    forget: tuple[Slot, ...]
+
+
+def choose_replicas(view: View, slots: dict[Key, Slot]) -> Choice:
+    """Choose the slots of a replicated service."""
+    existing = [slot for slot in slots.values() if slot.exists and slot.key[0] > 0]
+    stray = [slot for slot in slots.values() if slot.key[0] == 0]
+    wanted = view.service.spec.replicas
+    victims = set(_victims(view, existing, len(existing) - wanted))
+    keep = [slot for slot in existing if slot.key not in victims]
+    keep += _free_slots(slots, wanted - len(keep))
+    keep.sort(key=lambda slot: slot.key)
+    return Choice(tuple(keep), (*(slot for slot in existing if slot.key in victims), *stray))
+
+
+def choose_nodes(view: View, slots: dict[Key, Slot]) -> Choice:
+    """Choose the slots of a global service: the nodes that meet its placement and are not drained.
+
+    On a node that is away, does not answer or is paused the slot stays as it is, but gets no new task.
+    """
+    keep, keys = [], set()
+    for node_id in sorted(view.nodes):
+        node = view.nodes[node_id]
+        if node.spec.availability is Availability.DRAIN or not view.node_fits(node_id):
+            continue
+        key = (0, node_id)
+        slot = slots.get(key) or Slot(key)
+        slot.may_create = _is_open(node)
+        keep.append(slot)
+        keys.add(key)
+    return Choice(tuple(keep), tuple(slot for key, slot in slots.items() if key not in keys))
+
+
+def _is_open(node: Node) -> bool:
+    answers = node.status.state in (NodeState.READY, NodeState.UNKNOWN)
+    return answers and node.spec.availability is Availability.ACTIVE
+
+
+def _free_slots(slots: dict[Key, Slot], count: int) -> Iterable[Slot]:
+    """Yield `count` slots with the lowest numbers that do not exist (but may have tasks of a former life ending)."""
+    number = 0
+    while count > 0:
+        number += 1
+        slot = slots.get((number, ""))
+        if slot is None or not slot.exists:
+            yield slot or Slot((number, ""))
+            count -= 1
+
+
+def _victims(view: View, slots: list[Slot], count: int) -> Iterable[Key]:
+    """Yield the keys of the `count` slots that are missed least."""
+    if count <= 0:
+        return
+    by_use: dict[int, list[Slot]] = {0: [], 1: [], 2: []}
+    for slot in slots:
+        by_use[_use(view, slot)].append(slot)
+    for slot in _evenly(by_use[0]), _evenly(by_use[1]), _fullest_first(by_use[2]):
+        for key in slot:
+            yield key
+            count -= 1
+            if not count:
+                return
+
+
+def _use(view: View, slot: Slot) -> int:
+    """Return 0 for a slot without a live task, 1 for one that does not run, as far as is known, 2 for one that does."""
+    if not slot.live:
+        return 0
+    for task in slot.live:
+        if task.status.state is TaskState.RUNNING:
+            node = view.nodes.get(task.node_id)
+            if node is not None and node.status.state is NodeState.READY:
+                return 2
+    return 1
+
+
+def _evenly(slots: list[Slot]) -> Iterable[Key]:
+    return sorted((slot.key for slot in slots), reverse=True)
+
+
+def _fullest_first(slots: list[Slot]) -> Iterable[Key]:
+    """Yield keys, each from the node that then has the most slots left."""
+    on_node: dict[str, list[int]] = {}
+    for slot in slots:
+        on_node.setdefault(_node_of(slot), []).append(slot.key[0])
+    heap = []
+    for node_id, numbers in on_node.items():
+        numbers.sort()
+        heap.append((-len(numbers), -numbers[-1], node_id))
+    heapq.heapify(heap)
+    while heap:
+        _, highest, node_id = heapq.heappop(heap)
+        yield -highest, ""
+        numbers = on_node[node_id]
+        numbers.pop()
+        if numbers:
+            heapq.heappush(heap, (-len(numbers), -numbers[-1], node_id))
+
+
+def _node_of(slot: Slot) -> str:
+    running = next((t for t in slot.live if t.status.state is TaskState.RUNNING), slot.live[0])
+    return running.node_id

@@ -1,0 +1,102 @@
+"""Slots: the tasks of a service, ordered by the place that each has in it and by what may still come of them.
+
+A slot of a replicated service is a number from 1 up; of a global service it is a node (number 0). A slot *exists* as
+long as one of its tasks is not to be forgotten (desired REMOVE): so scaling down forgets a slot with its history, and a
+slot whose program ended for good still counts as one.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from argosy.controller.logic.view import View
+from argosy.core.task import Task
+from argosy.core.task_state import TaskState, is_terminal
+
+Key: TypeAlias = tuple[int, str]
+"""(slot number, "") of a replicated service, (0, node id) of a global one."""
+
+
+@dataclass(slots=True)
+class Slot:
+    """The tasks of one slot. Filled by `group`; nobody changes it afterwards.
+
+    live:    wanted and not ended, on a node that is not away
+    ending:  asked to stop, not known to have ended yet, on a node that will tell (also of a former life of the slot)
+    lost:    not ended as far as is known, but its node is DOWN or gone: counts for nothing any more
+    ended:   ended for good; the slot's history
+    newest:  the task of this life of the slot that was created last
+    may_create: False where a global service's node takes no new tasks for now
+    """
+
+    key: Key
+    live: list[Task] = field(default_factory=list)
+    ending: list[Task] = field(default_factory=list)
+    lost: list[Task] = field(default_factory=list)
+    ended: list[Task] = field(default_factory=list)
+    newest: Task | None = None
+    may_create: bool = True
+
+    @property
+    def exists(self) -> bool:
+        """Whether the slot has a task that is not to be forgotten."""
+        return self.newest is not None
+
+    def records(self) -> Iterable[Task]:
+        """Yield all tasks but those that have ended and are to be forgotten."""
+        yield from self.live
+        yield from self.ending
+        yield from self.lost
+        yield from self.ended
+
+
+def group(view: View, tasks: Iterable[Task], by_node: bool) -> dict[Key, Slot]:
+    """Return the slots that the tasks make up, by key."""
+    slots: dict[Key, Slot] = {}
+    for task in tasks:
+        key = (0, task.node_id) if by_node else (task.slot, "")
+        slot = slots.get(key)
+        if slot is None:
+            slot = slots[key] = Slot(key)
+        _file(view, slot, task)
+    return slots
+
+
+def _file(view: View, slot: Slot, task: Task) -> None:
+    away = view.is_away(task)
+    ended = has_ended(task, away)
+    if task.desired_state is TaskState.REMOVE:
+        if not ended and not away:
+            slot.ending.append(task)
+        return
+    if ended:
+        slot.ended.append(task)
+    elif away:
+        slot.lost.append(task)
+    elif task.desired_state <= TaskState.RUNNING:
+        slot.live.append(task)
+    else:
+        slot.ending.append(task)
+    if slot.newest is None or age(task) > age(slot.newest):
+        slot.newest = task
+
+
+def has_ended(task: Task, away: bool) -> bool:
+    """Whether a task has ended for good.
+
+    An ORPHANED task whose node is back has not, until its agent confirmed that it is stopped.
+    """
+    state = task.status.state
+    if state is TaskState.ORPHANED and not away and not task.status.released:
+        return False
+    return is_terminal(state)
+
+
+def age(task: Task) -> tuple[float, str]:
+    """Return a sort key: the later created, the greater."""
+    return task.meta.created_at, task.meta.id
+
+
+def serves(task: Task) -> bool:
+    """Whether a task's program runs, so that stopping it takes something away."""
+    return TaskState.STARTING <= task.status.state <= TaskState.RUNNING

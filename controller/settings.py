@@ -1,0 +1,23 @@
+"""The controller's configuration: parsed once in main, frozen, with units in the names."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerSettings:
+    """Everything that can be set of a controller; `argosy controller --help` lists the same.
+
+    `listen` are gRPC addresses: "unix:///path" or "host:port"; `advertise` is the host:port that agents and other
+    controllers use. Without TLS only unix sockets, loopback and the addresses named by `trusted_networks` are allowed.
+    """
+
+    etcd: tuple[str, ...]
+    listen: tuple[str, ...]
+    advertise: str
+    data_dir: Path
+    cluster: str = "argosy"
+    name: str = ""
+    trusted_networks: tuple[str, ...] = ()
+    lease_ttl_s: float = 2.0
+    vxlan_port: int = 14789

@@ -1,0 +1,48 @@
+"""What can go wrong between the controller and etcd, beside the errors of the whole project.
+
+TransientError
+├── StoreUnavailableError   etcd did not answer in time; nothing was written
+├── AmbiguousError          a write may or may not have been applied
+└── CompactedError          the wanted revision is compacted away (or lies ahead): list again
+RejectedError
+├── InvalidError ── TooLargeError              more than fits in one transaction
+└── PreconditionError
+    ├── LeaseGoneError                         the lease expired or was revoked
+    ├── NewerSchemaError                       written by a newer controller
+    ├── VersionTooOldError                     too old to resume from: list again
+    └── StoreRefusedError                      etcd refuses: out of space, credentials, a broken request
+"""
+
+from argosy.core.errors import InvalidError, PreconditionError, TransientError
+
+
+class StoreUnavailableError(TransientError):
+    """No etcd endpoint answered in time. If this was a write it was surely not applied."""
+
+
+class AmbiguousError(TransientError):
+    """A write was sent and its outcome is unknown: read what is there before deciding again."""
+
+
+class CompactedError(TransientError):
+    """The revision is not there: compacted away, or (after a restore of etcd) not reached yet."""
+
+
+class TooLargeError(InvalidError):
+    """A group of operations that must be atomic does not fit in one transaction."""
+
+
+class NewerSchemaError(PreconditionError):
+    """A stored object has a newer schema than this program knows; to write it back would lose data."""
+
+
+class VersionTooOldError(PreconditionError):
+    """A watch cannot resume from this version: list, then watch from there."""
+
+
+class LeaseGoneError(PreconditionError):
+    """There is no such lease (any more)."""
+
+
+class StoreRefusedError(PreconditionError):
+    """etcd answered, and refused for a reason that retrying does not cure by itself."""

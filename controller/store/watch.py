@@ -1,0 +1,266 @@
+"""Watches of etcd, many on one stream, that go on where they were after every kind of interruption.
+
+A watch remembers the revision up to which it delivered everything, and a new stream (same member or another) starts
+from the next one: nothing is lost and nothing comes twice. What makes that exact:
+
+- The position comes from the events' own `mod_revision`, never from a response's header: that one is the store's
+  revision, and events up to it may still be on their way.
+- A large revision may come in fragments. They are delivered together, or, when the stream broke in between, dropped
+  and asked for again.
+- Progress responses move the position only where etcd promises that everything before was sent: to a watch of
+  its own, or to all watches that stood when we asked (`request_progress`).
+
+The consumer reads a `Watch`; a bounded queue is between. A consumer that does not read stops the whole stream (gRPC's
+flow control then stops etcd), so consumers must be quick; the cache and the election are.
+"""
+
+import asyncio
+import contextlib
+import random
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import grpc.aio
+import structlog
+
+from argosy.controller.store.endpoints import Endpoint, Endpoints
+from argosy.controller.store.outcome import NEEDS_LEADER, words_of
+from argosy.proto.etcd import rpc_pb2 as pb
+
+log = structlog.get_logger(__name__)
+
+QUEUE = 1024
+"""Items between the stream and a consumer."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEvents:
+    """All events of one or more whole revisions, in order; `revision` is that of the last."""
+
+    revision: int
+    events: tuple[pb.Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WatchProgress:
+    """Everything up to this revision was delivered, and it may be later than the last event."""
+
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class WatchCompacted:
+    """The wanted revisions are gone; `oldest` is the first that is left. The last item of its watch."""
+
+    oldest: int
+
+
+WatchItem: TypeAlias = WatchEvents | WatchProgress | WatchCompacted
+
+
+class Watch:
+    """One watch: iterate it. Ends after WatchCompacted, or when closed."""
+
+    def __init__(self, stream: "WatchStream", id: int, key: bytes, range_end: bytes, start_revision: int) -> None:
+        self.id = id
+        self.key = key
+        self.range_end = range_end
+        self.next_revision = start_revision
+        self.created = False
+        self.queue: asyncio.Queue[WatchItem | None] = asyncio.Queue(QUEUE)
+        self._stream = stream
+        self._partial: list[pb.Event] = []
+        self._closed = False
+
+    def __aiter__(self) -> "Watch":
+        return self
+
+    async def __anext__(self) -> WatchItem:
+        if self._closed:
+            raise StopAsyncIteration
+        item = await self.queue.get()
+        if item is None:
+            raise StopAsyncIteration
+        if isinstance(item, WatchCompacted):
+            self.close()
+        return item
+
+    def close(self) -> None:
+        """End the watch; whoever iterates it comes to the end. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        self._stream.remove(self)
+        if self.queue.full():
+            self.queue.get_nowait()
+        self.queue.put_nowait(None)
+
+    # ---- called by the stream
+
+    def restarted(self) -> None:
+        """Forget what a broken stream left unfinished."""
+        self.created = False
+        self._partial.clear()
+
+    async def received(self, response: pb.WatchResponse) -> None:
+        """Take one response that is for this watch."""
+        if response.events:
+            self._partial.extend(response.events)
+        if response.fragment:
+            return
+        if self._partial:
+            events = tuple(self._partial)
+            self._partial.clear()
+            revision = events[-1].kv.mod_revision
+            self.next_revision = revision + 1
+            await self.queue.put(WatchEvents(revision, events))
+        elif not response.created:
+            await self.progressed(response.header.revision)
+
+    async def progressed(self, revision: int) -> None:
+        """Take etcd's word that all events up to `revision` were sent."""
+        if revision < self.next_revision:
+            return
+        self.next_revision = revision + 1
+        await self.queue.put(WatchProgress(revision))
+
+    async def compacted(self, oldest: int) -> None:
+        """Take etcd's word that the start is compacted away."""
+        await self.queue.put(WatchCompacted(oldest))
+
+
+class WatchStream:
+    """The stream that all watches of a client share. Its task runs from the first watch until `close`."""
+
+    def __init__(self, endpoints: Endpoints) -> None:
+        self._endpoints = endpoints
+        self._watches: dict[int, Watch] = {}
+        self._last_id = 0
+        self._task: asyncio.Task[None] | None = None
+        self._call: Any = None
+        self._outbox: asyncio.Queue[pb.WatchRequest] = asyncio.Queue()
+        self._asked: frozenset[int] | None = None
+        endpoints.on_move(self._moved)
+
+    def add(self, key: bytes, range_end: bytes, start_revision: int) -> Watch:
+        """Start a watch. `start_revision` is the first that is wanted."""
+        if start_revision < 1:
+            raise ValueError("a watch starts at a revision: that of a list, plus one")
+        self._last_id += 1
+        watch = Watch(self, self._last_id, key, range_end, start_revision)
+        self._watches[watch.id] = watch
+        self._outbox.put_nowait(_create(watch))
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="etcd-watch")
+        return watch
+
+    def remove(self, watch: Watch) -> None:
+        """Stop a watch (Watch.close calls this)."""
+        if self._watches.pop(watch.id, None) is not None:
+            self._outbox.put_nowait(pb.WatchRequest(cancel_request=pb.WatchCancelRequest(watch_id=watch.id)))
+
+    async def request_progress(self) -> None:
+        """Ask how far all watches are, unless the answer to an earlier question is still to come."""
+        if self._asked is None and self._call is not None:
+            # A watch that is created after the question may be behind the answer: it must not believe it.
+            self._asked = frozenset(w.id for w in self._watches.values() if w.created)
+            self._outbox.put_nowait(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
+
+    async def close(self) -> None:
+        """End all watches and the stream."""
+        for watch in list(self._watches.values()):
+            watch.close()
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def _moved(self, _: Endpoint) -> None:
+        if self._call is not None:
+            self._call.cancel()
+
+    async def _run(self) -> None:
+        pause = 0.02
+        while True:
+            endpoint = self._endpoints.current
+            began = asyncio.get_running_loop().time()
+            reason = await self._stream_once(endpoint)
+            if asyncio.get_running_loop().time() - began > 5:
+                pause = 0.02
+            log.info("etcd watch interrupted", endpoint=endpoint.address, reason=reason, watches=len(self._watches))
+            self._endpoints.failed(endpoint)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(pause * 2, 0.5)
+
+    async def _stream_once(self, endpoint: Endpoint) -> str:
+        """Run one stream until it breaks; return why."""
+        call = endpoint.stream("/etcdserverpb.Watch/Watch", pb.WatchResponse)(metadata=NEEDS_LEADER)
+        self._outbox = asyncio.Queue()
+        self._asked = None
+        for watch in self._watches.values():
+            watch.restarted()
+            self._outbox.put_nowait(_create(watch))
+        self._call = call
+        writer = asyncio.create_task(self._write(call), name="etcd-watch-writer")
+        try:
+            while (response := await call.read()) is not grpc.aio.EOF:
+                reason = await self._dispatch(response)
+                if reason:
+                    return reason
+            return words_of_status(await call.code(), await call.details())
+        except grpc.aio.AioRpcError as error:
+            return words_of(error)
+        except asyncio.CancelledError:
+            # Ours when the task is cancelled; the call's own when `_moved` cancelled it.
+            if asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                raise
+            return "moved to another endpoint"
+        finally:
+            self._call = None
+            writer.cancel()
+            call.cancel()
+            with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                await writer
+
+    async def _write(self, call: Any) -> None:
+        outbox = self._outbox
+        while True:
+            await call.write(await outbox.get())
+
+    async def _dispatch(self, response: pb.WatchResponse) -> str:
+        """Hand a response to its watch. Returns a reason to give the stream up, or ""."""
+        if response.watch_id == -1:
+            asked, self._asked = self._asked or frozenset(), None
+            for id in asked & self._watches.keys():
+                await self._watches[id].progressed(response.header.revision)
+            return ""
+        watch = self._watches.get(response.watch_id)
+        if watch is None:
+            return ""
+        if response.canceled:
+            if response.compact_revision:
+                await watch.compacted(response.compact_revision)
+                return ""
+            return f"etcd cancelled a watch: {response.cancel_reason}"
+        if response.created:
+            watch.created = True
+        await watch.received(response)
+        return ""
+
+
+def words_of_status(code: grpc.StatusCode, details: str | None) -> str:
+    """Say why a stream ended."""
+    return details or str(code.name).lower()
+
+
+def _create(watch: Watch) -> pb.WatchRequest:
+    return pb.WatchRequest(
+        create_request=pb.WatchCreateRequest(
+            key=watch.key,
+            range_end=watch.range_end,
+            start_revision=watch.next_revision,
+            progress_notify=True,
+            watch_id=watch.id,
+            fragment=True,
+        )
+    )

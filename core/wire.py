@@ -1,0 +1,34 @@
+"""Assignment messages between their domain form and the wire: shared by the dispatcher and the agent."""
+
+from argosy.core import assignment as a
+from argosy.core.codec import decode, encode_into
+from argosy.core.image import Image
+from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
+
+_FIELD_OF: dict[type, str] = {
+    a.TaskAssignment: "task",
+    a.RevisionAssignment: "revision",
+    Image: "image",
+    a.NetworkAssignment: "network",
+    a.PeerAssignment: "peer",
+    a.NamesAssignment: "names",
+    a.EndpointAssignment: "endpoint",
+}
+_TYPE_OF = {name: cls for cls, name in _FIELD_OF.items()}
+
+
+def put_piece(piece: a.Piece, message: pb.Assignment) -> None:
+    """Fill an (empty) Assignment message."""
+    message.key = a.key_of(piece)
+    sub = getattr(message, _FIELD_OF[type(piece)])
+    sub.SetInParent()
+    encode_into(piece, sub)
+
+
+def read_piece(message: pb.Assignment) -> a.Piece | None:
+    """Return the piece, or None for a kind that this version does not know (a newer controller's)."""
+    field = message.WhichOneof("body")
+    if field is None:
+        return None
+    piece: a.Piece = decode(getattr(message, field), _TYPE_OF[field])
+    return piece

@@ -1,0 +1,1 @@
+"""Generated modules of the parts of etcd's v3 API that the store uses."""
