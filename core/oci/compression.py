@@ -3,6 +3,7 @@
 `Decompressed` has bounded memory whatever it is fed: a bomb comes out in pieces, which the reader counts.
 """
 
+import sys
 import zlib
 from enum import StrEnum
 from typing import Final, Protocol
@@ -76,7 +77,7 @@ class Decompressed:
         """Return up to `size` bytes of the unpacked stream, none only at its end."""
         try:
             return self._reader.read(size)
-        except (zlib.error, *_zstd_errors()) as error:
+        except _damage() as error:
             raise CorruptError(f"the compressed data are damaged ({error})") from error
 
 
@@ -120,8 +121,7 @@ def _zstd_reader(source: Readable) -> Readable:
     return reader
 
 
-def _zstd_errors() -> tuple[type[Exception], ...]:
-    import sys
-
+def _damage() -> tuple[type[Exception], ...]:
+    """What decompressors raise; zstandard's own error only once that module is in use."""
     module = sys.modules.get("zstandard")
-    return (module.ZstdError,) if module is not None else ()
+    return (zlib.error,) if module is None else (zlib.error, module.ZstdError)

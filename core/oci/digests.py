@@ -1,4 +1,4 @@
-"""Digests of content: "sha256:" and 64 hexadecimal digits (OCI image-spec, descriptor.md). No other algorithm is taken."""
+"""Digests of content: "sha256:" and 64 hexadecimal digits (OCI image-spec, descriptor.md). No other is taken."""
 
 import hashlib
 import re

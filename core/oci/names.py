@@ -23,7 +23,7 @@ _DOCKER_PREFIXES: Final = ("docker.io/library/", "index.docker.io/library/", "do
 
 
 def normalise(name: str) -> str:
-    """Return the one form of an image name. A digest ("sha256:…") is returned as it is. InvalidError says what is wrong.
+    """Return the one form of an image name. A digest ("sha256:…") stays as it is. InvalidError says what is wrong.
 
     "name@sha256:…" becomes the digest: it says exactly which content is meant.
     """
