@@ -14,9 +14,10 @@ from argosy.controller.logic.actions import (
     SetDesired,
     SetUpdate,
 )
+from argosy.controller.logic.slots import is_unassigned
 from argosy.core.service import UpdateStatus
 from argosy.core.task import Task
-from argosy.core.task_state import TaskState, is_terminal
+from argosy.core.task_state import TaskState
 
 
 class Draft:
@@ -39,8 +40,8 @@ class Draft:
             self._desired[task.meta.id] = state
 
     def stop(self, task: Task) -> None:
-        """Have a task stopped and kept as history; one that never had a node leaves nothing to keep."""
-        if not task.node_id and not is_terminal(task.status.state):
+        """Have a task stopped and kept as history; one that no agent knows leaves nothing to keep."""
+        if is_unassigned(task):
             self.delete(task)
         else:
             self.desire(task, TaskState.SHUTDOWN)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from argosy.controller.logic.draft import Draft
-from argosy.controller.logic.slots import Slot, age
+from argosy.controller.logic.slots import Slot, age, is_unassigned
 from argosy.controller.logic.view import View
 from argosy.core.node import NodeState
 from argosy.core.task import Task
@@ -34,7 +34,7 @@ def plan_removal(view: View, draft: Draft, tasks: Iterable[Task]) -> None:
 def reap(view: View, draft: Draft, tasks: Iterable[Task]) -> None:
     """Delete records that nothing needs any more, and call tasks of nodes that are DOWN for long ORPHANED."""
     for task in tasks:
-        if not task.node_id:
+        if is_unassigned(task) and not view.is_gone(task):
             if task.desired_state >= TaskState.SHUTDOWN:
                 draft.delete(task)
         elif task.node_id not in view.nodes:
@@ -57,7 +57,7 @@ def trim(view: View, draft: Draft, slot: Slot) -> None:
 def forget(view: View, draft: Draft, task: Task) -> None:
     """Have a task stopped, and its record deleted as soon as nothing of it is left on its node."""
     ended = is_terminal(task.status.state) and task.status.released
-    if ended or not task.node_id or view.is_gone(task):
+    if ended or is_unassigned(task) or view.is_gone(task):
         draft.delete(task)
     else:
         draft.desire(task, TaskState.REMOVE)

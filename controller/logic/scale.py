@@ -25,14 +25,13 @@ class Choice:
 
 def choose_replicas(view: View, slots: dict[Key, Slot]) -> Choice:
     """Choose the slots of a replicated service."""
-    existing = [slot for slot in slots.values() if slot.exists and slot.key[0] > 0]
-    stray = [slot for slot in slots.values() if slot.key[0] == 0]
+    existing = [slot for slot in slots.values() if slot.exists]
     wanted = view.service.spec.replicas
     victims = set(_victims(view, existing, len(existing) - wanted))
     keep = [slot for slot in existing if slot.key not in victims]
     keep += _free_slots(slots, wanted - len(keep))
     keep.sort(key=lambda slot: slot.key)
-    return Choice(tuple(keep), (*(slot for slot in existing if slot.key in victims), *stray))
+    return Choice(tuple(keep), tuple(slot for slot in existing if slot.key in victims))
 
 
 def choose_nodes(view: View, slots: dict[Key, Slot]) -> Choice:
@@ -76,8 +75,8 @@ def _victims(view: View, slots: list[Slot], count: int) -> Iterable[Key]:
     by_use: dict[int, list[Slot]] = {0: [], 1: [], 2: []}
     for slot in slots:
         by_use[_use(view, slot)].append(slot)
-    for slot in _evenly(by_use[0]), _evenly(by_use[1]), _fullest_first(by_use[2]):
-        for key in slot:
+    for keys in _highest_first(by_use[0]), _highest_first(by_use[1]), _fullest_first(by_use[2]):
+        for key in keys:
             yield key
             count -= 1
             if not count:
@@ -96,7 +95,7 @@ def _use(view: View, slot: Slot) -> int:
     return 1
 
 
-def _evenly(slots: list[Slot]) -> Iterable[Key]:
+def _highest_first(slots: list[Slot]) -> Iterable[Key]:
     return sorted((slot.key for slot in slots), reverse=True)
 
 

@@ -97,6 +97,11 @@ def age(task: Task) -> tuple[float, str]:
     return task.meta.created_at, task.meta.id
 
 
+def is_unassigned(task: Task) -> bool:
+    """Whether no agent has ever been told of a task (a global service's has a node from the start)."""
+    return task.status.state < TaskState.ASSIGNED
+
+
 def serves(task: Task) -> bool:
     """Whether a task's program runs, so that stopping it takes something away."""
     return TaskState.STARTING <= task.status.state <= TaskState.RUNNING
