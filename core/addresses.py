@@ -101,6 +101,11 @@ class Subnet:
         return range(self.base, self.base + self.size, 1 << (32 - prefix))
 
 
+def overlaps(one: str, other: str) -> bool:
+    """Whether two subnets, as text, share an address."""
+    return Subnet.parse(one).overlaps(Subnet.parse(other))
+
+
 # What no network may use, and why (IANA's special-purpose registry, RFC 6890; 169.254.1.1 is each container's gateway).
 UNUSABLE: Final[tuple[tuple[Subnet, str], ...]] = (
     (Subnet.parse("0.0.0.0/8"), 'addresses of "this host"'),

@@ -1,0 +1,172 @@
+"""The addresses of one network, as the scheduler's commit hands them out: slices to nodes, addresses to tasks.
+
+A node leases slices of 32 addresses as it fills; an address comes from its node's slices only, so that routes are per
+slice and not per task. Slice 0 is reserved (virtual addresses). Every stored Task keeps its addresses, whatever its
+state: they are free when the reaper deletes the record, which it does only after the agent confirmed.
+
+So that an address does not come back at once, a node goes through its addresses in turn, beginning after the one that
+its newest task has. That, as all here, follows from the records alone: nothing is remembered across leaders.
+A pool is built from a snapshot, serves one batch, and is thrown away; no address is given twice in it.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from argosy.core.addresses import Subnet
+from argosy.core.meta import Meta
+from argosy.core.network import SLICE_SIZE, Network, Slice, slice_id
+from argosy.core.task import Attachment, Task
+
+FIRST_SLICE: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """An address (IPv4, host byte order) for a task; `new_slice` has to be stored in the same transaction."""
+
+    address: int
+    new_slice: Slice | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """No address can be had; `reason` is for the task."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """Addresses for all networks of a task, and the slices to store with them."""
+
+    attachments: tuple[Attachment, ...]
+    new_slices: tuple[Slice, ...]
+
+
+class AddressPool:
+    """Free and used addresses of one network. `take` changes it; build it anew for the next snapshot."""
+
+    def __init__(self, network: Network) -> None:
+        self._id = network.meta.id
+        self._name = network.spec.name or network.meta.id
+        self._subnet = Subnet.parse(network.subnet)
+        self._used: set[int] = set()
+        self._used_in: Counter[int] = Counter()
+        self._leased: set[int] = set()
+        self._slices: defaultdict[str, list[int]] = defaultdict(list)
+        self._newest: dict[str, tuple[float, str, int]] = {}
+        self._cursor: dict[str, int] = {}
+        self._lowest = FIRST_SLICE  # no slice below this one can be leased any more
+
+    @classmethod
+    def build(cls, network: Network, slices: Iterable[Slice], tasks: Iterable[Task]) -> "AddressPool":
+        """Return the pool of `network` from all stored tasks; `slices` and `tasks` may be those of all networks."""
+        pool = cls(network)
+        for lease in slices:
+            if lease.network_id == network.meta.id:
+                pool._leased.add(lease.index)
+                pool._slices[lease.node_id].append(lease.index)
+        for indexes in pool._slices.values():
+            indexes.sort()
+        for task in tasks:
+            for attachment in task.attachments:
+                if attachment.network_id == network.meta.id:
+                    pool._note(task, attachment.address)
+        pool._cursor = {node_id: address for node_id, (_, _, address) in pool._newest.items()}
+        return pool
+
+    def _note(self, task: Task, address: int) -> None:
+        self._use(address)
+        age = (task.meta.created_at, task.meta.id, address)
+        if age > self._newest.get(task.node_id, (-1.0, "", 0)):
+            self._newest[task.node_id] = age
+
+    def _use(self, address: int) -> None:
+        if address not in self._used and self._subnet.contains(address):
+            self._used.add(address)
+            self._used_in[self._subnet.slice_of(address)] += 1
+
+    @property
+    def used(self) -> int:
+        """How many of the addresses for tasks are in use."""
+        return len(self._used) - self._used_in[0]
+
+    @property
+    def capacity(self) -> int:
+        """How many addresses tasks can have."""
+        return self._subnet.capacity
+
+    def lacks(self, node_id: str) -> Full | None:
+        """Return why `take` would fail for a node, or None when it would not."""
+        if self._slice_with_room(node_id) is not None or self._next_slice() is not None:
+            return None
+        if self.used >= self.capacity:
+            return Full(f"network {self._name} is full: {self.used:,} of {self.capacity:,} addresses used")
+        slices = self._subnet.slices - FIRST_SLICE
+        return Full(
+            f"network {self._name} has no addresses left for this node: all {slices:,} slices are leased, and "
+            f"the node's own are full ({self.used:,} of {self.capacity:,} addresses used); "
+            "give the network a larger subnet"
+        )
+
+    def take(self, node_id: str) -> Grant | Full:
+        """Give a task on `node_id` an address that no task has, and the node a slice where it needs one more."""
+        if self._slice_with_room(node_id) is not None:
+            return Grant(self._give(node_id))
+        index = self._next_slice()
+        if index is None:
+            return self.lacks(node_id) or Full(f"network {self._name} is full")
+        self._leased.add(index)
+        self._slices[node_id].append(index)
+        self._slices[node_id].sort()
+        lease = Slice(Meta(slice_id(self._id, index)), self._id, index, node_id)
+        return Grant(self._give(node_id), lease)
+
+    def _slice_with_room(self, node_id: str) -> int | None:
+        return next((i for i in self._slices.get(node_id, ()) if self._used_in[i] < SLICE_SIZE), None)
+
+    def _next_slice(self) -> int | None:
+        """Return the lowest slice that nobody leases and that old tasks do not fill. O(1) over a batch."""
+        while self._lowest < self._subnet.slices:
+            if self._lowest not in self._leased and self._used_in[self._lowest] < SLICE_SIZE:
+                return self._lowest
+            self._lowest += 1
+        return None
+
+    def _give(self, node_id: str) -> int:
+        address = next(a for a in self._in_turn(node_id) if a not in self._used)
+        self._use(address)
+        self._cursor[node_id] = address
+        return address
+
+    def _in_turn(self, node_id: str) -> Iterator[int]:
+        """Yield the node's addresses (of slices with room) that come after the last one given, then the others."""
+        last = self._cursor.get(node_id, -1)
+        bases = [self._subnet.slice_base(i) for i in self._slices[node_id] if self._used_in[i] < SLICE_SIZE]
+        for base in bases:
+            yield from range(max(base, last + 1), base + SLICE_SIZE)
+        for base in bases:
+            yield from range(base, min(base + SLICE_SIZE, last + 1))
+
+
+def attach(pools: Mapping[str, AddressPool], network_ids: Sequence[str], node_id: str) -> Attached | Full:
+    """Give a task on `node_id` an address on each of its networks, or on none and the reason.
+
+    `pools` has the pool of each network by id; a network that is missing there is a reason too.
+    """
+    for network_id in network_ids:
+        pool = pools.get(network_id)
+        lack = Full(f"network {network_id} does not exist any more") if pool is None else pool.lacks(node_id)
+        if lack is not None:
+            return lack
+    attachments, new_slices = [], []
+    for network_id in network_ids:
+        grant = pools[network_id].take(node_id)
+        if isinstance(grant, Full):  # the same network twice: validation refuses that
+            raise AssertionError(grant.reason)
+        attachments.append(Attachment(network_id, grant.address))
+        if grant.new_slice is not None:
+            new_slices.append(grant.new_slice)
+    return Attached(tuple(attachments), tuple(new_slices))

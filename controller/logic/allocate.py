@@ -1,0 +1,61 @@
+"""Which VNI and which subnet a new network gets.
+
+Called by the API inside the transaction that creates the network. VNIs go upwards and are used again only when the
+range is used up, so that packets of a network that is gone reach nobody. Networks are isolated from each other and
+may overlap; a subnet that we choose overlaps none as long as one is free.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from itertools import chain
+from typing import Final
+
+from argosy.core.addresses import Subnet, subnet_problem
+from argosy.core.errors import ExhaustedError, InvalidError
+
+FIRST_VNI: Final = 4096
+"""The first VNI we give: the low ones are what people and other tools give by hand."""
+LAST_VNI: Final = (1 << 24) - 1
+"""VNIs have 24 bits (RFC 7348)."""
+DEFAULT_POOL: Final = Subnet.parse("10.64.0.0/10")
+DEFAULT_PREFIX: Final = 16
+
+
+def choose_vni(used: Iterable[int], next_vni: int) -> int:
+    """Return the first free VNI from `next_vni` on, beginning again at the start of the range after its end.
+
+    The caller stores the returned number + 1 as the next `next_vni`. ExhaustedError when all 16.7 million are in use.
+    """
+    taken = set(used)
+    start = next_vni if FIRST_VNI <= next_vni <= LAST_VNI else FIRST_VNI
+    for vni in chain(range(start, LAST_VNI + 1), range(FIRST_VNI, start)):
+        if vni not in taken:
+            return vni
+    raise ExhaustedError("all VXLAN network identifiers are in use: remove networks that nobody needs")
+
+
+def choose_subnet(wanted: str, taken: Iterable[str], underlay: Iterable[str]) -> str:
+    """Return the subnet of a new network: `wanted` where that is given, else a free /16 of 10.64.0.0/10.
+
+    `taken` are the subnets of other networks, `underlay` what networks must keep clear of: the hosts' own addresses
+    and routes. When each /16 belongs to a network already, the one that the fewest networks share is returned; a
+    service that joins two overlapping networks is refused elsewhere. InvalidError says what is wrong with `wanted`,
+    ExhaustedError when the underlay leaves nothing.
+    """
+    avoid = tuple((cidr, "the hosts' own network") for cidr in underlay)
+    if wanted:
+        problem = subnet_problem(wanted, avoid)
+        if problem:
+            raise InvalidError(f"subnet {problem}", (("subnet", problem),))
+        return str(Subnet.parse(wanted))
+    blocked = [Subnet.parse(cidr) for cidr, _ in avoid]
+    candidates = [Subnet(base, DEFAULT_PREFIX) for base in DEFAULT_POOL.subnets(DEFAULT_PREFIX)]
+    candidates = [c for c in candidates if not any(c.overlaps(b) for b in blocked)]
+    if not candidates:
+        raise ExhaustedError(
+            f"no subnet can be chosen: the hosts' own networks take all of {DEFAULT_POOL}; give the network a subnet"
+        )
+    shared: Counter[Subnet] = Counter()
+    for other in map(Subnet.parse, taken):
+        shared.update(c for c in candidates if c.overlaps(other))
+    return str(min(candidates, key=lambda c: (shared[c], c.base)))
