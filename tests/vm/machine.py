@@ -28,6 +28,8 @@ REPO = Path(__file__).resolve().parents[2]
 GUEST = Path(__file__).parent / "guest"
 VIRTIOFSD_PLACES = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")
 DISK_FILE_SYSTEMS = {"ext4", "xfs", "btrfs", "overlay", "erofs", "squashfs", "zfs", "f2fs"}
+# What `make test` runs in the machine; `make test-vm` runs all of tests/kernel.
+SMOKE = ("tests/vm/inside",)
 
 
 class VmUnavailable(Exception):
@@ -53,7 +55,7 @@ class Outcome:
     seconds: float
 
 
-def run(command: Sequence[str], *, timeout_s: float, size: Size = Size(), echo: bool = False) -> Outcome:  # noqa: B008
+def run(command: Sequence[str], *, timeout_s: float, size: Size = Size(), echo: bool = False) -> Outcome:
     """Boot, run `command` in the checkout, switch off. With `echo` its output is also printed as it comes.
 
     Raises VmUnavailable when the machine cannot be started at all. A run past `timeout_s` is killed: its
@@ -74,15 +76,19 @@ def run(command: Sequence[str], *, timeout_s: float, size: Size = Size(), echo: 
         return Outcome(
             exit_code=int(status) if status.isdigit() else None,
             output=output,
-            console=_text(folder / "console") + _text(folder / "virtiofsd.log"),
+            console=_text(folder / "console") + _text(folder / "host.log"),
             seconds=time.monotonic() - started,
         )
 
 
 def pytest_command(*arguments: str) -> list[str]:
-    """Return the command that runs pytest in the guest: with the checkout's Python, and time limits for TCG."""
+    """Return the command that runs pytest in the guest: with the checkout's Python, and time limits for TCG.
+
+    Only the plugins that the kernel tests need are loaded: each costs seconds under TCG.
+    """
     python = str(REPO / ".venv" / "bin" / "python")
-    return [python, "-m", "pytest", "-p", "no:cacheprovider", "-o", "timeout=900", *arguments]
+    plugins = ["-p", "pytest_asyncio.plugin", "-p", "pytest_timeout", "-p", "no:cacheprovider", "-o", "timeout=900"]
+    return ["env", "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1", python, "-m", "pytest", *plugins, *arguments]
 
 
 def _kernel() -> Path:
@@ -112,7 +118,7 @@ def _make_scratch(folder: Path, command: Sequence[str], size: Size) -> None:
     content = folder / "content"
     content.mkdir()
     (content / "request").write_text(f"exec {shlex.join(command)}\n")
-    mkfs = ["mke2fs", "-q", "-t", "ext4", "-d", content, folder / "scratch", f"{size.scratch_mib}M"]
+    mkfs = ["mke2fs", "-q", "-t", "ext4", "-d", str(content), str(folder / "scratch"), f"{size.scratch_mib}M"]
     done = subprocess.run(mkfs, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise VmUnavailable(f"mke2fs could not make the scratch disk: {done.stderr.strip()}")
@@ -144,7 +150,7 @@ def _shared_root(folder: Path) -> Iterator[None]:
         quoted = shlex.quote(str(target))
         script += f"mount --bind {shlex.quote(str(source))} {quoted}\nmount -o remount,bind,ro {quoted}\n"
     script += 'exec "$@"\n'
-    with socket.socket(socket.AF_UNIX) as listener, (folder / "virtiofsd.log").open("wb") as log:
+    with socket.socket(socket.AF_UNIX) as listener, (folder / "host.log").open("wb") as log:
         listener.bind(str(folder / "fs.sock"))
         listener.listen(1)
         fd = listener.fileno()
@@ -162,7 +168,7 @@ def _shared_root(folder: Path) -> Iterator[None]:
 
 def _arguments(emulator: str, kernel: Path, folder: Path, initrd: Path, size: Size) -> list[str]:
     """Return the emulator's command line."""
-    cmdline = f"console=ttyS0 panic=-1 reboot=t loglevel=4 argosy.repo={REPO}"
+    cmdline = f"console=ttyS0 panic=-1 reboot=t loglevel=5 argosy.repo={REPO}"
     memory = f"memory-backend-memfd,id=memory,size={size.memory_mib}M,share=on"
     return [
         *(emulator, "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"),
@@ -173,7 +179,12 @@ def _arguments(emulator: str, kernel: Path, folder: Path, initrd: Path, size: Si
         *("-chardev", f"socket,id=fs,path={folder / 'fs.sock'}", "-device", "vhost-user-fs-pci,chardev=fs,tag=host"),
         *("-drive", f"if=none,id=scratch,format=raw,cache=unsafe,file={folder / 'scratch'}"),
         *("-device", "virtio-blk-pci,drive=scratch", "-device", "virtio-serial-pci"),
-        *("-chardev", "stdio,id=output,signal=off", "-device", "virtserialport,chardev=output,name=argosy.output"),
+        *(
+            "-chardev",
+            "file,id=output,path=/proc/self/fd/1",
+            "-device",
+            "virtserialport,chardev=output,name=argosy.output",
+        ),
         *("-chardev", f"file,id=status,path={folder / 'status'}"),
         *("-device", "virtserialport,chardev=status,name=argosy.status"),
     ]
@@ -183,7 +194,7 @@ def _emulate(arguments: list[str], folder: Path, timeout_s: float, echo: bool) -
     """Run the emulator to its end, or to `timeout_s`, and return what the guest's command printed."""
     deadline = time.monotonic() + timeout_s
     chunks: list[bytes] = []
-    with (folder / "virtiofsd.log").open("ab") as log:
+    with (folder / "host.log").open("ab") as log:
         process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
     try:
         assert process.stdout is not None
