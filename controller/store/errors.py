@@ -32,7 +32,11 @@ class TooLargeError(InvalidError):
     """A group of operations that must be atomic does not fit in one transaction."""
 
 
-class NewerSchemaError(PreconditionError):
+class UnreadableError(PreconditionError):
+    """A stored object is damaged, or not what this program takes it for."""
+
+
+class NewerSchemaError(UnreadableError):
     """A stored object has a newer schema than this program knows; to write it back would lose data."""
 
 

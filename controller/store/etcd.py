@@ -115,7 +115,10 @@ class EtcdClient:
 
     async def status(self, endpoint: Endpoint, *, timeout: float = 5.0) -> pb.StatusResponse:
         """Ask one member how it is."""
-        return await self._member(endpoint, "Status", pb.StatusRequest(), pb.StatusResponse, timeout)
+        answer: pb.StatusResponse = await self._member(
+            endpoint, "Status", pb.StatusRequest(), pb.StatusResponse, timeout
+        )
+        return answer
 
     async def defragment(self, endpoint: Endpoint, *, timeout: float = 120.0) -> None:
         """Let one member give freed space back to its disk. It answers nothing else meanwhile."""
@@ -197,7 +200,7 @@ class _Patience:
         pause = self._pause_s * random.uniform(0.5, 1.5)
         if pause >= self._deadline - time.monotonic():
             raise StoreUnavailableError(
-                f"etcd does not answer (last asked: {endpoint.address}: {words_of(error)}): is it running, and reachable?"
+                f"etcd does not answer (asked last: {endpoint.address}: {words_of(error)}): is it running?"
             ) from error
         self._pause_s = min(self._pause_s * 2, 0.5)
         await asyncio.sleep(pause)

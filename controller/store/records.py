@@ -4,9 +4,11 @@ The value is the object's protobuf message with the schema it was written in. `m
 etcd's mod_revision of the key, put in on read.
 """
 
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from argosy.controller.store.errors import NewerSchemaError
+from google.protobuf.message import DecodeError
+
+from argosy.controller.store.errors import NewerSchemaError, UnreadableError
 from argosy.core.codec import decode, encode
 from argosy.core.kinds import BY_TYPE, SCHEMA_VERSION, Kind, StoredObject
 
@@ -16,20 +18,26 @@ K = TypeVar("K", bound=StoredObject)
 
 def to_bytes(obj: StoredObject) -> bytes:
     """Return the value to store for an object."""
-    message = encode(obj, BY_TYPE[type(obj)].message)
-    message.meta.ClearField("version")  # type: ignore[attr-defined]
-    message.schema = SCHEMA_VERSION  # type: ignore[attr-defined]
-    return message.SerializeToString()
+    message: Any = encode(obj, BY_TYPE[type(obj)].message)
+    message.meta.ClearField("version")
+    message.schema = SCHEMA_VERSION
+    value: bytes = message.SerializeToString()
+    return value
 
 
 def from_bytes(kind: Kind, value: bytes, version: int) -> StoredObject:
-    """Return the stored object with its version; NewerSchemaError when this program is too old for it."""
-    message = kind.message.FromString(value)
-    schema = message.schema  # type: ignore[attr-defined]
-    if schema > SCHEMA_VERSION:
-        raise NewerSchemaError(
-            f"the {kind.name} {message.meta.id} was stored in schema {schema}; this controller knows up to "  # type: ignore[attr-defined]
-            f"{SCHEMA_VERSION}: run the newer version, or restore a backup from before the upgrade"
-        )
-    message.meta.version = version  # type: ignore[attr-defined]
-    return cast(StoredObject, decode(message, kind.domain))
+    """Return the stored object with its version.
+
+    Raises NewerSchemaError when this program is too old for it, UnreadableError when it is damaged.
+    """
+    try:
+        message: Any = kind.message.FromString(value)
+        if message.schema <= SCHEMA_VERSION:
+            message.meta.version = version
+            return cast(StoredObject, decode(message, kind.domain))
+    except (DecodeError, ValueError) as error:
+        raise UnreadableError(f"a stored {kind.name} (version {version}) cannot be read: {error}") from error
+    raise NewerSchemaError(
+        f"the {kind.name} {message.meta.id} was stored in schema {message.schema}, and this controller knows up to "
+        f"{SCHEMA_VERSION}: run the newer version, or restore a backup from before the upgrade"
+    )

@@ -17,6 +17,7 @@ flow control then stops etcd), so consumers must be quick; the cache and the ele
 import asyncio
 import contextlib
 import random
+from collections import deque
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -31,6 +32,8 @@ log = structlog.get_logger(__name__)
 
 QUEUE = 1024
 """Items between the stream and a consumer."""
+SHORTEST_PAUSE_S = 0.02
+LONGEST_PAUSE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +70,24 @@ class Watch:
         self.range_end = range_end
         self.next_revision = start_revision
         self.created = False
-        self.queue: asyncio.Queue[WatchItem | None] = asyncio.Queue(QUEUE)
         self._stream = stream
         self._partial: list[pb.Event] = []
+        self._items: deque[WatchItem] = deque()
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
         self._closed = False
 
     def __aiter__(self) -> "Watch":
         return self
 
     async def __anext__(self) -> WatchItem:
-        if self._closed:
-            raise StopAsyncIteration
-        item = await self.queue.get()
-        if item is None:
-            raise StopAsyncIteration
+        while not self._items:
+            if self._closed:
+                raise StopAsyncIteration
+            self._arrived.clear()
+            await self._arrived.wait()
+        item = self._items.popleft()
+        self._room.set()
         if isinstance(item, WatchCompacted):
             self.close()
         return item
@@ -90,10 +97,10 @@ class Watch:
         if self._closed:
             return
         self._closed = True
+        self._items.clear()
         self._stream.remove(self)
-        if self.queue.full():
-            self.queue.get_nowait()
-        self.queue.put_nowait(None)
+        self._arrived.set()
+        self._room.set()
 
     # ---- called by the stream
 
@@ -113,7 +120,7 @@ class Watch:
             self._partial.clear()
             revision = events[-1].kv.mod_revision
             self.next_revision = revision + 1
-            await self.queue.put(WatchEvents(revision, events))
+            await self._put(WatchEvents(revision, events))
         elif not response.created:
             await self.progressed(response.header.revision)
 
@@ -122,11 +129,19 @@ class Watch:
         if revision < self.next_revision:
             return
         self.next_revision = revision + 1
-        await self.queue.put(WatchProgress(revision))
+        await self._put(WatchProgress(revision))
 
     async def compacted(self, oldest: int) -> None:
         """Take etcd's word that the start is compacted away."""
-        await self.queue.put(WatchCompacted(oldest))
+        await self._put(WatchCompacted(oldest))
+
+    async def _put(self, item: WatchItem) -> None:
+        while len(self._items) >= QUEUE and not self._closed:
+            self._room.clear()
+            await self._room.wait()
+        if not self._closed:
+            self._items.append(item)
+            self._arrived.set()
 
 
 class WatchStream:
@@ -180,20 +195,19 @@ class WatchStream:
             self._call.cancel()
 
     async def _run(self) -> None:
-        pause = 0.02
+        pause = SHORTEST_PAUSE_S
         while True:
             endpoint = self._endpoints.current
-            began = asyncio.get_running_loop().time()
-            reason = await self._stream_once(endpoint)
-            if asyncio.get_running_loop().time() - began > 5:
-                pause = 0.02
-            log.info("etcd watch interrupted", endpoint=endpoint.address, reason=reason, watches=len(self._watches))
+            worked, reason = await self._stream_once(endpoint)
+            if worked:
+                pause = SHORTEST_PAUSE_S
+                log.warning("etcd watch interrupted", endpoint=endpoint.address, reason=reason)
             self._endpoints.failed(endpoint)
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(pause * 2, 0.5)
+            pause = min(pause * 2, LONGEST_PAUSE_S)
 
-    async def _stream_once(self, endpoint: Endpoint) -> str:
-        """Run one stream until it breaks; return why."""
+    async def _stream_once(self, endpoint: Endpoint) -> tuple[bool, str]:
+        """Run one stream until it breaks; return whether anything came over it, and why it broke."""
         call = endpoint.stream("/etcdserverpb.Watch/Watch", pb.WatchResponse)(metadata=NEEDS_LEADER)
         self._outbox = asyncio.Queue()
         self._asked = None
@@ -201,34 +215,36 @@ class WatchStream:
             watch.restarted()
             self._outbox.put_nowait(_create(watch))
         self._call = call
-        writer = asyncio.create_task(self._write(call), name="etcd-watch-writer")
+        writer = asyncio.create_task(self._write(call, self._outbox), name="etcd-watch-writer")
+        worked = False
         try:
             while (response := await call.read()) is not grpc.aio.EOF:
-                reason = await self._dispatch(response)
-                if reason:
-                    return reason
-            return words_of_status(await call.code(), await call.details())
+                worked = True
+                if reason := await self._dispatch(response):
+                    return True, reason
+            return worked, f"the stream ended ({(await call.code()).name.lower()}: {await call.details()})"
         except grpc.aio.AioRpcError as error:
-            return words_of(error)
+            return worked, words_of(error)
         except asyncio.CancelledError:
-            # Ours when the task is cancelled; the call's own when `_moved` cancelled it.
-            if asyncio.current_task().cancelling():  # type: ignore[union-attr]
+            if _is_cancelled():
                 raise
-            return "moved to another endpoint"
+            return worked, "moved to another endpoint"  # `_moved` cancelled the call, nobody this task
         finally:
             self._call = None
-            writer.cancel()
             call.cancel()
-            with contextlib.suppress(asyncio.CancelledError, grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                await writer
+            writer.cancel()
+            await asyncio.wait([writer])
 
-    async def _write(self, call: Any) -> None:
-        outbox = self._outbox
-        while True:
-            await call.write(await outbox.get())
+    async def _write(self, call: Any, outbox: asyncio.Queue[pb.WatchRequest]) -> None:
+        with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
+            # A broken stream: the reader sees it as well, and acts.
+            while True:
+                await call.write(await outbox.get())
 
     async def _dispatch(self, response: pb.WatchResponse) -> str:
         """Hand a response to its watch. Returns a reason to give the stream up, or ""."""
+        if response.canceled and not response.compact_revision:
+            return f"etcd cancelled a watch: {response.cancel_reason}" if self._is_wanted(response) else ""
         if response.watch_id == -1:
             asked, self._asked = self._asked or frozenset(), None
             for id in asked & self._watches.keys():
@@ -238,19 +254,21 @@ class WatchStream:
         if watch is None:
             return ""
         if response.canceled:
-            if response.compact_revision:
-                await watch.compacted(response.compact_revision)
-                return ""
-            return f"etcd cancelled a watch: {response.cancel_reason}"
+            await watch.compacted(response.compact_revision)
+            return ""
         if response.created:
             watch.created = True
         await watch.received(response)
         return ""
 
+    def _is_wanted(self, response: pb.WatchResponse) -> bool:
+        # -1: a watch that could not be created at all. An unknown id: the answer to our own cancellation.
+        return response.watch_id == -1 or response.watch_id in self._watches
 
-def words_of_status(code: grpc.StatusCode, details: str | None) -> str:
-    """Say why a stream ended."""
-    return details or str(code.name).lower()
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _create(watch: Watch) -> pb.WatchRequest:

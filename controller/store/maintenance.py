@@ -1,0 +1,93 @@
+"""Looking after etcd, so that nobody has to know it: compaction, defragmentation, alarms. Run by the leader.
+
+etcd keeps every old version of every key until it is told to compact. We keep those of the last minutes, for watches
+that resume and for reads at a revision, by remembering which revision was the newest when. Compaction frees space inside
+the database file; only defragmentation gives it back to the disk, and a member answers nothing meanwhile, so that
+is done to one member at a time, the leader last, and only when it is worth it.
+"""
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass
+
+import structlog
+
+from argosy.controller.store.endpoints import Endpoint
+from argosy.controller.store.errors import CompactedError
+from argosy.controller.store.etcd import EtcdClient
+from argosy.core.errors import ArgosyError
+from argosy.proto.etcd import rpc_pb2 as pb
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceConfig:
+    """`keep_s` of history is kept; a file is defragmented when it wastes at least this much and this share."""
+
+    period_s: float = 60.0
+    keep_s: float = 300.0
+    defragment_bytes: int = 64 * 1024 * 1024
+    defragment_share: float = 0.5
+
+
+class Maintenance:
+    """The periodic care of an etcd cluster."""
+
+    def __init__(self, client: EtcdClient, config: MaintenanceConfig | None = None) -> None:
+        self._client = client
+        self._config = config or MaintenanceConfig()
+        self._seen: deque[tuple[float, int]] = deque()
+
+    async def run(self) -> None:
+        """Take care until cancelled. What fails is logged and tried again in the next round."""
+        while True:
+            try:
+                await self.round(time.monotonic())
+            except ArgosyError as error:
+                log.warning("etcd maintenance failed", error=str(error))
+            await asyncio.sleep(self._config.period_s)
+
+    async def round(self, now: float) -> None:
+        """Do what is due at `now` (seconds of a monotonic clock)."""
+        response = await self._client.range(b"\0", limit=1, count_only=True)
+        self._seen.append((now, response.header.revision))
+        await self._compact(now)
+        await self._defragment()
+        await self._clear_alarms()
+
+    async def _compact(self, now: float) -> None:
+        revision = 0
+        while self._seen and self._seen[0][0] <= now - self._config.keep_s:
+            revision = self._seen.popleft()[1]
+        if not revision:
+            return
+        try:
+            await self._client.compact(revision)
+        except CompactedError:
+            return  # by a leader before us, or by etcd itself
+        log.info("etcd compacted", revision=revision)
+
+    async def _defragment(self) -> None:
+        members = [(endpoint, await self._client.status(endpoint)) for endpoint in self._client.endpoints.all]
+        wasteful = [(e, s) for e, s in members if self._is_wasteful(s)]
+        for endpoint, status in sorted(wasteful, key=lambda m: m[1].leader == m[1].header.member_id):
+            await self._client.defragment(endpoint)
+            await self._log_size(endpoint, status)
+
+    def _is_wasteful(self, status: pb.StatusResponse) -> bool:
+        waste = status.dbSize - status.dbSizeInUse
+        return waste >= self._config.defragment_bytes and waste >= status.dbSize * self._config.defragment_share
+
+    async def _log_size(self, endpoint: Endpoint, before: pb.StatusResponse) -> None:
+        after = await self._client.status(endpoint)
+        log.info("etcd defragmented", endpoint=endpoint.address, bytes_before=before.dbSize, bytes_after=after.dbSize)
+
+    async def _clear_alarms(self) -> None:
+        """Say which alarms there are; clear one for space (etcd raises it again should there be none)."""
+        for alarm in await self._client.alarms():
+            name = pb.AlarmType.Name(alarm.alarm)
+            log.error("etcd raises an alarm", alarm=name, member=f"{alarm.memberID:x}")
+            if alarm.alarm == pb.NOSPACE:
+                await self._client.disarm(alarm)

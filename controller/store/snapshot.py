@@ -1,0 +1,173 @@
+"""A cluster at one revision: all objects and the indexes over them, immutable.
+
+Built on persistent hash maps (immutables.Map): a snapshot with a few changes shares all the rest with the one before
+it, so that taking one costs nothing, making the next costs O(changes) whatever the size of the cluster, and a holder
+may keep one as long as it likes. Only the cache makes them.
+
+The order in which objects come is no particular one; sort where it matters.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, cast
+
+from immutables import Map
+
+from argosy.controller.store.records import K
+from argosy.core.image import Image
+from argosy.core.kinds import KINDS, StoredObject
+from argosy.core.network import Network, Slice
+from argosy.core.node import Node
+from argosy.core.service import Revision, Service
+from argosy.core.task import Task
+
+IndexKey = str | tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An object that changed: `old` None means that it is new, `new` None that it is gone."""
+
+    kind: type[Any]
+    id: str
+    old: StoredObject | None
+    new: StoredObject | None
+
+    @property
+    def project(self) -> str:
+        """The project of the object."""
+        some = self.new or self.old
+        return some.meta.project if some is not None else ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    name: str
+    kind: type[Any]
+    key: Callable[[Any], IndexKey]
+
+
+_INDEXES: Final = (
+    _Index("tasks by service", Task, lambda t: t.service_id),
+    _Index("tasks by node", Task, lambda t: t.node_id),
+    _Index("service by name", Service, lambda s: (s.meta.project, s.spec.name)),
+    _Index("network by name", Network, lambda n: (n.meta.project, n.spec.name)),
+    _Index("image by name", Image, lambda i: (i.meta.project, i.name)),
+    _Index("node by name", Node, lambda n: (n.meta.project, n.spec.name)),
+    _Index("slices by network", Slice, lambda s: s.network_id),
+    _Index("slices by node", Slice, lambda s: s.node_id),
+    _Index("revisions by service", Revision, lambda r: r.service_id),
+)
+_INDEXES_OF: Final[Mapping[type[Any], tuple[_Index, ...]]] = {
+    k.domain: tuple(i for i in _INDEXES if i.kind is k.domain) for k in KINDS
+}
+_NAME_INDEX: Final[Mapping[type[Any], str]] = {
+    i.kind: i.name for i in _INDEXES if i.name.endswith("by name") and isinstance(i.name, str)
+}
+_EMPTY: Final[Map[str, Any]] = Map()
+
+
+def slot_of(kind: type[Any], project: str, id: str) -> str:
+    """Return the key of an object among its kind. Ids are unique in the cluster, but those made of content are not."""
+    return f"{project}/{id}" if kind is Image else id
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All objects at `revision`."""
+
+    revision: int = 0
+    _tables: Mapping[type[Any], Map[str, Any]] = field(default_factory=lambda: {k.domain: _EMPTY for k in KINDS})
+    _indexes: Mapping[str, Map[IndexKey, Map[str, Any]]] = field(
+        default_factory=lambda: {i.name: cast("Map[IndexKey, Map[str, Any]]", Map()) for i in _INDEXES}
+    )
+
+    # ---- reading
+
+    def get(self, kind: type[K], id: str, project: str = "") -> K | None:
+        """Return an object. Of images (ids made of their content) the project must be given."""
+        found: K | None = self._tables[kind].get(slot_of(kind, project, id))
+        return found
+
+    def all(self, kind: type[K], project: str | None = None) -> tuple[K, ...]:
+        """Return all objects of a kind; with `project` only those in it. O(objects)."""
+        values = self._tables[kind].values()
+        if project is None:
+            return tuple(values)
+        return tuple(o for o in values if o.meta.project == project)
+
+    def count(self, kind: type[Any]) -> int:
+        """Return how many objects of a kind there are. O(1)."""
+        return len(self._tables[kind])
+
+    def by_name(self, kind: type[K], project: str, name: str) -> K | None:
+        """Return the service, network, image or node (project "") of a name; the newest should there be several."""
+        bucket = self._indexes[_NAME_INDEX[kind]].get((project, name))
+        if not bucket:
+            return None
+        found: K = max(bucket.values(), key=lambda o: o.meta.version)
+        return found
+
+    def tasks_of_service(self, service_id: str) -> tuple[Task, ...]:
+        """Return the tasks of a service, ended ones as well."""
+        return self._bucket("tasks by service", service_id)
+
+    def tasks_on_node(self, node_id: str) -> tuple[Task, ...]:
+        """Return the tasks of a node, ended ones as well; of "" those that have no node yet."""
+        return self._bucket("tasks by node", node_id)
+
+    def slices_of_network(self, network_id: str) -> tuple[Slice, ...]:
+        """Return the slices of a network that are leased."""
+        return self._bucket("slices by network", network_id)
+
+    def slices_on_node(self, node_id: str) -> tuple[Slice, ...]:
+        """Return the slices that a node leases."""
+        return self._bucket("slices by node", node_id)
+
+    def revisions_of_service(self, service_id: str) -> tuple[Revision, ...]:
+        """Return the stored revisions of a service."""
+        return self._bucket("revisions by service", service_id)
+
+    def versions(self) -> dict[tuple[type[Any], str], int]:
+        """Return the version of every object, by kind and slot: what a check against etcd compares. O(objects)."""
+        return {(k, slot): o.meta.version for k, table in self._tables.items() for slot, o in table.items()}
+
+    def removals(self, gone: Iterable[tuple[type[Any], str]]) -> list[Change]:
+        """Return the changes that remove the objects at these slots."""
+        found = [(kind, self._tables[kind][slot]) for kind, slot in gone]
+        return [Change(kind, obj.meta.id, obj, None) for kind, obj in found]
+
+    def _bucket(self, index: str, key: IndexKey) -> tuple[Any, ...]:
+        bucket = self._indexes[index].get(key)
+        return tuple(bucket.values()) if bucket else ()
+
+    # ---- making the next
+
+    def apply(self, revision: int, changes: Iterable[Change]) -> "Snapshot":
+        """Return the snapshot after these changes. O(changes)."""
+        tables = dict(self._tables)
+        indexes = dict(self._indexes)
+        for change in changes:
+            kind, old, new = change.kind, change.old, change.new
+            slot = slot_of(kind, change.project, change.id)
+            table = tables[kind]
+            if new is not None:
+                tables[kind] = table.set(slot, new)
+            elif slot in table:
+                tables[kind] = table.delete(slot)
+            for index in _INDEXES_OF[kind]:
+                indexes[index.name] = _reindex(indexes[index.name], index, slot, old, new)
+        return Snapshot(revision, tables, indexes)
+
+
+def _reindex(
+    buckets: Map[IndexKey, Map[str, Any]], index: _Index, slot: str, old: Any, new: Any
+) -> Map[IndexKey, Map[str, Any]]:
+    before = index.key(old) if old is not None else None
+    after = index.key(new) if new is not None else None
+    if before is not None and before != after:
+        left = buckets[before].delete(slot)
+        buckets = buckets.set(before, left) if left else buckets.delete(before)
+    if after is not None:
+        buckets = buckets.set(after, buckets.get(after, _EMPTY).set(slot, new))
+    return buckets
