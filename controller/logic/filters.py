@@ -1,0 +1,271 @@
+"""The scheduler's filters: each knows which nodes can take a task, and can say why the others cannot.
+
+A filter answers twice: `nodes` for the whole cluster at once, as a set, and `check` for one node. Tests hold the two
+together. `explain` puts nodes that it refused into words. Order matters for explanations only: a node is counted
+under the first filter that refuses it, so what an operator can see at a glance comes first.
+
+FIXED filters depend on the node alone, VARYING ones also on what has been placed.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from argosy.controller.logic.ask import Ask, Port, oci_platform, platform_of
+from argosy.controller.logic.cluster_view import ClusterView, NodeInfo
+from argosy.controller.logic.node_set import NodeSet, positions
+from argosy.controller.logic.refusals import Refusal, count_nodes, every_node, sentence, state_refusal
+from argosy.core.constraints import Constraint, parse_constraints
+from argosy.core.errors import InvalidError
+from argosy.core.node import Availability, Node, NodeState, Platform
+from argosy.core.service import Placement
+from argosy.core.units import format_cpus, from_nano_cpus, human_bytes
+
+
+class Filter(Protocol):
+    """One reason for which a node may not be able to take a task."""
+
+    def nodes(self, ask: Ask, view: ClusterView) -> NodeSet:
+        """Return the nodes that pass."""
+
+    def check(self, ask: Ask, info: NodeInfo) -> bool:
+        """Whether one node passes."""
+
+    def explain(self, ask: Ask, refused: Sequence[NodeInfo]) -> list[Refusal]:
+        """Say why nodes that did not pass (at least one) did not; each is counted once."""
+
+
+class NodeIsReady:
+    """The leader hears from the node's agent."""
+
+    _WORDS: Final = {
+        NodeState.UNKNOWN: "not heard from yet",
+        NodeState.AGENT_LOST: "without an agent",
+        NodeState.DOWN: "down",
+        NodeState.DISCONNECTED: "disconnected",
+    }
+
+    def nodes(self, ask: Ask, view: ClusterView) -> NodeSet:
+        return view.by_state.get(NodeState.READY, 0)
+
+    def check(self, ask: Ask, info: NodeInfo) -> bool:
+        return info.node.status.state is NodeState.READY
+
+    def explain(self, ask: Ask, refused: Sequence[NodeInfo]) -> list[Refusal]:
+        states = Counter(info.node.status.state for info in refused)
+        return [state_refusal(count, self._WORDS[state]) for state, count in sorted(states.items(), reverse=True)]
+
+
+class NodeIsActive:
+    """The operator lets the scheduler use the node."""
+
+    _WORDS: Final = {Availability.PAUSE: "paused", Availability.DRAIN: "drained"}
+
+    def nodes(self, ask: Ask, view: ClusterView) -> NodeSet:
+        return view.by_availability.get(Availability.ACTIVE, 0)
+
+    def check(self, ask: Ask, info: NodeInfo) -> bool:
+        return info.node.spec.availability is Availability.ACTIVE
+
+    def explain(self, ask: Ask, refused: Sequence[NodeInfo]) -> list[Refusal]:
+        kinds = Counter(info.node.spec.availability for info in refused)
+        return [state_refusal(count, self._WORDS[kind]) for kind, count in sorted(kinds.items(), reverse=True)]
+
+
+def _covered(wanted: Sequence[Platform], have: Platform) -> bool:
+    """Whether a node's platform is among the wanted ones; what a wanted one leaves empty may be anything."""
+    return not wanted or any(p.os in ("", have.os) and p.architecture in ("", have.architecture) for p in wanted)
+
+
+def _platform_name(platform: Platform) -> str:
+    return f"{platform.os or 'any'}/{platform.architecture or 'any'}"
+
+
+class PlatformFits:
+    """The image is made for the node's operating system and architecture."""
+
+    def nodes(self, ask: Ask, view: ClusterView) -> NodeSet:
+        result = 0
+        for platform, nodes in view.by_platform.items():
+            if _covered(ask.platforms, platform):
+                result |= nodes
+        return result
+
+    def check(self, ask: Ask, info: NodeInfo) -> bool:
+        return _covered(ask.platforms, platform_of(info.node))
+
+    def explain(self, ask: Ask, refused: Sequence[NodeInfo]) -> list[Refusal]:
+        wanted = " or ".join(map(_platform_name, ask.platforms))
+        there = ", ".join(sorted({_platform_name(platform_of(info.node)) for info in refused}))
+        return [
+            Refusal(
+                len(refused),
+                f"is {there}, and the image is for {wanted}",
+                f"are {there}, and the image is for {wanted}",
+                f"no node has the image's platform {wanted} (0 of {len(refused):,}; there is {there})",
+            )
+        ]
+
+
+class MeetsConstraints:
+    """All placement constraints hold."""
+
+    def nodes(self, ask: Ask, view: ClusterView) -> NodeSet:
+        result = view.all
+        for constraint in ask.constraints:
+            result &= view.meeting(constraint)
+        return result
+
+    def check(self, ask: Ask, info: NodeInfo) -> bool:
+        return all(constraint.matches(info.node) for constraint in ask.constraints)
+
+    def explain(self, ask: Ask, refused: Sequence[NodeInfo]) -> list[Refusal]:
+        first_broken: Counter[Constraint] = Counter()
+        for info in refused:
+            first_broken[next(c for c in ask.constraints if not c.matches(info.node))] += 1
+        return [
+            Refusal(
+                first_broken[constraint],
+                f"does not meet {constraint}",
+                f"do not meet {constraint}",
+                f"no node meets {constraint} (0 of {first_broken[constraint]:,})",
+            )
+            for constraint in ask.constraints
+            if constraint in first_broken
+        ]
+
+
+class BelowMaximum:
+    """The node has fewer tasks of the service than max_replicas_per_node."""
+
+    def nodes(self, ask: Ask, view: ClusterView) -> NodeSet:
+        result = view.all
+        if ask.max_per_node:
+            for position, count in view.replicas(ask.service_id).items():
+                if count >= ask.max_per_node:
+                    result &= ~view.infos[position].bit
+        return result
+
+    def check(self, ask: Ask, info: NodeInfo) -> bool:
+        return not ask.max_per_node or info.services.get(ask.service_id, 0) < ask.max_per_node
+
+    def explain(self, ask: Ask, refused: Sequence[NodeInfo]) -> list[Refusal]:
+        tasks = f"{ask.max_per_node} task{'s' if ask.max_per_node > 1 else ''} of this service"
+        limit = f"max_replicas_per_node is {ask.max_per_node}"
+        number = len(refused)
+        return [
+            Refusal(
+                number,
+                f"already has {tasks} ({limit})",
+                f"already have {tasks} ({limit})",
+                f"{every_node(number)} already {'has' if number == 1 else 'have'} {tasks} ({limit})",
+            )
+        ]
+
+
+class PortsAreFree:
+    """No other task on the node has one of the host ports."""
+
+    def nodes(self, ask: Ask, view: ClusterView) -> NodeSet:
+        result = view.all
+        for port in ask.needs.ports:
+            result &= ~view.with_port(port)
+        return result
+
+    def check(self, ask: Ask, info: NodeInfo) -> bool:
+        return not any(info.ports.get(port) for port in ask.needs.ports)
+
+    def explain(self, ask: Ask, refused: Sequence[NodeInfo]) -> list[Refusal]:
+        first_taken: Counter[Port] = Counter()
+        for info in refused:
+            first_taken[next(port for port in ask.needs.ports if info.ports.get(port))] += 1
+        return [
+            Refusal(
+                count,
+                f"has no port {number}/{protocol} left",
+                f"have no port {number}/{protocol} left",
+                f"port {number}/{protocol} is taken on {every_node(count)}",
+            )
+            for (protocol, number), count in first_taken.items()
+        ]
+
+
+class RoomIsLeft:
+    """What the task reserves is not reserved by others."""
+
+    def nodes(self, ask: Ask, view: ClusterView) -> NodeSet:
+        return view.roomy(ask.needs.room)
+
+    def check(self, ask: Ask, info: NodeInfo) -> bool:
+        return info.has_room(ask.needs.room)
+
+    def explain(self, ask: Ask, refused: Sequence[NodeInfo]) -> list[Refusal]:
+        cpus, memory, pids = ask.needs.room
+        no_cpu = [i.cpus for i in refused if cpus and i.cpus < cpus]
+        rest = [i for i in refused if not (cpus and i.cpus < cpus)]
+        no_memory = [i.memory for i in rest if memory and i.memory < memory]
+        no_pids = [i.pids for i in rest if not (memory and i.memory < memory)]
+        unit = "CPU" if cpus == 1_000_000_000 else "CPUs"
+        refusals = [
+            (no_cpu, f"{_cpus(cpus)} {unit}", _cpus),
+            (no_memory, f"{human_bytes(memory)} of memory", human_bytes),
+            (no_pids, f"{pids:,} processes (pids)", lambda n: f"{n:,}"),
+        ]
+        return [_lack(free, what, write) for free, what, write in refusals if free]
+
+
+def _cpus(nano: int) -> str:
+    return format_cpus(from_nano_cpus(nano))
+
+
+def _lack(free: list[int], what: str, write: Callable[[int], str]) -> Refusal:
+    # Overdrawn (a task that replaces another is counted beside it) reads as nothing left.
+    most = write(max(0, *free))
+    return Refusal(
+        len(free),
+        f"lacks {what} ({most} free)",
+        f"lack {what} (most free {most})",
+        f"no node has {what} free: {count_nodes(len(free))}, most free {most}",
+    )
+
+
+FIXED: Final[tuple[Filter, ...]] = (NodeIsReady(), NodeIsActive(), PlatformFits(), MeetsConstraints())
+VARYING: Final[tuple[Filter, ...]] = (BelowMaximum(), PortsAreFree(), RoomIsLeft())
+FILTERS: Final = FIXED + VARYING
+
+
+def passing(filters: Sequence[Filter], ask: Ask, view: ClusterView) -> NodeSet:
+    """Return the nodes that pass all of `filters`."""
+    result = view.all
+    for one in filters:
+        result &= one.nodes(ask, view)
+    return result
+
+
+def explain(ask: Ask, view: ClusterView) -> str:
+    """Say why no node can take a task of `ask`."""
+    remaining, refusals = view.all, list[Refusal]()
+    for one in FILTERS:
+        refused = remaining & ~one.nodes(ask, view)
+        if refused:
+            refusals += one.explain(ask, [view.infos[position] for position in positions(refused)])
+            remaining &= ~refused
+    return sentence(refusals, len(view.infos))
+
+
+def refusal_of(ask: Ask, info: NodeInfo) -> Refusal | None:
+    """Return why one node cannot take a task of `ask`, or None when it can."""
+    for one in FILTERS:
+        if not one.check(ask, info):
+            return one.explain(ask, [info])[0]
+    return None
+
+
+def fits_placement(placement: Placement) -> Callable[[Node], bool]:
+    """Return the test whether a node meets constraints and platforms, whatever its state and what is free on it."""
+    try:
+        constraints = parse_constraints(placement.constraints)
+    except InvalidError:
+        return lambda node: False
+    platforms = [oci_platform(platform) for platform in placement.platforms]
+    return lambda node: all(c.matches(node) for c in constraints) and _covered(platforms, platform_of(node))

@@ -1,0 +1,142 @@
+"""Which of the nodes that can take a task gets it.
+
+In this order, as Docker Swarm has it (but for the first, which in Swarm is weaker):
+
+    1. nodes on which the service failed repeatedly of late come last
+    2. placement preferences: at each level the label value with the fewest tasks of the service, so that tasks are
+       spread evenly over the values, however many nodes each has; nodes without the label are one value more
+    3. the fewest tasks of the service
+    4. the fewest tasks at all
+    5. the lowest node id, so that the same input always gives the same answer
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from argosy.controller.logic.ask import Ask
+from argosy.controller.logic.cluster_view import ClusterView
+from argosy.controller.logic.filters import FIXED, VARYING, passing
+from argosy.controller.logic.node_set import NodeSet, first
+from argosy.core.constraints import Attribute
+
+
+@dataclass(slots=True)
+class _Value:
+    """The nodes with one value of a label, with their tasks of the service; `below` is the next level, if used."""
+
+    nodes: NodeSet
+    tasks: int = 0
+    below: "_Level | None" = None
+
+
+class _Level:
+    """One level of preferences within `nodes`: counts tasks by the values of the first of `attributes`."""
+
+    def __init__(self, view: ClusterView, attributes: tuple[Attribute, ...], nodes: NodeSet, service_id: str) -> None:
+        self._view = view
+        self._attribute, self._rest = attributes[0], attributes[1:]
+        self._service_id = service_id
+        self._values: dict[str, _Value] = {}
+        for label, members in view.values(self._attribute).items():
+            if nodes & members:  # no label and an empty one are the same value
+                self._values.setdefault(label or "", _Value(0)).nodes |= nodes & members
+        for position, count in view.replicas(service_id).items():
+            info = view.infos[position]
+            if info.bit & nodes:
+                self._values[self._value_at(position)].tasks += count
+        self._by_tasks: dict[int, NodeSet] = {}
+        for value in self._values.values():
+            self._by_tasks[value.tasks] = self._by_tasks.get(value.tasks, 0) | value.nodes
+
+    def _value_at(self, position: int) -> str:
+        return self._attribute.of(self._view.infos[position].node) or ""
+
+    def narrow(self, candidates: NodeSet, best: Callable[[NodeSet], int]) -> NodeSet:
+        """Return those of the candidates (not none) that have the value with the fewest tasks, at all levels.
+
+        Of several such values it is the one with the best node.
+        """
+        for tasks in sorted(self._by_tasks):
+            found = candidates & self._by_tasks[tasks]
+            if found:
+                break
+        value = self._values[self._value_at(best(found))]
+        found &= value.nodes
+        if not self._rest:
+            return found
+        if value.below is None:
+            value.below = _Level(self._view, self._rest, value.nodes, self._service_id)
+        return value.below.narrow(found, best)
+
+    def moved(self, position: int, change: int) -> None:
+        """Note that the service has so many tasks more at a position."""
+        value = self._values[self._value_at(position)]
+        left = self._by_tasks[value.tasks] & ~value.nodes
+        if left:
+            self._by_tasks[value.tasks] = left
+        else:
+            del self._by_tasks[value.tasks]
+        value.tasks += change
+        self._by_tasks[value.tasks] = self._by_tasks.get(value.tasks, 0) | value.nodes
+        if value.below is not None:
+            value.below.moved(position, change)
+
+
+class Candidates:
+    """The nodes that can take tasks of one ask now, best first. Lives for one batch of one revision."""
+
+    def __init__(self, view: ClusterView, ask: Ask) -> None:
+        self._view, self._ask = view, ask
+        self._allowed = passing(FIXED, ask, view)
+        self.nodes = self._allowed & passing(VARYING, ask, view)
+        self._shunned = view.shunned(ask.service_id)
+        self._counts = dict(view.replicas(ask.service_id))
+        self._by_count: list[NodeSet] = _by_count(view, self._counts)
+        self._level = _Level(view, ask.spread, view.all, ask.service_id) if ask.spread and view.all else None
+
+    def best(self) -> int | None:
+        """Return the position of the node that the next task should go to; None when no node can take it."""
+        found = self.nodes & ~self._shunned or self.nodes
+        if not found:
+            return None
+        if self._level is not None:
+            found = self._level.narrow(found, self._emptiest)
+        return self._emptiest(found)
+
+    def _emptiest(self, candidates: NodeSet) -> int:
+        for nodes in self._by_count:
+            found = candidates & nodes
+            if found:
+                break
+        for nodes in self._view.by_tasks:
+            if found & nodes:
+                return first(found & nodes)
+        raise AssertionError("a node that is in no count of tasks")
+
+    def refresh(self, position: int) -> None:
+        """Look again at a node after what is on it changed."""
+        info = self._view.infos[position]
+        if info.bit & self._allowed and all(f.check(self._ask, info) for f in VARYING):
+            self.nodes |= info.bit
+        else:
+            self.nodes &= ~info.bit
+        before, now = self._counts.get(position, 0), info.services.get(self._ask.service_id, 0)
+        if before == now:
+            return
+        self._counts[position] = now
+        self._by_count[before] &= ~info.bit
+        while now >= len(self._by_count):
+            self._by_count.append(0)
+        self._by_count[now] |= info.bit
+        if self._level is not None:
+            self._level.moved(position, now - before)
+
+
+def _by_count(view: ClusterView, counts: Mapping[int, int]) -> list[NodeSet]:
+    """Return, for each number of tasks of a service, the nodes with so many."""
+    result = [0] * (max(counts.values(), default=0) + 1)
+    result[0] = view.all
+    for position, count in counts.items():
+        result[0] &= ~view.infos[position].bit
+        result[count] |= view.infos[position].bit
+    return result
