@@ -1,0 +1,1 @@
+"""Images on a host: layers fetched once, verified, unpacked safely, shared by all containers."""
