@@ -1,7 +1,7 @@
 """Looking after etcd, so that nobody has to know it: compaction, defragmentation, alarms. Run by the leader.
 
 etcd keeps every old version of every key until it is told to compact. We keep those of the last minutes, for watches
-that resume and for reads at a revision, by remembering which revision was the newest when. Compaction frees space inside
+that resume and for reads at a revision, by remembering which revision was the newest when. Compaction frees space in
 the database file; only defragmentation gives it back to the disk, and a member answers nothing meanwhile, so that
 is done to one member at a time, the leader last, and only when it is worth it.
 """

@@ -1,0 +1,99 @@
+"""A private etcd for tests: one member on loopback, in a directory of its own, on free ports."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+INSTALLED = "/opt/argosy/etcd/bin/etcd"
+"""Where deploy/install/etcd.sh puts it."""
+START_TIMEOUT_S = 30.0
+
+
+def etcd_binary() -> str:
+    """Return the path of etcd; RuntimeError with what to do when there is none."""
+    for path in (os.environ.get("ARGOSY_ETCD"), INSTALLED, shutil.which("etcd")):
+        if path and os.access(path, os.X_OK):
+            return path
+    raise RuntimeError("the store's tests need etcd 3.5: run `make etcd`, or set ARGOSY_ETCD to its path")
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nothing listens on."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+class EtcdServer:
+    """One member. Keeps its port and data across `kill` and `start`."""
+
+    def __init__(self, folder: Path, *, name: str = "one", peers: dict[str, int] | None = None) -> None:
+        self.name = name
+        self.folder = folder
+        self.port = free_port()
+        self._peers = peers or {name: free_port()}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def spawn(self) -> None:
+        """Start the process; `wait` waits for it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        peer = f"http://127.0.0.1:{self._peers[self.name]}"
+        options = {
+            "name": self.name,
+            "data-dir": str(self.folder / "data"),
+            "listen-client-urls": f"http://{self.endpoint}",
+            "advertise-client-urls": f"http://{self.endpoint}",
+            "listen-peer-urls": peer,
+            "initial-advertise-peer-urls": peer,
+            "initial-cluster": ",".join(f"{n}=http://127.0.0.1:{p}" for n, p in self._peers.items()),
+            "initial-cluster-token": self.folder.name,
+            "log-level": "warn",
+        }
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [etcd_binary(), *(f"--{k}={v}" for k, v in options.items())], stdout=log, stderr=log
+            )
+
+    def wait(self) -> None:
+        """Wait until clients are served; RuntimeError with its log when that does not happen."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            assert self._process is not None
+            if self._process.poll() is not None:
+                break
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return
+            time.sleep(0.01)
+        raise RuntimeError("etcd did not start:\n" + (self.folder / "log").read_text()[-4000:])
+
+    def start(self) -> None:
+        self.spawn()
+        self.wait()
+
+    def kill(self) -> None:
+        """Kill it as a crash would (SIGKILL)."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def pause(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
