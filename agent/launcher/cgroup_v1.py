@@ -163,7 +163,9 @@ class V1Cgroup:
     def remove(self) -> bool:
         """Remove the directories; return whether all are gone."""
         self.close_fds()
-        return all([remove_dir(self._directory(name)) for name in self._mounts])
+        # A list first: all of them are tried, also when one is still busy.
+        gone = [remove_dir(self._directory(name)) for name in self._mounts]
+        return all(gone)
 
 
 def limit_writes(resources: Resources) -> Writes:

@@ -142,10 +142,7 @@ class V2Cgroup:
         self.close_fds()
         if remove_dir(self._directory):
             return True
-        for path, _, _ in os.walk(self._directory, topdown=False):
-            if not remove_dir(path):
-                return False
-        return True
+        return all(remove_dir(path) for path, _, _ in os.walk(self._directory, topdown=False))
 
 
 def limit_writes(resources: Resources) -> Writes:

@@ -46,6 +46,7 @@ class Setup:
     """What the launcher prepared for one child. The descriptors were opened before the clone, unless said otherwise."""
 
     spec: LaunchSpec
+    hostname: str
     control: socket.socket
     overlay: str
     scratch_fd: int
@@ -98,8 +99,8 @@ def enter_cgroup_namespace(setup: Setup) -> None:
 
 def set_hostname(setup: Setup) -> None:
     """Before the user's capabilities are gone."""
-    if setup.spec.hostname:
-        sc.sethostname(os.fsencode(setup.spec.hostname))
+    if setup.spec.clone_flags & sc.CLONE_NEWUTS:
+        sc.sethostname(os.fsencode(setup.hostname))
 
 
 def raise_loopback(setup: Setup) -> None:
@@ -266,7 +267,7 @@ def run(setup: Setup) -> None:
         _report(setup.control, error)
     except OSError as error:
         _report(setup.control, from_os_error(error, step))
-    except BaseException as error:  # noqa: BLE001 - the last line before _exit: nothing may unwind into the launcher
+    except BaseException as error:
         _report(setup.control, LaunchError("bug", f"{step}: {type(error).__name__}: {error}", step=step))
     finally:
         os._exit(status)

@@ -8,11 +8,12 @@ import struct
 from dataclasses import dataclass
 from typing import Any, Final
 
-#: linux/pidfd.h: struct pidfd_info (64 bytes), PIDFD_GET_INFO = _IOWR(0xFF, 11, …), PIDFD_INFO_EXIT since 6.15.
-_PIDFD_INFO: Final = struct.Struct("=QQ12Ii4x")
-_PIDFD_GET_INFO: Final = (3 << 30) | (64 << 16) | (0xFF << 8) | 11
+#: linux/pidfd.h: PIDFD_GET_INFO = _IOWR(0xFF, 11, struct pidfd_info). The first 64 bytes of the structure are: mask
+#: and cgroup id (u64 each), eleven u32 ids, and the exit code (s32), which Linux 6.15 added.
+_INFO_BYTES: Final = 64
+_EXIT_CODE_OFFSET: Final = 60
+_PIDFD_GET_INFO: Final = (3 << 30) | (_INFO_BYTES << 16) | (0xFF << 8) | 11
 _PIDFD_INFO_EXIT: Final = 1 << 3
-assert _PIDFD_INFO.size == 72 - 4 - 4 or _PIDFD_INFO.size >= 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,11 @@ def foreign_status(pidfd: int) -> int | None:
 
     The pidfd must have been opened while the process lived.
     """
-    request = bytearray(64)
+    request = bytearray(_INFO_BYTES)
     struct.pack_into("=Q", request, 0, _PIDFD_INFO_EXIT)
     try:
         fcntl.ioctl(pidfd, _PIDFD_GET_INFO, request)
     except OSError:
         return None
-    mask, status = struct.unpack_from("=Q", request, 0)[0], struct.unpack_from("=i", request, 60)[0]
+    mask, status = struct.unpack_from("=Q", request, 0)[0], struct.unpack_from("=i", request, _EXIT_CODE_OFFSET)[0]
     return int(status) if mask & _PIDFD_INFO_EXIT else None

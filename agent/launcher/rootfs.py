@@ -90,7 +90,7 @@ def leave_old_root(old_root: int) -> None:
 
 
 def ensure_target(path: str, *, directory: bool) -> None:
-    """Make the directory or empty file that something is to be mounted on, with its parents; follow the image's links."""
+    """Make the directory or empty file that something is to be mounted on, with its parents; links are followed."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -151,7 +151,7 @@ def _mount_cgroups(mount: Mount, cgroups: Mapping[str, str]) -> None:
 
 
 def make_devices(old_root: int) -> None:
-    """Bind the six standard device nodes into /dev and make the usual links: in a user namespace no node can be made."""
+    """Bind the six standard device nodes into /dev (a user namespace can make none) and make the usual links."""
     for name in DEVICES:
         os.close(os.open(f"/dev/{name}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666))
         fd = sc.open_tree(f"dev/{name}".encode(), dirfd=old_root)

@@ -41,11 +41,13 @@ _OPTION_FLAGS: Final = {
     "rbind": sc.MS_BIND | sc.MS_REC,
 }
 #: Options that say what is so anyway: nothing propagates into or out of a container, and these are the defaults.
-_OPTIONS_WITHOUT_EFFECT: Final = frozenset("rw suid dev exec private rprivate slave rslave defaults".split())
-_FILESYSTEMS: Final = frozenset("proc sysfs tmpfs devpts mqueue cgroup bind".split())
+_OPTIONS_WITHOUT_EFFECT: Final = frozenset(
+    ("rw", "suid", "dev", "exec", "private", "rprivate", "slave", "rslave", "defaults")
+)
+_FILESYSTEMS: Final = frozenset(["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "bind"])
 
 #: Kernel parameters that are per namespace, hence a container's own (namespaces(7), mq_overview(7)).
-_IPC_SYSCTLS: Final = frozenset("kernel.msgmax kernel.msgmnb kernel.msgmni kernel.sem".split())
+_IPC_SYSCTLS: Final = frozenset(["kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem"])
 _IPC_SYSCTL_PREFIXES: Final = ("kernel.shm", "fs.mqueue.")
 
 
@@ -274,12 +276,10 @@ def parse_process(process: Mapping[str, Any]) -> Process:
 #: RLIM_INFINITY as Python's resource module has it.
 UNLIMITED: Final = -1
 #: setrlimit(2); the same numbers on x86-64 and arm64.
-_RLIMITS: Final = {
-    name: number
-    for number, name in enumerate(
-        "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME".split()
-    )
-}
+_RLIMIT_TABLE: Final = """
+CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME
+"""
+_RLIMITS: Final = {name: number for number, name in enumerate(_RLIMIT_TABLE.split())}
 
 
 def _rlimit(entry: Mapping[str, Any]) -> Rlimit:

@@ -86,13 +86,13 @@ _SPLICE_F_NONBLOCK: Final = 2
 _CAPABILITY_VERSION_3: Final = 0x20080522
 
 
+_CLONE_ARGS: Final = """
+flags pidfd child_tid parent_tid exit_signal stack stack_size tls set_tid set_tid_size cgroup
+"""
+
+
 class _CloneArgs(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_uint64)
-        for name in (
-            "flags pidfd child_tid parent_tid exit_signal stack stack_size tls set_tid set_tid_size cgroup".split()
-        )
-    ]
+    _fields_ = [(name, ctypes.c_uint64) for name in _CLONE_ARGS.split()]
 
 
 class _MountAttr(ctypes.Structure):
@@ -140,7 +140,7 @@ def _check(result: int, call: str) -> int:
 
 
 def clone3(flags: int, cgroup_fd: int = -1) -> tuple[int, int]:
-    """Clone this process with a pidfd, into a cgroup of version 2 if one is given; return (pid, pidfd), (0, -1) in the child."""
+    """Clone this process, into a cgroup v2 if one is given; return (pid, pidfd), and (0, -1) in the child."""
     pidfd = ctypes.c_int(-1)
     args = _CloneArgs(flags=flags | _CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=17)
     if cgroup_fd >= 0:

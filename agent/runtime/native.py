@@ -1,0 +1,287 @@
+"""Argosy's own runtime: the asyncio side of the launcher process, which it starts, restarts and reconnects to.
+
+Containers belong to the launcher and to its records on disk, never to this object: `close` (or a kill -9 of the
+agent) leaves all of them running, and the next `open` finds them again. While the launcher is being restarted, calls
+wait for it for a short time; calls that were under way when it died fail as RuntimeTransient.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from argosy.agent.launcher import wire
+
+from .client import LauncherClient
+from .errors import RuntimeRejected, RuntimeTransient
+from .interface import ContainerState, Created, ExecResult, Exit, LogTarget, Rootfs, Usage
+from .seccomp import compile_profile
+from .spawn import launcher_command, spawn
+from .witness import Witness, reap_strays
+
+#: How long a call waits for a launcher that is being (re)started.
+CONNECT_TIMEOUT_S: Final = 10.0
+_CONNECT_POLL_S: Final = 0.005
+_RESTART_PAUSE_S: Final = 0.5
+
+
+class NativeRuntime:
+    """Implements `interface.Runtime`. One per agent process; used from one event loop.
+
+    `state_dir` holds the writable layers (its file system must take overlay uppers); `run_dir`, by default the
+    socket's directory, holds records and pipes and should be on a tmpfs; `cgroup_parent` is a path such as
+    `/argosy/<cluster>/<node>`, from the root of each hierarchy.
+    """
+
+    def __init__(self, socket_path: str, state_dir: str, cgroup_parent: str, *, run_dir: str | None = None) -> None:
+        self._socket_path = str(socket_path)
+        self._run_dir = str(run_dir if run_dir is not None else Path(socket_path).parent)
+        self._state_dir = str(state_dir)
+        self._cgroup_parent = cgroup_parent
+        self._exits: asyncio.Queue[Exit] = asyncio.Queue()
+        self._delivered: set[str] = set()
+        self._acknowledged: set[str] = set()
+        self._client: LauncherClient | None = None
+        self._ready = asyncio.Event()
+        self._failure: RuntimeRejected | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._errands: set[asyncio.Task[None]] = set()
+        self._witness: Witness | None = None
+        self._spawned = 0
+        self.launcher_pid = 0
+
+    # --- life of the connection -----------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connect to the host's launcher, or start one; RuntimeRejected when this host cannot run one."""
+        os.makedirs(self._run_dir, mode=0o700, exist_ok=True)
+        self._witness = Witness(self._run_dir, self._on_status)
+        self._supervisor = asyncio.create_task(self._supervise())
+        await self._connected()
+
+    async def close(self) -> None:
+        """Disconnect; the launcher and all containers go on."""
+        for task in (self._supervisor, *self._errands):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        if self._client is not None:
+            await self._client.close()
+        if self._witness is not None:
+            self._witness.close()
+
+    async def stop_launcher(self) -> None:
+        """End the launcher process too, for hosts that are taken down. Containers that still run go on without it."""
+        client = await self._connected()
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+        with contextlib.suppress(RuntimeTransient):
+            await client.request("shutdown")
+        await client.closed.wait()
+        if self._spawned:
+            with contextlib.suppress(ChildProcessError):
+                await asyncio.to_thread(os.waitpid, self._spawned, 0)
+
+    async def _supervise(self) -> None:
+        """Keep one connection to one launcher for ever; a launcher that cannot start is retried with a pause."""
+        while True:
+            try:
+                client = await self._connect_or_spawn()
+                await self._introduce(client)
+            except (RuntimeRejected, RuntimeTransient, OSError) as error:
+                self._failure = RuntimeRejected(f"the launcher does not start: {error}")
+                self._ready.set()
+                await asyncio.sleep(_RESTART_PAUSE_S)
+                continue
+            self._client, self._failure = client, None
+            self._ready.set()
+            await client.closed.wait()
+            self._ready.clear()
+            self._client = None
+
+    async def _connect_or_spawn(self) -> LauncherClient:
+        with contextlib.suppress(OSError):
+            return await LauncherClient.connect(self._socket_path, self._on_event)
+        self._reap()
+        command = launcher_command(self._socket_path, self._run_dir, self._state_dir, self._cgroup_parent)
+        log_path = f"{self._run_dir}/launcher.log"
+        self._spawned = spawn(command, log_path)
+        deadline = asyncio.get_running_loop().time() + CONNECT_TIMEOUT_S
+        while asyncio.get_running_loop().time() < deadline:
+            with contextlib.suppress(OSError):
+                return await LauncherClient.connect(self._socket_path, self._on_event)
+            if self._reap():
+                break
+            await asyncio.sleep(_CONNECT_POLL_S)
+        raise RuntimeRejected(f"{_last_line(log_path) or 'no answer'} (see {log_path})")
+
+    def _reap(self) -> bool:
+        """Reap what this agent has spawned or inherited; return whether its launcher has ended."""
+        if not self._spawned:
+            return False
+        ended = False
+        with contextlib.suppress(ChildProcessError):
+            ended = os.waitpid(self._spawned, os.WNOHANG)[0] != 0
+        if ended:
+            reap_strays({self._spawned})
+            self._spawned = 0
+        return ended
+
+    async def _introduce(self, client: LauncherClient) -> None:
+        """Subscribe to exits, tell what was witnessed while no launcher lived, and hold all that lives."""
+        assert self._witness is not None
+        answer = await client.request("hello", subscribe=True, witnessed=self._witness.statuses())
+        if answer["protocol"] != wire.PROTOCOL:
+            raise RuntimeRejected(f"it speaks protocol {answer['protocol']}, this agent {wire.PROTOCOL}")
+        self.launcher_pid = answer["pid"]
+        for entry in (await client.request("list"))["containers"]:
+            self._witness.hold(entry["id"], entry["pid"], entry["start_ticks"])
+
+    async def _connected(self) -> LauncherClient:
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._ready.wait()
+        except TimeoutError:
+            raise RuntimeTransient("the launcher is restarting") from None
+        if self._client is None:
+            raise self._failure or RuntimeTransient("the launcher is restarting")
+        return self._client
+
+    async def _request(self, op: str, **arguments: Any) -> dict[str, Any]:
+        return await (await self._connected()).request(op, **arguments)
+
+    # --- operations -----------------------------------------------------------------------------------------------
+
+    async def create(
+        self, id: str, config: Mapping[str, Any], rootfs: Rootfs, log: LogTarget, labels: Mapping[str, str]
+    ) -> Created:
+        """Set a container up; its init waits for `start`."""
+        linux = dict(config.get("linux", {}))
+        profile = linux.pop("seccomp", None)
+        root = {**config.get("root", {})}
+        root["readonly"] = bool(root.get("readonly")) or rootfs.read_only
+        answer = await self._request(
+            "create",
+            id=id,
+            config={**config, "linux": linux, "root": root},
+            seccomp=base64.b64encode(compile_profile(profile)).decode() if profile else "",
+            layers_root=rootfs.layers_root,
+            layers=list(rootfs.layers),
+            log={"path": log.path, "max_bytes": log.max_bytes, "max_files": log.max_files},
+            labels=dict(labels),
+        )
+        assert self._witness is not None
+        self._witness.hold(id, answer["pid"], answer["start_ticks"])
+        return Created(pid=answer["pid"], netns=f"/proc/{answer['pid']}/ns/net")
+
+    async def start(self, id: str) -> None:
+        """Execute the user's program."""
+        await self._request("start", id=id)
+
+    async def kill(self, id: str, signal: int, *, everything: bool = False) -> None:
+        """Send a signal to pid 1, or kill everything."""
+        await self._request("kill", id=id, signal=int(signal), everything=everything)
+
+    async def delete(self, id: str) -> None:
+        """Kill what runs and remove every trace."""
+        await self._request("delete", id=id)
+        self._delivered.discard(id)
+        self._acknowledged.discard(id)
+        if self._witness is not None:
+            self._witness.release(id)
+
+    async def exec(
+        self,
+        id: str,
+        argv: Sequence[str],
+        *,
+        timeout_s: float,
+        user: str = "",
+        env: Sequence[str] = (),
+        cwd: str = "",
+    ) -> ExecResult:
+        """Run a program inside a running container, killed at the time-out."""
+        answer = await self._request(
+            "exec", id=id, argv=list(argv), timeout_s=timeout_s, user=user, env=list(env), cwd=cwd
+        )
+        return ExecResult(answer["code"], base64.b64decode(answer["output"]), answer["timed_out"])
+
+    async def list(self) -> list[ContainerState]:
+        """Return every container of this host."""
+        return [_state(entry) for entry in (await self._request("list"))["containers"]]
+
+    async def usage(self, id: str) -> Usage:
+        """Return what a container uses."""
+        return Usage(**await self._request("usage", id=id))
+
+    # --- exits ----------------------------------------------------------------------------------------------------
+
+    async def exits(self) -> AsyncIterator[Exit]:
+        """Yield every exit once; asking for the next one acknowledges the one before."""
+        while True:
+            exit = await self._exits.get()
+            yield exit
+            self._acknowledged.add(exit.id)
+            with contextlib.suppress(RuntimeTransient):
+                # Lost with the launcher, the acknowledgement is sent again when its successor repeats the exit.
+                await self._request("ack", id=exit.id)
+
+    def _on_event(self, message: wire.Message) -> None:
+        if message["event"] != "exit":
+            return
+        exit = _exit(message["id"], message)
+        if exit.id in self._acknowledged:
+            self._run_errand("ack", id=exit.id)
+        elif exit.id not in self._delivered:
+            self._delivered.add(exit.id)
+            self._exits.put_nowait(exit)
+        if self._witness is not None:
+            self._witness.release(exit.id)
+
+    def _on_status(self, container_id: str, status: int) -> None:
+        """An orphan of a dead launcher ended as our child: its successor, if it is up already, cannot see how."""
+        if self._client is not None:
+            self._run_errand("witness", id=container_id, status=status)
+
+    def _run_errand(self, op: str, **arguments: Any) -> None:
+        """Send a request whose failure repairs itself: the launcher or its successor asks again."""
+
+        async def errand() -> None:
+            with contextlib.suppress(RuntimeTransient):
+                await self._request(op, **arguments)
+
+        task = asyncio.create_task(errand())
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
+
+def _last_line(path: str) -> str:
+    lines = Path(path).read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def _exit(container_id: str, message: Mapping[str, Any]) -> Exit:
+    return Exit(
+        id=container_id,
+        code=message["code"],
+        signal=message["signal"],
+        oom_killed=message["oom_killed"],
+        finished_at=message["finished_at"],
+    )
+
+
+def _state(entry: Mapping[str, Any]) -> ContainerState:
+    return ContainerState(
+        id=entry["id"],
+        status=entry["status"],
+        pid=entry["pid"],
+        started_at=entry["started_at"],
+        exit=_exit(entry["id"], entry["exit"]) if entry["exit"] else None,
+        labels=entry["labels"],
+    )
