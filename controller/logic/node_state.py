@@ -140,16 +140,20 @@ def _judge(silence: _Silence, brake: "_Brake", now: float, timing: NodeTiming) -
             message = "the controller that leads now has not heard of it yet"
             return NodeState.UNKNOWN, message, silence.agent_lost_at
         return stored.state, stored.message, silence.agent_lost_at
-    replace_at = silence.agent_lost_at + timing.agent_lost_after_s
-    if now >= replace_at:
-        return NodeState.DOWN, f"its agent has been away for {timing.agent_lost_after_s:g} s", None
     if now < silence.lost_at:
-        message = f"its host is up but its agent is away: nothing is replaced for {timing.agent_lost_after_s:g} s"
-        return NodeState.AGENT_LOST, message, min(silence.lost_at, replace_at)
+        return _while_host_beats(silence, now, timing)
     if brake.holds(silence):
         message = f"lost together with many other nodes: replacing its tasks waits {timing.brake_s:g} s"
         return NodeState.UNKNOWN, message, silence.lost_at + timing.brake_s
     return NodeState.DOWN, "neither its agent nor its host is heard", None
+
+
+def _while_host_beats(silence: _Silence, now: float, timing: NodeTiming) -> tuple[NodeState, str, float | None]:
+    replace_at = silence.agent_lost_at + timing.agent_lost_after_s
+    if now >= replace_at:
+        return NodeState.DOWN, f"its agent has been away for {timing.agent_lost_after_s:g} s", None
+    message = f"its host is up but its agent is away: nothing is replaced for {timing.agent_lost_after_s:g} s"
+    return NodeState.AGENT_LOST, message, min(silence.lost_at, replace_at)
 
 
 class _Brake:

@@ -21,10 +21,14 @@ HEALTHY_AFTER_S: Final = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Heritage:
-    """What a new task takes over from the one before it. `not_before` 0: may run at once."""
+    """What a new task takes over from the one before it.
+
+    `not_before` 0: may run at once. `prepare`: may be created now, to be ready when it may run.
+    """
 
     failures: int = 0
     not_before: float = 0.0
+    prepare: bool = True
     attempts: int = 0
     attempts_since: float = 0.0
 
@@ -54,7 +58,8 @@ def succeed(task: Task, policy: RestartPolicy, now: float) -> Heritage | NoSucce
 
     A program that ended with 0 restarts after the plain delay (condition any) or is finished; one that failed restarts
     after delay, 2 delay, 4 delay, … up to MAX_DELAY_S. Attempts are counted in windows that begin with the first
-    restart; time is that of the end, so the answer does not change while one looks at it.
+    restart; time is that of the end, so the answer does not change while one looks at it. The successor of a task that
+    could not even be prepared is not prepared ahead: that would fail again without any delay.
     """
     failed = is_failure(task.status.state)
     if not failed and policy.condition is not RestartCondition.ANY:
@@ -68,12 +73,14 @@ def succeed(task: Task, policy: RestartPolicy, now: float) -> Heritage | NoSucce
     if 0 < policy.max_attempts <= attempts:
         return NoSuccessor.GAVE_UP
     failures = _failures_before(task, end) + 1 if failed else 0
-    return Heritage(failures, _unless_past(end + _delay(policy, failures), now), attempts + 1, since)
+    not_before = _unless_past(end + _delay(policy, failures), now)
+    ended_in_preparation = task.status.state is TaskState.REJECTED or end < task.not_before
+    return Heritage(failures, not_before, not (not_before and ended_in_preparation), attempts + 1, since)
 
 
 def inherit(task: Task, now: float) -> Heritage:
     """Return what the replacement of a task inherits that is moved, not restarted: it may run at once."""
-    return Heritage(_failures_before(task, now), 0.0, task.attempts, task.attempts_since)
+    return Heritage(_failures_before(task, now), attempts=task.attempts, attempts_since=task.attempts_since)
 
 
 def _failures_before(task: Task, end: float) -> int:

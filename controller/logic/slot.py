@@ -10,7 +10,8 @@ heir one is created; what serves until then goes in the order of `Order`:
 
 Where the heir of PREPARE_FIRST finds no room beside the old one (it is PENDING), and the old one's node could take it,
 the old one makes room. A successor under the restart policy is created at once, with desired READY and its
-`not_before`: it is prepared during the delay, and told to run after it.
+`not_before`: it is prepared during the delay, and told to run after it (only after it, if it was the preparation that
+failed).
 """
 
 from collections.abc import Iterable
@@ -92,6 +93,9 @@ def _create_heir(view: View, draft: Draft, slot: Slot, aim: Aim, outgoing: list[
     heritage = succession(view, slot, aim.revision)
     if isinstance(heritage, NoSuccessor):
         return
+    draft.wake(heritage.not_before)
+    if not heritage.prepare:
+        return
     _stop(draft, (t for t in outgoing if not serves(t) or aim.order is Order.STOP_BEFORE))
     waits = heritage.not_before > 0 or (aim.order is not Order.START_FIRST and _somebody_runs(slot, outgoing))
     number, node_id = slot.key
@@ -108,7 +112,6 @@ def _create_heir(view: View, draft: Draft, slot: Slot, aim: Aim, outgoing: list[
             heritage.attempts_since,
         )
     )
-    draft.wake(heritage.not_before)
 
 
 def _hand_over(view: View, draft: Draft, slot: Slot, aim: Aim, heir: Task, outgoing: list[Task]) -> None:

@@ -105,7 +105,7 @@ def _order(view: View, slot: Slot, config: UpdateConfig) -> Order:
     """Return the order for a slot. Two tasks that want the same port of a host cannot stand side by side."""
     ports = view.service.spec.task.host_ports
     if ports:
-        for task in slot.live:
+        for task in (*slot.live, *slot.ending):
             if not view.is_current(task) and not set(ports).isdisjoint(view.spec_of(task.revision).host_ports):
                 return Order.STOP_BEFORE
     return _order_of_config(config)
@@ -156,7 +156,7 @@ def _pause(draft: Draft, update: UpdateStatus, message: str) -> None:
 
 
 def rollback_target(view: View) -> int | None:
-    """Return where to go back to: the previous revision, or the latest older one whose tasks differ from the present."""
+    """Return where to go back to: the previous revision, or the latest older one whose tasks differ from now."""
     service = view.service
     older = sorted((n for n in view.revisions if n < service.revision and n != service.previous_revision), reverse=True)
     for number in (service.previous_revision, *older):

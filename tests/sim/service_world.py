@@ -1,0 +1,374 @@
+"""A world of one service in memory: applies the orchestrator's plans, places tasks, plays the nodes' agents.
+
+It stands in for store, scheduler and agents, so that tests can lead `plan_service` through whole lives of a service and
+check after every step what must always hold. Time stands still until a test moves it. Nodes run containers of their
+own truth (`Container`), which the stored tasks learn of only while the node is connected.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from argosy.controller.logic import change_service
+from argosy.controller.logic.actions import (
+    Action,
+    CreateTask,
+    DeleteService,
+    DeleteTask,
+    OrphanTask,
+    Plan,
+    RollBack,
+    SetDesired,
+    SetUpdate,
+)
+from argosy.controller.logic.orchestrate import plan_service
+from argosy.core.meta import Meta
+from argosy.core.node import Availability, Node, NodeSpec, NodeState, NodeStatus
+from argosy.core.service import ContainerSpec, Service, ServiceSpec, TaskSpec, UpdateState, UpdateStatus
+from argosy.core.task import Task, TaskStatus
+from argosy.core.task_state import TaskState, broken_invariants, is_terminal
+
+S = TaskState
+LIFE = (S.ASSIGNED, S.ACCEPTED, S.PREPARING, S.READY, S.STARTING, S.RUNNING)
+
+Fate = Callable[[Task, TaskState], TaskState]
+"""(task, the state that would come next) -> the state that does come."""
+
+
+def go_well(task: Task, following: TaskState) -> TaskState:
+    """Let every task go its way."""
+    return following
+
+
+def image(name: str, **fields: object) -> TaskSpec:
+    """Return a task spec that differs from others by its image."""
+    return replace(TaskSpec(container=ContainerSpec(image=name)), **fields)  # type: ignore[arg-type]
+
+
+@dataclass(slots=True)
+class Container:
+    """What a node has of a task: its true state, whatever is stored."""
+
+    state: TaskState
+    released: bool = False
+
+
+@dataclass(slots=True)
+class World:
+    """One service and its cluster."""
+
+    spec: ServiceSpec = ServiceSpec(name="web", task=image("v1"))
+    node_count: int = 3
+    now: float = 1000.0
+    fate: Fate = go_well
+    fits: Callable[[Node], bool] = lambda node: True
+    room: Callable[[Node], int] = lambda node: 1000
+    service: Service | None = None
+    revisions: dict[int, change_service.Revision] = field(default_factory=dict)
+    tasks: dict[str, Task] = field(default_factory=dict)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    containers: dict[str, Container] = field(default_factory=dict)
+    cut_off: set[str] = field(default_factory=set)
+    wake_at: float | None = None
+    created: int = 0
+    checks: list[Callable[["World"], None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for number in range(1, self.node_count + 1):
+            self.add_node(f"n{number}")
+        change = change_service.create("web", "default", self.spec, self.now)
+        self._adopt(change)
+
+    # What people do.
+
+    def add_node(self, name: str) -> None:
+        """Have a node join."""
+        status = NodeStatus(NodeState.READY, since=self.now)
+        self.nodes[name] = Node(Meta(name), NodeSpec(name=name), status=status)
+
+    def remove_node(self, name: str) -> None:
+        """Have the operator remove a node."""
+        del self.nodes[name]
+        self.cut_off.discard(name)
+
+    def set_node(self, name: str, state: NodeState) -> None:
+        """Have the leader see a node in a state; it hears of the node only when READY."""
+        node = self.nodes[name]
+        self.nodes[name] = replace(node, status=NodeStatus(state, since=self.now))
+        (self.cut_off.discard if state is NodeState.READY else self.cut_off.add)(name)
+
+    def set_availability(self, name: str, availability: Availability) -> None:
+        """Drain, pause or activate a node."""
+        node = self.nodes[name]
+        self.nodes[name] = replace(node, spec=replace(node.spec, availability=availability))
+
+    def update(self, **fields: object) -> None:
+        """Change the service's spec as a user does."""
+        spec = replace(self.service.spec, **fields)  # type: ignore[union-attr, arg-type]
+        revisions = list(self.revisions.values())
+        self._adopt(change_service.update(self._service, spec, revisions, self._in_use(), self.now))
+
+    def scale(self, replicas: int) -> None:
+        """Change the number of replicas."""
+        self.update(replicas=replicas)
+
+    def roll_back(self) -> None:
+        """Roll back by hand."""
+        started = UpdateStatus(UpdateState.ROLLBACK_STARTED, started_at=self.now)
+        revisions = list(self.revisions.values())
+        change = change_service.roll_back(self._service, 0, started, revisions, self._in_use(), self.now)
+        self._adopt(change)
+
+    def remove(self) -> None:
+        """Ask for the service's removal."""
+        self.service = replace(self._service, removing=True)
+
+    # What the controller does.
+
+    def plan(self) -> Plan:
+        """Return what the orchestrator wants now."""
+        tasks = list(self.tasks.values())
+        return plan_service(self._service, self.revisions, tasks, self.nodes, self.now, self.fits)
+
+    def orchestrate(self) -> bool:
+        """Plan and apply until nothing is left to do at this moment; say whether anything was."""
+        if self.service is None:
+            return False
+        plan = self.plan()
+        did = bool(plan.actions)
+        rounds = 0
+        while plan.actions:
+            rolled_back = any(isinstance(a, RollBack) for a in plan.actions)
+            self.apply(plan)
+            if self.service is None:
+                return True
+            plan = self.plan()
+            rounds += 1
+            assert not plan.actions or (rolled_back and rounds < 3), f"not at rest after applying: {plan.actions}"
+        self.wake_at = plan.wake_at
+        return did
+
+    def apply(self, plan: Plan) -> None:
+        """Apply a plan's actions, each under the invariants."""
+        for action in plan.actions:
+            self._apply(action)
+        self.check()
+
+    def schedule(self) -> bool:
+        """Place what has no node: on the READY node with the fewest tasks that has room; else it is PENDING."""
+        did = False
+        for task in sorted(self.tasks.values(), key=lambda t: t.meta.id):
+            if task.status.state >= S.ASSIGNED or task.desired_state >= S.SHUTDOWN:
+                continue
+            node_id = task.node_id or self._choose_node()
+            if node_id and self._load(node_id) < self.room(self.nodes[node_id]):
+                self._store(replace(task, node_id=node_id, status=self._status(S.ASSIGNED)), by_agent=False)
+                did = True
+            elif task.status.state is S.NEW:
+                self._store(replace(task, status=self._status(S.PENDING)), by_agent=False)
+                did = True
+        return did
+
+    # What the nodes do.
+
+    def run_agents(self) -> bool:
+        """Let every container take one step, and connected nodes hear what is desired and tell how it stands."""
+        did = False
+        for task in sorted(self.tasks.values(), key=lambda t: t.meta.id):
+            connected = task.node_id in self.nodes and task.node_id not in self.cut_off
+            if task.status.state >= S.ASSIGNED and connected:
+                did = self._step(task) or did
+        return did
+
+    def _step(self, task: Task) -> bool:
+        box = self.containers.setdefault(task.meta.id, Container(S.ASSIGNED))
+        if is_terminal(box.state):
+            box.released = True
+        elif task.desired_state >= S.SHUTDOWN:
+            box.state = self.fate(task, S.SHUTDOWN)
+        else:
+            limit = S.RUNNING if task.desired_state is S.RUNNING and self.now >= task.not_before else S.READY
+            following = next((state for state in LIFE if state > box.state), box.state)
+            if following <= limit:
+                box.state = self.fate(task, following)
+        return self._report(task, box)
+
+    def _report(self, task: Task, box: Container) -> bool:
+        state = task.status.state if is_terminal(task.status.state) else box.state
+        if (state, box.released) == (task.status.state, task.status.released):
+            return False
+        changed = replace(task, status=replace(task.status, state=state, released=box.released))
+        if state is not task.status.state:
+            changed = replace(changed, status=replace(changed.status, at=self.now))
+        if state is S.RUNNING and not task.running_since:
+            changed = replace(changed, running_since=self.now)
+        self._store(changed, by_agent=True)
+        return True
+
+    def end(self, task_id: str, state: TaskState) -> None:
+        """Have a running container end by itself."""
+        self.containers[task_id].state = state
+        if self.tasks[task_id].node_id not in self.cut_off:
+            self._report(self.tasks[task_id], self.containers[task_id])
+
+    # Time.
+
+    def tick(self) -> bool:
+        """Let all parts act once at this moment; say whether anything happened."""
+        did = self.orchestrate()
+        did = self.schedule() or did
+        did = self.orchestrate() or did
+        did = self.run_agents() or did
+        return self.orchestrate() or did
+
+    def settle(self) -> None:
+        """Let all parts act until nothing more happens at this moment."""
+        for _ in range(1000):
+            if not self.tick():
+                return
+        raise AssertionError(f"the world does not come to rest: {self.plan().actions}")
+
+    def run(self, seconds: float) -> None:
+        """Let time pass: from one moment at which something is due to the next."""
+        until = self.now + seconds
+        self.settle()
+        while self.service is not None and self.wake_at is not None and self.wake_at <= until:
+            assert self.wake_at > self.now
+            self.now = self.wake_at
+            self.settle()
+        self.now = until
+        self.settle()
+
+    # What tests ask.
+
+    @property
+    def _service(self) -> Service:
+        assert self.service is not None
+        return self.service
+
+    def update_state(self) -> UpdateState:
+        """Return where the update stands."""
+        return self._service.update.state
+
+    def images(self) -> list[str]:
+        """Return the images of the RUNNING tasks, in order."""
+        return sorted(self.image_of(task) for task in self.running())
+
+    def image_of(self, task: Task) -> str:
+        """Return a task's image."""
+        return self.revisions[task.revision].spec.task.container.image
+
+    def running(self) -> list[Task]:
+        """Return the tasks that are wanted and RUNNING, by slot and node."""
+        found = [t for t in self.live() if t.status.state is S.RUNNING]
+        return sorted(found, key=lambda t: (t.slot, t.node_id, t.meta.id))
+
+    def live(self) -> list[Task]:
+        """Return the tasks that are wanted, have not ended, and are not on a node that is away."""
+        return [
+            task
+            for task in self.tasks.values()
+            if task.desired_state <= S.RUNNING and not is_terminal(task.status.state) and not self.is_away(task)
+        ]
+
+    def is_away(self, task: Task) -> bool:
+        """Whether the task's node is DOWN or removed."""
+        node = self.nodes.get(task.node_id)
+        return task.node_id != "" and (node is None or node.status.state is NodeState.DOWN)
+
+    def serving(self) -> Iterator[Task]:
+        """Yield the tasks whose program truly runs, on nodes that are not away."""
+        for task in self.tasks.values():
+            box = self.containers.get(task.meta.id)
+            if box is not None and S.STARTING <= box.state <= S.RUNNING and not self.is_away(task):
+                yield task
+
+    def check(self) -> None:
+        """Check what must hold after every change."""
+        for check in self.checks:
+            check(self)
+
+    # The store.
+
+    def _adopt(self, change: change_service.ServiceChange) -> None:
+        self.service = change.service
+        for revision in change.outdated:
+            del self.revisions[revision.number]
+        if change.revision is not None:
+            self.revisions[change.revision.number] = change.revision
+
+    def _in_use(self) -> frozenset[int]:
+        return frozenset(task.revision for task in self.tasks.values())
+
+    def _status(self, state: TaskState) -> TaskStatus:
+        return TaskStatus(state, at=self.now)
+
+    def _store(self, task: Task, *, by_agent: bool) -> None:
+        old = self.tasks.get(task.meta.id)
+        before = (old.status.state, old.desired_state) if old is not None else None
+        after = (task.status.state, task.desired_state)
+        broken = broken_invariants(before, after, node_id=task.node_id, by_agent=by_agent)
+        assert not broken, (broken, old, task)
+        self.tasks[task.meta.id] = task
+
+    def _choose_node(self) -> str:
+        open_nodes = [
+            node.meta.id
+            for node in self.nodes.values()
+            if node.status.state is NodeState.READY
+            and node.spec.availability is Availability.ACTIVE
+            and self.fits(node)
+            and self._load(node.meta.id) < self.room(node)
+        ]
+        return min(open_nodes, key=lambda n: (self._load(n), n), default="")
+
+    def _load(self, node_id: str) -> int:
+        return sum(
+            task.node_id == node_id and task.status.state >= S.ASSIGNED and not is_terminal(task.status.state)
+            for task in self.tasks.values()
+        )
+
+    def _apply(self, action: Action) -> None:
+        match action:
+            case CreateTask():
+                self._create(action)
+            case SetDesired():
+                task = self.tasks[action.task_id]
+                assert action.state > task.desired_state
+                self._store(replace(task, desired_state=action.state), by_agent=False)
+            case OrphanTask():
+                task = self.tasks[action.task_id]
+                self._store(replace(task, status=replace(task.status, state=S.ORPHANED)), by_agent=False)
+            case DeleteTask():
+                task = self.tasks.pop(action.task_id)
+                gone = task.node_id != "" and task.node_id not in self.nodes
+                assert task.status.released or task.status.state < S.ASSIGNED or gone, task
+            case SetUpdate():
+                self.service = replace(self._service, update=action.update)
+            case RollBack():
+                revisions = list(self.revisions.values())
+                change = change_service.roll_back(
+                    self._service, action.to_revision, action.update, revisions, self._in_use(), self.now
+                )
+                self._adopt(change)
+            case DeleteService():
+                assert not self.tasks
+                self.service = None
+            case _:
+                raise AssertionError(action)
+
+    def _create(self, action: CreateTask) -> None:
+        self.created += 1
+        task = Task(
+            meta=Meta(f"t{self.created:06}", "default", created_at=self.now),
+            service_id=action.service_id,
+            slot=action.slot,
+            node_id=action.node_id,
+            revision=action.revision,
+            desired_state=action.desired_state,
+            failures=action.failures,
+            not_before=action.not_before,
+            attempts=action.attempts,
+            attempts_since=action.attempts_since,
+        )
+        assert action.revision in self.revisions
+        self._store(task, by_agent=False)

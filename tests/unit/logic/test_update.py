@@ -1,0 +1,435 @@
+"""Rolling updates, read like docs/semantics: parallelism, delay, order, monitor, failure action, failover."""
+
+from dataclasses import replace
+
+import pytest
+
+from argosy.controller.logic.actions import RollBack
+from argosy.core.node import Availability, NodeState
+from argosy.core.service import (
+    FailureAction,
+    Placement,
+    RestartCondition,
+    RestartPolicy,
+    ServiceSpec,
+    UpdateConfig,
+    UpdateOrder,
+    UpdateState,
+    UpdateStatus,
+)
+from argosy.core.task import Task
+from argosy.core.task_state import TaskState as S
+from tests.sim.service_world import Fate, World, image
+
+
+def deployed(replicas: int = 4, *, restart: RestartPolicy = RestartPolicy(), **config: object) -> World:
+    """Return a world with v1 deployed and healthy, whose service updates as `config` says."""
+    update = UpdateConfig(**config)  # type: ignore[arg-type]
+    world = World(ServiceSpec(name="web", task=image("v1", restart=restart), replicas=replicas, update=update))
+    world.run(60)
+    return world
+
+
+def roll(world: World, name: str = "v2") -> None:
+    """Update the image."""
+    world.update(task=replace(world.service.spec.task, container=image(name).container))  # type: ignore[union-attr]
+
+
+def spoiled(world: World, name: str, at: S, how: S) -> Fate:
+    """Return a fate in which tasks with this image end in state `how` instead of entering `at`."""
+    return lambda task, following: how if world.image_of(task) == name and following is at else following
+
+
+def stuck(world: World, name: str, before: S) -> Fate:
+    """Return a fate in which tasks with this image never enter state `before`."""
+    return lambda task, following: (
+        task.status.state if world.image_of(task) == name and following is before else following
+    )
+
+
+def in_flight(world: World) -> int:
+    """Count the tasks of the newest revision that do not run yet."""
+    newest = max(world.revisions)
+    return sum(t.revision == newest and t.status.state < S.RUNNING for t in world.live())
+
+
+# Parallelism, delay, completion
+
+
+def test_slots_move_one_by_one_and_it_completes_after_the_monitor_time_of_the_last() -> None:
+    world = deployed(4)
+    most = []
+    world.checks.append(lambda w: most.append(in_flight(w)))
+    roll(world)
+    world.settle()
+    assert (world.images(), world.update_state()) == (["v2"] * 4, UpdateState.UPDATING)
+    world.run(4.9)
+    assert world.update_state() is UpdateState.UPDATING
+    world.run(0.1)
+    assert world.update_state() is UpdateState.COMPLETED
+    assert max(most) == 1
+
+
+@pytest.mark.parametrize(("parallelism", "most_in_flight"), [(1, 1), (2, 2), (3, 3), (0, 6)])
+def test_parallelism_bounds_the_slots_in_flight(parallelism: int, most_in_flight: int) -> None:
+    world = deployed(6, parallelism=parallelism)
+    most = []
+    world.checks.append(lambda w: most.append(in_flight(w)))
+    roll(world)
+    world.run(10)
+    assert (max(most), world.images()) == (most_in_flight, ["v2"] * 6)
+
+
+def test_delay_passes_after_a_slot_is_updated_before_the_next_one() -> None:
+    world = deployed(3, delay=10)
+    roll(world)
+    world.settle()
+    assert world.images() == ["v1", "v1", "v2"]
+    world.run(9.9)
+    assert world.images() == ["v1", "v1", "v2"]
+    world.run(0.1)
+    assert world.images() == ["v1", "v2", "v2"]
+    world.run(10)
+    assert world.images() == ["v2", "v2", "v2"]
+
+
+def test_slots_that_do_not_serve_are_updated_first() -> None:
+    world = deployed(4, delay=1000)
+    world.end(world.running()[2].meta.id, S.FAILED)
+    roll(world)
+    world.settle()
+    assert [(t.slot, world.image_of(t)) for t in world.running()] == [(1, "v1"), (2, "v1"), (3, "v2"), (4, "v1")]
+
+
+def test_an_equal_spec_and_a_new_number_of_replicas_are_no_update() -> None:
+    world = deployed(3)
+    before = world.created
+    world.update(labels={"a": "b"})
+    world.scale(4)
+    world.settle()
+    assert (world.created, world.update_state()) == (before + 1, UpdateState.NONE)
+
+
+def test_new_constraints_that_the_node_meets_make_nothing_dirty() -> None:
+    world = deployed(3)
+    before = {t.meta.id for t in world.running()}
+    constrained = replace(world.service.spec.task, placement=Placement(constraints=("node.id != n2",)))  # type: ignore[union-attr]
+    world.fits = lambda node: node.meta.id != "n2"
+    world.update(task=constrained)
+    world.run(10)
+    assert len({t.meta.id for t in world.running()} & before) == 2
+    assert {t.node_id for t in world.running()} == {"n1", "n3"}
+    assert world.update_state() is UpdateState.COMPLETED
+
+
+def test_force_update_replaces_equal_tasks() -> None:
+    world = deployed(2)
+    world.update(task=replace(world.service.spec.task, force_update=1))  # type: ignore[union-attr]
+    world.run(10)
+    assert world.created == 4
+
+
+def test_a_second_update_takes_over_from_the_first() -> None:
+    world = deployed(4)
+    world.fate = stuck(world, "v2", S.READY)
+    roll(world)
+    world.settle()
+    roll(world, "v3")
+    world.run(10)
+    assert (world.images(), world.update_state()) == (["v3"] * 4, UpdateState.COMPLETED)
+
+
+def test_an_update_of_nothing_completes() -> None:
+    world = deployed(0)
+    roll(world)
+    world.settle()
+    assert world.update_state() is UpdateState.COMPLETED
+
+
+# Order
+
+
+def test_stop_first_lets_the_old_task_go_on_until_the_new_one_is_ready() -> None:
+    world = deployed(1)
+    world.fate = stuck(world, "v2", S.READY)
+    roll(world)
+    world.run(3600)
+    assert world.images() == ["v1"]
+    states = []
+    world.checks.append(lambda w: states.append(sorted(t.status.state.name for t in w.tasks.values())))
+    world.fate = lambda task, following: following
+    world.settle()
+    assert world.images() == ["v2"]
+    assert not any(s.count("RUNNING") + s.count("STARTING") > 1 for s in states)
+    assert ["READY", "RUNNING"] in states
+    assert ["READY", "SHUTDOWN"] in states
+
+
+def test_stop_first_makes_room_where_the_new_task_finds_none_beside_the_old() -> None:
+    world = deployed(3)
+    world.room = lambda node: 1
+    roll(world)
+    world.run(10)
+    assert (world.images(), world.update_state()) == (["v2"] * 3, UpdateState.COMPLETED)
+
+
+def test_stop_first_does_not_stop_a_task_for_one_that_no_node_may_run() -> None:
+    world = deployed(3)
+    world.room = lambda node: 1
+    world.fits = lambda node: False
+    world.update(task=image("v2", placement=Placement(constraints=("node.id == nowhere",))))
+    world.run(600)
+    assert world.images() == ["v1", "v1", "v1"]
+
+
+def test_start_first_stops_the_old_task_only_when_the_new_one_runs() -> None:
+    world = deployed(3, order=UpdateOrder.START_FIRST)
+    least, most = [], []
+    world.checks.append(lambda w: (least.append(len(w.running())), most.append(len(w.live()))))  # type: ignore[func-returns-value]
+    roll(world)
+    world.run(10)
+    assert (min(least), max(most), world.images()) == (3, 4, ["v2"] * 3)
+
+
+def test_start_first_waits_for_health() -> None:
+    world = deployed(1, order=UpdateOrder.START_FIRST)
+    world.fate = stuck(world, "v2", S.RUNNING)
+    roll(world)
+    world.run(3600)
+    assert world.images() == ["v1"]
+    assert S.STARTING in {t.status.state for t in world.live()}
+
+
+# Failures
+
+
+@pytest.mark.parametrize(("at", "how"), [(S.PREPARING, S.REJECTED), (S.STARTING, S.FAILED), (S.RUNNING, S.FAILED)])
+def test_a_failure_pauses_the_update_and_the_other_slots_keep_serving(at: S, how: S) -> None:
+    world = deployed(4)
+    world.fate = spoiled(world, "v2", at, how)
+    roll(world)
+    world.run(600)
+    assert world.update_state() is UpdateState.PAUSED
+    assert world.images().count("v1") == (4 if at is S.PREPARING else 3)
+    assert world.service.update.message.startswith("1 of 4 replicas failed before they had run for 5 s; slot 1")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("lives", "state"), [(4.9, UpdateState.PAUSED), (5.0, UpdateState.UPDATING)])
+def test_only_what_ends_before_the_monitor_time_is_a_failure_of_the_update(lives: float, state: UpdateState) -> None:
+    world = deployed(2, delay=100)
+    roll(world)
+    world.run(lives)
+    world.end(next(t for t in world.running() if world.image_of(t) == "v2").meta.id, S.FAILED)
+    world.settle()
+    assert world.update_state() is state
+
+
+def test_the_failure_ratio_is_exceeded_strictly() -> None:
+    world = deployed(4, max_failure_ratio=0.25)
+    world.fate = lambda task, following: (
+        S.FAILED if task.slot == 1 and following is S.RUNNING and world.image_of(task) == "v2" else following
+    )
+    roll(world)
+    world.run(20)
+    assert (world.images(), world.update_state()) == (["v2"] * 3, UpdateState.UPDATING)
+    world.end(world.running()[-1].meta.id, S.FAILED)
+    world.run(0)
+    assert world.update_state() is UpdateState.UPDATING
+    world = deployed(4, max_failure_ratio=0.25)
+    world.fate = lambda task, following: (
+        S.FAILED if task.slot <= 2 and following is S.RUNNING and world.image_of(task) == "v2" else following
+    )
+    roll(world)
+    world.run(20)
+    assert world.update_state() is UpdateState.PAUSED
+
+
+def test_a_node_that_goes_away_is_no_failure() -> None:
+    world = deployed(3)
+    roll(world)
+    world.settle()
+    world.set_node("n2", NodeState.DOWN)
+    world.run(10)
+    assert (world.images(), world.update_state()) == (["v2"] * 3, UpdateState.COMPLETED)
+
+
+def test_continue_goes_on_with_the_others_and_completes_when_the_failing_ones_recover() -> None:
+    world = deployed(3, failure_action=FailureAction.CONTINUE)
+    world.fate = lambda task, following: S.REJECTED if task.slot == 1 and world.image_of(task) == "v2" else following
+    roll(world)
+    world.run(60)
+    assert (world.images(), world.update_state()) == (["v1", "v2", "v2"], UpdateState.UPDATING)
+    world.fate = lambda task, following: following
+    world.run(600)
+    assert (world.images(), world.update_state()) == (["v2"] * 3, UpdateState.COMPLETED)
+
+
+def test_continue_pauses_when_the_restart_policy_gave_up_and_nothing_else_is_going_on() -> None:
+    policy = RestartPolicy(RestartCondition.ANY, delay=1, max_attempts=2)
+    world = deployed(3, restart=policy, failure_action=FailureAction.CONTINUE)
+    world.fate = lambda task, following: S.REJECTED if task.slot == 1 and world.image_of(task) == "v2" else following
+    roll(world)
+    world.run(60)
+    assert (world.images(), world.update_state()) == (["v1", "v2", "v2"], UpdateState.PAUSED)
+    assert "1 of 3 replicas gave up" in world.service.update.message  # type: ignore[union-attr]
+
+
+def test_the_delay_passes_after_a_failure_too() -> None:
+    world = deployed(3, delay=10, failure_action=FailureAction.CONTINUE)
+    world.fate = spoiled(world, "v2", S.RUNNING, S.FAILED)
+    roll(world)
+    world.run(9)
+    assert world.images() == ["v1", "v1"]
+
+
+def test_a_failing_update_rolls_back_to_the_previous_revision_as_a_new_one() -> None:
+    world = deployed(3, failure_action=FailureAction.ROLLBACK)
+    world.fate = spoiled(world, "v2", S.RUNNING, S.FAILED)
+    roll(world)
+    world.run(30)
+    service = world.service
+    assert service is not None
+    assert (world.images(), service.revision, world.update_state()) == (
+        ["v1"] * 3,
+        3,
+        UpdateState.ROLLBACK_COMPLETED,
+    )
+    assert service.spec.task == world.revisions[1].spec.task
+
+
+def test_rolling_back_leaves_alone_what_still_runs_the_old_revision() -> None:
+    world = deployed(3, failure_action=FailureAction.ROLLBACK)
+    untouched = {t.meta.id for t in world.running() if t.slot != 1}
+    world.fate = spoiled(world, "v2", S.RUNNING, S.FAILED)
+    roll(world)
+    world.run(30)
+    assert {t.meta.id for t in world.running() if t.slot != 1} == untouched
+
+
+def test_the_rollback_is_the_only_action_of_its_plan() -> None:
+    world = deployed(2, failure_action=FailureAction.ROLLBACK)
+    roll(world)
+    world.settle()
+    (new,) = [t for t in world.running() if t.slot == 1]
+    world.end(new.meta.id, S.FAILED)
+    (action,) = world.plan().actions
+    assert isinstance(action, RollBack)
+    assert (action.to_revision, action.update.state) == (1, UpdateState.ROLLBACK_STARTED)
+
+
+def test_a_failing_rollback_pauses_and_is_not_rolled_back() -> None:
+    world = deployed(3, failure_action=FailureAction.ROLLBACK)
+    roll(world)
+    world.run(30)
+    assert world.update_state() is UpdateState.COMPLETED
+    world.fate = lambda task, following: S.FAILED if following is S.RUNNING else following
+    world.roll_back()
+    world.run(30)
+    assert world.update_state() is UpdateState.ROLLBACK_PAUSED
+    assert world.service.revision == 3  # type: ignore[union-attr]
+
+
+def test_without_an_earlier_revision_a_failing_update_pauses_and_says_so() -> None:
+    world = deployed(2, failure_action=FailureAction.ROLLBACK)
+    roll(world)
+    del world.revisions[1]
+    world.fate = lambda task, following: S.FAILED if following is S.RUNNING else following
+    world.run(30)
+    assert world.update_state() is UpdateState.PAUSED
+    assert world.service.update.message.endswith("no earlier revision to return to")  # type: ignore[union-attr]
+
+
+# While it is paused
+
+
+def test_while_paused_a_crashed_old_task_restarts_with_its_own_revision() -> None:
+    world = deployed(4)
+    world.fate = spoiled(world, "v2", S.PREPARING, S.REJECTED)
+    roll(world)
+    world.run(10)
+    world.end(world.running()[3].meta.id, S.FAILED)
+    world.run(10)
+    assert (world.images(), world.update_state()) == (["v1"] * 4, UpdateState.PAUSED)
+
+
+def test_while_paused_a_prepared_task_does_not_take_over() -> None:
+    world = deployed(2, parallelism=2)
+    gate = stuck(world, "v2", S.READY)
+    world.fate = lambda task, following: (
+        S.REJECTED if task.slot == 1 and world.image_of(task) == "v2" else gate(task, following)
+    )
+    roll(world)
+    world.settle()
+    assert world.update_state() is UpdateState.PAUSED
+    world.fate = lambda task, following: following
+    world.run(60)
+    assert world.images() == ["v1", "v1"]
+    assert S.READY in {t.status.state for t in world.live()}
+
+
+def test_resuming_goes_on_and_forgives_what_failed_before() -> None:
+    world = deployed(3)
+    world.fate = spoiled(world, "v2", S.PREPARING, S.REJECTED)
+    roll(world)
+    world.run(60)
+    assert world.update_state() is UpdateState.PAUSED
+    world.fate = lambda task, following: following
+    assert world.service is not None
+    world.service = replace(world.service, update=UpdateStatus(UpdateState.UPDATING, started_at=world.now))
+    world.run(600)
+    assert (world.images(), world.update_state()) == (["v2"] * 3, UpdateState.COMPLETED)
+
+
+def test_scaling_and_draining_go_on_while_paused() -> None:
+    world = deployed(3)
+    world.fate = spoiled(world, "v2", S.PREPARING, S.REJECTED)
+    roll(world)
+    world.run(10)
+    world.set_availability("n1", Availability.DRAIN)
+    world.scale(2)
+    world.run(10)
+    assert world.images() == ["v1", "v1"]
+    assert "n1" not in {t.node_id for t in world.running()}
+
+
+# Programs that end
+
+
+def test_programs_that_run_once_are_updated_when_each_has_completed() -> None:
+    policy = RestartPolicy(RestartCondition.ON_FAILURE)
+    world = World(ServiceSpec(name="once", task=image("v1", restart=policy), replicas=2))
+    world.fate = lambda task, following: S.COMPLETE if following is S.RUNNING else following
+    world.run(10)
+    roll(world)
+    world.run(10)
+    done = [t for t in world.tasks.values() if t.status.state is S.COMPLETE and world.image_of(t) == "v2"]
+    assert (len(done), world.update_state()) == (2, UpdateState.COMPLETED)
+
+
+def test_a_completed_program_that_ought_to_run_on_is_a_failure() -> None:
+    world = deployed(2)
+    world.fate = spoiled(world, "v2", S.RUNNING, S.COMPLETE)
+    roll(world)
+    world.run(10)
+    assert world.update_state() is UpdateState.PAUSED
+
+
+# Failover: all is in the stored objects
+
+
+def test_a_new_leader_goes_on_exactly_there() -> None:
+    """Plan at every step from stored objects alone; nodes are UNKNOWN for a while after each step."""
+    world = deployed(4, delay=1)
+    ghosts: list[Task] = []
+    roll(world)
+    while world.update_state() is not UpdateState.COMPLETED:
+        world.tick()
+        for name in list(world.nodes):
+            world.set_node(name, NodeState.UNKNOWN)
+        world.orchestrate()
+        assert len({t.slot for t in world.live()}) == 4
+        ghosts += [t for t in world.live() if t.revision not in (1, 2)]
+        for name in list(world.nodes):
+            world.set_node(name, NodeState.READY)
+        world.now += 0.25
+    assert (world.images(), world.created, ghosts) == (["v2"] * 4, 8, [])
