@@ -1,0 +1,153 @@
+"""Short forms to long ones, so that files merge key by key however each of them was written.
+
+Rules of merging: https://github.com/compose-spec/compose-spec/blob/main/13-merge.md. A path's `*` is any one key.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from argosy.cli.compose.document import Entry, Map, Node, Scalar, Seq
+from argosy.cli.compose.problems import Position
+
+Pattern = tuple[str, ...]
+
+
+def _patterns(*paths: str) -> frozenset[Pattern]:
+    return frozenset(tuple(path.split(".")) for path in paths)
+
+
+_ASSIGNMENTS: Final = _patterns(
+    "services.*.environment",
+    "services.*.labels",
+    "services.*.annotations",
+    "services.*.sysctls",
+    "services.*.deploy.labels",
+    "services.*.build.args",
+    "services.*.build.labels",
+    "networks.*.labels",
+    "volumes.*.labels",
+    "configs.*.labels",
+    "secrets.*.labels",
+)
+"""Lists of NAME=value that may be mappings as well."""
+_NAMES: Final = _patterns("services.*.networks", "services.*.depends_on", "services.*.models")
+"""Lists of names that may be mappings as well."""
+_LISTS: Final = _patterns(
+    "services.*.env_file",
+    "services.*.label_file",
+    "services.*.dns",
+    "services.*.dns_search",
+    "services.*.tmpfs",
+    "services.*.profiles",
+)
+"""Single values that may be lists as well."""
+_SINGLE: Final[Mapping[Pattern, str]] = {
+    ("services", "*", "build"): "context",
+    ("services", "*", "extends"): "service",
+}
+"""A text that stands for a mapping with this one key."""
+_HOSTS: Final = ("services", "*", "extra_hosts")
+_FILES: Final = _patterns("services.*.env_file", "services.*.label_file")
+
+
+def normalise(root: Map, directory: Path) -> Map:
+    """Return the document in long forms, its paths of files made absolute from `directory`."""
+    done = _walk(root, (), directory)
+    assert isinstance(done, Map)
+    return done
+
+
+def matches(path: Pattern, pattern: Pattern) -> bool:
+    """Whether a path fits a pattern."""
+    return len(path) == len(pattern) and all(p in ("*", part) for part, p in zip(path, pattern, strict=True))
+
+
+def _any(path: Pattern, patterns: frozenset[Pattern]) -> bool:
+    return any(matches(path, pattern) for pattern in patterns)
+
+
+def _walk(node: Node, path: Pattern, directory: Path) -> Node:
+    node = _reshape(node, path)
+    if _any(path, _FILES) and isinstance(node, Seq):
+        node = Seq(node.position, tuple(_absolute(item, directory) for item in node.items), node.tag)
+    if isinstance(node, Map) and len(path) < _DEEPEST:
+        entries = {
+            key: Entry(entry.position, _walk(entry.value, (*path, key), directory))
+            for key, entry in node.entries.items()
+        }
+        return Map(node.position, entries, node.tag)
+    return node
+
+
+_DEEPEST: Final = max(len(pattern) for pattern in _ASSIGNMENTS)
+
+
+def _reshape(node: Node, path: Pattern) -> Node:
+    if isinstance(node, Seq):
+        if _any(path, _ASSIGNMENTS):
+            return _to_map(node, _assignment)
+        if _any(path, _NAMES):
+            return _to_map(node, lambda text, position: (text, Scalar(position, None)))
+        if matches(path, _HOSTS):
+            return _hosts(node)
+    elif isinstance(node, Scalar) and node.text is not None:
+        if _any(path, _LISTS):
+            return Seq(node.position, (Scalar(node.position, node.text, node.plain),), node.tag)
+        for pattern, key in _SINGLE.items():
+            if matches(path, pattern):
+                inner = Scalar(node.position, node.text, node.plain)
+                return Map(node.position, {key: Entry(node.position, inner)}, node.tag)
+    elif isinstance(node, Map) and matches(path, _HOSTS):
+        entries = {key: Entry(entry.position, _as_list(entry.value)) for key, entry in node.entries.items()}
+        return Map(node.position, entries, node.tag)
+    return node
+
+
+def _to_map(node: Seq, split: Callable[[str, Position], tuple[str, Node]]) -> Node:
+    """Return a list of texts as a mapping; as it is when an item is no text (its reader says what is wrong)."""
+    entries: dict[str, Entry] = {}
+    for item in node.items:
+        if not isinstance(item, Scalar) or item.text is None:
+            return node
+        key, value = split(item.text, item.position)
+        entries[key] = Entry(item.position, value)
+    return Map(node.position, entries, node.tag)
+
+
+def _assignment(text: str, position: Position) -> tuple[str, Node]:
+    name, equals, value = text.partition("=")
+    return name, Scalar(position, value if equals else None, plain=False)
+
+
+def _hosts(node: Seq) -> Node:
+    """Return "name=address" or "name:address" items as a mapping of names to lists of addresses."""
+    found: dict[str, list[Node]] = {}
+    positions: dict[str, Position] = {}
+    for item in node.items:
+        if not isinstance(item, Scalar) or item.text is None:
+            return node
+        separator = "=" if "=" in item.text else ":"
+        name, _, address = item.text.partition(separator)
+        found.setdefault(name.strip(), []).append(Scalar(item.position, address.strip(), plain=False))
+        positions.setdefault(name.strip(), item.position)
+    entries = {name: Entry(positions[name], Seq(positions[name], tuple(items))) for name, items in found.items()}
+    return Map(node.position, entries, node.tag)
+
+
+def _as_list(node: Node) -> Node:
+    return node if isinstance(node, Seq) else Seq(node.position, (node,))
+
+
+def _absolute(item: Node, directory: Path) -> Node:
+    """Return a file's path made absolute; of an env_file in its long form, the one below `path`."""
+    if isinstance(item, Scalar) and item.text is not None:
+        return Scalar(item.position, str(directory / Path(item.text).expanduser()), plain=False)
+    if isinstance(item, Map) and "path" in item.entries:
+        entry = item.entries["path"]
+        return Map(
+            item.position,
+            {**item.entries, "path": Entry(entry.position, _absolute(entry.value, directory))},
+            item.tag,
+        )
+    return item

@@ -1,0 +1,299 @@
+"""From a Compose file set to what the cluster is asked for: the entry to this package.
+
+    files ─► tree (files.py: variables, extends, merge, include) ─► table of keys (check.py) ─► specs ─► core validation
+
+Everything that is wrong is collected over all steps and raised at once; nothing is sent before a file is whole.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from argosy.cli.compose.check import check_keys
+from argosy.cli.compose.container import container_spec
+from argosy.cli.compose.cursor import Cursor
+from argosy.cli.compose.deployment import (
+    endpoint_mode,
+    placement,
+    resources,
+    restart_policy,
+    service_mode,
+    update_config,
+)
+from argosy.cli.compose.document import Map
+from argosy.cli.compose.files import Reader, combine
+from argosy.cli.compose.networks import DefinedNetwork, attachments, defined_networks
+from argosy.cli.compose.problems import ComposeError, Findings, Position, Problem
+from argosy.cli.compose.where import key_of
+from argosy.core.meta import STACK_LABEL
+from argosy.core.names import service_name_problem, stack_name
+from argosy.core.network import NetworkSpec
+from argosy.core.service import ServiceSpec, TaskSpec
+from argosy.core.validate import validate_network, validate_service
+
+FILE_NAMES: Final = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
+OVERRIDE_NAMES: Final = ("compose.override.yaml", "compose.override.yml")
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalNetwork:
+    """A network that the stack joins and that must exist already; `position` is where the file says so."""
+
+    name: str
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """What a file set asks for."""
+
+    name: str
+    services: tuple[ServiceSpec, ...]
+    networks: tuple[NetworkSpec, ...]
+    external_networks: tuple[ExternalNetwork, ...]
+    notices: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Where a stack is read from. `stack` "" means: as the files' `name` says. `stdin` is the file "-"."""
+
+    files: Sequence[str]
+    stack: str = ""
+    env_files: Sequence[str] = ()
+    profiles: Sequence[str] = ()
+    stdin: str = ""
+
+
+def default_files(directory: Path, environ: Mapping[str, str]) -> list[str]:
+    """Return the files to read when none is named: those of COMPOSE_FILE, else the usual names in `directory`."""
+    if environ.get("COMPOSE_FILE"):
+        return environ["COMPOSE_FILE"].split(environ.get("COMPOSE_PATH_SEPARATOR") or ":")
+    found = [name for name in FILE_NAMES if (directory / name).is_file()][:1]
+    return found + [name for name in OVERRIDE_NAMES if found and (directory / name).is_file()][:1]
+
+
+def load_stack(given: Input, environ: Mapping[str, str]) -> Stack:
+    """Return the stack that a file set asks for. Raises ComposeError with everything that is wrong with it."""
+    findings = Findings()
+    reader = Reader(findings, given.stdin)
+    directory = Path(given.files[0]).parent if given.files[0] != "-" else Path()
+    files = [str(Path(f).resolve()) if f != "-" and Path(f).is_absolute() else f for f in given.files]
+    env = _environment(reader, given, directory, environ)
+    sets = reader.read_set([_within(file, directory) for file in files], directory, env)
+    if not sets:
+        raise ComposeError(findings.problems)
+    enabled = _enabled([one.root for one in sets], given, env)
+    for one in sets:
+        check_keys(Cursor(one.root, "", findings), enabled=enabled)
+    root = Cursor(combine(sets, findings), "", findings)
+    name = _stack_name(root, given, env)
+    stack = _Builder(root, name, env, enabled, reader).build() if name else None
+    if findings.problems or stack is None:
+        raise ComposeError(findings.problems)
+    return stack
+
+
+def _within(file: str, directory: Path) -> str:
+    """Return a file's path relative to the set's directory, from which a set's files are read."""
+    if file == "-" or Path(file).is_absolute():
+        return file
+    try:
+        return str(Path(file).relative_to(directory))
+    except ValueError:
+        return str(Path(file).absolute())
+
+
+def _environment(reader: Reader, given: Input, directory: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    env_files = [str(Path(name).absolute()) for name in given.env_files]
+    env = {**reader.environment(env_files, directory, environ, Position("--env-file")), **environ}
+    if given.stack:
+        env["COMPOSE_PROJECT_NAME"] = given.stack
+    return env
+
+
+def _stack_name(root: Cursor, given: Input, env: Mapping[str, str]) -> str:
+    name_at = root.get("name")
+    name = given.stack or env.get("COMPOSE_PROJECT_NAME", "") or ((name_at.text() or "") if name_at is not None else "")
+    if not name:
+        root.problem("the stack has no name", "give one: argosy deploy -c FILE NAME, or 'name: NAME' in the file")
+        return ""
+    problem = service_name_problem(name)
+    if problem:
+        (name_at if name_at is not None and not given.stack else root).problem(f"the stack's name: {problem}")
+        return ""
+    return name
+
+
+def _enabled(roots: Sequence[Map], given: Input, env: Mapping[str, str]) -> frozenset[str]:
+    """Return the names of the services that are not left out by their profiles."""
+    active = set(given.profiles) or {p.strip() for p in env.get("COMPOSE_PROFILES", "").split(",") if p.strip()}
+    names = set()
+    for root in roots:
+        services = Cursor(root, "", Findings()).get("services")
+        for name, service in services.own_entries() if services is not None else ():
+            profiles = service.get("profiles")
+            wanted = profiles.texts() if profiles is not None else ()
+            if not wanted or "*" in active or active.intersection(wanted):
+                names.add(name)
+    return frozenset(names)
+
+
+class _Builder:
+    """Turns the combined tree into specs."""
+
+    def __init__(
+        self, root: Cursor, stack: str, env: Mapping[str, str], enabled: frozenset[str], reader: Reader
+    ) -> None:
+        self._root = root
+        self._stack = stack
+        self._env = env
+        self._enabled = enabled
+        self._reader = reader
+        self._used: set[str] = set()
+
+    def build(self) -> Stack:
+        findings = self._root.findings
+        defined = defined_networks(self._root, self._stack)
+        services = self._root.get("services")
+        specs = []
+        for name, at in services.own_entries() if services is not None and services.mapping() else ():
+            if name in self._enabled and at.mapping():
+                specs.append(self._service(name, at, defined))
+        if not specs:
+            self._root.problem(*self._nothing(services))
+        self._depends(services)
+        networks = self._networks(defined)
+        external = [n for n in defined.values() if n.external and n.key in self._used]
+        return Stack(
+            name=self._stack,
+            services=tuple(specs),
+            networks=tuple(networks),
+            external_networks=tuple(ExternalNetwork(n.spec.name, n.position) for n in external),
+            notices=tuple(sorted(findings.notices, key=lambda n: n.position)),
+        )
+
+    def _nothing(self, services: Cursor | None) -> tuple[str, str]:
+        if services is None or not isinstance(services.node, Map) or not services.node.entries:
+            return "there is no service in the file", "declare one below 'services:'"
+        return "every service is left out by its profiles", "activate one with --profile NAME"
+
+    def _service(self, name: str, at: Cursor, defined: Mapping[str, DefinedNetwork]) -> ServiceSpec:
+        problem = service_name_problem(name)
+        if problem:
+            at.findings.problem(at.key_position, at.path, f"the service's name: {problem}")
+        already = len(at.findings.problems)
+        mode, replicas = service_mode(at)
+        limits, reservations = resources(at)
+        labels = at.get("deploy")
+        labels = labels.get("labels") if labels is not None else None
+        endpoint_mode(at)
+        _reject_values(at)
+        spec = ServiceSpec(
+            name=stack_name(self._stack, name),
+            labels={**(labels.text_map() if labels is not None else {}), STACK_LABEL: self._stack},
+            mode=mode,
+            replicas=replicas,
+            task=TaskSpec(
+                container=container_spec(at, self._env, self._read),
+                limits=limits,
+                reservations=reservations,
+                restart=restart_policy(at),
+                placement=placement(at),
+                networks=attachments(at, name, defined, self._used),
+            ),
+            update=update_config(at, "update_config"),
+            rollback=update_config(at, "rollback_config"),
+        )
+        if len(at.findings.problems) == already:
+            for wrong in validate_service(spec):
+                _place(at, key_of(wrong.where)).problem(wrong.what)
+        return spec
+
+    def _read(self, path: Path, name: str, at: Cursor) -> str | None:
+        shown = str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else name
+        return self._reader.read_text(path, shown, at.position)
+
+    def _networks(self, defined: Mapping[str, DefinedNetwork]) -> list[NetworkSpec]:
+        networks = self._root.get("networks")
+        found = []
+        for network in defined.values():
+            at = networks.find(network.key) if networks is not None else None
+            if network.key not in self._used:
+                if at is not None:
+                    at.findings.notice(at.key_position, at.path, "no service joins it: it is not made")
+                continue
+            if network.external:
+                continue
+            found.append(network.spec)
+            where = at if at is not None else self._root
+            for wrong in validate_network(network.spec):
+                _place(where, ("ipam",) if "subnet" in wrong.where else ()).problem(wrong.what)
+        return found
+
+    def _depends(self, services: Cursor | None) -> None:
+        """Check that what services depend on is there; the order itself is not held yet, as the table says."""
+        known = services.node.entries if services is not None and isinstance(services.node, Map) else {}
+        for name, at in services.own_entries() if services is not None else ():
+            depends = at.get("depends_on") if name in self._enabled else None
+            for other, condition in depends.own_entries() if depends is not None else ():
+                required = condition.get("required")
+                if other in self._enabled or (required is not None and required.boolean() is False):
+                    continue
+                why = "is left out by its profiles" if other in known else "is not in the file"
+                condition.findings.problem(condition.key_position, condition.path, f"the service '{other}' {why}")
+
+
+def _reject_values(service: Cursor) -> None:
+    """Report the keys of which the table refuses some values only, and that no other reader looks at."""
+    rules: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
+        ("cgroup", ("private",), "the host's cgroups stay hidden", "remove it"),
+        (
+            "ipc",
+            ("private", "shareable"),
+            "every container has an IPC namespace of its own",
+            "let them talk over a network",
+        ),
+        ("isolation", ("default",), "it exists on Windows only", "remove it"),
+        ("userns_mode", (), "every container has a user namespace of its own", "remove it"),
+    )
+    for key, allowed, what, instead in rules:
+        at = service.get(key)
+        if at is not None and at.text() not in allowed:
+            at.problem(what, instead)
+    options = service.get("security_opt")
+    for item in options.items() if options is not None else ():
+        if item.text() not in ("no-new-privileges", "no-new-privileges:true", "no-new-privileges=true"):
+            item.problem(
+                f"'{item.text()}' cannot be set: seccomp and capabilities are the cluster's",
+                "remove it ('no-new-privileges' is always on)",
+            )
+    links = service.get("links")
+    for item in links.items() if links is not None else ():
+        other, colon, alias = (item.text() or "").partition(":")
+        if colon and alias != other:
+            item.problem(
+                f"'{other}' cannot be given another name for this service only", "use 'networks.NETWORK.aliases' there"
+            )
+        else:
+            item.notice("services of a network find each other by name: it has no effect")
+    depends = service.get("depends_on")
+    for _, value in depends.own_entries() if depends is not None else ():
+        condition = value.get("condition")
+        if condition is not None and condition.text() != "service_started":
+            condition.problem(
+                f"waiting for '{condition.text()}' is not there yet",
+                "let the program retry until what it needs answers, and write 'service_started'",
+            )
+
+
+def _place(service: Cursor, keys: tuple[str, ...]) -> Cursor:
+    """Return the deepest of nested keys that the file has, to point at."""
+    at = service
+    for key in keys:
+        below = at.find(key)
+        if below is None:
+            break
+        at = below
+    return at

@@ -1,0 +1,441 @@
+"""What becomes of each key of the Compose Specification: the one table, from which docs/compose.md is generated.
+
+    python -m argosy.cli.compose.verdicts > docs/compose.md
+
+A key's path has `*` for names that the user chooses; lists leave no trace in it (`services.*.ports.target`). What is
+below a key that is refused or noticed as a whole shares its verdict: `below` names it, so that a misspelt key is
+found there as well. tests/unit/compose/test_verdicts.py holds the table against the specification's own list of keys
+and wants an end-to-end test for each honoured key (tests/e2e/test_compose_keys.py).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cache
+from typing import Final
+
+
+class Verdict(Enum):
+    """HONOURED: as the specification says. MAPPED: becomes something else of ours. NOTICED: without effect, and the
+    user is told. REFUSED: an error that names the alternative. SYNTAX: consumed while files are read."""
+
+    HONOURED = "honoured"
+    MAPPED = "mapped"
+    NOTICED = "noticed"
+    REFUSED = "refused"
+    SYNTAX = "syntax"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`text`: what it becomes, or what is said and what to do instead. `test`: sees the effect inside a container.
+
+    `values`: the verdict concerns some values only, as the text says; the reader of the key decides.
+    """
+
+    key: str
+    verdict: Verdict
+    text: str = ""
+    test: str = ""
+    below: tuple[str, ...] = ()
+    values: bool = False
+
+
+def _honoured(key: str, test: str, text: str = "") -> Row:
+    return Row(key, Verdict.HONOURED, text, test)
+
+
+def _mapped(key: str, text: str, test: str = "") -> Row:
+    return Row(key, Verdict.MAPPED, text, test)
+
+
+def _noticed(key: str, text: str, *below: str, values: bool = False) -> Row:
+    return Row(key, Verdict.NOTICED, text, below=below, values=values)
+
+
+def _refused(key: str, text: str, *below: str, values: bool = False) -> Row:
+    return Row(key, Verdict.REFUSED, text, below=below, values=values)
+
+
+def _syntax(key: str, text: str) -> Row:
+    return Row(key, Verdict.SYNTAX, text)
+
+
+_LATER_VOLUMES: Final = "volumes are not there yet; keep the data in the image, or use 'tmpfs' for what may be lost"
+_LATER_CONFIGS: Final = "configs are not there yet; put the file into the image, or pass its content in 'environment'"
+_LATER_SECRETS: Final = (
+    "secrets are not there yet; nothing replaces them safely: wait for them rather than use variables"
+)
+_LATER_JOBS: Final = "jobs are not there yet; 'replicated' with restart_policy.condition 'none' runs a program once"
+_IO: Final = "limits of block IO are not there yet; limit cpus, memory and pids under 'deploy.resources.limits'"
+_PLACE: Final = "reserve whole CPUs with 'deploy.resources.reservations.cpus' instead"
+_ISOLATED: Final = "every container keeps a namespace of its own; let the programs talk over a network instead"
+_ADDRESSES: Final = "addresses are given by the cluster; reach the service by its name"
+_HOOK_KEYS: Final = ("command", "user", "privileged", "working_dir", "environment")
+_DEVICE_KEYS: Final = ("capabilities", "count", "device_ids", "driver", "options")
+_FILE_KEYS: Final = ("source", "target", "uid", "gid", "mode")
+
+TABLE: Final[tuple[Row, ...]] = (
+    # ---- the file
+    _noticed("version", "the specification has no versions any more; it is ignored"),
+    _mapped("name", "the stack's name, when none is given on the command line"),
+    _syntax("include", "other file sets, each with its own directory and .env"),
+    _syntax("include.path", "the file, or several that are merged"),
+    _syntax("include.env_file", "defaults for the variables of the included files"),
+    _syntax("include.project_directory", "what the relative paths of the included files are relative to"),
+    _refused(
+        "models",
+        "language models are not run here; declare the server of one as a service",
+        *("*", "*.name", "*.model", "*.context_size", "*.runtime_flags"),
+    ),
+    # ---- services
+    _syntax("services", "each becomes the service STACK_NAME"),
+    _noticed("services.*.annotations", "there is nothing that reads annotations here; use 'labels'"),
+    _noticed("services.*.attach", "output is kept in any case; see 'argosy logs'"),
+    _noticed(
+        "services.*.build",
+        "nothing is built in the cluster: the image of 'image' is used as it was imported (argosy image import)",
+        *("context", "dockerfile", "dockerfile_inline", "entitlements", "args", "ssh", "labels", "cache_from"),
+        *("cache_to", "no_cache", "additional_contexts", "network", "pull", "target", "shm_size", "extra_hosts"),
+        *("isolation", "privileged", "secrets", "secrets.source", "secrets.target", "secrets.uid", "secrets.gid"),
+        *("secrets.mode", "tags", "ulimits", "ulimits.*", "ulimits.*.hard", "ulimits.*.soft", "platforms"),
+    ),
+    _refused(
+        "services.*.blkio_config",
+        _IO,
+        *("device_read_bps", "device_read_bps.path", "device_read_bps.rate"),
+        *("device_read_iops", "device_read_iops.path", "device_read_iops.rate"),
+        *("device_write_bps", "device_write_bps.path", "device_write_bps.rate"),
+        *("device_write_iops", "device_write_iops.path", "device_write_iops.rate"),
+        *("weight", "weight_device", "weight_device.path", "weight_device.weight"),
+    ),
+    _honoured("services.*.cap_add", "test_cap_add"),
+    _honoured("services.*.cap_drop", "test_cap_drop"),
+    _refused(
+        "services.*.cgroup", "'private' is what every container has; 'host' is refused: " + _ISOLATED, values=True
+    ),
+    _refused("services.*.cgroup_parent", "cgroups belong to the agent; limit with 'deploy.resources.limits'"),
+    _honoured("services.*.command", "test_command", "a text is split as a shell would split it; no shell runs"),
+    _refused("services.*.configs", _LATER_CONFIGS, *_FILE_KEYS),
+    _noticed("services.*.container_name", "tasks are many; each is called STACK_NAME.SLOT, and the service NAME"),
+    _refused("services.*.cpu_count", "it exists on Windows only; use 'deploy.resources.limits.cpus'"),
+    _refused("services.*.cpu_percent", "it exists on Windows only; use 'deploy.resources.limits.cpus'"),
+    _mapped("services.*.cpu_period", "with cpu_quota: deploy.resources.limits.cpus", "test_cpu_quota"),
+    _mapped("services.*.cpu_quota", "quota / period (100 ms): deploy.resources.limits.cpus", "test_cpu_quota"),
+    _refused("services.*.cpu_rt_period", "real-time scheduling is not offered; " + _PLACE),
+    _refused("services.*.cpu_rt_runtime", "real-time scheduling is not offered; " + _PLACE),
+    _refused("services.*.cpu_shares", "relative weights mean nothing across hosts; " + _PLACE),
+    _mapped("services.*.cpus", "deploy.resources.limits.cpus", "test_cpus"),
+    _refused("services.*.cpuset", "hosts differ in their CPUs; " + _PLACE),
+    _refused("services.*.credential_spec", "it exists on Windows only; remove it", "config", "file", "registry"),
+    _noticed(
+        "services.*.depends_on",
+        "start order is not held yet: all services start at once; a program should retry until what it needs answers",
+    ),
+    _noticed("services.*.depends_on.*", "as depends_on"),
+    _refused(
+        "services.*.depends_on.*.condition",
+        "'service_started' is noticed; waiting for the health or the end of another service is not there yet: let the "
+        "program retry until what it needs answers",
+        values=True,
+    ),
+    _noticed("services.*.depends_on.*.required", "as depends_on"),
+    _noticed("services.*.depends_on.*.restart", "services restart on their own here; it has no effect"),
+    _syntax("services.*.deploy", "see its keys"),
+    _noticed(
+        "services.*.deploy.endpoint_mode",
+        "a name answers with the addresses of all tasks ('dnsrr'); the one virtual address of 'vip' comes later",
+        values=True,
+    ),
+    _honoured("services.*.deploy.labels", "test_deploy_labels", "labels of the service, not of its containers"),
+    _honoured("services.*.deploy.mode", "test_deploy_mode", "'replicated' and 'global'; " + _LATER_JOBS),
+    _syntax("services.*.deploy.placement", "see its keys"),
+    _honoured("services.*.deploy.placement.constraints", "test_deploy_placement_constraints"),
+    _honoured("services.*.deploy.placement.max_replicas_per_node", "test_deploy_placement_max_replicas_per_node"),
+    _syntax("services.*.deploy.placement.preferences", "a list of 'spread'"),
+    _honoured("services.*.deploy.placement.preferences.spread", "test_deploy_placement_preferences"),
+    _honoured("services.*.deploy.replicas", "test_deploy_replicas"),
+    _syntax("services.*.deploy.resources", "see its keys"),
+    _syntax("services.*.deploy.resources.limits", "see its keys"),
+    _honoured("services.*.deploy.resources.limits.cpus", "test_deploy_resources_limits_cpus"),
+    _honoured("services.*.deploy.resources.limits.memory", "test_deploy_resources_limits_memory"),
+    _honoured("services.*.deploy.resources.limits.pids", "test_deploy_resources_limits_pids"),
+    _syntax("services.*.deploy.resources.reservations", "see its keys"),
+    _honoured("services.*.deploy.resources.reservations.cpus", "test_deploy_resources_reservations_cpus"),
+    _refused(
+        "services.*.deploy.resources.reservations.devices",
+        "devices are not scheduled yet; label the nodes that have them and use a constraint",
+        *_DEVICE_KEYS,
+    ),
+    _refused(
+        "services.*.deploy.resources.reservations.generic_resources",
+        "resources of your own are not counted yet; label the nodes that have them and use a constraint",
+        *("discrete_resource_spec", "discrete_resource_spec.kind", "discrete_resource_spec.value"),
+    ),
+    _honoured("services.*.deploy.resources.reservations.memory", "test_deploy_resources_reservations_memory"),
+    _syntax("services.*.deploy.restart_policy", "see its keys"),
+    _honoured("services.*.deploy.restart_policy.condition", "test_deploy_restart_policy_condition"),
+    _honoured(
+        "services.*.deploy.restart_policy.delay", "test_deploy_restart_policy_delay", "doubles while a task fails"
+    ),
+    _honoured("services.*.deploy.restart_policy.max_attempts", "test_deploy_restart_policy_max_attempts"),
+    _honoured("services.*.deploy.restart_policy.window", "test_deploy_restart_policy_window"),
+    *(
+        _honoured(f"services.*.deploy.{which}.{key}", f"test_deploy_{which}_{key}")
+        for which in ("rollback_config", "update_config")
+        for key in ("delay", "failure_action", "max_failure_ratio", "monitor", "order", "parallelism")
+    ),
+    _syntax("services.*.deploy.rollback_config", "see its keys"),
+    _syntax("services.*.deploy.update_config", "see its keys"),
+    _noticed(
+        "services.*.develop",
+        "it is for working on one machine; deploy again to roll out a change",
+        *("watch", "watch.ignore", "watch.include", "watch.path", "watch.action", "watch.target", "watch.exec"),
+        *(f"watch.exec.{key}" for key in _HOOK_KEYS),
+    ),
+    _refused(
+        "services.*.device_cgroup_rules", "containers get no devices yet; label the nodes that have one and wait for it"
+    ),
+    _refused(
+        "services.*.devices", "containers get no devices yet; see 'argosy node'", "source", "target", "permissions"
+    ),
+    _honoured("services.*.dns", "test_dns"),
+    _honoured("services.*.dns_opt", "test_dns_opt"),
+    _honoured("services.*.dns_search", "test_dns_search"),
+    _refused("services.*.domainname", "write the whole name in 'hostname'"),
+    _honoured("services.*.entrypoint", "test_entrypoint", "without 'command' the image's command is not used either"),
+    _honoured("services.*.env_file", "test_env_file"),
+    _honoured("services.*.env_file.format", "test_env_file_format", "'raw', or the specification's own"),
+    _honoured("services.*.env_file.path", "test_env_file"),
+    _honoured("services.*.env_file.required", "test_env_file_required"),
+    _honoured("services.*.environment", "test_environment"),
+    _noticed("services.*.expose", "within a network every port is reachable"),
+    _syntax("services.*.extends", "another service of this or another file, then overridden by this one"),
+    _syntax("services.*.extends.file", "the other file, relative to this one"),
+    _syntax("services.*.extends.service", "the service that is extended"),
+    _refused("services.*.external_links", "join the other service's network (networks: external: true), use its name"),
+    _honoured("services.*.extra_hosts", "test_extra_hosts"),
+    _refused("services.*.gpus", "devices are not scheduled yet; label the nodes that have them", *_DEVICE_KEYS),
+    _refused(
+        "services.*.group_add", "further groups are not given yet; write 'user: UID:GID' or set them in the image"
+    ),
+    _syntax("services.*.healthcheck", "see its keys"),
+    *(
+        _honoured(f"services.*.healthcheck.{key}", f"test_healthcheck_{key}")
+        for key in ("disable", "interval", "retries", "start_interval", "start_period", "test", "timeout")
+    ),
+    _honoured("services.*.hostname", "test_hostname", "templates such as {{.Task.Slot}} tell replicas apart"),
+    _honoured("services.*.image", "test_image"),
+    _honoured("services.*.init", "test_init"),
+    _refused("services.*.ipc", "'private' and 'shareable' are what a container has; " + _ISOLATED, values=True),
+    _refused("services.*.isolation", "it exists on Windows only; only 'default' is taken", values=True),
+    _mapped("services.*.label_file", "labels, below those of 'labels'", "test_label_file"),
+    _honoured("services.*.labels", "test_labels"),
+    _refused(
+        "services.*.links",
+        "services of a network find each other by name; a link under another name is refused: use "
+        "'networks.NETWORK.aliases' of the other service",
+        values=True,
+    ),
+    _noticed("services.*.logging", "output is kept by the node and shown by 'argosy logs'", "driver", "options"),
+    _refused("services.*.mac_address", _ADDRESSES),
+    _mapped("services.*.mem_limit", "deploy.resources.limits.memory", "test_mem_limit"),
+    _mapped("services.*.mem_reservation", "deploy.resources.reservations.memory", "test_mem_reservation"),
+    _refused("services.*.mem_swappiness", "swapping is the host's business; limit with 'mem_limit'"),
+    _refused("services.*.memswap_limit", "swapping is the host's business; limit with 'mem_limit'"),
+    _refused(
+        "services.*.models",
+        "language models are not run here; declare the server of one as a service",
+        "*",
+        "*.endpoint_var",
+    ),
+    _refused(
+        "services.*.network_mode",
+        "'bridge' becomes the stack's default network; any other mode would leave the isolation: use 'networks'",
+        values=True,
+    ),
+    _honoured("services.*.networks", "test_networks"),
+    _honoured("services.*.networks.*", "test_networks"),
+    _honoured("services.*.networks.*.aliases", "test_networks_aliases"),
+    _refused("services.*.networks.*.driver_opts", "attachments have no options; remove it"),
+    _refused(
+        "services.*.networks.*.gw_priority", "the default route cannot be chosen yet; join one network with a way out"
+    ),
+    _refused("services.*.networks.*.interface_name", "links are called eth0, eth1 … in the order of the networks"),
+    _refused("services.*.networks.*.ipv4_address", _ADDRESSES),
+    _refused("services.*.networks.*.ipv6_address", _ADDRESSES),
+    _refused("services.*.networks.*.link_local_ips", _ADDRESSES),
+    _refused("services.*.networks.*.mac_address", _ADDRESSES),
+    _noticed("services.*.networks.*.priority", "networks are joined in the order of the file"),
+    _refused("services.*.oom_kill_disable", "a container over its memory limit is ended; raise 'mem_limit'"),
+    _refused("services.*.oom_score_adj", "the host decides what it ends first; reserve memory with 'mem_reservation'"),
+    _refused("services.*.pid", "the processes of a host or of another container stay hidden; " + _ISOLATED),
+    _mapped("services.*.pids_limit", "deploy.resources.limits.pids", "test_pids_limit"),
+    _honoured("services.*.platform", "test_platform", "only nodes of this platform run it"),
+    _refused(
+        "services.*.ports",
+        "ports are not published on the hosts yet; within its networks the service is reachable by name on every port",
+        *("name", "mode", "host_ip", "target", "published", "protocol", "app_protocol"),
+    ),
+    _refused("services.*.post_start", "hooks are not run; let the entrypoint do it", *_HOOK_KEYS),
+    _refused("services.*.pre_stop", "hooks are not run; let the program act on 'stop_signal'", *_HOOK_KEYS),
+    _refused("services.*.privileged", "no container gets the host's rights; add what it needs with 'cap_add'"),
+    _syntax("services.*.profiles", "the service is left out unless one of them is active (--profile)"),
+    _refused(
+        "services.*.provider",
+        "nothing outside the cluster is run; declare what it provides as a service",
+        *("type", "options"),
+    ),
+    _noticed("services.*.pull_policy", "an image's name is resolved at each deploy, and nodes fetch what they lack"),
+    _noticed("services.*.pull_refresh_after", "an image's name is resolved at each deploy"),
+    _honoured("services.*.read_only", "test_read_only"),
+    _mapped("services.*.restart", "deploy.restart_policy, which wins over it", "test_restart"),
+    _refused("services.*.runtime", "the runtime is chosen for each node (argosy agent --runtime)"),
+    _honoured("services.*.scale", "test_scale", "as deploy.replicas"),
+    _refused("services.*.secrets", _LATER_SECRETS, *_FILE_KEYS),
+    _refused(
+        "services.*.security_opt",
+        "'no-new-privileges' is always on; nothing else can be set: seccomp and capabilities are the cluster's",
+        values=True,
+    ),
+    _mapped("services.*.shm_size", "a tmpfs of that size at /dev/shm", "test_shm_size"),
+    _noticed("services.*.stdin_open", "nobody can be attached to a task: its standard input is empty"),
+    _honoured("services.*.stop_grace_period", "test_stop_grace_period"),
+    _honoured("services.*.stop_signal", "test_stop_signal"),
+    _refused("services.*.storage_opt", "a container's file system has no limit of its own; use 'tmpfs' with a size"),
+    _honoured("services.*.sysctls", "test_sysctls"),
+    _honoured("services.*.tmpfs", "test_tmpfs"),
+    _noticed("services.*.tty", "there is no terminal: a shell as the command ends at once, 'sleep infinity' stays"),
+    _honoured("services.*.ulimits", "test_ulimits"),
+    _honoured("services.*.ulimits.*", "test_ulimits"),
+    _honoured("services.*.ulimits.*.hard", "test_ulimits"),
+    _honoured("services.*.ulimits.*.soft", "test_ulimits"),
+    _refused("services.*.use_api_socket", "containers are given no way to command the cluster; remove it"),
+    _honoured("services.*.user", "test_user"),
+    _refused("services.*.userns_mode", _ISOLATED, values=True),
+    _refused("services.*.uts", _ISOLATED),
+    _refused(
+        "services.*.volumes",
+        "type 'tmpfs' becomes 'tmpfs'; " + _LATER_VOLUMES,
+        *("type", "source", "target", "read_only", "consistency"),
+        *("bind", "bind.propagation", "bind.create_host_path", "bind.recursive", "bind.selinux"),
+        *("volume", "volume.labels", "volume.nocopy", "volume.subpath", "tmpfs", "tmpfs.size", "tmpfs.mode"),
+        *("image", "image.subpath"),
+        values=True,
+    ),
+    _refused("services.*.volumes_from", _LATER_VOLUMES),
+    _honoured("services.*.working_dir", "test_working_dir"),
+    # ---- networks
+    _syntax("networks", "each becomes the network STACK_NAME"),
+    _honoured("networks.*.attachable", "test_network_attachable"),
+    _mapped("networks.*.driver", "'overlay', 'bridge' and 'default' are the overlay; no other driver", "test_networks"),
+    _refused("networks.*.driver_opts", "the overlay has no options (its MTU is derived from the hosts'); remove them"),
+    _refused("networks.*.enable_ipv4", "'true' is what networks have; without IPv4 there is none", values=True),
+    _refused("networks.*.enable_ipv6", "networks have IPv4 only; 'false' is taken", values=True),
+    _honoured("networks.*.external", "test_network_external", "the network must exist (argosy network create)"),
+    _mapped("networks.*.external.name", "networks.*.name", "test_network_external"),
+    _honoured("networks.*.internal", "test_network_internal"),
+    _syntax("networks.*.ipam", "see its keys"),
+    _syntax("networks.*.ipam.config", "at most one block"),
+    _refused("networks.*.ipam.config.aux_addresses", _ADDRESSES),
+    _refused("networks.*.ipam.config.gateway", "the gateway is 169.254.1.1 in every network; remove it"),
+    _refused("networks.*.ipam.config.ip_range", "addresses are taken from the whole subnet; give a smaller 'subnet'"),
+    _honoured("networks.*.ipam.config.subnet", "test_network_subnet"),
+    _refused("networks.*.ipam.driver", "only 'default' is taken: addresses are given by the cluster", values=True),
+    _refused("networks.*.ipam.options", "the cluster's address management has none; remove them"),
+    _honoured("networks.*.labels", "test_network_labels"),
+    _honoured("networks.*.name", "test_network_name", "as it is, without the stack's name"),
+    # ---- what comes later
+    _refused(
+        "volumes",
+        _LATER_VOLUMES,
+        *("*", "*.name", "*.driver", "*.driver_opts", "*.external", "*.external.name", "*.labels"),
+    ),
+    _refused(
+        "configs",
+        _LATER_CONFIGS,
+        *("*", "*.name", "*.content", "*.environment", "*.file", "*.external", "*.external.name", "*.labels"),
+        "*.template_driver",
+    ),
+    _refused(
+        "secrets",
+        _LATER_SECRETS,
+        *("*", "*.name", "*.environment", "*.file", "*.external", "*.external.name", "*.labels", "*.driver"),
+        *("*.driver_opts", "*.template_driver"),
+    ),
+)
+
+EXTENSION: Final = "x-argosy"
+ARGOSY_KEYS: Final[dict[str, frozenset[str]]] = {"": frozenset(), "services.*": frozenset()}
+"""Keys of our own under `x-argosy`, by where it may stand. None yet; any is an error, so that none is ignored."""
+
+
+@dataclass(slots=True)
+class Branch:
+    """A key in the tree of known keys. No children: whatever is below is the user's own (labels, variables …)."""
+
+    row: Row | None = None
+    children: dict[str, "Branch"] = field(default_factory=dict)
+
+    def child(self, key: str) -> "Branch | None":
+        """Return what is known of a key below this one."""
+        return self.children.get(key) or self.children.get("*")
+
+
+@cache
+def key_tree() -> Branch:
+    """Return the table as a tree."""
+    root = Branch()
+    for key, row in all_keys():
+        branch = root
+        for part in key.split("."):
+            branch = branch.children.setdefault(part, Branch())
+        branch.row = row
+    return root
+
+
+def all_keys() -> Iterator[tuple[str, Row]]:
+    """Yield each known key with the row that decides it."""
+    for row in TABLE:
+        yield row.key, row
+        for name in row.below:
+            yield f"{row.key}.{name}", row
+
+
+def document() -> str:
+    """Return docs/compose.md."""
+    lines = [
+        "# Compose files: what becomes of each key",
+        "",
+        "Generated from `cli/compose/verdicts.py`; do not edit. `*` stands for a name of yours. A key that is not",
+        "listed is an error with a suggestion; `x-` extensions are ignored, but for `x-argosy`, whose keys are ours.",
+        "",
+        "- **honoured**: as the Compose Specification says",
+        "- **mapped**: becomes something else, with the same effect",
+        "- **noticed**: has no effect, and `argosy deploy` says so",
+        "- **refused**: an error with file, line, key and what to do instead",
+        "- **syntax**: decides how the files are read",
+        "",
+    ]
+    sections = [("The file", ""), ("Services", "services"), ("Networks", "networks"), ("Not there yet", "-")]
+    for title, first in sections:
+        rows = [row for row in TABLE if _section(row.key) == first]
+        lines += [f"## {title}", "", "| key | verdict | what happens | seen by |", "|---|---|---|---|"]
+        lines += [
+            f"| `{row.key}` | {row.verdict.value}{' (some values)' if row.values else ''} | {row.text} | "
+            f"{f'`{row.test}`' if row.test else ''} |"
+            for row in sorted(rows, key=lambda row: row.key)
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _section(key: str) -> str:
+    first = key.partition(".")[0]
+    if first in ("services", "networks"):
+        return first
+    return "-" if first in ("volumes", "configs", "secrets", "models") else ""
+
+
+if __name__ == "__main__":
+    print(document(), end="")
