@@ -192,26 +192,8 @@ def connect_output(setup: Setup) -> None:
 
 
 def drop_privileges(setup: Setup) -> None:
-    """Nearly last: all before needed the root's capabilities. A filter without no_new_privs needs CAP_SYS_ADMIN."""
-    process = setup.spec.process
-    if process.oom_score_adj is not None:
-        _write_oom_score_adj(process.oom_score_adj)
-    if setup.seccomp and not process.no_new_privileges:
-        sc.load_seccomp(setup.seccomp)
-    credentials.drop_privileges(process.capabilities, setup.identity, setup.last_capability)
-    os.chdir(process.cwd)
-    if process.no_new_privileges:
-        sc.prctl(sc.PR_SET_NO_NEW_PRIVS, 1)
-        if setup.seccomp:
-            sc.load_seccomp(setup.seccomp)
-
-
-def _write_oom_score_adj(value: int) -> None:
-    fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, str(value).encode())
-    finally:
-        os.close(fd)
+    """Last of all: everything before needed the root's capabilities."""
+    credentials.become(setup.spec.process, setup.identity, setup.seccomp, setup.last_capability)
 
 
 Step = tuple[str, Callable[[Setup], None]]

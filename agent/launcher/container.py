@@ -19,9 +19,10 @@ from . import syscalls as sc
 from .cgroup import Cgroup
 from .errors import LaunchError, from_os_error, rejected
 from .host import Host
+from .joined import JoinDone, JoinedProcess, Target, namespaces_of, process_of
 from .logs import ContainerLog, LogPolicy
 from .loop import READ_EDGE, Loop
-from .spec import LaunchSpec, Mount
+from .spec import LaunchSpec, Mount, parse, parse_process
 
 #: Called once with the error, or None for success.
 Done = Callable[[LaunchError | None], None]
@@ -76,6 +77,8 @@ class Container:
             except FileExistsError:
                 raise rejected(f"a container with the id {self.id!r} exists already", step=step) from None
             rundir.write_new(f"{directory}/config.json", json.dumps(request["config"]).encode())
+            if seccomp:
+                rundir.write_new(f"{directory}/seccomp.bpf", seccomp)
             policy = LogPolicy(**request["log"])
             self.record.append({"labels": self.labels, "log": request["log"], "status": "creating"})
             step = "open the output pipes"
@@ -275,6 +278,24 @@ class Container:
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL if everything else number)
         except ProcessLookupError:
             return
+
+    def join(self, request: dict[str, Any], done: JoinDone) -> None:
+        """Run a process inside; `done` is called with its result."""
+        if self.status != "running" or self.pidfd < 0:
+            raise rejected(f"container {self.id} is {self.status}: a process can only join a running one")
+        config, seccomp = rundir.read_config(self._host.container_dir(self.id))
+        target = Target(
+            pidfd=self.pidfd,
+            namespaces=namespaces_of(parse(config)),
+            process=parse_process(process_of(config, request)),
+            cgroup=self._host.cgroups.group(self.cgroup.path),
+            seccomp=seccomp,
+            last_capability=self._host.last_capability,
+        )
+        try:
+            JoinedProcess(self._loop, target, float(request["timeout_s"]), done)
+        except OSError as error:
+            raise from_os_error(error, "join the container") from None
 
     # --- output and end -------------------------------------------------------------------------------------------
 

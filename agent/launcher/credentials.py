@@ -88,6 +88,25 @@ def drop_privileges(capabilities: Capabilities, identity: Identity, last_capabil
             sc.prctl(sc.PR_CAP_AMBIENT, sc.PR_CAP_AMBIENT_RAISE, number)
 
 
+def become(process: Process, identity: Identity, seccomp: bytes, last_capability: int) -> None:
+    """Become the process's user for good: out-of-memory score, system call filter, ids, capabilities, directory.
+
+    A filter without no_new_privs needs CAP_SYS_ADMIN and comes first; with it, last, so that it need not allow these.
+    """
+    if process.oom_score_adj is not None:
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        os.write(fd, str(process.oom_score_adj).encode())
+        os.close(fd)
+    if seccomp and not process.no_new_privileges:
+        sc.load_seccomp(seccomp)
+    drop_privileges(process.capabilities, identity, last_capability)
+    os.chdir(process.cwd)
+    if process.no_new_privileges:
+        sc.prctl(sc.PR_SET_NO_NEW_PRIVS, 1)
+        if seccomp:
+            sc.load_seccomp(seccomp)
+
+
 def known_capabilities() -> int:
     """Return the number of the last capability that this kernel has (/proc/sys/kernel/cap_last_cap)."""
     with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:

@@ -1,7 +1,7 @@
 """The log line format, pure: `TIME STREAM F|P TEXT`, the one that container log tools read (Kubernetes' CRI format).
 
-TIME is RFC 3339 with nanoseconds in UTC, STREAM stdout or stderr, F a full line and P a part of one: a line longer
-than MAX_LINE_BYTES, or one that the program never ended.
+TIME is RFC 3339 with nanoseconds in UTC, STREAM stdout or stderr, P a part of a line longer than MAX_LINE_BYTES, F a
+full line or the last part of one. What a program leaves unfinished at its end counts as a line.
 """
 
 from __future__ import annotations
@@ -34,10 +34,13 @@ def encode(data: bytes, stream: bytes, now_ns: int, *, last: bool = False) -> tu
     else:
         text = b"".join(_long_line(line, full, part) for line in lines)
     used = len(data) - len(rest)
-    while len(rest) >= MAX_LINE_BYTES or (last and rest):
+    while len(rest) >= MAX_LINE_BYTES:
         piece, rest = rest[:MAX_LINE_BYTES], rest[MAX_LINE_BYTES:]
         text += part + piece + b"\n"
         used += len(piece)
+    if last and rest:
+        text += full + rest + b"\n"
+        used += len(rest)
     return text, used
 
 

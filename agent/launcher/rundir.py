@@ -1,7 +1,7 @@
 """What is kept on disk about each container, so that a launcher that was killed is replaced without loss.
 
 `RUN_DIR` is meant to lie on a tmpfs; per container there is `RUN_DIR/containers/ID/` with
-    config.json   the OCI config as it came
+    config.json   the OCI config as it came, without its seccomp profile; seccomp.bpf that, compiled
     state.jsonl   the record: a line per change, each merged over the ones before. Appending is atomic enough: what a
                   killed writer left of a last line is ignored
     out, err      the named pipes
@@ -75,6 +75,17 @@ def write_new(path: str, content: bytes) -> None:
         os.write(fd, content)
     finally:
         os.close(fd)
+
+
+def read_config(directory: str) -> tuple[dict[str, Any], bytes]:
+    """Return a container's OCI config and its compiled system call filter (empty: none)."""
+    with open(f"{directory}/config.json", "rb") as file:
+        config: dict[str, Any] = json.load(file)
+    try:
+        with open(f"{directory}/seccomp.bpf", "rb") as file:
+            return config, file.read()
+    except FileNotFoundError:
+        return config, b""
 
 
 def remove_tree(path: str, budget: int = 1 << 62) -> bool:

@@ -21,6 +21,7 @@ from . import wire
 from .container import Container
 from .errors import LaunchError, rejected
 from .host import Host, prepare
+from .joined import JoinResult
 from .loop import READ, WRITE, Loop
 from .spec import parse
 
@@ -104,6 +105,7 @@ class Server:
             "delete": self._delete,
             "list": self._list,
             "usage": self._usage,
+            "exec": self._exec,
             "ack": self._acknowledge,
             "witness": self._witness,
             "shutdown": self._shutdown,
@@ -205,6 +207,16 @@ class Server:
 
     def _usage(self, connection: Connection, message: wire.Message) -> None:
         _answer(connection, message, None, self._find(message).cgroup.usage().as_message())
+
+    def _exec(self, connection: Connection, message: wire.Message) -> None:
+        def ended(error: LaunchError | None, result: JoinResult | None) -> None:
+            ok = None
+            if result is not None:
+                output = base64.b64encode(result.output).decode()
+                ok = {"code": result.code, "output": output, "timed_out": result.timed_out}
+            _answer(connection, message, error, ok)
+
+        self._find(message).join(message, ended)
 
     def _acknowledge(self, connection: Connection, message: wire.Message) -> None:
         container = self._containers.get(message["id"])

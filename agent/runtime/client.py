@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from argosy.agent.launcher import wire
 
-from .errors import ContainerError, ContainerMissing, RuntimeRejected, RuntimeTransient
+from .errors import ContainerError, ContainerMissing, LauncherBug, RuntimeRejected, RuntimeTransient
 
 _ERRORS: Final[dict[str, type[ContainerError]]] = {
     "rejected": RuntimeRejected,
@@ -93,5 +93,5 @@ class LauncherClient:
 
 def _as_exception(error: dict[str, Any]) -> ContainerError:
     if error["kind"] not in _ERRORS:
-        return ContainerError(f"bug in the launcher: {error['reason']}", step=error["step"])
+        return LauncherBug(f"bug in the launcher: {error['reason']}", step=error["step"])
     return _ERRORS[error["kind"]](error["reason"], step=error["step"], exit_code=error["code"])

@@ -1,15 +1,18 @@
-"""What a runtime operation can fail with.
+"""What a runtime operation can fail with; see `argosy.core.errors` for what the outcomes mean.
 
 ContainerError
-├── RuntimeRejected     this host can never run it as asked: the text is a reason for a person
-├── RuntimeTransient    the same call may succeed later: the launcher is restarting, the host is short of something
-└── ContainerMissing    no such container (any more)
+├── RuntimeRejected     (RejectedError)   this host can never run it as asked: the text is a reason for a person
+├── RuntimeTransient    (TransientError)  the same call may succeed later: the launcher restarts, memory is short
+├── ContainerMissing    (NotFoundError)   no such container (any more)
+└── LauncherBug                           the launcher did what it must not: neither of the above
 """
 
 from __future__ import annotations
 
+from argosy.core.errors import ArgosyError, NotFoundError, RejectedError, TransientError
 
-class ContainerError(Exception):
+
+class ContainerError(ArgosyError):
     """Base of all; `step` is the set-up step that failed, "" when the failure was elsewhere."""
 
     def __init__(self, reason: str, *, step: str = "", exit_code: int | None = None) -> None:
@@ -20,13 +23,17 @@ class ContainerError(Exception):
         self.exit_code = exit_code
 
 
-class RuntimeRejected(ContainerError):
+class RuntimeRejected(ContainerError, RejectedError):
     """Trying again cannot help."""
 
 
-class RuntimeTransient(ContainerError):
+class RuntimeTransient(ContainerError, TransientError):
     """Trying again, after a pause, may help."""
 
 
-class ContainerMissing(ContainerError):
+class ContainerMissing(ContainerError, NotFoundError):
     """The id is not known to the runtime."""
+
+
+class LauncherBug(ContainerError):
+    """Something that neither the caller nor the host is to blame for."""

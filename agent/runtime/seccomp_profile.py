@@ -1,9 +1,9 @@
 """The default seccomp profile: which system calls a container may make. Pure data in the OCI form.
 
 An allow list: a call that is not in it fails with EPERM. Left out are the calls that act on the host as a whole
-(modules, kexec, clocks, swap, quotas, accounting, reboot), those that widen the kernel's attack surface without a use in services (bpf,
-perf_event_open, userfaultfd, io_uring, keyrings), and mounting; those are let through again by the capability that
-the kernel asks for as well. Our own judgement, guided by what Docker's and Podman's defaults allow.
+(modules, kexec, clocks, swap, quotas, accounting, reboot), those that widen the kernel's attack surface without a use
+in services (bpf, perf_event_open, userfaultfd, io_uring, keyrings), and mounting; these are let through by the
+capability that the kernel asks for as well. Our own judgement, guided by what Docker's and Podman's defaults allow.
 """
 
 from __future__ import annotations
