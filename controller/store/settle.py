@@ -10,7 +10,8 @@ and reads what is there. So it is sent again, and the answer tells:
 - it failed and all guarded keys were changed otherwise: somebody wrote in between, and whether that was before us or
   after us cannot be known. The caller gets AmbiguousError and reads again.
 
-A transaction without such a key is never sent again.
+A transaction without such a key is never sent again. What remains: an object that the first copy created and that
+somebody deleted within these moments is created once more (versions of a key that is absent are all alike).
 """
 
 from collections.abc import Mapping, Sequence

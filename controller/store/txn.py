@@ -44,8 +44,11 @@ class Prepared:
 
     @property
     def guarded(self) -> bool:
-        """Whether it can have an effect only once: it writes a key whose present state it compares."""
-        return self.write is not Write.NOTHING and (self.expect is not None or self.held is not None)
+        """Whether it can be applied only once: it writes a key whose present version it compares.
+
+        A comparison of values does not do: the same value may come again.
+        """
+        return self.write is not Write.NOTHING and self.expect is not None
 
     @property
     def size(self) -> int:
