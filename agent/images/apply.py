@@ -1,8 +1,8 @@
 """Puts the entries of one layer on disk, in the form in which overlayfs shows them.
 
-What differs from a plain tar: OCI's whiteouts (image-spec, layer.md) become overlayfs's (character device 0/0, and
-the xattr trusted.overlay.opaque); device nodes are left out, since a container in a user namespace cannot use them and
-the runtime makes its own /dev; owners are kept as they are, since containers see layers through idmapped mounts.
+What differs from a plain tar: OCI's whiteouts (image-spec, layer.md) become overlayfs's (character device 0/0, and an
+xattr that makes a directory opaque); device nodes are left out, since a container in a user namespace cannot use them
+and the runtime makes its own /dev; owners are kept as they are, since containers see layers through idmapped mounts.
 """
 
 import errno
@@ -20,7 +20,8 @@ from argosy.core.oci.tar_format import Entry, EntryKind
 WHITEOUT_PREFIX: Final = ".wh."
 OPAQUE_MARKER: Final = ".wh..wh..opq"
 _AUFS_PREFIX: Final = ".wh..wh."
-OPAQUE_XATTR: Final = "trusted.overlay.opaque"
+OPAQUE_XATTRS: Final = ("user.overlay.opaque", "trusted.overlay.opaque")
+"""The first counts for overlays that a user namespace mounts (mount option userxattr), the second for all others."""
 MAX_ID: Final = 65535
 """Containers have 65,536 ids; an owner above them could be nobody's, so files of such owners become NOBODY's."""
 NOBODY: Final = 65534
@@ -126,7 +127,7 @@ class LayerWriter:
         fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
             if hidden:  # deleted and made anew in one layer: nothing of the lower ones may shine through
-                os.setxattr(fd, OPAQUE_XATTR, b"y")
+                _make_opaque(fd)
             self._attributes(fd, entry, path)
         finally:
             os.close(fd)
@@ -177,7 +178,7 @@ class LayerWriter:
 
     def _whiteout(self, parent: int, name: str, above: str) -> None:
         if name == OPAQUE_MARKER:
-            os.setxattr(parent, OPAQUE_XATTR, b"y")
+            _make_opaque(parent)
             return
         if name.startswith(_AUFS_PREFIX):
             return
@@ -191,7 +192,7 @@ class LayerWriter:
             if stat.S_ISDIR(os.stat(hidden, dir_fd=parent, follow_symlinks=False).st_mode):
                 fd = os.open(hidden, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
                 try:
-                    os.setxattr(fd, OPAQUE_XATTR, b"y")
+                    _make_opaque(fd)
                 finally:
                     os.close(fd)
 
@@ -237,6 +238,11 @@ class LayerWriter:
         free = room.f_bavail * room.f_frsize
         if free - entry.stored < self._limits.min_free_bytes:
             raise ExhaustedError(f"the disk has {free} bytes free, of which {self._limits.min_free_bytes} are kept")
+
+
+def _make_opaque(directory: int) -> None:
+    for key in OPAQUE_XATTRS:
+        os.setxattr(directory, key, b"y")
 
 
 def _write_all(fd: int, data: bytes) -> None:

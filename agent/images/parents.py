@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from argosy.agent.images.apply import OPAQUE_XATTR
+from argosy.agent.images.apply import OPAQUE_XATTRS
 from argosy.agent.images.layers import LayerRecord, layer_name
 
 
@@ -87,7 +87,7 @@ def _look(root: Path, path: str) -> tuple[Attributes | None, bool]:
             return None, below_shows
         if not stat.S_ISDIR(there.st_mode):
             return None, False
-        if OPAQUE_XATTR in os.listxattr(place, follow_symlinks=False):
+        if OPAQUE_XATTRS[0] in os.listxattr(place, follow_symlinks=False):
             below_shows = False
     return Attributes(stat.S_IMODE(there.st_mode), there.st_uid, there.st_gid, there.st_mtime_ns), below_shows
 

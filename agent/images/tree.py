@@ -128,13 +128,17 @@ class Tree:
     def _make(self, path: str) -> int:
         """Make a directory and what is missing above it; return its descriptor."""
         parts = path.split("/")
-        there = len(parts) - 1
-        while True:
+        there, missing = 0, len(parts)
+        fd = self.existing("")
+        while missing - there > 1:  # by halves: a path may have 2,000 parts
+            middle = (there + missing) // 2
             try:
-                fd = self.existing("/".join(parts[:there]))
-                break
+                deeper = self.existing("/".join(parts[:middle]))
             except FileNotFoundError:
-                there -= 1
+                missing = middle
+            else:
+                os.close(fd)
+                fd, there = deeper, middle
         for count in range(there, len(parts)):
             above, name = fd, parts[count]
             try:

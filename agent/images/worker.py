@@ -1,4 +1,4 @@
-"""Runs the unpacking worker (unpack.py) from the agent's event loop, as a fresh interpreter: this one is never forked."""
+"""Runs the unpacking worker (unpack.py) from the agent's event loop, as an interpreter of its own; never forks."""
 
 import asyncio
 import os
