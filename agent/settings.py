@@ -27,3 +27,4 @@ class AgentSettings:
     prepare_parallelism: int = 8
     log_max_bytes: int = 10 * 2**20
     log_max_files: int = 3
+    protect_tcp: tuple[int, ...] = ()

@@ -38,8 +38,11 @@ class SessionEvents(Protocol):
     def check_leader(self, leader: LeaderEpoch) -> None:
         """Raise StaleLeaderError for a message of a leader that was replaced."""
 
-    def started(self, message: pb.SessionStarted) -> None:
-        """Note that a session stands."""
+    def started(self, message: pb.SessionStarted, channel: grpc.aio.Channel) -> None:
+        """Note that a session stands; `channel` may be used for other calls until `ended`."""
+
+    def ended(self) -> None:
+        """Note that the session is over."""
 
     async def assigned(self, update: Update) -> int:
         """Apply an assignment message; return the version that is now in force (persisted)."""
@@ -107,11 +110,12 @@ class Session:
                 if not isinstance(first, pb.ControllerMessage) or first.WhichOneof("body") != "started":
                     raise await _ended(call)
                 self._events.check_leader(_leader(first))
-                self._events.started(first.started)
+                self._events.started(first.started, channel)
                 log.info("session started", controller=target, session=first.started.session_id)
                 backoff.reset()
                 await self._converse(call, channel, first.started.heartbeat_period)
             finally:
+                self._events.ended()
                 call.cancel()
 
     async def _converse(

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from argosy.agent.images.store import ImageStore
 from argosy.agent.logic.assignments import Assignments
-from argosy.agent.tasks.wiring import Wiring
 from argosy.agent.runtime.interface import Runtime
 from argosy.agent.session.reporter import Reporter
 from argosy.agent.settings import AgentSettings
 from argosy.agent.state import StateDir
 from argosy.agent.tasks.id_ranges import IdRanges
+from argosy.agent.tasks.wiring import Wiring
 from argosy.core.assignment import RevisionAssignment
 from argosy.core.image import Image
 
@@ -27,6 +27,8 @@ class Host:
     images: ImageStore
     reporter: Reporter
     id_ranges: IdRanges
+    node_id: str
+    node_name: str
     hostname: str
     assignments: Assignments = field(default_factory=Assignments)
     preparing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
@@ -34,6 +36,10 @@ class Host:
     def image_of(self, revision: RevisionAssignment | None) -> Image | None:
         """Return the image that a revision runs, if it was assigned."""
         return self.assignments.image(revision.spec.container.image_digest) if revision else None
+
+    def files_dir(self, task_id: str) -> Path:
+        """Return where the files that the node gives a task's container are; they go when the task is released."""
+        return self.settings.run_dir / "files" / task_id
 
     def log_path(self, task_id: str) -> Path:
         """Return where the output of a task is kept; it stays until the task is forgotten."""

@@ -6,8 +6,9 @@ state, so that an owner started after a crash goes on where the old one stood.
 """
 
 import asyncio
+import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 
@@ -141,13 +142,16 @@ class TaskOwner:
             except TransientError as e:
                 self._set(TaskState.PREPARING, reason=str(e))
             except RejectedError as e:
-                return self._reject(str(e))
+                self._reject(str(e))
+                return
             except Exception as e:
                 # A bug in preparing one task must not end the agent that looks after the others.
                 self._log.exception("preparing failed: a bug")
-                return self._reject(f"internal error of the agent: {type(e).__name__}: {e}")
+                self._reject(f"internal error of the agent: {type(e).__name__}: {e}")
+                return
             else:
-                return self._ready(prepared)
+                self._ready(prepared)
+                return
             await asyncio.sleep(backoff.next())
 
     def _reject(self, reason: str) -> None:
@@ -226,6 +230,7 @@ class TaskOwner:
             try:
                 await self._host.runtime.delete(self.task_id)
                 await self._host.network.detach(self.task_id)
+                shutil.rmtree(self._host.files_dir(self.task_id), ignore_errors=True)
                 break
             except TransientError as e:
                 self._log.warning("cannot release yet", why=str(e))
@@ -298,7 +303,7 @@ def _observed_at_start(record: TaskRecord | None, found: RuntimeState | None) ->
     if container is ContainerState.CREATED and status.state < TaskState.READY:
         return seen  # half prepared: `prepare` removes it and begins anew
     seen = replace(seen, container=container)
-    if container is ContainerState.RUNNING and TaskState.STARTING > status.state:
+    if container is ContainerState.RUNNING and status.state < TaskState.STARTING:
         seen = replace(seen, status=replace(status, state=TaskState.STARTING, pid=found.pid))
     if found.exit is not None:
         code = found.exit.code if found.exit.signal is None else 128 + found.exit.signal

@@ -11,11 +11,11 @@ from typing import Any
 
 import grpc
 
-from argosy.controller.api import images, networks, nodes, refs, services, stacks
 from argosy.controller.api.logs import LogRelay
-from argosy.controller.api.refs import project_of
-from argosy.controller.api.retry import change
 from argosy.controller.api.watch import watch
+from argosy.controller.changes import images, networks, nodes, refs, services, stacks
+from argosy.controller.changes.commit import change
+from argosy.controller.changes.refs import project_of
 from argosy.controller.cluster import ClusterView
 from argosy.controller.store import Cache, Snapshot, Store
 from argosy.core.codec import decode, encode, encode_into

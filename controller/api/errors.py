@@ -45,13 +45,13 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Return the handler of the RPC with its errors mapped."""
         handler: Any = await continuation(handler_call_details)
         if handler is None:
-            return handler  # type: ignore[no-any-return]  # unknown method: grpc answers UNIMPLEMENTED itself
+            return None  # unknown method: grpc answers UNIMPLEMENTED itself
         method = handler_call_details.method
         make = {
             (False, False): (grpc.unary_unary_rpc_method_handler, _single(handler.unary_unary, method)),

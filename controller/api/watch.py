@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 
-from argosy.controller.api.refs import project_of
+from argosy.controller.changes.refs import project_of
 from argosy.controller.store import Cache, Change
 from argosy.core.codec import encode_into
 from argosy.core.errors import PreconditionError

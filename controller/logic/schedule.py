@@ -19,9 +19,9 @@ from argosy.controller.logic.filters import explain, refusal_of
 from argosy.controller.logic.refusals import of_node
 from argosy.controller.logic.spread import Candidates
 from argosy.core.errors import InvalidError
-from argosy.core.service import TaskSpec
+from argosy.core.service import TaskSpec, UpdateOrder
 from argosy.core.task import Task
-from argosy.core.task_state import TaskState, is_terminal
+from argosy.core.task_state import TaskState
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +49,29 @@ class Placements:
     refused: Mapping[str, str]
 
 
-def request_for(task: Task, spec: TaskSpec, slot: Iterable[Task] = ()) -> Request:
+def predecessor_of(task: Task, siblings: Iterable[Task]) -> Task | None:
+    """Return the task that a stored task without place takes over from, or None.
+
+    `siblings` are tasks of its service. Of a global service the slot is the node. The newest that has not ended counts.
+    """
+    old = [
+        t
+        for t in siblings
+        if t.meta.id != task.meta.id
+        and (t.slot == task.slot if task.slot else t.node_id == task.node_id)
+        and TaskState.ASSIGNED <= t.status.state <= TaskState.RUNNING
+    ]
+    return max(old, key=lambda t: (t.meta.created_at, t.meta.id), default=None)
+
+
+def request_for(task: Task, spec: TaskSpec, predecessor: Task | None, order: UpdateOrder) -> Request:
     """Return the request for a stored task that has no place yet.
 
-    `slot` has the other tasks of its slot (of a global service: of its service on its node). A task that is only to be
-    made READY for now waits for the one before it to end.
+    Under stop-first a task that is only to be made READY for now starts when its predecessor has ended.
     """
-    old = [t for t in slot if t.meta.id != task.meta.id and t.node_id and not is_terminal(t.status.state)]
-    latest = max(old, key=lambda t: (t.meta.created_at, t.meta.id), default=None)
-    return Request(
-        task.meta.id,
-        task.service_id,
-        task.revision,
-        spec,
-        task.node_id,
-        latest.meta.id if latest else "",
-        latest is not None and task.desired_state is TaskState.READY,
-    )
+    waits = task.desired_state is TaskState.READY and order is UpdateOrder.STOP_FIRST
+    before = predecessor.meta.id if predecessor is not None else ""
+    return Request(task.meta.id, task.service_id, task.revision, spec, task.node_id, before, bool(before) and waits)
 
 
 def place(requests: Sequence[Request], view: ClusterView) -> Placements:

@@ -218,7 +218,7 @@ class Cache:
         # What lies between the two revisions is not known step by step: nobody can resume from within it.
         self._publish(Step(revision, tuple(changes)))
         self._history.reset(revision)
-        log.info("listed", revision=revision, changes=len(changes), **self._counts())
+        log.info("listed", at=revision, changes=len(changes), **self._counts())
 
     def _counts(self) -> dict[str, int]:
         return {k.name: self._snapshot.count(k.domain) for k in KINDS}

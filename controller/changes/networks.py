@@ -7,6 +7,7 @@ also rewrites the Cluster object under its version: of two creations one conflic
 from collections.abc import Sequence
 from dataclasses import replace
 
+from argosy.controller.logic.address_pool import AddressPool
 from argosy.controller.logic.allocate import choose_subnet, choose_vni
 from argosy.controller.store import Claim, Op, Put, Release, Snapshot, create, update
 from argosy.core.errors import InvalidError, PreconditionError
@@ -14,6 +15,7 @@ from argosy.core.meta import Cluster, Meta
 from argosy.core.network import Network, NetworkSpec
 from argosy.core.node import Node
 from argosy.core.service import Service
+from argosy.core.task import Task
 from argosy.core.validate import validate_network
 
 CLUSTER_ID = "cluster"
@@ -51,6 +53,12 @@ def created(
         ops += [Claim(Network, project, spec.name, network_id), create(network)]
     changed = replace(cluster, next_vni=next_vni, meta=replace(cluster.meta, updated_at=now))
     return [*ops, Put(changed, expect=cluster.meta.version)], networks
+
+
+def usage(snap: Snapshot, network: Network) -> tuple[int, int]:
+    """Return how many of a network's addresses tasks hold, and how many there are for tasks."""
+    pool = AddressPool.build(network, snap.slices_of_network(network.meta.id), snap.all(Task))
+    return pool.used, pool.capacity
 
 
 def removed(

@@ -6,7 +6,7 @@ Every function takes a snapshot and returns (operations, objects); controller/ap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from argosy.controller.api import refs
+from argosy.controller.changes import refs
 from argosy.controller.logic import change_service
 from argosy.controller.logic.change_service import ServiceChange
 from argosy.controller.store import Claim, Op, Put, Release, Snapshot, create, delete, update

@@ -6,13 +6,14 @@ A stack has no object of its own: it is what carries its label.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from argosy.controller.api import networks as network_changes
-from argosy.controller.api import services as service_changes
+from argosy.controller.changes import networks as network_changes
+from argosy.controller.changes import services as service_changes
 from argosy.controller.store import Op, Snapshot
 from argosy.core.errors import ExistsError, InvalidError, NotFoundError
 from argosy.core.meta import STACK_LABEL
 from argosy.core.network import Network, NetworkSpec
 from argosy.core.service import Service, ServiceSpec
+from argosy.core.validate import validate_network, validate_service
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +68,10 @@ def applied(snap: Snapshot, request: StackRequest, now: float) -> tuple[list[Op]
 
 def _check_all(request: StackRequest) -> None:
     problems: list[tuple[str, str]] = []
-    for check, specs in ((service_changes.check, request.services), (network_changes.check, request.networks)):
-        for spec in specs:
-            try:
-                check(spec)  # type: ignore[operator]
-            except InvalidError as e:
-                problems += [(f"{spec.name}: {where}", what) for where, what in e.problems]
+    for service in request.services:
+        problems += [(f"service {service.name}: {p.where}", p.what) for p in validate_service(service)]
+    for network in request.networks:
+        problems += [(f"network {network.name}: {p.where}", p.what) for p in validate_network(network)]
     if problems:
         raise InvalidError(f"stack {request.stack} cannot be accepted, nothing was changed", tuple(problems))
     names = [s.name for s in request.services]

@@ -1,6 +1,6 @@
 """Read, decide, commit; on a conflict read again: the loop around every change that a user asks for."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from argosy.controller.store import Cache, Op, Snapshot, Store

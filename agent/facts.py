@@ -1,0 +1,89 @@
+"""What the agent finds out about its host: for the scheduler, the overlay and people."""
+
+import fcntl
+import os
+import platform
+import socket
+import struct
+from importlib.metadata import version
+from pathlib import Path
+
+from argosy.core.errors import InvalidError
+from argosy.core.node import NodeDescription, Platform, Resources
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "ppc64le": "ppc64le", "s390x": "s390x"}
+_SIOCGIFMTU = 0x8921
+_SIOCGIFADDR = 0x8915
+
+
+def describe(underlay_address: str) -> NodeDescription:
+    """Return the node's description; `underlay_address` is one of its own (see `find_underlay`)."""
+    memory = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
+    return NodeDescription(
+        hostname=socket.gethostname(),
+        platform=Platform("linux", _ARCHITECTURES.get(platform.machine(), platform.machine())),
+        resources=Resources(cpus=float(len(os.sched_getaffinity(0))), memory_bytes=memory),
+        agent_version=version("argosy"),
+        kernel=platform.release(),
+        underlay_address=underlay_address,
+        underlay_mtu=_mtu_of(underlay_address),
+        boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+    )
+
+
+def find_underlay(advertise: str, controllers: tuple[str, ...]) -> str:
+    """Return the IPv4 address that other hosts send VXLAN packets to; InvalidError when it cannot be told.
+
+    `advertise` is an address of this host or the name of an interface; "": the address by which the way to the first
+    controller leaves.
+    """
+    if advertise:
+        address = _address_of(advertise) if advertise in dict(socket.if_nameindex()).values() else advertise
+        if address not in _own_addresses():
+            own = ", ".join(sorted(_own_addresses()))
+            raise InvalidError(f"--advertise {advertise}: neither an interface nor an address of this host ({own})")
+        return address
+    target = next((c for c in controllers if not c.startswith("unix:")), "")
+    if not target:
+        raise InvalidError("--advertise is needed: the way to the controller says nothing about this host's address")
+    host, _, port = target.rpartition(":")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((host, int(port)))  # sends nothing: it only asks the kernel for the route
+        except OSError as e:
+            raise InvalidError(f"no way to the controller {target}: {e.strerror}: give --advertise") from None
+        return str(probe.getsockname()[0])
+
+
+def _interfaces() -> list[str]:
+    return [name for _, name in socket.if_nameindex()]
+
+
+def _ioctl(request: int, name: str) -> bytes | None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            return fcntl.ioctl(sock, request, struct.pack("256s", name.encode()[:15]))
+        except OSError:
+            return None
+
+
+def _address_of(name: str) -> str:
+    answer = _ioctl(_SIOCGIFADDR, name)
+    if answer is None:
+        raise InvalidError(f"--advertise {name}: this interface has no IPv4 address")
+    return socket.inet_ntoa(answer[20:24])
+
+
+def _own_addresses() -> set[str]:
+    found = (_ioctl(_SIOCGIFADDR, name) for name in _interfaces())
+    return {socket.inet_ntoa(answer[20:24]) for answer in found if answer}
+
+
+def _mtu_of(address: str) -> int:
+    for name in _interfaces():
+        answer = _ioctl(_SIOCGIFADDR, name)
+        if answer and socket.inet_ntoa(answer[20:24]) == address:
+            mtu = _ioctl(_SIOCGIFMTU, name)
+            if mtu:
+                return int(struct.unpack("16si", mtu[:20])[1])
+    return 1500

@@ -1,0 +1,109 @@
+"""The nftables tables of a node as text: one in the host's namespace, one in each network's that has an uplink. Pure.
+
+The host's table keeps what comes out of an uplink away from the cluster's own ports. Without it a container could send
+VXLAN packets to another host through its own host's address, and so put frames into networks it is not on.
+Fragments need no care: the kernel puts them together again before these hooks, for connection tracking.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from argosy.agent.logic import network_names as names
+
+NETWORK_TABLE: Final = "argosy"
+METADATA_ADDRESS: Final = "169.254.169.254"
+"""Where clouds give a host's credentials to whoever asks from the host's address."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostFirewall:
+    """What the host's table depends on.
+
+    `restricted` are the host's devices that forward only because the node switched it on: through those nothing else
+    may be forwarded than before.
+    """
+
+    table: str
+    vxlan_port: int
+    protected_udp: tuple[int, ...]
+    protected_tcp: tuple[int, ...]
+    uplink_range: str
+    restricted: tuple[str, ...] = ()
+
+
+def host_ruleset(firewall: HostFirewall) -> str:
+    """Return the commands that put the host's table into force in one transaction, whatever was there before."""
+    uplinks = f'"{names.HOST_UPLINK_PREFIX}*"'
+    udp = _set(sorted({firewall.vxlan_port, *firewall.protected_udp}))
+    tcp = _set(sorted(set(firewall.protected_tcp)))
+    restricted = _set(f'"{device}"' for device in firewall.restricted)
+    lines = [
+        "chain untrusted {",
+        f"  ip saddr != {firewall.uplink_range} counter drop",
+        f"  ip daddr {METADATA_ADDRESS} counter drop",
+        f"  udp dport {udp} counter drop",
+        *([f"  tcp dport {tcp} counter drop"] if firewall.protected_tcp else []),
+        "}",
+        "chain input {",
+        "  type filter hook input priority filter - 10; policy accept;",
+        f"  iifname {uplinks} jump untrusted",
+        "}",
+        "chain forward {",
+        "  type filter hook forward priority filter - 10; policy accept;",
+        f"  iifname {uplinks} jump untrusted",
+        f"  iifname {uplinks} oifname {uplinks} counter drop",
+        f"  oifname {uplinks} ct state established,related accept",
+        f"  oifname {uplinks} counter drop",
+        *([f"  iifname {restricted} oifname != {uplinks} counter drop"] if firewall.restricted else []),
+        "}",
+        "chain postrouting {",
+        "  type nat hook postrouting priority srcnat; policy accept;",
+        f"  ip saddr {firewall.uplink_range} oifname != {uplinks} masquerade",
+        "}",
+        # Tracking the tunnels themselves would cost time and table space for nothing.
+        "chain untracked_in {",
+        "  type filter hook prerouting priority raw; policy accept;",
+        f"  udp dport {firewall.vxlan_port} notrack",
+        "}",
+        "chain untracked_out {",
+        "  type filter hook output priority raw; policy accept;",
+        f"  udp dport {firewall.vxlan_port} notrack",
+        "}",
+    ]
+    return _replacing(firewall.table, lines)
+
+
+def network_ruleset() -> str:
+    """Return the commands for the table of a network that has an uplink.
+
+    What leaves by it carries the uplink's address. Nothing comes in by it but answers, and nobody else's node leaves
+    by this node's uplink.
+    """
+    lines = [
+        "chain forward {",
+        "  type filter hook forward priority filter; policy accept;",
+        f'  iifname "{names.UPLINK}" ct state established,related accept',
+        f'  iifname "{names.UPLINK}" counter drop',
+        f'  iifname "{names.VTEP}" oifname "{names.UPLINK}" counter drop',
+        "}",
+        "chain postrouting {",
+        "  type nat hook postrouting priority srcnat; policy accept;",
+        f'  oifname "{names.UPLINK}" masquerade',
+        "}",
+    ]
+    return _replacing(NETWORK_TABLE, lines)
+
+
+def removal(table: str) -> str:
+    """Return the commands that remove a table whether it is there or not."""
+    return f"add table ip {table}\ndelete table ip {table}\n"
+
+
+def _replacing(table: str, lines: Iterable[str]) -> str:
+    body = "".join(f"  {line}\n" for line in lines)
+    return f"{removal(table)}table ip {table} {{\n{body}}}\n"
+
+
+def _set(members: Iterable[object]) -> str:
+    return "{ " + ", ".join(str(m) for m in members) + " }"

@@ -1,0 +1,169 @@
+"""The kernel's network state as plain values: what a namespace holds, keyed the way the kernel keys it.
+
+Both what is intended (network_plan) and what is there (agent/network/rtnetlink) are expressed in these, so that the
+difference between them is a dictionary comparison. Addresses are IPv4 in host byte order, MAC addresses six bytes.
+Entries name their device, never its index: indexes differ between lives of a device.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from ipaddress import IPv4Address
+from typing import TypeAlias
+
+
+class LinkKind(IntEnum):
+    """How a link comes into being, and so what can be compared of it."""
+
+    LOOPBACK = 0
+    VTEP = 1
+    UPLINK = 2  # the inner end of a pair whose outer end is made in the host's namespace
+    HOST_UPLINK = 3
+    CONTAINER = 4  # its peer is in a container
+    OTHER = 5
+
+
+class RouteKind(IntEnum):
+    """The kernel's route types (linux/rtnetlink.h)."""
+
+    UNICAST = 1
+    UNREACHABLE = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A device that is up. `vni`, `local` and `port` are a VTEP's; `learning` is never wanted.
+
+    Wanted links are `up`; one that is down is different and brought up.
+    """
+
+    name: str
+    kind: LinkKind
+    mtu: int = 0
+    mac: bytes = b""
+    vni: int = 0
+    local: int = 0
+    port: int = 0
+    learning: bool = False
+    up: bool = True
+
+    def replaces(self, other: "Link") -> bool:
+        """Tell whether `other` must be deleted to get this one: what differs cannot be changed in place."""
+        return (self.kind, self.vni, self.local, self.port, self.learning) != (
+            other.kind,
+            other.vni,
+            other.local,
+            other.port,
+            other.learning,
+        )
+
+    def __str__(self) -> str:
+        vxlan = f" vni {self.vni} local {IPv4Address(self.local)} port {self.port}" if self.vni else ""
+        state = "up" if self.up else "down"
+        return f"link {self.name} {self.kind.name.lower()} mtu {self.mtu} mac {self.mac.hex(':')}{vxlan} {state}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sysctl:
+    """A setting under /proc/sys/net; `device` is the link it belongs to, or "" for the namespace."""
+
+    path: str
+    value: str
+    device: str = ""
+
+    def __str__(self) -> str:
+        return f"sysctl net.{self.path.replace('/', '.')} = {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address of a device."""
+
+    device: str
+    address: int
+    prefix: int = 32
+
+    def __str__(self) -> str:
+        return f"address {IPv4Address(self.address)}/{self.prefix} on {self.device}"
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A permanent neighbour entry."""
+
+    device: str
+    address: int
+    mac: bytes
+
+    def __str__(self) -> str:
+        return f"neighbour {IPv4Address(self.address)} mac {self.mac.hex(':')} on {self.device}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fdb:
+    """Where a VTEP sends frames for a MAC address: the underlay address of a peer."""
+
+    device: str
+    mac: bytes
+    destination: int
+
+    def __str__(self) -> str:
+        return f"fdb {self.mac.hex(':')} to {IPv4Address(self.destination)} on {self.device}"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route of the main table. With a gateway it is on-link: the kernel does not ask how to reach the gateway."""
+
+    destination: int
+    prefix: int
+    kind: RouteKind = RouteKind.UNICAST
+    device: str = ""
+    gateway: int = 0
+
+    def __str__(self) -> str:
+        to = f"{IPv4Address(self.destination)}/{self.prefix}"
+        if self.kind is RouteKind.UNREACHABLE:
+            return f"route unreachable {to}"
+        via = f" via {IPv4Address(self.gateway)}" if self.gateway else ""
+        return f"route {to}{via} dev {self.device}"
+
+
+Entry: TypeAlias = Link | Sysctl | Address | Neighbour | Fdb | Route
+Key: TypeAlias = tuple[int, str | int | bytes, str | int | bytes]
+State: TypeAlias = Mapping[Key, Entry]
+
+
+def key_of(entry: Entry) -> Key:
+    """Return what the kernel tells entries apart by; the first number is the order in which kinds are written.
+
+    Settings of the namespace come before devices (which inherit them), a device's own after it. Neighbour, forwarding
+    entry and then the route that uses them: the other way round a packet in between would be lost or flooded.
+    """
+    match entry:
+        case Sysctl():
+            return (2 if entry.device else 0, entry.path, "")
+        case Link():
+            return (1, entry.name, "")
+        case Address():
+            return (3, entry.device, entry.address)
+        case Neighbour():
+            return (4, entry.device, entry.address)
+        case Fdb():
+            return (5, entry.device, entry.mac)
+        case Route():
+            return (6, entry.destination, entry.prefix)
+
+
+def device_of(entry: Entry) -> str:
+    """Return the device that an entry vanishes with; "" if none."""
+    match entry:
+        case Link():
+            return entry.name
+        case _:
+            return entry.device
+
+
+def state_of(entries: "list[Entry]") -> dict[Key, Entry]:
+    """Return entries by their keys; a later one replaces an earlier one."""
+    return {key_of(e): e for e in entries}

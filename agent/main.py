@@ -1,0 +1,259 @@
+"""`argosy agent`: parses the configuration, puts the parts together and runs them until told to stop."""
+
+import asyncio
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import click
+import grpc
+import structlog
+
+from argosy.agent import facts, logging
+from argosy.agent.images.fetch import BlobSource
+from argosy.agent.images.store import ImageStore
+from argosy.agent.logic.assignments import Assignments, Update, advance, check_leader
+from argosy.agent.logs.tunnel import send_logs
+from argosy.agent.network.desired import NetworkSettings, NodeIdentity
+from argosy.agent.network.plane import NetworkPlane
+from argosy.agent.runtime.native import NativeRuntime
+from argosy.agent.session.reporter import Reporter
+from argosy.agent.session.session import Session
+from argosy.agent.settings import AgentSettings
+from argosy.agent.state import Identity, StateDir, TaskRecord
+from argosy.agent.tasks.host import Host
+from argosy.agent.tasks.id_ranges import IdRanges
+from argosy.agent.tasks.tasks import Tasks
+from argosy.agent.tasks.wiring import Wiring
+from argosy.core.assignment import LeaderEpoch
+from argosy.core.codec import encode
+from argosy.core.errors import ArgosyError
+from argosy.core.image import Image
+from argosy.core.node import NodeDescription
+from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
+from argosy.proto.argosy.v1 import types_pb2 as tpb
+
+log = structlog.get_logger(__name__)
+
+
+@click.command(help="Run the agent of this host. It listens on nothing: it calls the controllers.")
+@click.option("--controller", "controllers", multiple=True, required=True, help="HOST:PORT; repeat for each.")
+@click.option("--name", default="", help="The node's name; default: the host's.")
+@click.option("--role", default="worker", show_default=True, type=click.Choice(["worker", "manager"]))
+@click.option("--label", "labels", multiple=True, help="KEY=VALUE; counts when the node joins for the first time.")
+@click.option("--advertise", default="", help="Address or interface to which other hosts send VXLAN packets.")
+@click.option("--state-dir", default="/var/lib/argosy", show_default=True, help="What outlives a boot.")
+@click.option("--run-dir", default="/run/argosy", show_default=True, help="What must not; a tmpfs.")
+@click.option("--cgroup-parent", default="/argosy", show_default=True, help="Where containers' cgroups are made.")
+@click.option("--vxlan-port", default=14789, show_default=True)
+@click.option("--id-base", default=2_000_000_000, show_default=True, help="First user id given to containers.")
+@click.option("--id-ranges", default=16_384, show_default=True, help="How many ranges of 65,536 ids there are.")
+@click.option("--protect-tcp", multiple=True, type=int, help="TCP port that no container may reach outside; repeat.")
+@click.option(
+    "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
+)
+def main(
+    controllers: tuple[str, ...],
+    name: str,
+    role: str,
+    labels: tuple[str, ...],
+    advertise: str,
+    state_dir: str,
+    run_dir: str,
+    cgroup_parent: str,
+    vxlan_port: int,
+    id_base: int,
+    id_ranges: int,
+    protect_tcp: tuple[int, ...],
+    log_level: str,
+) -> None:
+    """Entry of `argosy agent` and `python -m argosy.agent`."""
+    logging.configure(log_level)
+    settings = AgentSettings(
+        controllers=controllers,
+        node_name=name or socket.gethostname(),
+        state_dir=Path(state_dir),
+        run_dir=Path(run_dir),
+        role=role,
+        labels=_labels(labels),
+        advertise=advertise,
+        vxlan_port=vxlan_port,
+        cgroup_parent=cgroup_parent,
+        id_base=id_base,
+        id_ranges=id_ranges,
+        protect_tcp=protect_tcp,
+    )
+    import uvloop
+
+    try:
+        uvloop.run(_serve(settings))
+    except* ArgosyError as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        sys.exit(f"argosy agent: {error}")
+    except* PermissionError as group:
+        sys.exit(f"argosy agent: {group.exceptions[0]}: it has to run as root")
+
+
+def _labels(texts: tuple[str, ...]) -> dict[str, str]:
+    labels = {}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise click.BadParameter(f"{text!r} is no KEY=VALUE", param_hint="--label")
+        labels[key] = value
+    return labels
+
+
+async def _serve(settings: AgentSettings) -> None:
+    """Run all parts until SIGTERM or SIGINT; containers go on after that."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    state = StateDir(settings.state_dir / "agent")
+    identity = state.identity()
+    description = facts.describe(facts.find_underlay(settings.advertise, settings.controllers))
+    blobs = BlobSource()
+    images = ImageStore(settings.state_dir / "images", blobs.fetch)
+    plane = NetworkPlane(_node_identity(identity, settings, description), _network_settings(settings))
+    runtime = NativeRuntime(
+        str(settings.run_dir / "launcher" / "launcher.sock"),
+        str(settings.state_dir / "containers"),
+        settings.cgroup_parent,
+    )
+    await images.open()
+    await plane.start()
+    await runtime.open()
+    try:
+        async with asyncio.TaskGroup() as group:
+            agent = Agent(settings, state, identity, description, blobs, images, plane, runtime, group)
+            running = group.create_task(agent.run())
+            await stop.wait()
+            running.cancel()
+            raise asyncio.CancelledError
+    except asyncio.CancelledError:
+        log.info("stopped; containers go on")
+    finally:
+        await runtime.close()
+        await plane.close()
+        await images.close()
+
+
+def _node_identity(identity: Identity, settings: AgentSettings, description: NodeDescription) -> NodeIdentity:
+    return NodeIdentity(identity.node_id, settings.node_name, description.underlay_address, description.underlay_mtu)
+
+
+def _network_settings(settings: AgentSettings) -> NetworkSettings:
+    ports = {int(c.rpartition(":")[2]) for c in settings.controllers if not c.startswith("unix:")}
+    return NetworkSettings(
+        state_dir=settings.state_dir / "network",
+        run_dir=settings.run_dir,
+        vxlan_port=settings.vxlan_port,
+        protected_tcp=tuple(sorted({2379, 2380, *ports, *settings.protect_tcp})),
+    )
+
+
+class Agent:
+    """The node's parts put together: what a session says goes to disk, then to the network and the task owners."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        state: StateDir,
+        identity: Identity,
+        description: NodeDescription,
+        blobs: BlobSource,
+        images: ImageStore,
+        plane: NetworkPlane,
+        runtime: NativeRuntime,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self._settings = settings
+        self._state = state
+        self._identity = identity
+        self._description = description
+        self._blobs = blobs
+        self._images = images
+        self._runtime = runtime
+        self._group = group
+        self._reporter = Reporter()
+        self._wiring = Wiring(plane)
+        self._assignments = state.load_assignments()
+        self._records = list(state.load_tasks())
+        self._host = Host(
+            settings=settings,
+            state=state,
+            runtime=runtime,
+            network=self._wiring,
+            images=images,
+            reporter=self._reporter,
+            id_ranges=IdRanges(settings.id_base, settings.id_ranges, _ranges_in_use(self._records)),
+            node_id=identity.node_id,
+            node_name=settings.node_name,
+            hostname=description.hostname,
+            assignments=self._assignments,
+            preparing=asyncio.Semaphore(settings.prepare_parallelism),
+        )
+        self._tasks = Tasks(self._host, group)
+
+    async def run(self) -> None:
+        """Adopt what a former life left, then follow the controller."""
+        self._tasks.adopt(self._records, await self._runtime.list())
+        await self._apply(self._assignments)
+        self._tasks.resume()
+        self._group.create_task(self._wiring.run(), name="network")
+        self._group.create_task(self._tasks.watch_exits(), name="exits")
+        await Session(self._settings.controllers, self, self._reporter).run()
+
+    async def _apply(self, assignments: Assignments) -> None:
+        self._assignments = self._host.assignments = assignments
+        await self._wiring.set(assignments)
+        self._tasks.apply(assignments)
+        if assignments.synced:
+            await self._images.retain(assignments.of(Image))
+
+    # ------------------------------------------------------------ SessionEvents
+
+    def hello(self) -> pb.Hello:
+        """Return what this node says of itself."""
+        return pb.Hello(
+            node_id=self._identity.node_id,
+            node_name=self._settings.node_name,
+            role=self._settings.role,
+            labels=dict(self._settings.labels),
+            description=encode(self._description, tpb.NodeDescription),
+            beat_key=self._identity.beat_key,
+        )
+
+    def check_leader(self, leader: LeaderEpoch) -> None:
+        """Refuse a leader that was replaced."""
+        check_leader(self._assignments.leader, leader)
+
+    def started(self, message: pb.SessionStarted, channel: grpc.aio.Channel) -> None:
+        """A session stands: report everything, since nobody has confirmed anything to this leader."""
+        self._blobs.use(channel)
+        self._reporter.restart(self._tasks.statuses())
+
+    def ended(self) -> None:
+        """The session is over: nothing can be fetched until the next one."""
+        self._blobs.use(None)
+
+    async def assigned(self, update: Update) -> int:
+        """Apply an assignment message: to disk first, then to the parts."""
+        assignments = advance(self._assignments, update)
+        self._state.save_assignments(assignments)
+        await self._apply(assignments)
+        return assignments.version
+
+    def open_tunnel(self, request: pb.OpenTunnel, channel: grpc.aio.Channel) -> None:
+        """Open a tunnel for the output of tasks."""
+        statuses = self._tasks.statuses
+        sending = send_logs(request, channel, self._host, lambda task_id: statuses().get(task_id))
+        self._group.create_task(sending, name=f"tunnel {request.tunnel_id}")
+
+
+def _ranges_in_use(records: list[TaskRecord]) -> list[int]:
+    return [r.id_range for r in records if r.id_range >= 0 and not r.status.released]

@@ -1,0 +1,88 @@
+"""Prepares a task up to READY: image, files, container, network. Repeating it from the start is always safe."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from argosy.agent.logic import container
+from argosy.agent.logic.container import NodeFacts
+from argosy.agent.runtime.interface import LogTarget, Rootfs
+from argosy.agent.runtime.oci_config import build
+from argosy.agent.tasks.host import Host
+from argosy.core.assignment import RevisionAssignment, TaskAssignment
+from argosy.core.errors import TransientError
+from argosy.core.image import Image
+from argosy.core.service import DEFAULT_STOP_GRACE_PERIOD_S
+
+INIT_PROGRAM = "/usr/bin/tini-static"
+"""Debian's package `tini`: a static init for containers that ask for one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A container that waits to be started; `pid` is its init's."""
+
+    pid: int
+
+
+def stop_grace_s(revision: RevisionAssignment | None) -> float:
+    """Return how long a task may take to end after its stop signal, in seconds."""
+    wanted = revision.spec.container.stop_grace_period if revision else None
+    return DEFAULT_STOP_GRACE_PERIOD_S if wanted is None else wanted
+
+
+def stop_signal(revision: RevisionAssignment | None, image: Image | None) -> int:
+    """Return the number of a task's stop signal."""
+    return container.stop_signal_of(revision.spec.container if revision else None, image.config if image else None)
+
+
+async def prepare(host: Host, task: TaskAssignment, id_base: int) -> Prepared:
+    """Make the container of a task; RejectedError when this host cannot, TransientError when it may later."""
+    revision = host.assignments.revision_of(task)
+    if revision is None:
+        raise TransientError("waiting for its service's spec")
+    image = host.image_of(revision)
+    if image is None:
+        raise TransientError(f"waiting for the image {revision.spec.container.image}")
+    unpacked = await host.images.ensure(image)
+    async with host.preparing:
+        await host.runtime.delete(task.id)  # what a crash in the middle of preparing may have left
+        hostname = container.hostname_of(task, revision, NodeFacts(host.node_id, host.node_name, host.hostname))
+        files = _write_files(host, task, revision, hostname)
+        spec = container.container_spec(
+            task, revision, image.config, id_base=id_base, hostname=hostname, files=files, init=INIT_PROGRAM
+        )
+        log_path = host.log_path(task.id)
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        settings = host.settings
+        created = await host.runtime.create(
+            task.id,
+            build(spec),
+            Rootfs(unpacked.layers_root, unpacked.layers, spec.read_only),
+            LogTarget(str(log_path), settings.log_max_bytes, settings.log_max_files),
+            {"service": task.service_id, "project": task.project},
+        )
+        await host.network.attach(task.id, created.pid, task.attachments)
+    return Prepared(created.pid)
+
+
+def _write_files(host: Host, task: TaskAssignment, revision: RevisionAssignment, hostname: str) -> dict[str, str]:
+    """Write the files under /etc that the node gives a container; world readable, since its root is nobody here."""
+    contents = container.etc_files(revision.spec.container, (a.address for a in task.attachments), hostname)
+    directory = host.files_dir(task.id)
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = {}
+    for name, text in (
+        ("hosts", contents.hosts),
+        ("resolv_conf", contents.resolv_conf),
+        ("hostname", contents.hostname),
+    ):
+        path = directory / name
+        _write(path, text)
+        paths[name] = str(path)
+    return paths
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+    os.chmod(path, 0o644)

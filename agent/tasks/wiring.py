@@ -1,0 +1,101 @@
+"""Keeps the network plane as the assignments say, and attaches tasks once it is.
+
+Applying a state is level-triggered and coalesced: while one is being applied, only the newest of those that come is
+kept. A task is attached after the state that has its networks was applied.
+"""
+
+import asyncio
+
+import structlog
+
+from argosy.agent.logic.assignments import Assignments
+from argosy.agent.network.desired import LocalTask, NetworkState
+from argosy.agent.network.plane import NetworkPlane
+from argosy.agent.session.backoff import Backoff
+from argosy.core.assignment import EndpointAssignment, NamesAssignment, NetworkAssignment, PeerAssignment
+from argosy.core.errors import TransientError
+from argosy.core.task import Attachment
+from argosy.core.task_state import TaskState
+
+log = structlog.get_logger(__name__)
+
+
+class Wiring:
+    """One for an agent. `run` applies; the others may be called at any time from the same loop."""
+
+    def __init__(self, plane: NetworkPlane) -> None:
+        self._plane = plane
+        self._wanted: NetworkState | None = None
+        self._synced = False
+        self._generation = 0
+        self._applied = 0
+        self._changed = asyncio.Condition()
+        self._holding: dict[str, tuple[Attachment, ...]] = {}
+        self._assignments = Assignments()
+
+    async def set(self, assignments: Assignments) -> None:
+        """Take the networks of a new set of assignments."""
+        self._assignments = assignments
+        self._synced = assignments.synced
+        await self._renew()
+
+    async def _renew(self) -> None:
+        state = network_state(self._assignments, self._holding)
+        async with self._changed:
+            if state != self._wanted:
+                self._wanted = state
+                self._generation += 1
+                self._changed.notify_all()
+
+    async def run(self) -> None:
+        """Apply states as they come; never returns."""
+        backoff = Backoff(0.1, 5.0)
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._generation > self._applied)
+                generation, wanted = self._generation, self._wanted
+            assert wanted is not None
+            try:
+                await self._plane.apply(wanted)
+                await self._plane.remove_unwanted(self._synced)
+            except TransientError as e:
+                log.warning("network not as wanted yet", why=str(e))
+                await asyncio.sleep(backoff.next())
+                continue
+            backoff.reset()
+            async with self._changed:
+                self._applied = generation
+                self._changed.notify_all()
+
+    async def attach(self, task_id: str, pid: int, attachments: tuple[Attachment, ...]) -> None:
+        """Give a container its links and addresses; waits until its networks are there."""
+        if not attachments:
+            await self._plane.attach(task_id, pid, ())
+            return
+        self._holding[task_id] = attachments
+        await self._renew()
+        generation = self._generation
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._applied >= generation)
+        await self._plane.attach(task_id, pid, attachments)
+
+    async def detach(self, task_id: str) -> None:
+        """Take a container's links away; idempotent."""
+        await self._plane.detach(task_id)
+        if self._holding.pop(task_id, None):
+            await self._renew()
+
+
+def network_state(assignments: Assignments, holding: dict[str, tuple[Attachment, ...]]) -> NetworkState:
+    """Return what the assignments want of the network; `holding`: tasks that still have their links."""
+    tasks = dict(holding)
+    for task in assignments.tasks().values():
+        if task.desired_state <= TaskState.RUNNING and task.attachments:
+            tasks[task.id] = task.attachments
+    return NetworkState(
+        networks={n.id: n for n in assignments.of(NetworkAssignment)},
+        peers=tuple(assignments.of(PeerAssignment)),
+        names=tuple(assignments.of(NamesAssignment)),
+        endpoints=tuple(assignments.of(EndpointAssignment)),
+        tasks=tuple(LocalTask(task_id, attached) for task_id, attached in sorted(tasks.items())),
+    )

@@ -1,0 +1,172 @@
+"""The Logs RPC: output of tasks, from the agents that have it, through tunnels which they open.
+
+The leader holds the agents' sessions; any other controller passes the request on to it.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator
+
+import grpc
+
+from argosy.controller.changes import refs
+from argosy.controller.changes.refs import project_of
+from argosy.controller.cluster import ClusterView
+from argosy.controller.session.dispatcher import DispatcherServicer, Term
+from argosy.controller.session.tunnels import Tunnel, Tunnels
+from argosy.controller.store import Cache, Snapshot
+from argosy.core.errors import InvalidError, NoLeaderError
+from argosy.core.node import Node
+from argosy.core.task import Task
+from argosy.core.task_state import TaskState
+from argosy.proto.argosy.v1 import control_pb2 as pb
+from argosy.proto.argosy.v1 import control_pb2_grpc as rpc
+from argosy.proto.argosy.v1 import dispatcher_pb2 as dpb
+
+CONNECT_TIMEOUT_S = 5.0
+"""How long an agent may take to open the tunnel that it was asked for."""
+
+
+class LogRelay:
+    """Serves Logs requests of one controller."""
+
+    def __init__(self, cache: Cache, view: ClusterView, dispatcher: DispatcherServicer, tunnels: Tunnels) -> None:
+        self._cache = cache
+        self._view = view
+        self._dispatcher = dispatcher
+        self._tunnels = tunnels
+
+    async def entries(self, request: pb.LogsRequest) -> AsyncIterator[pb.LogEntry]:
+        """Yield lines, in order within a task."""
+        if self._dispatcher.term is not None:
+            async for entry in self._from_agents(self._dispatcher.term, request):
+                yield entry
+        elif self._view.leader_address and not self._view.leads:
+            async with grpc.aio.insecure_channel(self._view.leader_address) as channel:
+                async for entry in rpc.ControlStub(channel).Logs(request):
+                    yield entry
+        else:
+            raise NoLeaderError("no controller leads at the moment: try again")
+
+    async def _from_agents(self, term: Term, request: pb.LogsRequest) -> AsyncIterator[pb.LogEntry]:
+        project = project_of(request.project)
+        selected = _Selection(self._cache.snapshot, project, request)
+        entries: asyncio.Queue[pb.LogEntry | None] = asyncio.Queue(256)
+        work = asyncio.create_task(self._collect(term, request, selected, entries))
+        try:
+            while (entry := await entries.get()) is not None:
+                yield entry
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+    async def _collect(
+        self, term: Term, request: pb.LogsRequest, selected: "_Selection", entries: "asyncio.Queue[pb.LogEntry | None]"
+    ) -> None:
+        seen: set[str] = set()
+        try:
+            with self._cache.subscribe(coalesce=True) as changes:
+                async with asyncio.TaskGroup() as group:
+                    self._open_new(group, term, request, selected.tasks(self._cache.snapshot), seen, entries)
+                    if request.follow and selected.may_grow:
+                        async for batch in changes:
+                            tasks = selected.tasks(batch.snapshot)
+                            self._open_new(group, term, request, tasks, seen, entries)
+        finally:
+            await entries.put(None)
+
+    def _open_new(
+        self,
+        group: asyncio.TaskGroup,
+        term: Term,
+        request: pb.LogsRequest,
+        tasks: list[Task],
+        seen: set[str],
+        entries: "asyncio.Queue[pb.LogEntry | None]",
+    ) -> None:
+        by_node: dict[str, list[Task]] = defaultdict(list)
+        for task in tasks:
+            if task.meta.id not in seen and task.status.state >= TaskState.ASSIGNED and task.node_id:
+                seen.add(task.meta.id)
+                by_node[task.node_id].append(task)
+        for node_id, on_node in by_node.items():
+            group.create_task(self._from_node(term, request, node_id, on_node, entries))
+
+    async def _from_node(
+        self,
+        term: Term,
+        request: pb.LogsRequest,
+        node_id: str,
+        tasks: list[Task],
+        entries: "asyncio.Queue[pb.LogEntry | None]",
+    ) -> None:
+        session = term.sessions.get(node_id)
+        if session is None:
+            node = self._cache.snapshot.get(Node, node_id)
+            name = node.spec.name if node else node_id
+            await _notice(tasks, f"node {name} is not connected: its output cannot be read now", entries)
+            return
+        tunnel = self._tunnels.expect()
+        try:
+            ask = dpb.OpenTunnel(
+                tunnel_id=tunnel.id, task_ids=[t.meta.id for t in tasks], follow=request.follow, since=request.since
+            )
+            if request.HasField("tail"):
+                ask.tail = request.tail
+            session.send(dpb.ControllerMessage(open_tunnel=ask))
+            await self._relay(tunnel, {t.meta.id: t for t in tasks}, entries)
+        finally:
+            self._tunnels.close(tunnel)
+
+    async def _relay(
+        self, tunnel: Tunnel, tasks: dict[str, Task], entries: "asyncio.Queue[pb.LogEntry | None]"
+    ) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await tunnel.connected.wait()
+        except TimeoutError:
+            await _notice(list(tasks.values()), "the node did not answer: its output cannot be read now", entries)
+            return
+        while (message := await tunnel.queue.get()) is not None:
+            task = tasks.get(message.task_id)
+            if task is not None:
+                await entries.put(_entry(task, message))
+
+
+class _Selection:
+    """Which tasks a request means; of a service, also those that come while it follows."""
+
+    def __init__(self, snap: Snapshot, project: str, request: pb.LogsRequest) -> None:
+        if bool(request.service) == bool(request.task):
+            raise InvalidError("name either a service or a task")
+        self._task_id = refs.task(snap, project, request.task).meta.id if request.task else ""
+        self._service_id = refs.service(snap, project, request.service).meta.id if request.service else ""
+        self.may_grow = bool(self._service_id)
+
+    def tasks(self, snap: Snapshot) -> list[Task]:
+        """Return the tasks of now, oldest first."""
+        if self._task_id:
+            task = snap.get(Task, self._task_id)
+            return [task] if task else []
+        return sorted(snap.tasks_of_service(self._service_id), key=lambda t: t.meta.created_at)
+
+
+async def _notice(tasks: list[Task], text: str, entries: "asyncio.Queue[pb.LogEntry | None]") -> None:
+    for task in tasks:
+        entry = pb.LogEntry(
+            task_id=task.meta.id, service_id=task.service_id, slot=task.slot, node_id=task.node_id, notice=text
+        )
+        await entries.put(entry)
+
+
+def _entry(task: Task, message: dpb.LogTunnelMessage) -> pb.LogEntry:
+    return pb.LogEntry(
+        task_id=task.meta.id,
+        service_id=task.service_id,
+        slot=task.slot,
+        node_id=task.node_id,
+        at=message.at,
+        stderr=message.stderr,
+        line=message.line,
+        notice=message.notice,
+    )

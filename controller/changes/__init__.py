@@ -1,0 +1,1 @@
+"""What a request changes in the store: pure functions from a snapshot to operations."""

@@ -1,0 +1,49 @@
+"""Takes a node into the cluster, or back: what a first message of an agent means for the stored Node."""
+
+from dataclasses import replace
+
+from argosy.controller.store import Claim, Op, Snapshot, create, update
+from argosy.core.errors import ExistsError, InvalidError
+from argosy.core.ids import ID_PATTERN
+from argosy.core.meta import Meta
+from argosy.core.node import Node, NodeDescription, NodeSpec, NodeState, NodeStatus
+from argosy.core.validate import validate_node_spec
+
+
+def registered(
+    snap: Snapshot, node_id: str, spec: NodeSpec, description: NodeDescription, now: float
+) -> tuple[list[Op], Node]:
+    """Return the node as it is to be stored; ExistsError when another node has its name.
+
+    Labels and availability of a known node are the operator's: what the agent was started with counts only once.
+    """
+    if not ID_PATTERN.fullmatch(node_id):
+        raise InvalidError(f"{node_id!r} is no node id")
+    known = snap.get(Node, node_id)
+    if known is None:
+        return _new(snap, node_id, spec, description, now)
+    if known.description == description:
+        return [], known
+    changed = replace(known, description=description, meta=replace(known.meta, updated_at=now))
+    return [update(changed)], changed
+
+
+def _new(
+    snap: Snapshot, node_id: str, spec: NodeSpec, description: NodeDescription, now: float
+) -> tuple[list[Op], Node]:
+    problems = validate_node_spec(spec)
+    if problems:
+        raise InvalidError("this node cannot join", tuple((p.where, p.what) for p in problems))
+    holder = snap.by_name(Node, "", spec.name)
+    if holder is not None:
+        raise ExistsError(
+            f"the name {spec.name} belongs to node {holder.meta.id} ({holder.status.state.name}): start this agent "
+            f"with another --name, or, if that host is gone for good, `argosy node rm {holder.meta.id}`"
+        )
+    node = Node(
+        meta=Meta(node_id, created_at=now, updated_at=now),
+        spec=spec,
+        description=description,
+        status=NodeStatus(NodeState.UNKNOWN, "has just joined", now),
+    )
+    return [Claim(Node, "", spec.name, node_id), create(node)], node

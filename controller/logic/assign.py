@@ -1,0 +1,149 @@
+"""What a node is assigned: a pure function of a snapshot.
+
+The result is keyed (core/assignment.py), so that the session sends only pieces that differ from what it sent before.
+Endpoints come from an index that is kept by change (controller/session/endpoints.py), so that a node's set costs what
+concerns the node, not the size of the cluster.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from argosy.core.assignment import (
+    EndpointAssignment,
+    NamesAssignment,
+    NetworkAssignment,
+    PeerAssignment,
+    Piece,
+    RevisionAssignment,
+    TaskAssignment,
+    key_of,
+)
+from argosy.core.image import Image
+from argosy.core.network import Network, Slice
+from argosy.core.node import Node
+from argosy.core.service import Revision, Service
+from argosy.core.task import Task
+from argosy.core.task_state import TaskState
+
+VXLAN_OVERHEAD = 50
+"""Bytes that VXLAN over IPv4 adds to a packet (RFC 7348)."""
+
+
+class ClusterObjects(Protocol):
+    """The reads that an assignment needs; the store's Snapshot has them."""
+
+    def task_list(self, node_id: str) -> Iterable[Task]:
+        """Return the tasks of a node."""
+
+    def revision(self, service_id: str, number: int) -> Revision | None:
+        """Return a revision."""
+
+    def service(self, service_id: str) -> Service | None:
+        """Return a service."""
+
+    def network(self, network_id: str) -> Network | None:
+        """Return a network."""
+
+    def slices(self, network_id: str) -> Iterable[Slice]:
+        """Return the slices of a network."""
+
+    def node(self, node_id: str) -> Node | None:
+        """Return a node."""
+
+    def image(self, project: str, digest: str) -> Image | None:
+        """Return an image by its manifest's digest."""
+
+    def endpoints(self, network_id: str) -> Mapping[str, EndpointAssignment]:
+        """Return the endpoints of a network by task."""
+
+    def names(self, network_id: str) -> Iterable[NamesAssignment]:
+        """Return what services are called on a network."""
+
+
+def assignments_for(node_id: str, objects: ClusterObjects) -> dict[str, Piece]:
+    """Return all pieces that a node needs, by key."""
+    pieces: dict[str, Piece] = {}
+
+    def put(piece: Piece | None) -> None:
+        if piece is not None:
+            pieces[key_of(piece)] = piece
+
+    networks: set[str] = set()
+    for task in objects.task_list(node_id):
+        if task.status.state < TaskState.ASSIGNED and not task.attachments:
+            continue  # a global service's task that waits for the scheduler
+        put(task_assignment(task))
+        if task.status.released:
+            continue
+        for piece in _revision_pieces(task, objects):
+            put(piece)
+        networks.update(a.network_id for a in task.attachments)
+    for network_id in networks:
+        for piece in _network_pieces(network_id, objects):
+            put(piece)
+    return pieces
+
+
+def task_assignment(task: Task) -> TaskAssignment:
+    """Return what a node is told of one task."""
+    return TaskAssignment(
+        id=task.meta.id,
+        project=task.meta.project,
+        service_id=task.service_id,
+        slot=task.slot,
+        revision=task.revision,
+        desired_state=task.desired_state,
+        attachments=task.attachments,
+        not_before=task.not_before,
+    )
+
+
+def endpoint_of(task: Task, network_id: str) -> EndpointAssignment | None:
+    """Return a task's endpoint on a network: it has one while it runs and is to go on running."""
+    if task.status.state is not TaskState.RUNNING or task.desired_state > TaskState.RUNNING:
+        return None
+    for attachment in task.attachments:
+        if attachment.network_id == network_id:
+            return EndpointAssignment(network_id, task.meta.id, task.service_id, task.slot, attachment.address)
+    return None
+
+
+def names_of(service: Service, network_id: str) -> NamesAssignment | None:
+    """Return what a service is called on a network; None where it is not on it."""
+    for attachment in service.spec.task.networks:
+        if attachment.target == network_id:
+            names = dict.fromkeys((service.spec.name, *attachment.aliases))
+            return NamesAssignment(network_id, service.meta.id, tuple(names))
+    return None
+
+
+def _revision_pieces(task: Task, objects: ClusterObjects) -> Iterable[Piece | None]:
+    revision, service = objects.revision(task.service_id, task.revision), objects.service(task.service_id)
+    if revision is None:
+        return
+    labels = service.spec.labels if service else revision.spec.labels
+    yield RevisionAssignment(task.service_id, task.revision, revision.spec.name, labels, revision.spec.task)
+    yield objects.image(task.meta.project, revision.spec.task.container.image_digest)
+
+
+def _network_pieces(network_id: str, objects: ClusterObjects) -> Iterable[Piece]:
+    network = objects.network(network_id)
+    if network is None:
+        return
+    slices: dict[str, list[int]] = {}
+    for piece in objects.slices(network_id):
+        slices.setdefault(piece.node_id, []).append(piece.index)
+    carriers = {node_id: node for node_id in slices if (node := objects.node(node_id))}
+    mtu = _mtu(carriers.values())
+    yield NetworkAssignment(network_id, network.spec.name, network.vni, network.subnet, network.spec.internal, mtu)
+    for node_id, node in carriers.items():
+        yield PeerAssignment(network_id, node_id, node.description.underlay_address, tuple(sorted(slices[node_id])))
+    yield from objects.names(network_id)
+    yield from objects.endpoints(network_id).values()
+
+
+def _mtu(carriers: Iterable[Node]) -> int:
+    """Return the links' MTU: what the narrowest underlay among the carriers leaves; 0 where none is known."""
+    known = [n.description.underlay_mtu for n in carriers if n.description.underlay_mtu]
+    smallest = min(known, default=0)
+    return smallest - VXLAN_OVERHEAD if smallest else 0

@@ -1,0 +1,35 @@
+"""Whether and how an agent's status report changes a stored task: pure.
+
+Times are the controller's: clocks of hosts differ, and `monitor`, restart delays and history compare them.
+"""
+
+from dataclasses import replace
+
+from argosy.core.task import Task, TaskStatus
+from argosy.core.task_state import CONTROLLER_STATES, TaskState, may_follow
+
+
+def reported(task: Task, status: TaskStatus, now: float) -> Task | None:
+    """Return the task after the report, or None when the report says nothing new or nothing lawful.
+
+    States only grow; an agent never writes the controller's states. A report of an orphaned task only tells that its
+    resources are released.
+    """
+    old = task.status
+    if old.state is TaskState.ORPHANED:
+        if status.released and not old.released:
+            return _with(task, replace(old, released=True), now)
+        return None
+    if status.state in CONTROLLER_STATES or not may_follow(old.state, status.state):
+        return None
+    if status.state == old.state:
+        merged = replace(status, at=old.at, released=old.released or status.released)
+        return None if merged == old else _with(task, merged, now)
+    return _with(task, replace(status, at=min(status.at or now, now)), now)
+
+
+def _with(task: Task, status: TaskStatus, now: float) -> Task:
+    running_since = task.running_since
+    if status.state is TaskState.RUNNING and not running_since:
+        running_since = now
+    return replace(task, status=status, running_since=running_since, meta=replace(task.meta, updated_at=now))

@@ -1,0 +1,177 @@
+"""The scheduler loop: gives waiting tasks a node and their addresses, in one write.
+
+What cannot be placed now stays PENDING with the reason, and is tried again when anything changes that might help.
+"""
+
+import asyncio
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+
+from argosy.controller.logic.address_pool import AddressPool, Attached, Full, attach
+from argosy.controller.logic.cluster_view import ClusterView
+from argosy.controller.logic.schedule import Request, place, request_for
+from argosy.controller.logic.shunned import shunned_nodes
+from argosy.controller.loops.triggers import Wake, batches
+from argosy.controller.store import Cache, Fence, Op, Snapshot, Store, create, update
+from argosy.core.errors import ConflictError
+from argosy.core.network import Network, Slice
+from argosy.core.node import Node
+from argosy.core.service import Revision, Service, TaskSpec, UpdateState, revision_id
+from argosy.core.task import Task, TaskStatus
+from argosy.core.task_state import TaskState
+
+RETRY_PERIOD_S = 0.25
+"""Least time between two tries for tasks that could not be placed."""
+
+
+class SchedulerLoop:
+    """One for a term of leadership."""
+
+    def __init__(self, store: Store, cache: Cache, fence: Fence) -> None:
+        self._store = store
+        self._cache = cache
+        self._fence = fence
+        self._wake = Wake(time.monotonic)
+        self._waiting: set[str] = set()
+        self._next_retry = 0.0
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        async for batch in batches(self._cache, self._wake):
+            fresh = False
+            if batch is not None:
+                tasks = (c.new for c in batch.changes) if not batch.resync else batch.snapshot.all(Task)
+                for task in tasks:
+                    if isinstance(task, Task) and _waits(task) and task.meta.id not in self._waiting:
+                        self._waiting.add(task.meta.id)
+                        fresh = True
+            if not self._waiting:
+                continue
+            if not fresh and time.monotonic() < self._next_retry:
+                self._wake.at(self._next_retry)
+                continue
+            await self._place()
+
+    async def _place(self) -> None:
+        snap = self._cache.snapshot
+        found = (snap.get(Task, task_id) for task_id in self._waiting)
+        tasks = [t for t in found if t is not None and _waits(t)]
+        self._waiting = {t.meta.id for t in tasks}
+        if not tasks:
+            return
+        placed, slices = decide(snap, tasks, time.time())
+        if slices:
+            await self._store.commit([create(s) for s in slices], self._fence)
+        changed = [t for t in placed if t != snap.get(Task, t.meta.id)]
+        groups: list[list[Op]] = [[update(t)] for t in changed]
+        outcomes = await self._store.commit_batched(groups, self._fence) if groups else []
+        conflict, revision = False, 0
+        for task, outcome in zip(changed, outcomes, strict=True):
+            revision = max(revision, outcome.revision)
+            if isinstance(outcome.error, ConflictError):
+                conflict = True
+            elif outcome.error is not None:
+                raise outcome.error
+            elif task.status.state is TaskState.ASSIGNED:
+                self._waiting.discard(task.meta.id)
+        self._next_retry = time.monotonic() + RETRY_PERIOD_S
+        await self._cache.wait_for(await self._store.revision() if conflict else revision)
+        if conflict:
+            self._wake.now()
+            await asyncio.sleep(0)
+
+
+def _waits(task: Task) -> bool:
+    return task.status.state < TaskState.ASSIGNED and task.desired_state <= TaskState.RUNNING
+
+
+def decide(snap: Snapshot, waiting: Iterable[Task], now: float) -> tuple[list[Task], list[Slice]]:
+    """Return the waiting tasks as they are to be stored (ASSIGNED, or PENDING with a reason), and slices to lease."""
+    specs = {(r.service_id, r.number): r.spec.task for r in snap.all(Revision)}
+    everything = snap.all(Task)
+    view = ClusterView.build(snap.all(Node), everything, specs, shunned_nodes(everything, now))
+    tasks = {t.meta.id: t for t in waiting}
+    requests, refused = _requests(snap, tasks.values(), specs)
+    placements = place(requests, view)
+    refused.update(placements.refused)
+    pools = _pools(snap, {r.spec.networks for r in requests})
+    results: list[Task] = []
+    slices: list[Slice] = []
+    for request in requests:
+        node_id = placements.assigned.get(request.task_id)
+        if node_id is None:
+            continue
+        granted: Attached | Full = attach(pools, [n.target for n in request.spec.networks], node_id)
+        if isinstance(granted, Full):
+            refused[request.task_id] = granted.reason
+            continue
+        slices += granted.new_slices
+        results.append(_assigned(tasks[request.task_id], node_id, granted, now))
+    results += [_pending(tasks[task_id], reason, now) for task_id, reason in refused.items()]
+    return results, [replace(s, meta=replace(s.meta, created_at=now, updated_at=now)) for s in slices]
+
+
+def _requests(
+    snap: Snapshot, tasks: Iterable[Task], specs: dict[tuple[str, int], TaskSpec]
+) -> tuple[list[Request], dict[str, str]]:
+    requests, refused = [], {}
+    for task in sorted(tasks, key=lambda t: (t.meta.created_at, t.service_id, t.slot)):
+        spec = specs.get((task.service_id, task.revision))
+        service = snap.get(Service, task.service_id)
+        if spec is None or service is None:
+            refused[task.meta.id] = f"revision {revision_id(task.service_id, task.revision)} of its service is gone"
+            continue
+        going_back = service.update.state in (UpdateState.ROLLBACK_STARTED, UpdateState.ROLLBACK_PAUSED)
+        order = (service.spec.rollback if going_back else service.spec.update).order
+        requests.append(request_for(task, spec, _predecessor(snap, task), order))
+    return requests, refused
+
+
+def _predecessor(snap: Snapshot, task: Task) -> Task | None:
+    """Return the task that this one takes the place of, while that still holds its node's resources."""
+    if not task.slot:
+        return None
+    return next(
+        (
+            t
+            for t in snap.tasks_of_service(task.service_id)
+            if t.slot == task.slot and t.meta.id != task.meta.id and t.node_id and not t.status.released
+        ),
+        None,
+    )
+
+
+def _pools(snap: Snapshot, attached: Iterable[tuple[object, ...]]) -> dict[str, AddressPool]:
+    wanted = {getattr(n, "target", "") for networks in attached for n in networks}
+    pools = {}
+    users: dict[str, list[Task]] = {network_id: [] for network_id in wanted}
+    for task in snap.all(Task):
+        for attachment in task.attachments:
+            if attachment.network_id in users:
+                users[attachment.network_id].append(task)
+    for network_id in wanted:
+        network = snap.get(Network, network_id)
+        if network is not None:
+            pools[network_id] = AddressPool.build(network, snap.slices_of_network(network_id), users[network_id])
+    return pools
+
+
+def _assigned(task: Task, node_id: str, granted: Attached, now: float) -> Task:
+    return replace(
+        task,
+        node_id=node_id,
+        attachments=granted.attachments,
+        status=TaskStatus(TaskState.ASSIGNED, at=now),
+        meta=replace(task.meta, updated_at=now),
+    )
+
+
+def _pending(task: Task, reason: str, now: float) -> Task:
+    if task.status.state is TaskState.PENDING and task.status.reason == reason:
+        return task
+    return replace(
+        task,
+        status=TaskStatus(TaskState.PENDING, at=now, reason=reason),
+        meta=replace(task.meta, updated_at=now),
+    )

@@ -1,0 +1,118 @@
+"""The orchestrator loop: keeps every service's tasks as its spec wants them.
+
+Looks at a service when it, one of its tasks or a node that it uses changed, and at the time that its last plan named.
+"""
+
+import time
+
+import structlog
+
+from argosy.controller.logic.actions import Plan
+from argosy.controller.logic.orchestrate import plan_service
+from argosy.controller.loops.apply import groups_of
+from argosy.controller.loops.triggers import Wake, batches
+from argosy.controller.store import Cache, Change, ChangeBatch, Fence, Op, Snapshot, Store
+from argosy.core.constraints import parse_constraint
+from argosy.core.errors import ConflictError
+from argosy.core.ids import new_id
+from argosy.core.node import Node
+from argosy.core.service import Placement, Revision, Service, ServiceMode
+from argosy.core.task import Task
+
+log = structlog.get_logger(__name__)
+
+
+class ServicesLoop:
+    """One for a term of leadership."""
+
+    def __init__(self, store: Store, cache: Cache, fence: Fence) -> None:
+        self._store = store
+        self._cache = cache
+        self._fence = fence
+        self._wake = Wake(time.time)
+        self._due: dict[str, float] = {}  # service id -> when to look again
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        async for batch in batches(self._cache, self._wake):
+            dirty = self._dirty(batch)
+            while dirty:
+                dirty = await self._settle(dirty)
+            self._wake.at(min(self._due.values(), default=None))
+
+    def _dirty(self, batch: ChangeBatch | None) -> set[str]:
+        now = time.time()
+        dirty = {service_id for service_id, when in self._due.items() if when <= now}
+        if batch is None:
+            return dirty
+        if batch.resync:
+            return {s.meta.id for s in batch.snapshot.all(Service)}
+        for change in batch.changes:
+            dirty |= _concerned(change, batch.snapshot)
+        return dirty
+
+    async def _settle(self, dirty: set[str]) -> set[str]:
+        """Plan and write for the services; return those whose write conflicted and which are to be planned anew."""
+        snap, now = self._cache.snapshot, time.time()
+        owners: list[str] = []
+        groups: list[list[Op]] = []
+        for service_id in sorted(dirty):
+            self._due.pop(service_id, None)
+            service = snap.get(Service, service_id)
+            if service is None:
+                continue
+            plan = _plan(service, snap, now)
+            if plan.wake_at is not None:
+                self._due[service_id] = plan.wake_at
+            for group in groups_of(plan.actions, snap, service, now, new_id):
+                owners.append(service_id)
+                groups.append(group)
+        if not groups:
+            return set()
+        outcomes = await self._store.commit_batched(groups, self._fence)
+        again: set[str] = set()
+        revision = 0
+        for service_id, outcome in zip(owners, outcomes, strict=True):
+            revision = max(revision, outcome.revision)
+            if isinstance(outcome.error, ConflictError):
+                again.add(service_id)
+            elif outcome.error is not None:
+                raise outcome.error
+        await self._cache.wait_for(await self._store.revision() if again else revision)
+        return again
+
+
+def _plan(service: Service, snap: Snapshot, now: float) -> Plan:
+    placement = service.spec.task.placement
+    return plan_service(
+        service,
+        {r.number: r for r in snap.revisions_of_service(service.meta.id)},
+        snap.tasks_of_service(service.meta.id),
+        {n.meta.id: n for n in snap.all(Node)},
+        now,
+        lambda node: fits(placement, node),
+    )
+
+
+def fits(placement: Placement, node: Node) -> bool:
+    """Whether a node meets constraints and platform, whatever its state and load."""
+    if placement.platforms and not any(
+        p.os in ("", node.description.platform.os) and p.architecture in ("", node.description.platform.architecture)
+        for p in placement.platforms
+    ):
+        return False
+    return all(parse_constraint(text).matches(node) for text in placement.constraints)
+
+
+def _concerned(change: Change, snap: Snapshot) -> set[str]:
+    obj = change.new or change.old
+    match obj:
+        case Service():
+            return {obj.meta.id}
+        case Task() | Revision():
+            return {obj.service_id}
+        case Node():
+            on_node = {t.service_id for t in snap.tasks_on_node(obj.meta.id)}
+            return on_node | {s.meta.id for s in snap.all(Service) if s.spec.mode is ServiceMode.GLOBAL}
+        case _:
+            return set()

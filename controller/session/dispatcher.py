@@ -1,0 +1,216 @@
+"""The Dispatcher service: sessions of agents, for as long as this controller leads.
+
+Owns the sessions by node. Reads the cache's changes, marks the sessions that they concern, takes heartbeats and
+reports. A controller that does not lead refuses sessions and names the leader.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import grpc
+import structlog
+
+from argosy.controller.changes.commit import change
+from argosy.controller.changes.join import registered
+from argosy.controller.cluster import ClusterView
+from argosy.controller.logic.assign import assignments_for
+from argosy.controller.session.endpoints import EndpointIndex
+from argosy.controller.session.heard import HeardNodes
+from argosy.controller.session.node_session import NodeSession
+from argosy.controller.session.objects import SnapshotObjects
+from argosy.controller.session.status_writer import Report, StatusWriter
+from argosy.controller.session.tunnels import Tunnels
+from argosy.controller.store import Cache, ChangeBatch, Leadership, Store
+from argosy.core.assignment import LeaderEpoch, Piece
+from argosy.core.codec import decode
+from argosy.core.errors import InvalidError, NoLeaderError
+from argosy.core.ids import new_id
+from argosy.core.kinds import StoredObject
+from argosy.core.network import Network, Slice
+from argosy.core.node import Node, NodeDescription, NodeSpec
+from argosy.core.task import Task, TaskStatus
+from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
+from argosy.proto.argosy.v1 import dispatcher_pb2_grpc as rpc
+
+log = structlog.get_logger(__name__)
+Context = grpc.aio.ServicerContext[Any, Any]
+
+LEADER_KEY = "argosy-leader"
+
+
+class NotLeaderError(NoLeaderError):
+    """This controller does not lead; carries the address of the one that does, if it is known."""
+
+    def __init__(self, leader: str) -> None:
+        super().__init__(f"this controller does not lead{f'; {leader} does' if leader else ''}")
+        self.trailing_metadata = ((LEADER_KEY, leader),) if leader else ()
+
+
+class Term:
+    """A term of leadership: the sessions and what serves them. Ends by cancelling `run`."""
+
+    def __init__(self, store: Store, cache: Cache, leadership: Leadership, heard: HeardNodes) -> None:
+        self.leadership = leadership
+        self.heard = heard
+        self.sessions: dict[str, NodeSession] = {}
+        self.writer = StatusWriter(store, cache, leadership.fence)
+        self._cache = cache
+        self._index = EndpointIndex()
+
+    async def run(self) -> None:
+        """Serve sessions until cancelled; then all of them are closed."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.writer.run())
+                group.create_task(self._follow())
+        finally:
+            for session in list(self.sessions.values()):
+                session.close("this controller does not lead any more")
+
+    async def _follow(self) -> None:
+        with self._cache.subscribe(coalesce=True) as changes:
+            self._index.rebuild(self._cache.snapshot)
+            self._mark_all()
+            async for batch in changes:
+                if batch.resync:
+                    self._index.rebuild(batch.snapshot)
+                    self._mark_all()
+                else:
+                    self._mark(batch)
+
+    def _mark_all(self) -> None:
+        for session in self.sessions.values():
+            session.mark_dirty()
+
+    def _mark(self, batch: ChangeBatch) -> None:
+        networks = self._index.apply(batch.changes)
+        nodes: set[str] = set()
+        for one in batch.changes:
+            for obj in (one.old, one.new):
+                match obj:
+                    case Task():
+                        nodes.add(obj.node_id)
+                    case Slice():
+                        networks.add(obj.network_id)
+                    case Network():
+                        networks.add(obj.meta.id)
+                    case Node() if _description(one.old) != _description(one.new):
+                        networks.update(s.network_id for s in batch.snapshot.slices_on_node(obj.meta.id))
+                    case _:
+                        pass
+        for session in self.sessions.values():
+            if session.node_id in nodes or any(f"network/{n}" in session.sent for n in networks):
+                session.mark_dirty()
+
+    def compute(self, node_id: str) -> Mapping[str, Piece]:
+        """Return what a node should have now."""
+        self.leadership.check()
+        return assignments_for(node_id, SnapshotObjects(self._cache.snapshot, self._index))
+
+    def leader_epoch(self) -> LeaderEpoch:
+        """Return the fencing token of a message sent now."""
+        return LeaderEpoch(self.leadership.epoch, self._cache.snapshot.revision)
+
+
+def _description(obj: StoredObject | None) -> NodeDescription | None:
+    return obj.description if isinstance(obj, Node) else None
+
+
+class DispatcherServicer(rpc.DispatcherServicer):
+    """Handlers of the Dispatcher service. `term` is set while this controller leads."""
+
+    def __init__(self, store: Store, cache: Cache, view: ClusterView, tunnels: Tunnels) -> None:
+        self.term: Term | None = None
+        self._store = store
+        self._cache = cache
+        self._view = view
+        self._tunnels = tunnels
+
+    def leading(self) -> Term:
+        """Return the present term; NotLeaderError when this controller does not lead."""
+        if self.term is None:
+            raise NotLeaderError("" if self._view.leads else self._view.leader_address)
+        return self.term
+
+    async def Session(
+        self, request_iterator: AsyncIterator[pb.AgentMessage], context: Context
+    ) -> AsyncIterator[pb.ControllerMessage]:
+        """Hold one agent's session."""
+        term = self.leading()
+        first = await anext(aiter(request_iterator))
+        if first.WhichOneof("body") != "hello":
+            raise InvalidError("a session begins with hello")
+        node = await self._register(first.hello)
+        session = self._open(term, node.meta.id)
+        term.heard.agent(node.meta.id, first.hello.beat_key)
+        log.info("session opened", node=node.spec.name, session=session.session_id)
+        reader = asyncio.create_task(self._read(term, session, request_iterator))
+        try:
+            period_s = term.heard.period_s(self._cache.snapshot.count(Node))
+            started = pb.SessionStarted(
+                session_id=session.session_id, cluster_id=self._view.cluster, heartbeat_period=period_s
+            )
+            session.send(pb.ControllerMessage(started=started))
+            async for message in session.messages():
+                yield message
+        finally:
+            reader.cancel()
+            if term.sessions.get(session.node_id) is session:
+                del term.sessions[session.node_id]
+            log.info("session closed", node=node.spec.name, session=session.session_id, why=session.closed)
+        raise NoLeaderError(session.closed)
+
+    async def _register(self, hello: pb.Hello) -> Node:
+        spec = NodeSpec(name=hello.node_name, role=hello.role or "worker", labels=dict(hello.labels))
+        description = decode(hello.description, NodeDescription)
+        return await change(
+            self._store,
+            self._cache,
+            lambda snap: registered(snap, hello.node_id, spec, description, time.time()),
+        )
+
+    def _open(self, term: Term, node_id: str) -> NodeSession:
+        session = NodeSession(node_id, new_id(), lambda: term.compute(node_id), term.leader_epoch)
+        older = term.sessions.get(node_id)
+        if older:
+            older.close("a newer session of this node has begun")
+        term.sessions[node_id] = session
+        return session
+
+    async def _read(self, term: Term, session: NodeSession, requests: AsyncIterator[pb.AgentMessage]) -> None:
+        try:
+            async for message in requests:
+                term.heard.agent(session.node_id)
+                self._handle(term, session, message)
+        finally:
+            session.close("the agent ended the stream")
+
+    def _handle(self, term: Term, session: NodeSession, message: pb.AgentMessage) -> None:
+        match message.WhichOneof("body"):
+            case "heartbeat":
+                answer = pb.HeartbeatAck(sequence=message.heartbeat.sequence)
+                session.send(pb.ControllerMessage(heartbeat_ack=answer))
+            case "report":
+                sequence = message.report.sequence
+                term.writer.submit(
+                    Report(
+                        node_id=session.node_id,
+                        statuses={t.task_id: decode(t.status, TaskStatus) for t in message.report.tasks},
+                        acknowledge=lambda: session.send(
+                            pb.ControllerMessage(report_ack=pb.ReportAck(sequence=sequence))
+                        ),
+                    )
+                )
+            case "ack":
+                session.acknowledged_version = message.ack.version
+            case _:
+                pass  # of a newer agent
+
+    async def LogTunnel(
+        self, request_iterator: AsyncIterator[pb.LogTunnelMessage], context: Context
+    ) -> pb.LogTunnelResponse:
+        """Take the output that an agent sends into the tunnel it was asked to open."""
+        await self._tunnels.receive(request_iterator)
+        return pb.LogTunnelResponse()

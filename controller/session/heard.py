@@ -1,0 +1,65 @@
+"""When each node was last heard: its agent (session) and its host (the launcher's own beat), in the leader's memory.
+
+Beats are UDP datagrams `NODE_ID SEQUENCE HMAC-SHA256`, signed with a key that the agent gave in its hello. The sequence
+is the host's CLOCK_BOOTTIME in nanoseconds: it only grows, so a recorded beat cannot be played again.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections.abc import Callable
+
+from argosy.controller.logic.node_state import Heard, heartbeat_period
+
+
+class HeardNodes:
+    """Times are of the monotonic clock. One for a term: a new leader has heard nobody."""
+
+    def __init__(self) -> None:
+        self.heard: dict[str, Heard] = {}
+        self._keys: dict[str, bytes] = {}
+        self._sequences: dict[str, int] = {}
+        self.on_hello: Callable[[], None] = lambda: None
+
+    def period_s(self, nodes: int) -> float:
+        """Return the heartbeat period of a cluster of this size."""
+        return heartbeat_period(nodes)
+
+    def agent(self, node_id: str, beat_key: bytes = b"") -> None:
+        """Note that an agent was heard just now."""
+        if beat_key:
+            self._keys[node_id] = beat_key
+        old = self.heard.get(node_id)
+        self.heard[node_id] = Heard(agent_at=time.monotonic(), host_at=old.host_at if old else None)
+        if beat_key:
+            self.on_hello()
+
+    def beat(self, datagram: bytes) -> None:
+        """Take a host's beat; one that is malformed, unsigned or played again is ignored."""
+        try:
+            node, sequence, digest = datagram.split(b" ")
+            node_id, number = node.decode("ascii"), int(sequence)
+        except ValueError:
+            return
+        key = self._keys.get(node_id)
+        if key is None or number <= self._sequences.get(node_id, 0):
+            return
+        expected = hmac.new(key, node + b" " + sequence, hashlib.sha256).hexdigest().encode()
+        if not hmac.compare_digest(expected, digest):
+            return
+        self._sequences[node_id] = number
+        old = self.heard.get(node_id)
+        self.heard[node_id] = Heard(agent_at=old.agent_at if old else None, host_at=time.monotonic())
+
+
+class BeatProtocol(asyncio.DatagramProtocol):
+    """Receives beats on the controller's UDP port; `heard` is the present term's, or None."""
+
+    def __init__(self) -> None:
+        self.heard: HeardNodes | None = None
+
+    def datagram_received(self, data: bytes, addr: tuple[str | int, ...]) -> None:
+        """Hand a datagram on."""
+        if self.heard is not None:
+            self.heard.beat(data)

@@ -1,0 +1,91 @@
+"""One agent's session on the leader's side: what it was sent, and what to send next.
+
+`messages` yields what goes out: answers in the order in which they were queued, and whenever something about the node
+may have changed, the difference between what it was last sent and what it should have. Differences that arise while
+one is being sent are joined, so a slow node costs no memory.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+
+from argosy.core.assignment import LeaderEpoch, Piece
+from argosy.core.wire import put_piece
+from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
+
+Compute = Callable[[], Mapping[str, Piece]]
+
+
+class NodeSession:
+    """Lives as long as its stream. `close` may be called from anywhere in the loop."""
+
+    def __init__(self, node_id: str, session_id: str, compute: Compute, leader: Callable[[], LeaderEpoch]) -> None:
+        self.node_id = node_id
+        self.session_id = session_id
+        self.sent: Mapping[str, Piece] = {}
+        self.acknowledged_version = 0
+        self._compute = compute
+        self._leader = leader
+        self._version = 0
+        self._queue: list[pb.ControllerMessage] = []
+        self._dirty = True
+        self._closed = ""
+        self._wake = asyncio.Event()
+        self._wake.set()
+
+    def send(self, message: pb.ControllerMessage) -> None:
+        """Queue an answer."""
+        self._queue.append(message)
+        self._wake.set()
+
+    def mark_dirty(self) -> None:
+        """Note that the node's assignments may differ from what it was sent."""
+        self._dirty = True
+        self._wake.set()
+
+    def close(self, why: str) -> None:
+        """End the stream; `why` is for the agent's log."""
+        self._closed = self._closed or why
+        self._wake.set()
+
+    @property
+    def closed(self) -> str:
+        """Why the stream ends; "" while it does not."""
+        return self._closed
+
+    async def messages(self) -> AsyncIterator[pb.ControllerMessage]:
+        """Yield what goes out until the session is closed."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._closed:
+                return
+            queue, self._queue = self._queue, []
+            for message in queue:
+                yield self._stamped(message)
+            if self._dirty:
+                self._dirty = False
+                difference = self._difference()
+                if difference is not None:
+                    yield self._stamped(difference)
+
+    def _stamped(self, message: pb.ControllerMessage) -> pb.ControllerMessage:
+        leader = self._leader()
+        message.leader.epoch, message.leader.revision = leader.epoch, leader.revision
+        return message
+
+    def _difference(self) -> pb.ControllerMessage | None:
+        wanted = self._compute()
+        message = pb.ControllerMessage()
+        body = message.assignments
+        body.full = self._version == 0
+        for key, piece in wanted.items():
+            if self.sent.get(key) != piece:
+                put_piece(piece, body.put.add())
+        body.remove.extend(key for key in self.sent if key not in wanted)
+        self.sent = wanted
+        if not body.full and not body.put and not body.remove:
+            return None
+        body.base_version = self._version
+        self._version += 1
+        body.version = self._version
+        return message

@@ -1,0 +1,58 @@
+"""The dispatcher's reads: a snapshot and the endpoint index, in the words of controller/logic/assign.py."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from argosy.controller.changes.images import by_digest
+from argosy.controller.session.endpoints import EndpointIndex
+from argosy.controller.store import Snapshot
+from argosy.core.assignment import EndpointAssignment, NamesAssignment
+from argosy.core.image import Image
+from argosy.core.network import Network, Slice
+from argosy.core.node import Node
+from argosy.core.service import Revision, Service, revision_id
+from argosy.core.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotObjects:
+    """Implements `ClusterObjects`."""
+
+    snap: Snapshot
+    index: EndpointIndex
+
+    def task_list(self, node_id: str) -> Iterable[Task]:
+        """Return the tasks of a node."""
+        return self.snap.tasks_on_node(node_id)
+
+    def revision(self, service_id: str, number: int) -> Revision | None:
+        """Return a revision."""
+        return self.snap.get(Revision, revision_id(service_id, number))
+
+    def service(self, service_id: str) -> Service | None:
+        """Return a service."""
+        return self.snap.get(Service, service_id)
+
+    def network(self, network_id: str) -> Network | None:
+        """Return a network."""
+        return self.snap.get(Network, network_id)
+
+    def slices(self, network_id: str) -> Iterable[Slice]:
+        """Return the slices of a network."""
+        return self.snap.slices_of_network(network_id)
+
+    def node(self, node_id: str) -> Node | None:
+        """Return a node."""
+        return self.snap.get(Node, node_id)
+
+    def image(self, project: str, digest: str) -> Image | None:
+        """Return an image by its manifest's digest."""
+        return by_digest(self.snap, project, digest)
+
+    def endpoints(self, network_id: str) -> Mapping[str, EndpointAssignment]:
+        """Return the endpoints of a network by task."""
+        return self.index.endpoints(network_id)
+
+    def names(self, network_id: str) -> Iterable[NamesAssignment]:
+        """Return what services are called on a network."""
+        return self.index.names(network_id)

@@ -1,0 +1,63 @@
+"""A term of leadership: everything that only the leader does, started together and ended together."""
+
+import asyncio
+
+import structlog
+
+from argosy.controller.loops.networks import NetworksLoop
+from argosy.controller.loops.nodes import NodesLoop
+from argosy.controller.loops.scheduler import SchedulerLoop
+from argosy.controller.loops.services import ServicesLoop
+from argosy.controller.session.dispatcher import DispatcherServicer, Term
+from argosy.controller.session.heard import BeatProtocol, HeardNodes
+from argosy.controller.store import Cache, EtcdClient, Leadership, Maintenance, Store
+from argosy.core.errors import LostLeadershipError, TransientError
+
+log = structlog.get_logger(__name__)
+
+
+class Leader:
+    """Runs terms for one controller process."""
+
+    def __init__(
+        self, client: EtcdClient, store: Store, cache: Cache, dispatcher: DispatcherServicer, beats: BeatProtocol
+    ) -> None:
+        self._client = client
+        self._store = store
+        self._cache = cache
+        self._dispatcher = dispatcher
+        self._beats = beats
+
+    async def run(self, leadership: Leadership) -> None:
+        """Lead until cancelled or until leadership is lost. A store that is away for a while starts the loops anew."""
+        # What the term before wrote has to be in the cache before anything is decided.
+        await self._cache.wait_for(await self._store.revision())
+        log.info("leading", epoch=leadership.epoch)
+        while True:
+            lost = False
+            try:
+                await self._lead(leadership)
+            except* LostLeadershipError:
+                lost = True
+            except* TransientError as group:
+                log.warning("the store is away: starting over", why=str(group.exceptions[0]))
+            if lost:
+                log.warning("leadership lost", epoch=leadership.epoch)
+                return
+            await asyncio.sleep(0.2)
+
+    async def _lead(self, leadership: Leadership) -> None:
+        heard = HeardNodes()
+        term = Term(self._store, self._cache, leadership, heard)
+        store, cache, fence = self._store, self._cache, leadership.fence
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(term.run(), name="sessions")
+                group.create_task(ServicesLoop(store, cache, fence).run(), name="services")
+                group.create_task(SchedulerLoop(store, cache, fence).run(), name="scheduler")
+                group.create_task(NodesLoop(store, cache, fence, heard).run(), name="nodes")
+                group.create_task(NetworksLoop(store, cache, fence).run(), name="networks")
+                group.create_task(Maintenance(self._client).run(), name="maintenance")
+                self._dispatcher.term, self._beats.heard = term, heard
+        finally:
+            self._dispatcher.term, self._beats.heard = None, None
