@@ -21,7 +21,7 @@ async def download(fetch: Fetch, digest: str, size: int, path: Path) -> None:
     ExhaustedError when the disk is full. A file that is complete is left alone.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(path, flags, 0o600)
+    fd = await asyncio.to_thread(os.open, path, flags, 0o600)
     try:
         have = os.fstat(fd).st_size
         if have > size:

@@ -107,9 +107,8 @@ class LayerDirectory:
         return record
 
     def discard(self, names: Iterable[str]) -> None:
-        """Make layers incomplete and move them to the trash. The marker goes first."""
+        """Move layers, which `complete` must not have any more, to the trash. The marker goes first."""
         for name in names:
-            self.complete.pop(name, None)
             (self._markers / f"{name}.json").unlink(missing_ok=True)
             if (self.layers / name).exists():
                 self._throw_away(self.layers / name)
@@ -122,7 +121,7 @@ class LayerDirectory:
         """Delete what was fetched of layers other than those named."""
         for blob in self._blobs.iterdir():
             if blob.name.split(".")[0] not in keep:
-                blob.unlink()
+                blob.unlink(missing_ok=True)
 
     def empty_trash(self) -> None:
         """Delete what was thrown away; may take long."""

@@ -66,7 +66,7 @@ class ImageStore:
         self._last_use: dict[str, float] = {}
         self._downloads = asyncio.Semaphore(PARALLEL_DOWNLOADS)
         self._workers = asyncio.Semaphore(PARALLEL_WORKERS)
-        self._parents_lock = asyncio.Lock()
+        self._changes = asyncio.Lock()  # held while directories appear among the layers or leave them
         self._trash_lock = asyncio.Lock()
 
     async def open(self) -> None:
@@ -111,11 +111,14 @@ class ImageStore:
         for image in images:
             needed.update(_names(image))
         unneeded = tuple(name for name in self._directory.complete if name not in needed)
-        # On the loop on purpose, and quick: ensure() must not be given a layer that is on its way out.
-        self._directory.discard(unneeded)
-        self._directory.discard_blobs(keep=needed)
         for name in unneeded:
+            # At once: ensure() must not be given a layer that is on its way out. If it makes one of them anew, keep()
+            # comes later than the removal, since the lock is given in the order of asking.
+            del self._directory.complete[name]
             self._last_use.pop(name, None)
+        async with self._changes:
+            await asyncio.to_thread(self._directory.discard, unneeded)
+            await asyncio.to_thread(self._directory.discard_blobs, needed | set(self._work))
         await self._empty_trash()
         if unneeded:
             log.info("layers deleted", layers=len(unneeded))
@@ -183,18 +186,19 @@ class ImageStore:
                 await asyncio.to_thread(blob.unlink, missing_ok=True)
                 raise
         async with self._workers:
-            staged = self._directory.stage()
+            staged = await asyncio.to_thread(self._directory.stage)
             try:
                 request = Request(str(blob), str(staged), layer.digest, layer.diff_id, self._limits)
                 reply = await run_worker(request)
                 if not reply.problem:
                     record = LayerRecord(layer.diff_id, reply.unpacked_bytes, reply.entries, reply.implied, reply.notes)
-                    await asyncio.to_thread(self._directory.keep, staged / "root", record)
+                    async with self._changes:
+                        await asyncio.to_thread(self._directory.keep, staged / "root", record)
                 # Kept only when the agent stops in between: then it need not be fetched again.
                 await asyncio.to_thread(blob.unlink, missing_ok=True)
                 return reply
             finally:
-                self._directory.unstage(staged)
+                await asyncio.to_thread(self._directory.unstage, staged)
                 await self._empty_trash()
 
     def _check_room(self, layer: Layer) -> None:
@@ -210,7 +214,7 @@ class ImageStore:
         if not any(record.implied for record in records[1:]):
             return ()
         diff_id = parents_id([record.diff_id for record in records])
-        async with self._parents_lock:
+        async with self._changes:
             record = self._directory.check(diff_id)
             if record is None:
                 record = await asyncio.to_thread(self._make_parents, diff_id, records)
