@@ -1,0 +1,1 @@
+"""Content on a controller's disk, by digest, and what images are made of."""
