@@ -77,7 +77,7 @@ async def running(cache: Cache):
 async def until(condition, timeout=10.0):
     """Wait until `condition()` is true."""
     async with asyncio.timeout(timeout):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 (conditions are of many kinds)
             await asyncio.sleep(0.005)
 
 

@@ -1,12 +1,14 @@
 """A private etcd for tests: one member on loopback, in a directory of its own, on free ports."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
 
 INSTALLED = "/opt/argosy/etcd/bin/etcd"
@@ -70,14 +72,18 @@ class EtcdServer:
             )
 
     def wait(self) -> None:
-        """Wait until clients are served; RuntimeError with its log when that does not happen."""
+        """Wait until it is well; RuntimeError with its log when that does not happen.
+
+        An open port is not enough: an etcd killed during its very first seconds never gets well again.
+        """
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             assert self._process is not None
             if self._process.poll() is not None:
                 break
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                return
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{self.endpoint}/health", timeout=1) as r:
+                if json.load(r)["health"] == "true":
+                    return
             time.sleep(0.01)
         raise RuntimeError("etcd did not start:\n" + (self.folder / "log").read_text()[-4000:])
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -99,32 +98,31 @@ async def test_revoking_hands_over_at_once_and_fences(client, cluster, store):
 
 
 async def test_a_leader_paused_past_its_lease_cannot_write(etcd, client, cluster, store):
-    process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("paused_leader.py")), etcd.endpoint, cluster],
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(Path(__file__).with_name("paused_leader.py")),
+        etcd.endpoint,
+        cluster,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
     )
     try:
-        word, epoch = (await asyncio.to_thread(process.stdout.readline)).split()
-        assert word == "leading"
-        os.kill(process.pid, signal.SIGSTOP)
+        word, epoch = (await process.stdout.readline()).split()
+        assert word == b"leading"
+        process.send_signal(signal.SIGSTOP)
         began = time.monotonic()
         async with asyncio.timeout(20), candidate(client, cluster, "two").lead() as leadership:
             print(f"hand-over after a pause: {time.monotonic() - began:.2f} s with a lease of {TTL_S:g} s")
             assert leadership.epoch > int(epoch)
-            process.stdin.write("try\n")
-            process.stdin.flush()
-            os.kill(process.pid, signal.SIGCONT)
-            answer = await asyncio.to_thread(process.stdout.readline)
-        assert answer.split() == ["False", "LostLeadershipError"]
+            process.stdin.write(b"try\n")
+            process.send_signal(signal.SIGCONT)
+            answer = await process.stdout.readline()
+        assert answer.split() == [b"False", b"LostLeadershipError"]
         with pytest.raises(NotFoundError):
             await store.get(Task, "default", "forged")
     finally:
         process.kill()
-        process.wait()
-        process.stdin.close()
-        process.stdout.close()
+        await process.wait()
 
 
 async def test_a_leader_cut_off_gives_up_before_its_lease_ends(own_etcd, cluster):
@@ -207,5 +205,3 @@ async def test_of_many_candidates_one_leads_at_a_time(client, cluster):
         await asyncio.gather(*(stand(f"c{n}") for n in range(5)))
     assert led == sorted(set(led))
     assert len(led) == 5
-
-
