@@ -7,15 +7,14 @@ under the first filter that refuses it, so what an operator can see at a glance 
 FIXED filters depend on the node alone, VARYING ones also on what has been placed.
 """
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol, TypeVar
 
-from argosy.controller.logic.ask import Ask, Port, oci_platform, platform_of
+from argosy.controller.logic.ask import Ask, oci_platform, platform_of
 from argosy.controller.logic.cluster_view import ClusterView, NodeInfo
 from argosy.controller.logic.node_set import NodeSet, positions
 from argosy.controller.logic.refusals import Refusal, count_nodes, every_node, sentence, state_refusal
-from argosy.core.constraints import Constraint, parse_constraints
+from argosy.core.constraints import parse_constraints
 from argosy.core.errors import InvalidError
 from argosy.core.node import Availability, Node, NodeState, Platform
 from argosy.core.service import Placement
@@ -31,8 +30,16 @@ class Filter(Protocol):
     def check(self, ask: Ask, info: NodeInfo) -> bool:
         """Whether one node passes."""
 
-    def explain(self, ask: Ask, refused: Sequence[NodeInfo]) -> list[Refusal]:
+    def explain(self, ask: Ask, view: ClusterView, refused: NodeSet) -> list[Refusal]:
         """Say why nodes that did not pass (at least one) did not; each is counted once."""
+
+
+Key = TypeVar("Key")
+
+
+def _by_word(words: Mapping[Key, str], groups: Mapping[Key, NodeSet], refused: NodeSet) -> list[Refusal]:
+    counts = [(word, (groups.get(key, 0) & refused).bit_count()) for key, word in words.items()]
+    return [state_refusal(count, word) for word, count in counts if count]
 
 
 class NodeIsReady:
@@ -51,9 +58,8 @@ class NodeIsReady:
     def check(self, ask: Ask, info: NodeInfo) -> bool:
         return info.node.status.state is NodeState.READY
 
-    def explain(self, ask: Ask, refused: Sequence[NodeInfo]) -> list[Refusal]:
-        states = Counter(info.node.status.state for info in refused)
-        return [state_refusal(count, self._WORDS[state]) for state, count in sorted(states.items(), reverse=True)]
+    def explain(self, ask: Ask, view: ClusterView, refused: NodeSet) -> list[Refusal]:
+        return _by_word(self._WORDS, view.by_state, refused)
 
 
 class NodeIsActive:
@@ -67,9 +73,8 @@ class NodeIsActive:
     def check(self, ask: Ask, info: NodeInfo) -> bool:
         return info.node.spec.availability is Availability.ACTIVE
 
-    def explain(self, ask: Ask, refused: Sequence[NodeInfo]) -> list[Refusal]:
-        kinds = Counter(info.node.spec.availability for info in refused)
-        return [state_refusal(count, self._WORDS[kind]) for kind, count in sorted(kinds.items(), reverse=True)]
+    def explain(self, ask: Ask, view: ClusterView, refused: NodeSet) -> list[Refusal]:
+        return _by_word(self._WORDS, view.by_availability, refused)
 
 
 def _covered(wanted: Sequence[Platform], have: Platform) -> bool:
@@ -94,15 +99,16 @@ class PlatformFits:
     def check(self, ask: Ask, info: NodeInfo) -> bool:
         return _covered(ask.platforms, platform_of(info.node))
 
-    def explain(self, ask: Ask, refused: Sequence[NodeInfo]) -> list[Refusal]:
+    def explain(self, ask: Ask, view: ClusterView, refused: NodeSet) -> list[Refusal]:
         wanted = " or ".join(map(_platform_name, ask.platforms))
-        there = ", ".join(sorted({_platform_name(platform_of(info.node)) for info in refused}))
+        there = ", ".join(sorted(_platform_name(p) for p, nodes in view.by_platform.items() if nodes & refused))
+        number = refused.bit_count()
         return [
             Refusal(
-                len(refused),
+                number,
                 f"is {there}, and the image is for {wanted}",
                 f"are {there}, and the image is for {wanted}",
-                f"no node has the image's platform {wanted} (0 of {len(refused):,}; there is {there})",
+                f"no node has the image's platform {wanted} (0 of {number:,}; there is {there})",
             )
         ]
 
@@ -119,20 +125,17 @@ class MeetsConstraints:
     def check(self, ask: Ask, info: NodeInfo) -> bool:
         return all(constraint.matches(info.node) for constraint in ask.constraints)
 
-    def explain(self, ask: Ask, refused: Sequence[NodeInfo]) -> list[Refusal]:
-        first_broken: Counter[Constraint] = Counter()
-        for info in refused:
-            first_broken[next(c for c in ask.constraints if not c.matches(info.node))] += 1
-        return [
-            Refusal(
-                first_broken[constraint],
-                f"does not meet {constraint}",
-                f"do not meet {constraint}",
-                f"no node meets {constraint} (0 of {first_broken[constraint]:,})",
-            )
-            for constraint in ask.constraints
-            if constraint in first_broken
-        ]
+    def explain(self, ask: Ask, view: ClusterView, refused: NodeSet) -> list[Refusal]:
+        refusals = []
+        for constraint in ask.constraints:
+            broken = refused & ~view.meeting(constraint)
+            count = broken.bit_count()
+            if count:
+                words = f"meet {constraint}"
+                every = f"no node meets {constraint} (0 of {count:,})"
+                refusals.append(Refusal(count, f"does not {words}", f"do not {words}", every))
+                refused &= ~broken
+        return refusals
 
 
 class BelowMaximum:
@@ -149,10 +152,10 @@ class BelowMaximum:
     def check(self, ask: Ask, info: NodeInfo) -> bool:
         return not ask.max_per_node or info.services.get(ask.service_id, 0) < ask.max_per_node
 
-    def explain(self, ask: Ask, refused: Sequence[NodeInfo]) -> list[Refusal]:
+    def explain(self, ask: Ask, view: ClusterView, refused: NodeSet) -> list[Refusal]:
         tasks = f"{ask.max_per_node} task{'s' if ask.max_per_node > 1 else ''} of this service"
         limit = f"max_replicas_per_node is {ask.max_per_node}"
-        number = len(refused)
+        number = refused.bit_count()
         return [
             Refusal(
                 number,
@@ -175,19 +178,18 @@ class PortsAreFree:
     def check(self, ask: Ask, info: NodeInfo) -> bool:
         return not any(info.ports.get(port) for port in ask.needs.ports)
 
-    def explain(self, ask: Ask, refused: Sequence[NodeInfo]) -> list[Refusal]:
-        first_taken: Counter[Port] = Counter()
-        for info in refused:
-            first_taken[next(port for port in ask.needs.ports if info.ports.get(port))] += 1
-        return [
-            Refusal(
-                count,
-                f"has no port {number}/{protocol} left",
-                f"have no port {number}/{protocol} left",
-                f"port {number}/{protocol} is taken on {every_node(count)}",
-            )
-            for (protocol, number), count in first_taken.items()
-        ]
+    def explain(self, ask: Ask, view: ClusterView, refused: NodeSet) -> list[Refusal]:
+        refusals = []
+        for protocol, number in ask.needs.ports:
+            taken = refused & view.with_port((protocol, number))
+            count = taken.bit_count()
+            if count:
+                words, every = f"no port {number}/{protocol} left", every_node(count)
+                refusals.append(
+                    Refusal(count, f"has {words}", f"have {words}", f"port {number}/{protocol} is taken on {every}")
+                )
+                refused &= ~taken
+        return refusals
 
 
 class RoomIsLeft:
@@ -199,10 +201,11 @@ class RoomIsLeft:
     def check(self, ask: Ask, info: NodeInfo) -> bool:
         return info.has_room(ask.needs.room)
 
-    def explain(self, ask: Ask, refused: Sequence[NodeInfo]) -> list[Refusal]:
+    def explain(self, ask: Ask, view: ClusterView, refused: NodeSet) -> list[Refusal]:
         cpus, memory, pids = ask.needs.room
-        no_cpu = [i.cpus for i in refused if cpus and i.cpus < cpus]
-        rest = [i for i in refused if not (cpus and i.cpus < cpus)]
+        infos = [view.infos[position] for position in positions(refused)]
+        no_cpu = [i.cpus for i in infos if cpus and i.cpus < cpus]
+        rest = [i for i in infos if not (cpus and i.cpus < cpus)]
         no_memory = [i.memory for i in rest if memory and i.memory < memory]
         no_pids = [i.pids for i in rest if not (memory and i.memory < memory)]
         unit = "CPU" if cpus == 1_000_000_000 else "CPUs"
@@ -248,16 +251,17 @@ def explain(ask: Ask, view: ClusterView) -> str:
     for one in FILTERS:
         refused = remaining & ~one.nodes(ask, view)
         if refused:
-            refusals += one.explain(ask, [view.infos[position] for position in positions(refused)])
+            refusals += one.explain(ask, view, refused)
             remaining &= ~refused
     return sentence(refusals, len(view.infos))
 
 
-def refusal_of(ask: Ask, info: NodeInfo) -> Refusal | None:
+def refusal_of(ask: Ask, view: ClusterView, position: int) -> Refusal | None:
     """Return why one node cannot take a task of `ask`, or None when it can."""
+    info = view.infos[position]
     for one in FILTERS:
         if not one.check(ask, info):
-            return one.explain(ask, [info])[0]
+            return one.explain(ask, view, info.bit)[0]
     return None
 
 

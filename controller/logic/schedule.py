@@ -136,7 +136,7 @@ class _Group:
             refused[request.task_id] = f"node {request.node_id} does not exist any more"
             return None
         info = self._view.infos[position]
-        refusal = refusal_of(self._ask, info)
+        refusal = refusal_of(self._ask, self._view, position)
         if refusal is not None:
             refused[request.task_id] = of_node(info.name, refusal)
             return None
