@@ -57,6 +57,8 @@ async def keep_alive(client: EtcdClient, lease: Lease) -> None:
                 return
         except grpc.aio.AioRpcError as error:
             log.warning("a lease renewal failed", endpoint=endpoint.address, error=words_of(error))
+        except asyncio.InvalidStateError:  # written to after the stream had broken
+            log.warning("a lease renewal failed", endpoint=endpoint.address, error="the connection broke")
         except TimeoutError:
             log.warning("a lease renewal was not answered", endpoint=endpoint.address, waited_s=2 * period)
         client.endpoints.failed(endpoint)

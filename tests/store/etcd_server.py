@@ -35,11 +35,19 @@ def free_port() -> int:
 class EtcdServer:
     """One member. Keeps its port and data across `kill` and `start`."""
 
-    def __init__(self, folder: Path, *, name: str = "one", peers: dict[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        name: str = "one",
+        peers: dict[str, int] | None = None,
+        options: dict[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.folder = folder
         self.port = free_port()
         self._peers = peers or {name: free_port()}
+        self._options = options or {}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -63,8 +71,9 @@ class EtcdServer:
             "listen-peer-urls": peer,
             "initial-advertise-peer-urls": peer,
             "initial-cluster": ",".join(f"{n}=http://127.0.0.1:{p}" for n, p in self._peers.items()),
-            "initial-cluster-token": self.folder.name,
+            "initial-cluster-token": "argosy-test-" + "-".join(map(str, self._peers.values())),
             "log-level": "warn",
+            **self._options,
         }
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
