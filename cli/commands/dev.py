@@ -1,0 +1,113 @@
+"""`argosy dev`: a whole cluster on this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from argosy.cli.output import Column, format_option, say, show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from argosy.cli.dev.layout import Layout
+
+
+@click.group(name="dev", help="A whole cluster on this machine, each host in namespaces of its own.")
+def command() -> None:
+    """Group of the dev commands."""
+
+
+_name = click.option("--name", default="default", show_default=True, help="Several may live side by side.")
+
+
+@command.command(help="Start a dev cluster and wait until its hosts are ready.")
+@_name
+@click.option("--nodes", default=3, show_default=True, type=click.IntRange(1, 100), help="Number of hosts.")
+@click.option("--controllers", default=1, show_default=True, type=click.IntRange(1, 5))
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for the hosts.")
+def up(name: str, nodes: int, controllers: int, timeout: float) -> None:
+    """Start a cluster."""
+    import time
+
+    from argosy.cli.dev import cluster
+    from argosy.cli.dev.layout import Layout
+
+    layout = Layout(name)
+    began = time.monotonic()
+    cluster.up(layout, nodes, controllers)
+    try:
+        cluster.wait_ready(layout, _ready_counter(layout), nodes, timeout)
+    except KeyboardInterrupt:
+        cluster.down(layout)
+        raise
+    took = time.monotonic() - began
+    say(f"The dev cluster {name} is up: {nodes} hosts, ready after {took:.1f} s.")
+    context = "" if name == "default" else f" --context dev/{name}"
+    say(f"Look around: argosy{context} node ls      End it: argosy dev down{_flag(name)}")
+
+
+@command.command(help="End a dev cluster and remove everything of it.")
+@_name
+def down(name: str) -> None:
+    """End a cluster."""
+    from argosy.cli.dev import cluster
+    from argosy.cli.dev.layout import Layout
+
+    if cluster.down(Layout(name)):
+        say(f"The dev cluster {name} is gone.")
+    else:
+        say(f"There is no dev cluster {name}.")
+
+
+@command.command(help="Show the processes of a dev cluster.")
+@_name
+@format_option
+def status(name: str, form: str) -> None:
+    """Show a cluster's processes."""
+    from argosy.cli.dev import cluster
+    from argosy.cli.dev.layout import Layout
+    from argosy.cli.errors import CliError
+
+    layout = Layout(name)
+    if not cluster.is_up(layout):
+        others = ", ".join(n for n in cluster.names() if cluster.is_up(Layout(n)))
+        raise CliError(
+            f"the dev cluster {name} is not up{f'; {others} is' if others else ''}",
+            f"`argosy dev up{_flag(name)}` starts it",
+        )
+    found = cluster.processes(layout)
+    rows = [
+        {"process": process, "pid": what["pid"], "host": what["space"], "log": str(layout.log(process))}
+        for process, what in found.get("processes", {}).items()
+    ]
+    rows += [{"process": "host", "pid": pid, "host": host, "log": ""} for host, pid in found.get("holders", {}).items()]
+    columns = (Column("PROCESS", "process"), Column("PID", "pid"), Column("HOST", "host"), Column("LOG", "log", 1))
+    show(rows, columns, form)
+
+
+def _flag(name: str) -> str:
+    return "" if name == "default" else f" --name {name}"
+
+
+def _ready_counter(layout: Layout) -> Callable[[], int]:
+    """Return a function that counts the nodes that are READY; 0 while no controller answers."""
+    import grpc
+
+    from argosy.proto.argosy.v1 import control_pb2 as pb
+    from argosy.proto.argosy.v1 import control_pb2_grpc as rpc
+    from argosy.proto.argosy.v1 import types_pb2 as tpb
+
+    target = f"unix://{layout.socket(1)}"
+    options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 100)]
+    stub = rpc.ControlStub(grpc.insecure_channel(target, options=options))
+
+    def count() -> int:
+        try:
+            nodes = stub.ListNodes(pb.ListNodesRequest(), timeout=2).nodes
+        except grpc.RpcError:
+            return 0
+        return sum(n.status.state == tpb.NODE_STATE_READY for n in nodes)
+
+    return count

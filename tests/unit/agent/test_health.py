@@ -1,0 +1,60 @@
+"""Health from the outcomes of checks."""
+
+import pytest
+
+from argosy.agent.logic.health import Health, command_of, effective_check
+from argosy.core.service import Healthcheck
+
+CHECK = Healthcheck(test=("CMD", "true"), retries=3, start_period=10.0, start_interval=1.0, interval=30.0)
+
+
+def run(outcomes, check=CHECK, step_s=5.0):
+    health = Health(0.0)
+    for i, well in enumerate(outcomes, start=1):
+        health = health.after(check, i * step_s, well, "" if well else "broken")
+    return health
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "given_up"),
+    [
+        ([False], False),  # in the start period
+        ([False, False, False, False], True),  # three after it (at 10, 15 and 20 s)
+        ([False, False, False], False),
+        ([True, False, False, False], True),  # once well, the start period is over
+        ([True, False, False, True, False, False], False),
+    ],
+)
+def test_giving_up(outcomes, given_up):
+    assert run(outcomes).given_up(CHECK) is given_up
+
+
+def test_checks_come_faster_in_the_start_period():
+    assert Health(0.0).next_delay_s(CHECK, 5.0) == 1.0
+    assert Health(0.0).next_delay_s(CHECK, 10.0) == 30.0
+    assert Health(0.0, ever_well=True).next_delay_s(CHECK, 5.0) == 30.0
+
+
+def test_the_reason_has_the_last_words():
+    assert run([False] * 4).reason() == "unhealthy: its health check failed 3 times in a row: broken"
+
+
+@pytest.mark.parametrize(
+    ("spec", "image", "test"),
+    [
+        (None, None, None),
+        (None, CHECK, ("CMD", "true")),
+        (Healthcheck(test=("NONE",)), CHECK, None),
+        (Healthcheck(interval=1.0), CHECK, ("CMD", "true")),
+        (Healthcheck(test=("CMD-SHELL", "exit 0")), CHECK, ("CMD-SHELL", "exit 0")),
+        (Healthcheck(interval=1.0), None, None),
+    ],
+)
+def test_the_services_check_goes_over_the_images(spec, image, test):
+    check = effective_check(spec, image)
+    assert (check.test if check else None) == test
+
+
+def test_shell_checks_run_in_a_shell():
+    assert command_of(Healthcheck(test=("CMD-SHELL", "wget -q localhost"))) == ("/bin/sh", "-c", "wget -q localhost")
+    assert command_of(Healthcheck(test=("CMD", "a", "b"))) == ("a", "b")

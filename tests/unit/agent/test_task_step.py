@@ -1,0 +1,102 @@
+"""What an owner does next, as a table that reads like the life of a task."""
+
+import pytest
+
+from argosy.agent.logic.task_step import ContainerState, ExitStatus, Observed, Step, next_step
+from argosy.core.assignment import TaskAssignment
+from argosy.core.task import TaskStatus
+from argosy.core.task_state import TaskState
+
+NOW, GRACE_S = 1000.0, 10.0
+NONE, CREATED, RUNNING, STOPPED = (
+    ContainerState.NONE,
+    ContainerState.CREATED,
+    ContainerState.RUNNING,
+    ContainerState.STOPPED,
+)
+
+
+def wanted(state=TaskState.RUNNING, not_before=0.0):
+    return TaskAssignment(id="t", desired_state=state, not_before=not_before)
+
+
+def seen(state, container=NONE, **more):
+    return Observed(status=TaskStatus(state, released=more.pop("released", False)), container=container, **more)
+
+
+STEPS = [
+    ("a new task is prepared", wanted(), seen(TaskState.ACCEPTED), Step.PREPARE),
+    ("a prepared one is started", wanted(), seen(TaskState.READY, CREATED), Step.START),
+    ("but not if only READY is wanted", wanted(TaskState.READY), seen(TaskState.READY, CREATED), Step.WAIT),
+    ("nor before its time", wanted(not_before=NOW + 5), seen(TaskState.READY, CREATED), Step.WAIT),
+    ("a running one is left alone", wanted(), seen(TaskState.RUNNING, RUNNING), Step.WAIT),
+    ("an ended one is ended", wanted(), seen(TaskState.RUNNING, STOPPED, exit=ExitStatus(0)), Step.END),
+    ("a container that vanished is an end", wanted(), seen(TaskState.RUNNING, NONE), Step.END),
+    ("stop asks first", wanted(TaskState.SHUTDOWN), seen(TaskState.RUNNING, RUNNING), Step.STOP),
+    (
+        "then waits for the grace period",
+        wanted(TaskState.SHUTDOWN),
+        seen(TaskState.RUNNING, RUNNING, stop_sent_at=NOW - GRACE_S + 1),
+        Step.WAIT,
+    ),
+    (
+        "then kills",
+        wanted(TaskState.SHUTDOWN),
+        seen(TaskState.RUNNING, RUNNING, stop_sent_at=NOW - GRACE_S),
+        Step.KILL,
+    ),
+    (
+        "once",
+        wanted(TaskState.SHUTDOWN),
+        seen(TaskState.RUNNING, RUNNING, stop_sent_at=NOW - 99, killed=True),
+        Step.WAIT,
+    ),
+    ("what was only prepared just ends", wanted(TaskState.SHUTDOWN), seen(TaskState.READY, CREATED), Step.END),
+    ("a task that is gone from the set is stopped", None, seen(TaskState.RUNNING, RUNNING), Step.STOP),
+    ("an end is released", wanted(), seen(TaskState.FAILED, STOPPED), Step.RELEASE),
+    ("a released one stays for people to see", wanted(), seen(TaskState.FAILED, released=True), Step.WAIT),
+    ("until the controller forgets it", None, seen(TaskState.FAILED, released=True), Step.FORGET),
+    ("an unhealthy one is stopped", wanted(), seen(TaskState.RUNNING, RUNNING, unhealthy="sick"), Step.STOP),
+]
+
+
+@pytest.mark.parametrize(("assigned", "observed", "step"), [s[1:] for s in STEPS], ids=[s[0] for s in STEPS])
+def test_next_step(assigned, observed, step):
+    assert next_step(assigned, observed, GRACE_S, NOW).step is step
+
+
+def test_waiting_says_until_when():
+    decision = next_step(wanted(not_before=NOW + 5), seen(TaskState.READY, CREATED), GRACE_S, NOW)
+    assert decision.until == NOW + 5
+    stopping = seen(TaskState.RUNNING, RUNNING, stop_sent_at=NOW - 1)
+    assert next_step(wanted(TaskState.SHUTDOWN), stopping, GRACE_S, NOW).until == NOW - 1 + GRACE_S
+
+
+ENDS = [
+    ("by itself", wanted(), ExitStatus(0), TaskState.COMPLETE, ""),
+    ("with a code", wanted(), ExitStatus(3), TaskState.FAILED, "exit code 3"),
+    ("not found", wanted(), ExitStatus(127), TaskState.FAILED, "exit code 127: no such program in the image"),
+    ("by a signal", wanted(), ExitStatus(139), TaskState.FAILED, "exit code 139: ended by signal 11"),
+    (
+        "out of memory",
+        wanted(),
+        ExitStatus(137, oom_killed=True),
+        TaskState.FAILED,
+        "killed: out of memory (its limit, deploy.resources.limits.memory)",
+    ),
+    ("unknown", wanted(), ExitStatus(None), TaskState.FAILED, "it ended; with which exit code is unknown"),
+    ("as asked", wanted(TaskState.SHUTDOWN), ExitStatus(143), TaskState.SHUTDOWN, ""),
+]
+
+
+@pytest.mark.parametrize(("assigned", "end", "state", "reason"), [e[1:] for e in ENDS], ids=[e[0] for e in ENDS])
+def test_how_it_ended(assigned, end, state, reason):
+    decision = next_step(assigned, seen(TaskState.RUNNING, STOPPED, exit=end), GRACE_S, NOW)
+    assert (decision.status.state, decision.status.reason) == (state, reason)
+    assert decision.status.exit_code == end.code
+
+
+def test_an_unhealthy_task_fails_with_the_reason():
+    observed = seen(TaskState.RUNNING, STOPPED, exit=ExitStatus(137), unhealthy="its check failed")
+    decision = next_step(wanted(), observed, GRACE_S, NOW)
+    assert (decision.status.state, decision.status.reason) == (TaskState.FAILED, "its check failed")

@@ -1,0 +1,68 @@
+"""What a change of a spec means for a service and its revisions."""
+
+from dataclasses import replace
+
+import pytest
+
+from argosy.controller.logic.change_service import REVISIONS_KEPT, create, roll_back, update
+from argosy.core.errors import PreconditionError
+from argosy.core.service import ContainerSpec, ServiceSpec, TaskSpec, UpdateState, UpdateStatus
+
+NOW = 1000.0
+BACK = UpdateStatus(UpdateState.ROLLBACK_STARTED, started_at=NOW)
+
+
+def spec(image, replicas=1):
+    return ServiceSpec(name="web", replicas=replicas, task=TaskSpec(container=ContainerSpec(image=image)))
+
+
+def history(*images):
+    change = create("s1", "default", spec(images[0]), NOW)
+    service, revisions = change.service, [change.revision]
+    for image in images[1:]:
+        change = update(service, spec(image), revisions, frozenset(), NOW)
+        service = change.service
+        revisions = [r for r in revisions if r not in change.outdated] + [change.revision]
+    return service, revisions
+
+
+def test_scaling_makes_no_revision_and_no_update():
+    service, revisions = history("a:1")
+    change = update(service, spec("a:1", replicas=9), revisions, frozenset(), NOW)
+    assert change.revision is None
+    assert (change.service.revision, change.service.update, change.service.spec.replicas) == (1, service.update, 9)
+
+
+def test_another_image_makes_both():
+    service, revisions = history("a:1")
+    change = update(service, spec("a:2"), revisions, frozenset(), NOW)
+    assert (change.service.revision, change.service.previous_revision) == (2, 1)
+    assert change.service.update.state is UpdateState.UPDATING
+    assert change.revision.spec.task.container.image == "a:2"
+
+
+def test_the_last_revisions_are_kept_and_those_in_use():
+    images = [f"a:{n}" for n in range(1, REVISIONS_KEPT + 1)]
+    service, revisions = history(*images)
+    assert len(revisions) == REVISIONS_KEPT
+    change = update(service, spec("a:99"), revisions, frozenset({1}), NOW)
+    assert [r.number for r in change.outdated] == [2]
+
+
+def test_a_rollback_is_a_new_revision_of_the_old_tasks_and_keeps_the_scale():
+    service, revisions = history("a:1", "a:2")
+    service = replace(service, spec=replace(service.spec, replicas=7))
+    change = roll_back(service, 0, BACK, revisions, frozenset(), NOW)
+    assert (change.service.revision, change.service.previous_revision) == (3, 2)
+    assert change.service.spec.task.container.image == "a:1"
+    assert change.service.spec.replicas == 7
+    assert change.service.update == BACK
+
+
+def test_a_rollback_past_the_history_says_what_there_is():
+    service, revisions = history("a:1", "a:2")
+    with pytest.raises(PreconditionError, match="no revision 9 any more: it has 1, 2"):
+        roll_back(service, 9, BACK, revisions, frozenset(), NOW)
+    fresh, first = history("a:1")
+    with pytest.raises(PreconditionError, match="no earlier revision"):
+        roll_back(fresh, 0, BACK, first, frozenset(), NOW)

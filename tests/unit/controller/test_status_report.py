@@ -1,0 +1,55 @@
+"""What a report may change."""
+
+from dataclasses import replace
+
+import pytest
+
+from argosy.controller.logic.status_report import reported
+from argosy.core.task import Task, TaskStatus
+from argosy.core.task_state import TaskState
+
+NOW = 1000.0
+
+
+def task(state, **more):
+    return Task(node_id="n", status=TaskStatus(state, at=900.0, **more))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (TaskState.RUNNING, TaskState.PREPARING),
+        (TaskState.FAILED, TaskState.RUNNING),
+        (TaskState.ASSIGNED, TaskState.ORPHANED),
+        (TaskState.COMPLETE, TaskState.FAILED),
+    ],
+)
+def test_states_do_not_fall_and_are_not_the_controllers(old, new):
+    assert reported(task(old), TaskStatus(new), NOW) is None
+
+
+def test_the_first_running_is_timed_by_the_controller():
+    changed = reported(task(TaskState.STARTING), TaskStatus(TaskState.RUNNING, at=5000.0), NOW)
+    assert changed.running_since == NOW
+    assert changed.status.at == NOW
+    again = reported(replace(changed, status=replace(changed.status, pid=1)), TaskStatus(TaskState.RUNNING), NOW + 9)
+    assert again.running_since == NOW
+
+
+def test_a_repeated_report_changes_nothing():
+    running = task(TaskState.RUNNING, pid=7)
+    assert reported(running, TaskStatus(TaskState.RUNNING, at=950.0, pid=7), NOW) is None
+
+
+def test_released_comes_after_the_end_and_stays():
+    failed = task(TaskState.FAILED, exit_code=1)
+    released = reported(failed, TaskStatus(TaskState.FAILED, exit_code=1, released=True), NOW)
+    assert released.status.released
+    assert reported(released, TaskStatus(TaskState.FAILED, exit_code=1), NOW) is None
+
+
+def test_an_orphan_only_learns_that_it_is_released():
+    orphan = task(TaskState.ORPHANED)
+    assert reported(orphan, TaskStatus(TaskState.RUNNING), NOW) is None
+    released = reported(orphan, TaskStatus(TaskState.SHUTDOWN, released=True), NOW)
+    assert (released.status.state, released.status.released) == (TaskState.ORPHANED, True)
