@@ -163,7 +163,7 @@ class Cursor:
 
     def text_map(self) -> dict[str, str]:
         """Return a mapping of texts; null values are empty texts."""
-        found = {}
+        found: dict[str, str] = {}
         if not self.mapping() or not isinstance(self.node, Map):
             return found
         for key in self.node.entries:

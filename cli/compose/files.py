@@ -40,13 +40,15 @@ class Reader:
 
     # ------------------------------------------------------------------ sets
 
-    def read_set(self, files: Sequence[str], directory: Path, env: Mapping[str, str]) -> list[FileSet]:
-        """Return the set of `files` and those that it includes, the including one first."""
+    def read_set(self, files: Sequence[Path], directory: Path, env: Mapping[str, str]) -> list[FileSet]:
+        """Return the set of `files` and those that it includes, the including one first.
+
+        Relative paths inside the files are relative to `directory`.
+        """
         merged: Map | None = None
-        paths = [directory / file if file != STDIN else Path(STDIN) for file in files]
-        self._open += paths
-        for file, path in zip(files, paths, strict=True):
-            document = self._read_file(path, file, directory, env)
+        self._open += [path.resolve() for path in files]
+        for path in files:
+            document = self._read_file(path, directory, env)
             if document is not None:
                 merged = document if merged is None else merge(merged, document)
         sets: list[FileSet] = []
@@ -54,7 +56,7 @@ class Reader:
             root = settle(merged)
             assert isinstance(root, Map)
             sets = [FileSet(root, env), *self._included(root, directory, env)]
-        del self._open[-len(paths) :]
+        del self._open[-len(files) :]
         return sets
 
     def _included(self, root: Map, directory: Path, env: Mapping[str, str]) -> list[FileSet]:
@@ -64,11 +66,11 @@ class Reader:
             paths, home, env_files = self._include(item, directory)
             if not paths:
                 continue
-            if any(path in self._open for path in paths):
+            if any(path.resolve() in self._open for path in paths):
                 item.problem("the file includes itself", "remove one of the includes of the circle")
                 continue
             defaults = self.environment(env_files, home, env, item.position)
-            found += self.read_set([str(path) for path in paths], home, {**defaults, **env})
+            found += self.read_set(paths, home, {**defaults, **env})
         return found
 
     def _include(self, item: Cursor, directory: Path) -> tuple[list[Path], Path, list[str]]:
@@ -121,9 +123,9 @@ class Reader:
         self._findings.problem(at, "", what)
         return None
 
-    def _read_file(self, path: Path, name: str, directory: Path, env: Mapping[str, str]) -> Map | None:
+    def _read_file(self, path: Path, directory: Path, env: Mapping[str, str]) -> Map | None:
         """Return a file's document, its variables replaced and its `extends` resolved."""
-        document = self.document(path, name, directory, env)
+        document = self.document(path, directory, env)
         if document is None:
             return None
         services = document.get("services")
@@ -139,12 +141,12 @@ class Reader:
         return Map(document.position, {**document.entries, "services": whole}, document.tag)
 
     def document(
-        self, path: Path, name: str, directory: Path, env: Mapping[str, str], position: Position | None = None
+        self, path: Path, directory: Path, env: Mapping[str, str], position: Position | None = None
     ) -> Map | None:
-        text = self.read_text(path, name, position)
+        text = self.read_text(path, str(path), position)
         if text is None:
             return None
-        document = read_document(text, "<stdin>" if name == STDIN else name, self._findings)
+        document = read_document(text, "<stdin>" if str(path) == STDIN else str(path), self._findings)
         if document is None:
             return None
         replaced = interpolate_tree(document, env, self._findings)
@@ -213,7 +215,7 @@ class _Extends:
 
     def _other(self, path: Path, at: Cursor) -> Map | None:
         if path not in self._documents:
-            self._documents[path] = self._reader.document(path, at.text() or "", path.parent, self._env, at.position)
+            self._documents[path] = self._reader.document(path, path.parent, self._env, at.position)
         return self._documents[path]
 
 

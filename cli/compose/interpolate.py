@@ -43,7 +43,7 @@ class _Parser:
 
     def _parts(self, *, closing: bool, quiet: bool) -> str:
         """Read up to the end, or with `closing` up to the brace that ends the expression around."""
-        parts = []
+        parts: list[str] = []
         while self._at < len(self._text):
             char = self._text[self._at]
             if char == "}" and closing:

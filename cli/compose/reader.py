@@ -1,4 +1,4 @@
-"""YAML text to a document tree: anchors, aliases and merge keys resolved; duplicate keys and endless documents refused."""
+"""YAML text to a document tree: anchors, aliases and merge keys resolved, duplicate keys and endless files refused."""
 
 from typing import Final
 
@@ -94,6 +94,7 @@ class _Builder:
             return Scalar(position, None if null else source.value, plain, tag)
         if isinstance(source, yaml.SequenceNode):
             return Seq(position, tuple(self._node(item) for item in source.value), tag)
+        assert isinstance(source, yaml.MappingNode)
         return Map(position, self._entries(source), tag)
 
     def _tag(self, source: yaml.Node, position: Position) -> str:

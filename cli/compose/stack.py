@@ -79,9 +79,8 @@ def load_stack(given: Input, environ: Mapping[str, str]) -> Stack:
     findings = Findings()
     reader = Reader(findings, given.stdin)
     directory = Path(given.files[0]).parent if given.files[0] != "-" else Path()
-    files = [str(Path(f).resolve()) if f != "-" and Path(f).is_absolute() else f for f in given.files]
     env = _environment(reader, given, directory, environ)
-    sets = reader.read_set([_within(file, directory) for file in files], directory, env)
+    sets = reader.read_set([Path(file) for file in given.files], directory, env)
     if not sets:
         raise ComposeError(findings.problems)
     enabled = _enabled([one.root for one in sets], given, env)
@@ -93,16 +92,6 @@ def load_stack(given: Input, environ: Mapping[str, str]) -> Stack:
     if findings.problems or stack is None:
         raise ComposeError(findings.problems)
     return stack
-
-
-def _within(file: str, directory: Path) -> str:
-    """Return a file's path relative to the set's directory, from which a set's files are read."""
-    if file == "-" or Path(file).is_absolute():
-        return file
-    try:
-        return str(Path(file).relative_to(directory))
-    except ValueError:
-        return str(Path(file).absolute())
 
 
 def _environment(reader: Reader, given: Input, directory: Path, environ: Mapping[str, str]) -> dict[str, str]:

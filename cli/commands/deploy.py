@@ -1,0 +1,129 @@
+"""`argosy deploy`: a Compose file becomes a stack."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from argosy.cli.errors import InvalidInputError
+from argosy.cli.output import notice, say
+from argosy.cli.session import Session, pass_session
+from argosy.cli.waiting import settle, until_gone, waiting_options
+
+if TYPE_CHECKING:
+    from argosy.cli.compose.stack import Stack
+    from argosy.proto.argosy.v1 import control_pb2 as pb
+
+
+@click.command(
+    name="deploy",
+    help="Deploy a Compose file as STACK, and wait until all of it runs. Without -c: compose.yaml or the other usual "
+    "names in this directory. Exits 0 only when everything runs as the file says.",
+)
+@click.option(
+    "-c",
+    "--compose-file",
+    "files",
+    multiple=True,
+    metavar="FILE",
+    help="Compose file, or - for stdin; several are merged.",
+)
+@click.option(
+    "--env-file", "env_files", multiple=True, metavar="FILE", help="Variables for the files (instead of .env)."
+)
+@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Also deploy services of this profile.")
+@click.option("--prune", is_flag=True, help="Remove services of the stack that the file no longer has.")
+@waiting_options
+@click.argument("stack", required=False, default="")
+@pass_session
+def command(
+    session: Session,
+    files: tuple[str, ...],
+    env_files: tuple[str, ...],
+    profiles: tuple[str, ...],
+    prune: bool,
+    detach: bool,
+    timeout: float,
+    stack: str,
+) -> None:
+    wanted = _load(files, env_files, profiles, stack)
+    for found in wanted.notices:
+        notice(f"note: {found}")
+    _check_external(session, wanted)
+    reply = session.control.ApplyStack(_request(session, wanted, prune))
+    for text in reply.notices:
+        notice(f"note: {text}")
+    _say_changes(reply)
+    if not detach:
+        settle(session, reply.services, timeout=timeout, continues="the deployment goes on")
+        if reply.removed:
+            until_gone(session, reply.removed, (), timeout=timeout)
+        say(f"stack {wanted.name} runs: " + _counted(reply))
+
+
+def _load(files: tuple[str, ...], env_files: tuple[str, ...], profiles: tuple[str, ...], stack: str) -> "Stack":
+    from argosy.cli.compose.problems import ComposeError
+    from argosy.cli.compose.stack import Input, default_files, load_stack
+
+    names = list(files) or default_files(Path(), os.environ)
+    if not names:
+        raise InvalidInputError("there is no compose.yaml in this directory", "name the file with -c FILE")
+    stdin = sys.stdin.read() if "-" in names else ""
+    try:
+        return load_stack(Input(names, stack, env_files, profiles, stdin), os.environ)
+    except ComposeError as error:
+        number = len(error.problems)
+        raise InvalidInputError(
+            str(error), f"{number} problem{'s' if number > 1 else ''}; nothing was sent to the cluster"
+        ) from None
+
+
+def _check_external(session: Session, stack: "Stack") -> None:
+    """Refuse external networks that are not there, naming the line: the server would name the network only."""
+    if not stack.external_networks:
+        return
+    from argosy.proto.argosy.v1 import control_pb2 as pb
+
+    reply = session.control.ListNetworks(pb.ListNetworksRequest(project=session.project))
+    known = {network.spec.name for network in reply.networks if not network.removing}
+    missing = [n for n in stack.external_networks if n.name not in known]
+    if missing:
+        raise InvalidInputError(
+            "\n".join(f"{n.position}: there is no network '{n.name}' in the cluster" for n in missing),
+            f"make it: argosy network create {missing[0].name}",
+        )
+
+
+def _request(session: Session, stack: "Stack", prune: bool) -> "pb.ApplyStackRequest":
+    from argosy.core.codec import encode
+    from argosy.proto.argosy.v1 import control_pb2 as pb
+    from argosy.proto.argosy.v1 import types_pb2 as types
+
+    return pb.ApplyStackRequest(
+        project=session.project,
+        stack=stack.name,
+        networks=[encode(network, types.NetworkSpec) for network in stack.networks],
+        services=[encode(service, types.ServiceSpec) for service in stack.services],
+        prune=prune,
+    )
+
+
+def _say_changes(reply: "pb.ApplyStackResponse") -> None:
+    changed = set(reply.changed_service_ids)
+    for service in reply.services:
+        if service.meta.id not in changed:
+            what = "is as wanted"
+        elif service.revision <= 1:
+            what = "created"
+        else:
+            what = f"updated to revision {service.revision}"
+        notice(f"{service.spec.name}: {what}")
+    for service in reply.removed:
+        notice(f"{service.spec.name}: being removed")
+
+
+def _counted(reply: "pb.ApplyStackResponse") -> str:
+    names = [service.spec.name for service in reply.services]
+    return ", ".join(names) if len(names) <= 6 else f"{len(names)} services"

@@ -1,0 +1,89 @@
+"""`argosy network`: overlay networks."""
+
+import click
+
+from argosy.cli.output import Column, format_option, notice, quiet_option, say, show
+from argosy.cli.session import Session, pass_session
+from argosy.cli.waiting import until_gone, waiting_options
+
+COLUMNS = (
+    Column("ID", "id", rank=2),
+    Column("NAME", "name"),
+    Column("SUBNET", "subnet"),
+    Column("VNI", "vni", rank=3),
+    Column("STACK", "stack", rank=1),
+    Column(
+        "FLAGS",
+        lambda row: " ".join(name for name in ("internal", "attachable", "removing") if row[name]),
+        rank=4,
+    ),
+)
+
+
+@click.group(name="network", help="List, look into, create and remove networks.")
+def command() -> None:
+    pass
+
+
+@command.command("ls", help="List networks.")
+@quiet_option
+@format_option
+@pass_session
+def list_networks(session: Session, quiet: bool, form: str) -> None:
+    control = session.control
+    from argosy.cli.rows import network_rows
+    from argosy.proto.argosy.v1 import control_pb2 as pb
+
+    reply = control.ListNetworks(pb.ListNetworksRequest(project=session.project))
+    show(network_rows(reply.networks), COLUMNS, form, quiet=quiet)
+
+
+@command.command("inspect", help="Show networks in full, as JSON: subnet, slices by node, addresses in use.")
+@click.option("--format", "form", type=click.Choice(["json"]), default="json", hidden=True)
+@click.argument("networks", nargs=-1, required=True, metavar="NETWORK...")
+@pass_session
+def inspect(session: Session, form: str, networks: tuple[str, ...]) -> None:
+    control = session.control
+    from argosy.cli.messages import plain
+    from argosy.cli.output import show_json
+    from argosy.proto.argosy.v1 import control_pb2 as pb
+
+    found = [control.GetNetwork(pb.GetNetworkRequest(project=session.project, ref=ref)) for ref in networks]
+    show_json([plain(reply) for reply in found])
+
+
+@command.command("create", help="Create a network that stacks can join as an external one.")
+@click.option(
+    "--subnet", default="", metavar="CIDR", help="Its addresses, like 10.20.0.0/16; else the cluster chooses."
+)
+@click.option("--internal", is_flag=True, help="Without a way out of the cluster.")
+@click.option("--attachable", is_flag=True, help="Single containers may join it.")
+@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Set a label.")
+@click.argument("name")
+@pass_session
+def create(session: Session, subnet: str, internal: bool, attachable: bool, labels: tuple[str, ...], name: str) -> None:
+    control = session.control
+    from argosy.proto.argosy.v1 import control_pb2 as pb
+    from argosy.proto.argosy.v1 import types_pb2 as types
+
+    pairs = dict(label.partition("=")[::2] for label in labels)
+    spec = types.NetworkSpec(name=name, labels=pairs, subnet=subnet, internal=internal, attachable=attachable)
+    network = control.CreateNetwork(pb.CreateNetworkRequest(project=session.project, spec=spec))
+    say(f"network {network.spec.name} is created" + (f" with {network.subnet}" if network.subnet else ""))
+
+
+@command.command("rm", help="Remove networks, and wait until they are gone.")
+@waiting_options
+@click.argument("networks", nargs=-1, required=True, metavar="NETWORK...")
+@pass_session
+def remove(session: Session, detach: bool, timeout: float, networks: tuple[str, ...]) -> None:
+    control = session.control
+    from argosy.proto.argosy.v1 import control_pb2 as pb
+
+    gone = [control.RemoveNetwork(pb.RemoveNetworkRequest(project=session.project, ref=ref)) for ref in networks]
+    for network in gone:
+        notice(f"{network.spec.name}: being removed")
+    if not detach:
+        until_gone(session, (), gone, timeout=timeout)
+        for network in gone:
+            say(f"network {network.spec.name} removed")

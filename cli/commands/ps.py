@@ -1,0 +1,64 @@
+"""`argosy ps`: the tasks of the cluster."""
+
+import time
+
+import click
+
+from argosy.cli.output import Column, Row, age_text, format_option, quiet_option, show
+from argosy.cli.session import Session, pass_session
+
+TASK_COLUMNS = (
+    Column("ID", "id", rank=3),
+    Column("NAME", "name"),
+    Column("NODE", "node", rank=1),
+    Column("STATE", lambda row: state_text(row)),
+    Column("ADDRESSES", "addresses", rank=4),
+    Column("IMAGE", "image", rank=5),
+    Column("REASON", lambda row: reason_text(row), rank=2),
+)
+
+
+def state_text(row: Row) -> str:
+    """Return a task's state with its age, and what is wanted of it where that differs."""
+    state = f"{row['state']} {age_text(row['since'], time.time())}"
+    wanted = row["desired_state"]
+    going = wanted in ("SHUTDOWN", "REMOVE") and row["state"] not in ("SHUTDOWN", "FAILED", "COMPLETE", "REJECTED")
+    return f"{state} (stopping)" if going else state
+
+
+def reason_text(row: Row) -> str:
+    """Return why a task is not as wanted, its exit code included."""
+    code = f"exit code {row['exit_code']}" if row["exit_code"] else ""
+    memory = "out of memory" if row["oom_killed"] else ""
+    return ": ".join(part for part in (code, memory, row["reason"]) if part)
+
+
+@click.command(name="ps", help="List tasks: those that are to run, or with -a also those that have ended.")
+@click.option("-a", "--all", "everything", is_flag=True, help="Also tasks that have ended.")
+@click.option("--service", default="", metavar="SERVICE", help="Only tasks of this service.")
+@click.option("--stack", default="", metavar="STACK", help="Only tasks of this stack.")
+@click.option("--node", default="", metavar="NODE", help="Only tasks on this node.")
+@quiet_option
+@format_option
+@pass_session
+def command(session: Session, everything: bool, service: str, stack: str, node: str, quiet: bool, form: str) -> None:
+    show_tasks(session, service=service, stack=stack, node=node, everything=everything, quiet=quiet, form=form)
+
+
+def show_tasks(
+    session: Session,
+    *,
+    form: str,
+    service: str = "",
+    stack: str = "",
+    node: str = "",
+    everything: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Print the tasks that fit."""
+    control = session.control
+    from argosy.cli.rows import task_rows
+    from argosy.proto.argosy.v1 import control_pb2 as pb
+
+    request = pb.ListTasksRequest(project=session.project, service=service, node=node, stack=stack, all=everything)
+    show(task_rows(control.ListTasks(request)), TASK_COLUMNS, form, quiet=quiet)

@@ -1,0 +1,44 @@
+"""`argosy scale SVC=N …`: the number of tasks of services, all or none of them."""
+
+import click
+
+from argosy.cli.output import notice, say
+from argosy.cli.session import Session, pass_session
+from argosy.cli.waiting import settle, waiting_options
+
+
+@click.command(name="scale", help="Set how many tasks services run, and wait until they do: argosy scale web=5 api=2.")
+@click.argument("wanted", nargs=-1, required=True, metavar="SERVICE=N...")
+@waiting_options
+@pass_session
+def command(session: Session, wanted: tuple[str, ...], detach: bool, timeout: float) -> None:
+    scale(session, [parse_pair(text) for text in wanted], detach=detach, timeout=timeout)
+
+
+def parse_pair(text: str) -> tuple[str, int]:
+    """Return (service, number) of "web=5"; UsageError for anything else."""
+    name, equals, number = text.rpartition("=")
+    if not equals or not name or not number.isdecimal():
+        raise click.UsageError(f"'{text}' is not SERVICE=N, with N a whole number from 0 up")
+    return name, int(number)
+
+
+def scale(session: Session, wanted: list[tuple[str, int]], *, detach: bool, timeout: float) -> None:
+    """Set the numbers and wait until they are reached."""
+    from argosy.proto.argosy.v1 import control_pb2 as pb
+
+    names = [name for name, _ in wanted]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise click.UsageError(f"'{min(twice)}' is there twice")
+    too_many = [name for name, number in wanted if number >= 1 << 32]
+    if too_many:
+        raise click.UsageError(f"'{too_many[0]}' cannot have so many tasks")
+    reply = session.control.ScaleServices(pb.ScaleServicesRequest(project=session.project, replicas=dict(wanted)))
+    if detach:
+        for service in reply.services:
+            notice(f"{service.spec.name}: scaled to {service.spec.replicas}")
+        return
+    settle(session, reply.services, timeout=timeout, exact=False, continues="the cluster goes on scaling")
+    for service in reply.services:
+        say(f"{service.spec.name}: {service.spec.replicas} running")

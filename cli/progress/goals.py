@@ -1,0 +1,345 @@
+"""What is waited for, and whether a picture of the cluster shows that it has happened or has failed. Pure.
+
+A first deploy fails when a slot has failed as often as its restart policy allows, three times at most, or when two
+tasks were rejected for the same reason; an update fails when the cluster paused it or rolled it back. What only has to
+wait (for room on a node, say) goes on until the caller's timeout.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, Protocol
+
+from argosy.cli.progress.picture import Picture
+from argosy.core.constraints import architecture_name, parse_constraint
+from argosy.core.errors import InvalidError
+from argosy.core.node import Availability, Node, NodeState
+from argosy.core.service import RestartCondition, Service, ServiceMode, UpdateState
+from argosy.core.task import Task
+from argosy.core.task_state import TaskState, is_failure, is_terminal
+
+FAILURES_BORNE: Final = 3
+"""A slot that failed this often is not waited for any more."""
+REJECTIONS_BORNE: Final = 2
+"""So many tasks rejected for the same reason will not be joined by one that is not."""
+STEADY_S: Final = 1.0
+"""How long the tasks of a first deploy have to run before it counts: what cannot start usually ends at once."""
+
+_AT_REST: Final = frozenset({UpdateState.NONE, UpdateState.COMPLETED, UpdateState.ROLLBACK_COMPLETED})
+
+
+class Status(Enum):
+    """Where a goal stands."""
+
+    WAITING = 1
+    DONE = 2
+    FAILED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """`summary`: one line for each thing waited for. `culprits`: the tasks that explain a failure.
+
+    `steady_s`: how long DONE has to hold before it is believed.
+    """
+
+    status: Status
+    summary: tuple[str, ...] = ()
+    reason: str = ""
+    culprits: tuple[Task, ...] = ()
+    steady_s: float = 0.0
+
+
+class Goal(Protocol):
+    """Something to wait for."""
+
+    def assess(self, picture: Picture) -> Assessment:
+        """Return where it stands."""
+        ...
+
+    def concerns(self, task: Task) -> bool:
+        """Whether the task is worth showing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WantedService:
+    """A service as the cluster acknowledged it.
+
+    `exact`: its spec was deployed or updated, so a paused update means failure; a mere change of scale does not care.
+    """
+
+    service: Service
+    exact: bool = True
+    rolling_back: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ServicesSettled:
+    """The services run their wanted number of tasks, of the wanted revision, and no others."""
+
+    wanted: tuple[WantedService, ...]
+    ids: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", frozenset(w.service.meta.id for w in self.wanted))
+
+    def concerns(self, task: Task) -> bool:
+        """Whether the task is one of the services'."""
+        return task.service_id in self.ids
+
+    def assess(self, picture: Picture) -> Assessment:
+        """Combine the services: failed if one has, done when all are."""
+        by_service: dict[str, list[Task]] = {}
+        for task in picture.tasks.values():
+            by_service.setdefault(task.service_id, []).append(task)
+        parts = [_assess_service(w, picture, by_service.get(w.service.meta.id, [])) for w in self.wanted]
+        summary = tuple(line for part in parts for line in part.summary)
+        failed = [part for part in parts if part.status is Status.FAILED]
+        if failed:
+            culprits = tuple(task for part in failed for task in part.culprits)
+            return Assessment(Status.FAILED, summary, "\n".join(p.reason for p in failed), culprits)
+        if all(part.status is Status.DONE for part in parts):
+            return Assessment(Status.DONE, summary, steady_s=max((p.steady_s for p in parts), default=0.0))
+        waiting = [p.reason for p in parts if p.status is Status.WAITING and p.reason]
+        return Assessment(Status.WAITING, summary, "\n".join(waiting))
+
+
+def _assess_service(wanted: WantedService, picture: Picture, tasks: list[Task]) -> Assessment:
+    name = wanted.service.spec.name
+    service = picture.services.get(wanted.service.meta.id)
+    if service is None or service.meta.updated_at < wanted.service.meta.updated_at:
+        return Assessment(Status.WAITING, (f"{name}: waiting for the cluster",), f"{name}: the cluster has not begun")
+    if service.removing:
+        return _failed(name, "it is being removed")
+    count = _count(service, picture, tasks)
+    target = _target(service, picture)
+    summary = _summary(service, count, target)
+    verdict = _judge_update(wanted, service, summary)
+    if verdict is not None:
+        return verdict
+    if count.running + count.finished == target and not count.others and _is_at_rest(wanted, service):
+        first = service.update.state is UpdateState.NONE and wanted.exact
+        return Assessment(Status.DONE, (summary,), steady_s=STEADY_S if first else 0.0)
+    hopeless = _hopeless(service, picture, tasks)
+    if hopeless is not None:
+        reason, culprits = hopeless
+        return Assessment(Status.FAILED, (summary,), f"{name}: {reason}", culprits)
+    return Assessment(Status.WAITING, (summary,), f"{summary}{_why_waiting(tasks)}")
+
+
+def _failed(name: str, reason: str, summary: str = "") -> Assessment:
+    return Assessment(Status.FAILED, (summary or f"{name}: {reason}",), f"{name}: {reason}")
+
+
+def _judge_update(wanted: WantedService, service: Service, summary: str) -> Assessment | None:
+    """Return a failure if the service's update has failed or was replaced by another; else None."""
+    name, update = service.spec.name, service.update
+    message = f": {update.message}" if update.message else ""
+    if service.revision != wanted.service.revision:
+        match update.state:
+            case UpdateState.ROLLBACK_STARTED:
+                return Assessment(Status.WAITING, (summary,), f"{name}: rolling back{message}")
+            case UpdateState.ROLLBACK_COMPLETED:
+                return _failed(name, f"the update failed and was rolled back{message}", summary)
+            case UpdateState.ROLLBACK_PAUSED:
+                return _failed(name, f"the update failed, and so did the rollback, which is paused{message}", summary)
+            case _:
+                return _failed(name, "somebody else has changed it meanwhile", summary)
+    if service.spec.replicas != wanted.service.spec.replicas:
+        return _failed(name, f"somebody else has scaled it to {service.spec.replicas} meanwhile", summary)
+    if not wanted.exact:
+        return None
+    if update.state is UpdateState.PAUSED:
+        return _failed(name, f"the update failed and is paused{message}", summary)
+    if update.state is UpdateState.ROLLBACK_PAUSED:
+        return _failed(name, f"the rollback failed and is paused{message}", summary)
+    return None
+
+
+def _is_at_rest(wanted: WantedService, service: Service) -> bool:
+    return not wanted.exact or service.update.state in _AT_REST
+
+
+@dataclass(frozen=True, slots=True)
+class _Count:
+    running: int
+    finished: int
+    others: int
+    """Neither: still coming, or still going."""
+
+
+def _count(service: Service, picture: Picture, tasks: Iterable[Task]) -> _Count:
+    running = others = 0
+    newest: dict[tuple[int, str], Task] = {}
+    for task in tasks:
+        if task.desired_state is not TaskState.REMOVE:
+            key = (task.slot, "" if task.slot else task.node_id)
+            if key not in newest or task.meta.created_at >= newest[key].meta.created_at:
+                newest[key] = task
+        state, wanted = task.status.state, task.desired_state <= TaskState.RUNNING
+        if is_terminal(state) or picture.is_away(task):
+            continue
+        if state is TaskState.RUNNING and task.desired_state is TaskState.RUNNING:
+            running += 1
+        elif wanted or (state >= TaskState.ASSIGNED and not picture.cannot_hear(task)):
+            others += 1
+    may_finish = service.spec.task.restart.condition is not RestartCondition.ANY
+    finished = sum(may_finish and task.status.state is TaskState.COMPLETE for task in newest.values())
+    return _Count(running, finished, others)
+
+
+def _target(service: Service, picture: Picture) -> int:
+    if service.spec.mode is ServiceMode.REPLICATED:
+        return service.spec.replicas
+    return sum(_takes(node, service) for node in picture.nodes.values())
+
+
+def _takes(node: Node, service: Service) -> bool:
+    """Whether a node is to run a task of a global service."""
+    if node.status.state is not NodeState.READY or node.spec.availability is not Availability.ACTIVE:
+        return False
+    placement = service.spec.task.placement
+    try:
+        fits = all(parse_constraint(text).matches(node) for text in placement.constraints)
+    except InvalidError:
+        return False
+    have = node.description.platform
+    return fits and (
+        not placement.platforms
+        or any(
+            p.os in ("", have.os) and p.architecture in ("", architecture_name(have.architecture))
+            for p in placement.platforms
+        )
+    )
+
+
+def _summary(service: Service, count: _Count, target: int) -> str:
+    text = f"{service.spec.name}: {count.running}/{target} running"
+    if count.finished:
+        text += f", {count.finished} finished"
+    state = service.update.state
+    if state not in (UpdateState.NONE, UpdateState.COMPLETED):
+        text += f", {state.name.lower().replace('_', ' ')}"
+    return text
+
+
+def _why_waiting(tasks: Iterable[Task]) -> str:
+    """Return the commonest reason of tasks that do not run, and how many have it."""
+    reasons = Counter(
+        task.status.reason
+        for task in tasks
+        if task.status.reason and not is_terminal(task.status.state) and task.desired_state <= TaskState.RUNNING
+    )
+    if not reasons:
+        return ""
+    reason, number = reasons.most_common(1)[0]
+    return f": {reason}" + (f" ({number} tasks)" if number > 1 else "")
+
+
+def _hopeless(service: Service, picture: Picture, tasks: list[Task]) -> tuple[str, tuple[Task, ...]] | None:
+    """Return why the service will not come up, and the tasks that show it; None while there is hope."""
+    ended = [
+        task
+        for task in picture.endings.values()
+        if task.service_id == service.meta.id and task.revision == service.revision and _ended_badly(service, task)
+    ]
+    if not ended:
+        return None
+    rejected = Counter(task.status.reason for task in ended if task.status.state is TaskState.REJECTED)
+    for reason, number in rejected.items():
+        if number >= REJECTIONS_BORNE and not any(t.status.state is TaskState.RUNNING for t in tasks):
+            culprits = tuple(t for t in ended if t.status.reason == reason)[:1]
+            return f"its tasks are rejected: {reason}", culprits
+    policy = service.spec.task.restart
+    borne = FAILURES_BORNE
+    if policy.condition is RestartCondition.NONE:
+        borne = 1
+    elif policy.max_attempts:
+        borne = min(borne, policy.max_attempts + 1)
+    slots: dict[tuple[int, str], list[Task]] = {}
+    for task in ended:
+        slots.setdefault((task.slot, "" if task.slot else task.node_id), []).append(task)
+    for key, failed in slots.items():
+        runs = any(_key(t) == key and t.status.state is TaskState.RUNNING for t in tasks if not picture.is_away(t))
+        if len(failed) >= borne and not runs:
+            last = max(failed, key=lambda t: t.status.at)
+            times = "once" if len(failed) == 1 else f"{len(failed)} times"
+            return f"{picture.task_name(last)} has ended {times} instead of running", (last,)
+    return None
+
+
+def _key(task: Task) -> tuple[int, str]:
+    return task.slot, "" if task.slot else task.node_id
+
+
+def _ended_badly(service: Service, task: Task) -> bool:
+    if is_failure(task.status.state):
+        return True
+    restarts = service.spec.task.restart.condition is RestartCondition.ANY
+    return task.status.state is TaskState.COMPLETE and restarts and task.desired_state <= TaskState.RUNNING
+
+
+@dataclass(frozen=True, slots=True)
+class ServicesGone:
+    """Removed services, and networks, are gone with all their tasks."""
+
+    services: tuple[Service, ...] = ()
+    network_ids: tuple[str, ...] = ()
+    ids: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", frozenset(s.meta.id for s in self.services))
+
+    def concerns(self, task: Task) -> bool:
+        """Whether the task is one of the services'."""
+        return task.service_id in self.ids
+
+    def assess(self, picture: Picture) -> Assessment:
+        """Done when nothing is left."""
+        summary = []
+        left = 0
+        for service in self.services:
+            tasks = sum(not is_terminal(task.status.state) for task in picture.tasks_of(service.meta.id))
+            if service.meta.id in picture.services:
+                left += 1
+                summary.append(f"{service.spec.name}: {tasks} tasks left")
+            else:
+                summary.append(f"{service.spec.name}: removed")
+        networks = [picture.networks[i].spec.name for i in self.network_ids if i in picture.networks]
+        if networks:
+            summary.append(f"networks left: {', '.join(networks)}")
+        if left or networks:
+            own = [t for t in picture.tasks.values() if self.concerns(t)]
+            away = {picture.node_name(t.node_id) for t in own if picture.cannot_hear(t)}
+            why = f"; it waits for {', '.join(sorted(away))}, which cannot be reached" if away else ""
+            return Assessment(Status.WAITING, tuple(summary), "; ".join(summary) + why)
+        return Assessment(Status.DONE, tuple(summary))
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDrained:
+    """No task runs on a node any more."""
+
+    node: Node
+
+    def concerns(self, task: Task) -> bool:
+        """Whether the task is on the node."""
+        return task.node_id == self.node.meta.id
+
+    def assess(self, picture: Picture) -> Assessment:
+        """Done when all of the node's tasks have ended; failed when somebody took the drain back."""
+        name = self.node.spec.name
+        node = picture.nodes.get(self.node.meta.id)
+        if node is None:
+            return _failed(name, "the node was removed meanwhile")
+        if node.spec.availability is not Availability.DRAIN:
+            if node.meta.updated_at < self.node.meta.updated_at:
+                return Assessment(Status.WAITING, (f"{name}: waiting for the cluster",))
+            return _failed(name, "somebody else has changed its availability meanwhile")
+        left = [t for t in picture.tasks.values() if self.concerns(t) and not is_terminal(t.status.state)]
+        if not left:
+            return Assessment(Status.DONE, (f"{name}: drained",))
+        summary = f"{name}: {len(left)} tasks left"
+        return Assessment(Status.WAITING, (summary,), summary + _why_waiting(picture.tasks.values()))

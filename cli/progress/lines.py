@@ -1,0 +1,113 @@
+"""A picture's tasks as lines for a person, and what is worth saying when they change. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from argosy.cli.progress.goals import Goal
+from argosy.cli.progress.picture import Picture
+from argosy.core.task import Task
+from argosy.core.task_state import TaskState, is_terminal
+
+REASON_AFTER_S: Final = 3.0
+"""A task that waits is mentioned only when it has waited this long: most wait for an instant."""
+_QUIET: Final = frozenset(
+    {TaskState.NEW, TaskState.ASSIGNED, TaskState.ACCEPTED, TaskState.PREPARING, TaskState.READY, TaskState.STARTING}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLine:
+    """A task as it is shown."""
+
+    name: str
+    node: str
+    state: TaskState
+    desired: TaskState
+    reason: str
+    exit_code: int | None
+
+
+def task_lines(goal: Goal, picture: Picture) -> dict[str, TaskLine]:
+    """Return the lines of the tasks that a goal is about, by task id."""
+    return {task.meta.id: _line(task, picture) for task in picture.tasks.values() if goal.concerns(task)}
+
+
+def _line(task: Task, picture: Picture) -> TaskLine:
+    return TaskLine(
+        picture.task_name(task),
+        picture.node_name(task.node_id),
+        task.status.state,
+        task.desired_state,
+        task.status.reason,
+        task.status.exit_code,
+    )
+
+
+def describe(line: TaskLine) -> str:
+    """Return a task's state in words: "failed on node-2, exit code 3: out of memory"."""
+    text = line.state.name.lower()
+    if line.state is TaskState.SHUTDOWN:
+        text = "stopped"
+    if line.node:
+        text += f" on {line.node}"
+    if line.exit_code is not None and line.state is TaskState.FAILED:
+        text += f", exit code {line.exit_code}"
+    if line.reason and line.state is not TaskState.SHUTDOWN:
+        text += f": {line.reason}"
+    return text
+
+
+@dataclass(slots=True)
+class Narrator:
+    """Turns changing lines into sentences, one a change; used where there is no terminal to draw on."""
+
+    _said: dict[str, str] = field(default_factory=dict)
+    _waits_since: dict[str, float] = field(default_factory=dict)
+
+    def start(self, lines: Mapping[str, TaskLine]) -> None:
+        """Take the lines that are there from the start as known."""
+        for task_id, line in lines.items():
+            if line.state is not TaskState.PENDING:
+                self._said[task_id] = describe(line)
+
+    def tell(self, lines: Mapping[str, TaskLine], now: float) -> list[str]:
+        """Return what is new since the last call."""
+        news = []
+        for task_id, line in lines.items():
+            if line.state in _QUIET or not self._is_due(task_id, line, now):
+                continue
+            text = describe(line)
+            if self._said.get(task_id) != text:
+                self._said[task_id] = text
+                news.append(f"{line.name}: {text}")
+        return news
+
+    def _is_due(self, task_id: str, line: TaskLine, now: float) -> bool:
+        if line.state is not TaskState.PENDING:
+            return True
+        if not line.reason:
+            return False
+        return now - self._waits_since.setdefault(task_id, now) >= REASON_AFTER_S
+
+
+def by_urgency(lines: Mapping[str, TaskLine], room: int) -> tuple[list[TaskLine], int]:
+    """Return the `room` most interesting lines in order of their names, and how many more there are.
+
+    What runs as wanted, and what has ended long ago, is the least interesting.
+    """
+    latest: dict[str, TaskLine] = {}
+    for line in lines.values():
+        current = latest.get(line.name)
+        if current is None or (is_terminal(current.state), -current.state) >= (is_terminal(line.state), -line.state):
+            latest[line.name] = line
+    ranked = sorted(
+        latest.values(), key=lambda x: (x.state is TaskState.RUNNING, is_terminal(x.state), _natural(x.name))
+    )
+    shown = sorted(ranked[:room], key=lambda x: _natural(x.name))
+    return shown, len(ranked) - len(shown)
+
+
+def _natural(name: str) -> tuple[str, int, str]:
+    head, _, tail = name.rpartition(".")
+    return head, int(tail) if tail.isdecimal() else 0, tail

@@ -1,0 +1,64 @@
+"""What to say of a failure: the tasks that explain it, why they ended, and the last that they wrote."""
+
+from typing import TYPE_CHECKING, Final
+
+from argosy.cli.progress.goals import Assessment
+from argosy.cli.progress.lines import TaskLine, describe
+from argosy.cli.progress.picture import Picture
+from argosy.core.task import Task
+from argosy.core.task_state import TaskState, is_failure
+
+if TYPE_CHECKING:
+    from argosy.cli.session import Session
+
+LOG_LINES: Final = 20
+MOST_TASKS: Final = 2
+"""Of tasks that failed in the same way one would do; the second shows whether they did."""
+_LOG_TIMEOUT_S: Final = 5.0
+
+
+def failure_report(session: "Session", assessment: Assessment, picture: Picture) -> list[str]:
+    """Return the lines that explain a failure."""
+    lines: list[str] = []
+    for task in (assessment.culprits or _failed_tasks(assessment, picture))[:MOST_TASKS]:
+        line = TaskLine(
+            picture.task_name(task),
+            picture.node_name(task.node_id),
+            task.status.state,
+            task.desired_state,
+            task.status.reason or ("killed: out of memory" if task.status.oom_killed else ""),
+            task.status.exit_code,
+        )
+        lines.append(f"{line.name}: {describe(line)}")
+        if task.status.state is not TaskState.REJECTED or task.running_since:
+            lines += _last_lines(session, task)
+    return lines
+
+
+def _failed_tasks(assessment: Assessment, picture: Picture) -> tuple[Task, ...]:
+    """Return the latest failures of what is assessed, for a failure that the cluster found itself."""
+    named = {line.partition(":")[0] for line in assessment.reason.splitlines()}
+    ids = {s.meta.id for s in picture.services.values() if s.spec.name in named}
+    seen = {**picture.tasks, **picture.endings}
+    failed = [t for t in seen.values() if t.service_id in ids and is_failure(t.status.state)]
+    return tuple(sorted(failed, key=lambda t: -t.status.at))
+
+
+def _last_lines(session: "Session", task: Task) -> list[str]:
+    import grpc
+
+    from argosy.proto.argosy.v1 import control_pb2 as pb
+
+    request = pb.LogsRequest(project=session.project, task=task.meta.id, tail=LOG_LINES)
+    lines: list[str] = []
+    try:
+        for entry in session.control.Logs(request, timeout=_LOG_TIMEOUT_S):
+            if entry.notice:
+                lines.append(f"  ({entry.notice})")
+            else:
+                lines.append("  | " + entry.line.decode("utf-8", "replace"))
+    except grpc.RpcError:
+        lines.append("  (its output cannot be had)")
+    if not lines:
+        return ["  (it wrote nothing)"]
+    return ["  the last lines that it wrote:", *lines[-LOG_LINES:]]

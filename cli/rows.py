@@ -1,0 +1,164 @@
+"""The cluster's messages as plain rows: what JSON shows, and what tables are made from. Pure.
+
+Works on protobuf messages as they come, without the domain types: `argosy ps` in a script has to be quick.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from argosy.proto.argosy.v1 import control_pb2 as pb
+from argosy.proto.argosy.v1 import types_pb2 as types
+
+STACK_LABEL = "argosy.stack"
+"""As core.meta.STACK_LABEL, which would cost the import of core."""
+
+Row = dict[str, Any]
+
+
+def state_name(number: int) -> str:
+    """Return a task state's name: "RUNNING"."""
+    try:
+        return types.TaskState.Name(number).removeprefix("TASK_STATE_")  # type: ignore[arg-type]
+    except ValueError:
+        return str(number)
+
+
+def address_text(address: int) -> str:
+    """Return an IPv4 address in host byte order as text."""
+    return ".".join(str(address >> shift & 255) for shift in (24, 16, 8, 0))
+
+
+def node_name(node: types.Node) -> str:
+    """Return what people call a node."""
+    return node.spec.name or node.description.hostname or node.meta.id
+
+
+def task_rows(reply: pb.ListTasksResponse) -> list[Row]:
+    """Return the tasks joined with their services and nodes, ordered by service, slot and age (newest first)."""
+    services = {s.meta.id: s for s in reply.services}
+    nodes = {n.meta.id: n for n in reply.nodes}
+    revisions = {r.meta.id: r for r in reply.revisions}
+    rows = [_task_row(task, services, nodes, revisions) for task in reply.tasks]
+    rows.sort(key=lambda row: (row["service"], row["slot"], row["node"] if not row["slot"] else "", -row["created"]))
+    return rows
+
+
+def _task_row(
+    task: types.Task,
+    services: Mapping[str, types.Service],
+    nodes: Mapping[str, types.Node],
+    revisions: Mapping[str, types.Revision],
+) -> Row:
+    service = services.get(task.service_id)
+    node = nodes.get(task.node_id)
+    revision = revisions.get(f"{task.service_id}.{task.revision}")
+    spec = revision.spec if revision is not None else service.spec if service is not None else types.ServiceSpec()
+    name = (service.spec.name if service is not None else "") or spec.name or task.service_id
+    labels = service.spec.labels if service is not None else spec.labels
+    host = node_name(node) if node is not None else task.node_id
+    return {
+        "id": task.meta.id,
+        "name": f"{name}.{task.slot or host}",
+        "service": name,
+        "service_id": task.service_id,
+        "stack": labels.get(STACK_LABEL, ""),
+        "slot": task.slot,
+        "node": host,
+        "node_id": task.node_id,
+        "state": state_name(task.status.state),
+        "desired_state": state_name(task.desired_state),
+        "since": task.status.at,
+        "image": spec.task.container.image,
+        "addresses": [address_text(a.address) for a in task.attachments],
+        "networks": [a.network_id for a in task.attachments],
+        "reason": task.status.reason,
+        "exit_code": task.status.exit_code if task.status.HasField("exit_code") else None,
+        "oom_killed": task.status.oom_killed,
+        "pid": task.status.pid,
+        "revision": task.revision,
+        "created": task.meta.created_at,
+    }
+
+
+def service_rows(services: Iterable[types.Service], tasks: Iterable[types.Task]) -> list[Row]:
+    """Return services with how many of their tasks run."""
+    running: dict[str, int] = {}
+    wanted: dict[str, int] = {}
+    for task in tasks:
+        if task.desired_state <= types.TASK_STATE_RUNNING and task.status.state <= types.TASK_STATE_RUNNING:
+            wanted[task.service_id] = wanted.get(task.service_id, 0) + 1
+            if task.status.state == types.TASK_STATE_RUNNING:
+                running[task.service_id] = running.get(task.service_id, 0) + 1
+    rows = []
+    for service in services:
+        spec, identity = service.spec, service.meta.id
+        is_global = spec.mode == types.SERVICE_MODE_GLOBAL
+        rows.append(
+            {
+                "id": identity,
+                "name": spec.name,
+                "stack": spec.labels.get(STACK_LABEL, ""),
+                "mode": "global" if is_global else "replicated",
+                "replicas": wanted.get(identity, 0) if is_global else spec.replicas,
+                "running": running.get(identity, 0),
+                "image": spec.task.container.image,
+                "revision": service.revision,
+                "update": update_state(service),
+                "update_message": service.update.message,
+                "removing": service.removing,
+            }
+        )
+    return sorted(rows, key=lambda row: str(row["name"]))
+
+
+def update_state(service: types.Service) -> str:
+    """Return the state of a service's latest update; "" when there was none."""
+    name = types.UpdateState.Name(service.update.state).removeprefix("UPDATE_STATE_")
+    return "" if name == "NONE" else name
+
+
+def node_rows(nodes: Iterable[types.Node], tasks: Iterable[types.Task]) -> list[Row]:
+    """Return nodes with how many tasks they run."""
+    counts: dict[str, int] = {}
+    for task in tasks:
+        if types.TASK_STATE_ASSIGNED <= task.status.state <= types.TASK_STATE_RUNNING:
+            counts[task.node_id] = counts.get(task.node_id, 0) + 1
+    rows = []
+    for node in nodes:
+        have = node.description.resources
+        rows.append(
+            {
+                "id": node.meta.id,
+                "name": node_name(node),
+                "role": node.spec.role,
+                "state": types.NodeState.Name(node.status.state).removeprefix("NODE_STATE_"),
+                "availability": types.Availability.Name(node.spec.availability).removeprefix("AVAILABILITY_"),
+                "address": node.description.underlay_address,
+                "cpus": have.cpus,
+                "memory_bytes": have.memory_bytes,
+                "tasks": counts.get(node.meta.id, 0),
+                "labels": dict(node.spec.labels),
+                "version": node.description.agent_version,
+                "message": node.status.message,
+                "since": node.status.since,
+            }
+        )
+    return sorted(rows, key=lambda row: str(row["name"]))
+
+
+def network_rows(networks: Iterable[types.Network]) -> list[Row]:
+    """Return networks."""
+    rows = [
+        {
+            "id": network.meta.id,
+            "name": network.spec.name,
+            "stack": network.spec.labels.get(STACK_LABEL, ""),
+            "subnet": network.subnet or network.spec.subnet,
+            "vni": network.vni,
+            "internal": network.spec.internal,
+            "attachable": network.spec.attachable,
+            "removing": network.removing,
+        }
+        for network in networks
+    ]
+    return sorted(rows, key=lambda row: str(row["name"]))

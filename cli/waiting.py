@@ -1,0 +1,63 @@
+"""Options and calls that the commands which wait have in common."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import click
+
+from argosy.cli.session import Session
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _seconds(ctx: click.Context, param: click.Parameter, text: str) -> float:
+    from argosy.core.errors import InvalidError
+    from argosy.core.units import parse_duration
+
+    try:
+        return float(text) if text.replace(".", "", 1).isdecimal() else parse_duration(text)
+    except InvalidError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def waiting_options(command: F) -> F:
+    """Add `--detach` and `--timeout`, passed as `detach` and `timeout` (seconds)."""
+    timed = click.option(
+        "--timeout",
+        default="10m",
+        metavar="DURATION",
+        callback=_seconds,
+        help="How long to wait (10m); the cluster goes on in any case.",
+    )(command)
+    return click.option("-d", "--detach", is_flag=True, help="Do not wait until it has happened.")(timed)
+
+
+def settle(
+    session: Session,
+    services: Iterable[Any],
+    *,
+    timeout: float,
+    exact: bool = True,
+    rolling_back: bool = False,
+    continues: str,
+) -> None:
+    """Wait until services (messages as the cluster acknowledged them) run as wanted."""
+    from argosy.cli.progress.goals import ServicesSettled, WantedService
+    from argosy.cli.progress.wait import wait_for
+    from argosy.core.codec import decode
+    from argosy.core.service import Service
+
+    wanted = tuple(WantedService(decode(message, Service), exact, rolling_back) for message in services)
+    if wanted:
+        wait_for(session, ServicesSettled(wanted), timeout=timeout, continues=continues)
+
+
+def until_gone(session: Session, services: Iterable[Any], networks: Iterable[Any], *, timeout: float) -> None:
+    """Wait until removed services and networks (messages) are gone."""
+    from argosy.cli.progress.goals import ServicesGone
+    from argosy.cli.progress.wait import wait_for
+    from argosy.core.codec import decode
+    from argosy.core.service import Service
+
+    goal = ServicesGone(tuple(decode(s, Service) for s in services), tuple(n.meta.id for n in networks))
+    wait_for(session, goal, timeout=timeout, continues="the removal goes on")
