@@ -87,6 +87,31 @@ def status(name: str, form: str) -> None:
     show(rows, columns, form)
 
 
+@command.command(help="Cut a host off: take its link to the other hosts and the controllers down.")
+@_name
+@click.argument("node")
+def cut(name: str, node: str) -> None:
+    """Take a host's link down."""
+    _set_link(name, node, "down")
+    say(f"{node} is cut off. Bring it back: argosy dev heal {node}{_flag(name)}")
+
+
+@command.command(help="Bring a host's link back up.")
+@_name
+@click.argument("node")
+def heal(name: str, node: str) -> None:
+    """Take a host's link up."""
+    _set_link(name, node, "up")
+    say(f"{node} is connected again.")
+
+
+def _set_link(name: str, node: str, state: str) -> None:
+    from argosy.cli.dev import cluster
+    from argosy.cli.dev.layout import Layout
+
+    cluster.set_link(Layout(name), node, state)
+
+
 def _flag(name: str) -> str:
     return "" if name == "default" else f" --name {name}"
 

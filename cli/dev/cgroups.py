@@ -1,8 +1,8 @@
 """The cgroup subtree of a dev cluster: the list of its processes that no crash can lose.
 
 Every process of the cluster starts in the subtree's `system` group or below a host's; the kernel keeps children there.
-On v1 the `pids` hierarchy serves as that list (systemd leaves other people's groups in it alone), on v2 the unified one.
-Other hierarchies only hold the containers' limits: their directories are removed with the rest. cgroups(7).
+On v1 the `pids` hierarchy serves as that list (systemd leaves other people's groups in it alone), on v2 the unified
+one. Other hierarchies only hold the containers' limits: their directories are removed with the rest. cgroups(7).
 """
 
 import contextlib

@@ -13,7 +13,7 @@ from typing import Any
 
 from argosy.cli.dev import cgroups, supervisor
 from argosy.cli.dev.layout import RUN_ROOT, STATE_ROOT, Layout
-from argosy.cli.dev.plan import plan
+from argosy.cli.dev.plan import SWITCH, plan
 from argosy.cli.errors import CliError
 
 NEEDED = {
@@ -108,6 +108,17 @@ def processes(layout: Layout) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found
+
+
+def set_link(layout: Layout, node: str, state: str) -> None:
+    """Take a host's link `up` or `down`: at the switch's end, so that the host itself sees a dead cable."""
+    holders = processes(layout).get("holders", {}) if is_up(layout) else {}
+    hosts = sorted(set(holders) - {SWITCH})
+    if node not in hosts:
+        have = f"it has {', '.join(hosts)}" if hosts else "it is not up"
+        raise CliError(f"the dev cluster {layout.name} has no host {node}", have)
+    link = ["ip", "link", "set", f"to-{node}", state]
+    subprocess.run(["nsenter", f"--target={holders[SWITCH]}", "--net", "--", *link], check=True)
 
 
 def spec(layout: Layout) -> dict[str, Any]:

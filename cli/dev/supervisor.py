@@ -165,7 +165,7 @@ def _hold(space: dict[str, Any]) -> int:
     except BaseException as e:
         os.write(done, str(e).encode() or b"failed")
         os._exit(1)
-    os.execvp("sleep", ["argosy-dev-host", "infinity"])
+    return os.execvp("sleep", ["argosy-dev-host", "infinity"])
 
 
 def _shell(line: str, prefix: tuple[str, ...] = ()) -> None:
