@@ -118,9 +118,8 @@ def plan_peer(network: NetworkAssignment, peer: PeerAssignment) -> list[Entry]:
     ]
 
 
-def plan_container(site: Site, network: NetworkAssignment, container_id: str, address: int) -> list[Entry]:
-    """Return what a network's namespace holds for one local container."""
-    device = names.container_device(container_id)
+def plan_container(site: Site, network: NetworkAssignment, device: str, address: int) -> list[Entry]:
+    """Return what a network's namespace holds for one local container, whose link there is called `device`."""
     return [
         Link(device, LinkKind.CONTAINER, mtu=link_mtu(site, network), mac=names.router_mac(network.id)),
         *_routing_sysctls(device),

@@ -1,0 +1,125 @@
+"""Containers on networks: making their links, deleting many at once, making them anew when somebody deleted them."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+from argosy.agent.logic import network_names as names
+from argosy.agent.logic.network_container import ContainerLink, plan_container_links
+from argosy.agent.logic.network_plan import Site, link_mtu, plan_container
+from argosy.agent.network import container, rtnetlink
+from argosy.agent.network.carried import DELETION_GROUP, Attached, CarriedNetwork
+from argosy.agent.network.container import Plug
+from argosy.agent.network.desired import Interface
+from argosy.agent.network.namespace import Home
+from argosy.core.assignment import NetworkAssignment
+from argosy.core.errors import PreconditionError, TransientError
+
+Networks = Sequence[tuple[NetworkAssignment, int]]
+"""The networks of a container and its address on each, in order."""
+
+
+class Attachments:
+    """Works on the networks that the overlay carries; used by the worker thread alone."""
+
+    __slots__ = ("_carried", "_home", "_site")
+
+    def __init__(self, home: Home, site: Site, carried: Mapping[str, CarriedNetwork]) -> None:
+        self._home = home
+        self._site = site
+        self._carried = carried
+
+    def attach(self, container_id: str, pid: int, networks: Networks) -> tuple[Interface, ...]:
+        """Connect a container; repeating it is harmless. Raises PreconditionError, TransientError.
+
+        After a failure nothing of the container is left.
+        """
+        links = plan_container_links(self._site, networks)
+        device = names.container_device(container_id)
+        plugs = {
+            network.id: Plug(tuple(plan_container(self._site, network, device, address)), link)
+            for (network, address), link in zip(networks, links, strict=True)
+        }
+        fd = container.open_container(pid)
+        try:
+            container.plug_in(self._home, fd, [(self._carried[i].kernel, plug) for i, plug in plugs.items()])
+        except OSError as error:
+            self.delete([device], on=plugs)
+            if not os.path.exists(f"/proc/{pid}"):
+                raise container.gone(pid) from error
+            raise TransientError(f"cannot attach container {container_id} to its networks: {error}") from error
+        else:
+            inode = os.fstat(fd).st_ino
+        finally:
+            os.close(fd)
+        for (network, address), plug in zip(networks, plugs.values(), strict=True):
+            self._carried[network.id].add_container(device, Attached(address, pid, inode, plug))
+        return tuple(_interface(n, link) for (n, _), link in zip(networks, links, strict=True))
+
+    def detach(self, container_ids: Iterable[str]) -> None:
+        """Disconnect containers from all networks."""
+        self.delete([names.container_device(c) for c in container_ids])
+
+    def delete(self, devices: Sequence[str], on: Iterable[str] = ()) -> None:
+        """Delete links wherever they are known, and on the networks `on` even if they are not."""
+        certain = set(on)
+        for network_id, carried in self._carried.items():
+            known = [d for d in devices if carried.drop_container(d)]
+            there = devices if network_id in certain else known
+            if there:
+                carried.kernel.netlink.execute(rtnetlink.delete_links(there, DELETION_GROUP))
+                for device in there:
+                    carried.deleted(device)
+
+    def refresh(self, carried: CarriedNetwork, network: NetworkAssignment) -> None:
+        """Carry a change of the network (its MTU) into the containers that are on it."""
+        mtu = link_mtu(self._site, network)
+        for device, attached in list(carried.containers.items()):
+            if attached.plug and attached.plug.link.mtu != mtu:
+                entries = tuple(plan_container(self._site, network, device, attached.address))
+                plug = Plug(entries, replace(attached.plug.link, mtu=mtu))
+                self._plug_again(carried, device, replace(attached, plug=plug))
+
+    def replug(self, carried: CarriedNetwork) -> None:
+        """Make links anew that are missing; of a container that has ended, want nothing any more."""
+        for device, attached in list(carried.containers.items()):
+            if attached.plug and device not in carried.kernel.indexes:
+                self._plug_again(carried, device, attached)
+
+    def _plug_again(self, carried: CarriedNetwork, device: str, attached: Attached) -> None:
+        plug = attached.plug
+        fd = self._reopen(attached)
+        if fd is None or plug is None:
+            carried.unwant_container(device)
+            return
+        try:
+            container.plug_in(self._home, fd, [(carried.kernel, plug)])
+        except OSError as error:
+            raise TransientError(f"cannot repair {device}: {error}") from error
+        finally:
+            os.close(fd)
+        carried.add_container(device, attached)
+
+    @staticmethod
+    def _reopen(attached: Attached) -> int | None:
+        """Return the namespace of a container if its process still is what it was when it was attached."""
+        try:
+            fd = container.open_container(attached.pid)
+        except PreconditionError:
+            return None
+        if os.fstat(fd).st_ino == attached.inode:
+            return fd
+        os.close(fd)
+        return None
+
+
+def _interface(network: NetworkAssignment, link: ContainerLink) -> Interface:
+    return Interface(
+        name=link.name,
+        network_id=network.id,
+        network_name=network.name,
+        address=str(IPv4Address(link.address)),
+        mtu=link.mtu,
+        default_route=link.default_route,
+    )

@@ -1,0 +1,218 @@
+"""One network that the node carries: its namespace, what should be in it, and bringing the two together.
+
+`wanted` is kept up to date piece by piece (network, peer, container), so that a change costs its piece. What a former
+life left stays until the view is synced: `removes_leftovers` says so.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from argosy.agent.logic import network_names as names
+from argosy.agent.logic.network_diff import Operation, Put, diff
+from argosy.agent.logic.network_firewall import NETWORK_TABLE, network_ruleset, removal
+from argosy.agent.logic.network_plan import Site, plan_container, plan_network, plan_peer
+from argosy.agent.logic.network_state import Entry, Key, Link, LinkKind, Route, State, device_of, key_of, state_of
+from argosy.agent.logic.network_uplink import UplinkPair
+from argosy.agent.network import namespace, nft, rtnetlink
+from argosy.agent.network.container import Plug
+from argosy.agent.network.kernel import KernelNamespace, LinkMaker
+from argosy.agent.network.namespace import Home
+from argosy.agent.network.tables import Tables
+from argosy.core.assignment import NetworkAssignment, PeerAssignment
+
+DELETION_GROUP: Final = 0x4152474F
+"""Interface group that links are put into to be deleted together ("ARGO")."""
+
+
+@dataclass(slots=True)
+class Attached:
+    """A container on this network: its process, the inode of its namespace, and its link.
+
+    `plug` is None while it is only known from the kernel, from a former life of the agent.
+    """
+
+    address: int
+    pid: int = 0
+    inode: int = 0
+    plug: Plug | None = None
+
+
+@dataclass(slots=True)
+class CarriedNetwork:
+    """Used by the plane's worker thread alone. `assignment` None: adopted from a former life, not assigned yet."""
+
+    network_id: str
+    home: Home
+    site: Site
+    kernel: KernelNamespace
+    pin: Path
+    tables: Tables
+    assignment: NetworkAssignment | None = None
+    uplink: UplinkPair | None = None
+    containers: dict[str, Attached] = field(default_factory=dict)
+    removes_leftovers: bool = True
+    wanted: dict[Key, Entry] = field(default_factory=dict)
+    _peers: dict[str, tuple[PeerAssignment, tuple[Entry, ...]]] = field(default_factory=dict)
+    _ever_wanted: set[Key] = field(default_factory=set)
+
+    @classmethod
+    def create(cls, network_id: str, home: Home, site: Site, pin: Path, tables: Tables) -> "CarriedNetwork":
+        """Make the network's namespace, empty, and pin it; a file at the pin's place that pins nothing is replaced."""
+        namespace.unpin(pin)
+        fd = home.make()
+        namespace.pin(fd, pin)
+        tables.forget(network_id)
+        return cls(network_id, home, site, KernelNamespace(home, fd, _everything), pin, tables)
+
+    @classmethod
+    def adopt(cls, network_id: str, home: Home, site: Site, pin: Path, tables: Tables) -> "CarriedNetwork":
+        """Take over a namespace that a former life pinned, with the containers in it; nothing is changed."""
+        fd = namespace.open_namespace(str(pin))
+        kernel = KernelNamespace(home, fd, _everything)
+        carried = cls(network_id, home, site, kernel, pin, tables, removes_leftovers=False)
+        state = kernel.read({})
+        addresses = {e.device: e.destination for e in state.values() if isinstance(e, Route) and e.prefix == 32}
+        for entry in state.values():
+            if isinstance(entry, Link) and entry.kind is LinkKind.CONTAINER:
+                carried.containers[entry.name] = Attached(addresses.get(entry.name, 0))
+        return carried
+
+    def assign(self, network: NetworkAssignment, uplink: UplinkPair | None, peers: Iterable[PeerAssignment]) -> bool:
+        """Take over what is assigned; only what differs is planned anew. Tell whether that was everything."""
+        if network != self.assignment or uplink != self.uplink:
+            self.assignment, self.uplink = network, uplink
+            self._peers = {}
+            self._plan_all(network, peers)
+            return True
+        self.assignment = network
+        by_node = {peer.node_id: peer for peer in peers}
+        for node_id in self._peers.keys() - by_node.keys():
+            self._drop_peer(node_id)
+        for node_id, peer in by_node.items():
+            known = self._peers.get(node_id)
+            if known and (known[0] is peer or known[0] == peer):
+                continue
+            if known:
+                self._drop_peer(node_id)
+            self._add_peer(network, peer)
+        return False
+
+    def add_container(self, device: str, attached: Attached) -> None:
+        """Want what a container needs; it is there already (`KernelNamespace.state` is told)."""
+        self.containers[device] = attached
+        added = state_of(list(attached.plug.entries if attached.plug else ()))
+        self.wanted.update(added)
+        self.kernel.state.update(added)
+
+    def drop_container(self, device: str) -> bool:
+        """Want a container's link no more; tell whether there was one to delete."""
+        attached = self.containers.pop(device, None)
+        if attached:
+            self.unwant_container(device)
+        return attached is not None
+
+    def unwant_container(self, device: str) -> None:
+        """Want nothing for a container that has ended, and is yet to be detached."""
+        for key in [k for k, e in self.wanted.items() if device_of(e) == device]:
+            del self.wanted[key]
+
+    def deleted(self, device: str) -> None:
+        """Believe that a container's link is gone, with all that hung on it."""
+        self.kernel.state = {k: e for k, e in self.kernel.state.items() if device_of(e) != device}
+        self.kernel.indexes.pop(device, None)
+
+    def operations(self) -> list[Operation]:
+        """Return what is to be done; leftovers are left alone as long as the view may not be whole."""
+        return [op for op in diff(self.kernel.state, self.wanted) if self._allowed(op)]
+
+    def converge(self, make: LinkMaker) -> int:
+        """Bring the kernel to what is wanted, and tell how many changes it took."""
+        operations = self.operations()
+        if operations:
+            self.kernel.apply(operations, make)
+        return len(operations) + self._ensure_table()
+
+    def read(self) -> State:
+        """Read the kernel's state anew."""
+        return self.kernel.read(self.wanted)
+
+    def table_intact(self) -> bool:
+        """Tell whether the nftables table is there as it should be, and not there where it should not."""
+        if self.uplink is None and not self.tables.known(self.network_id):
+            return True
+        return self.tables.intact(self.network_id, NETWORK_TABLE, inside=self.inside)
+
+    def inside(self, action: Callable[[], None]) -> None:
+        """Run an action in the network's namespace."""
+        with self.home.away(self.kernel.fd):
+            action()
+
+    def destroy(self) -> None:
+        """Remove the network from the node. Its devices go at once, the namespace with the last that refers to it.
+
+        The VTEP must not wait for that: while it exists nobody else can have its VNI.
+        """
+        devices = [e.name for e in self.kernel.state.values() if isinstance(e, Link) and e.name != names.LOOPBACK]
+        self.kernel.netlink.execute([rtnetlink.delete_link(name) for name in devices if name == names.VTEP])
+        others = [name for name in devices if name != names.VTEP]
+        if others:
+            self.kernel.netlink.execute(rtnetlink.delete_links(others, group=DELETION_GROUP))
+        namespace.unpin(self.pin)
+        self.kernel.close()
+        self.tables.forget(self.network_id)
+
+    def _plan_all(self, network: NetworkAssignment, peers: Iterable[PeerAssignment]) -> None:
+        self.wanted = state_of(plan_network(self.site, network, self.uplink))
+        for device, attached in self.containers.items():
+            if attached.address:
+                self.wanted.update(state_of(plan_container(self.site, network, device, attached.address)))
+        for peer in peers:
+            self._add_peer(network, peer)
+        if not self.removes_leftovers:
+            self._ever_wanted.update(self.wanted)
+
+    def _add_peer(self, network: NetworkAssignment, peer: PeerAssignment) -> None:
+        entries = tuple(plan_peer(network, peer))
+        self._peers[peer.node_id] = (peer, entries)
+        for entry in entries:
+            key = key_of(entry)
+            self.wanted[key] = entry
+            if not self.removes_leftovers:
+                self._ever_wanted.add(key)
+
+    def _drop_peer(self, node_id: str) -> None:
+        for entry in self._peers.pop(node_id)[1]:
+            # A slice that has a new holder already is no longer this peer's to take away.
+            if self.wanted.get(key_of(entry)) == entry:
+                del self.wanted[key_of(entry)]
+
+    def _allowed(self, operation: Operation) -> bool:
+        key = key_of(operation.entry)
+        return isinstance(operation, Put) or self.removes_leftovers or key in self._ever_wanted or key in self.wanted
+
+    def _ensure_table(self) -> int:
+        if self.uplink is not None:
+            return int(self.tables.ensure(self.network_id, NETWORK_TABLE, network_ruleset(), inside=self.inside))
+        if self.tables.known(self.network_id):
+            self.inside(self._remove_table)
+            self.tables.forget(self.network_id)
+            return 1
+        return 0
+
+    @staticmethod
+    def _remove_table() -> None:
+        nft.run(removal(NETWORK_TABLE))
+
+
+def _everything(_: str) -> bool:
+    return True
+
+
+def by_network(peers: Iterable[PeerAssignment]) -> dict[str, list[PeerAssignment]]:
+    """Return peers grouped by the network that they are on."""
+    grouped: dict[str, list[PeerAssignment]] = {}
+    for peer in peers:
+        grouped.setdefault(peer.network_id, []).append(peer)
+    return grouped

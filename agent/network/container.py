@@ -1,0 +1,134 @@
+"""A container's end of its links: made straight into its namespace, two system calls a link and two for the rest.
+
+Nothing is asked back from the kernel on the way: interface indexes are ours to choose, MAC addresses follow from ids.
+A repetition is harmless; a pair left over from an attempt that was cut short is used if its ends are where they belong.
+"""
+
+import errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from argosy.agent.logic.network_container import ContainerLink
+from argosy.agent.logic.network_plan import ROUTER
+from argosy.agent.logic.network_state import Entry, Link, LinkKind
+from argosy.agent.network import rtnetlink
+from argosy.agent.network.kernel import KernelNamespace
+from argosy.agent.network.namespace import Home, open_namespace, write_setting
+from argosy.agent.network.netlink import Message, Netlink, NetlinkError
+from argosy.core.errors import PreconditionError
+
+_LOOPBACK_INDEX: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Plug:
+    """One link: what the network's namespace holds for the container, and the container's side."""
+
+    entries: tuple[Entry, ...]
+    link: ContainerLink
+
+    @property
+    def outer(self) -> Link:
+        """The end in the network's namespace."""
+        return next(e for e in self.entries if isinstance(e, Link))
+
+    @property
+    def inner(self) -> Link:
+        """The end in the container."""
+        return Link(self.link.name, LinkKind.OTHER, mtu=self.link.mtu, mac=self.link.mac)
+
+
+def open_container(pid: int) -> int:
+    """Return a descriptor of a container's network namespace. Raises PreconditionError if the process is gone."""
+    try:
+        return open_namespace(f"/proc/{pid}/ns/net")
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise gone(pid) from error
+
+
+def gone(pid: int) -> PreconditionError:
+    """Return the error that says that a container has ended."""
+    return PreconditionError(f"process {pid} of the container is gone: it has no network to attach to")
+
+
+def plug_in(home: Home, container_fd: int, plugs: Sequence[tuple[KernelNamespace, Plug]]) -> None:
+    """Make a container's links and configure them. Raises OSError; what was made is then still there."""
+    if os.fstat(container_fd).st_ino == os.fstat(home.fd).st_ino:
+        raise PreconditionError("the container shares the host's network namespace: it cannot be attached to networks")
+    with home.away(container_fd):
+        netlink = Netlink()
+        _without_ipv6()
+    try:
+        for network, plug in plugs:
+            _make_pair(network, plug, container_fd, netlink)
+        configuration = [m for _, plug in plugs for m in _configuration(plug.link)]
+        netlink.execute([rtnetlink.set_up(_LOOPBACK_INDEX), *configuration])
+    finally:
+        netlink.close()
+
+
+def _without_ipv6() -> None:
+    """Give links made from now on no IPv6 address of their own; `lo` keeps ::1."""
+    try:
+        write_setting("ipv6/conf/default/disable_ipv6", "1")
+    except FileNotFoundError:
+        return  # a kernel without IPv6
+
+
+def _make_pair(network: KernelNamespace, plug: Plug, container_fd: int, container: Netlink) -> None:
+    """Make the pair; one that is there already stays if its two ends belong together, and is made anew if not."""
+    try:
+        _create(network, plug, container_fd)
+    except NetlinkError as error:
+        if error.errno != errno.EEXIST:
+            raise
+        if not _belongs_together(network, plug, container):
+            network.netlink.execute([rtnetlink.delete_link(plug.outer.name)])
+            _create(network, plug, container_fd)
+    index = network.indexes[plug.outer.name]
+    messages = [rtnetlink.put(e, {plug.outer.name: index}) for e in plug.entries if rtnetlink.is_message(e)]
+    network.netlink.execute([rtnetlink.set_link(index, plug.outer), *messages])
+
+
+def _create(network: KernelNamespace, plug: Plug, container_fd: int) -> None:
+    index = network.next_index()
+    pair = rtnetlink.make_pair(plug.outer, plug.inner, container_fd, index=index, peer_index=plug.link.index)
+    network.netlink.execute([pair])
+    network.indexes[plug.outer.name] = index
+
+
+def _belongs_together(network: KernelNamespace, plug: Plug, container: Netlink) -> bool:
+    outer = rtnetlink.read_link(network.netlink, plug.outer.name)
+    inner = rtnetlink.read_link(container, plug.link.name)
+    if outer is None or inner is None:
+        return False
+    if rtnetlink.peer_index(outer[2]) != inner[0] or rtnetlink.peer_index(inner[2]) != outer[0]:
+        return False
+    network.indexes[plug.outer.name] = outer[0]
+    return inner[0] == plug.link.index
+
+
+def _configuration(link: ContainerLink) -> list[Message]:
+    inner = Link(link.name, LinkKind.OTHER, mtu=link.mtu, mac=link.mac)
+    messages = [
+        rtnetlink.set_link(link.index, inner),
+        rtnetlink.address_on(link.index, link.address),
+        rtnetlink.neighbour(link.index, ROUTER, link.router_mac),
+    ]
+    for route in link.routes:
+        gateway = ROUTER if route.via_router else 0
+        messages.append(
+            rtnetlink.route_via(
+                link.index,
+                route.destination,
+                route.prefix,
+                gateway=gateway,
+                source=link.address,
+                table=route.table,
+            )
+        )
+    if link.rule_table:
+        messages.append(rtnetlink.rule_from(link.address, link.rule_table))
+    return messages

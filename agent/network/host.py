@@ -1,0 +1,191 @@
+"""The host's own namespace: the outer ends of the uplinks, forwarding between them and the outside, and the table.
+
+What the host had before is changed as little as possible: forwarding is switched on for single devices, those that
+routes lead over; through them nothing else is forwarded than before; and it is switched off again when the last
+uplink goes. Which devices were switched is remembered in `run_dir`, as the kernel's state lasts no longer than that.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from argosy.agent.logic import network_names as names
+from argosy.agent.logic.network_diff import Operation, Put, diff
+from argosy.agent.logic.network_firewall import HostFirewall, host_ruleset, removal
+from argosy.agent.logic.network_plan import Site, plan_egress, plan_host_uplink
+from argosy.agent.logic.network_state import Address, Entry, Key, Link, LinkKind, State, device_of, key_of, state_of
+from argosy.agent.logic.network_uplink import UplinkPair, number_of
+from argosy.agent.network import nft, rtnetlink
+from argosy.agent.network.carried import DELETION_GROUP
+from argosy.agent.network.kernel import KernelNamespace, LinkMaker
+from argosy.agent.network.namespace import Home, open_namespace, read_setting, write_setting
+from argosy.agent.network.tables import Tables
+from argosy.core.assignment import NetworkAssignment
+
+_SCOPE = ""
+_FORWARDING = "ipv4/conf/{}/forwarding"
+
+
+class HostNamespace:
+    """Used by the plane's worker thread alone, which is at home here: settings need no change of namespace."""
+
+    def __init__(self, home: Home, site: Site, firewall: HostFirewall, tables: Tables, memory: Path) -> None:
+        self._home = home
+        self._site = site
+        self._firewall = firewall
+        self._tables = tables
+        self._memory = memory
+        self._switched: set[str] = set()
+        self._ever_wanted: set[Key] = set()
+        self.kernel = KernelNamespace(home, open_namespace("/proc/thread-self/ns/net"), _is_uplink)
+        self.wanted: dict[Key, Entry] = {}
+        self.removes_leftovers = False
+
+    def close(self) -> None:
+        """Let go of sockets and descriptors; nothing changes in the kernel."""
+        self.kernel.close()
+
+    def adopt(self) -> None:
+        """Read what a former life left."""
+        self._switched = set(_remembered(self._memory))
+        self.kernel.read({})
+
+    def held_pairs(self, uplink_range: IPv4Network) -> dict[str, int]:
+        """Return the number of the address pair that each existing uplink (by device name) holds."""
+        held: dict[str, int] = {}
+        for entry in self.kernel.state.values():
+            number = number_of(uplink_range, entry.address) if isinstance(entry, Address) else None
+            if number is not None:
+                held[device_of(entry)] = number
+        return held
+
+    def want(self, uplinks: Iterable[tuple[NetworkAssignment, UplinkPair]]) -> None:
+        """Take over which networks have uplinks, and look anew which of the host's devices answers come in by."""
+        entries: list[Entry] = []
+        for network, pair in uplinks:
+            entries += plan_host_uplink(self._site, network, pair)
+        if entries:
+            entries += plan_egress(sorted(self._egress()))
+        self.wanted = state_of(entries)
+        self._ever_wanted |= self.wanted.keys()
+        self.kernel.learn_settings(self.wanted)
+
+    def operations(self) -> list[Operation]:
+        """Return what is to be done; leftovers are left alone as long as the view may not be whole."""
+        return [
+            op
+            for op in diff(self.kernel.state, self.wanted)
+            if isinstance(op, Put) or self.removes_leftovers or key_of(op.entry) in self._ever_wanted
+        ]
+
+    def converge(self, make: LinkMaker) -> int:
+        """Bring the kernel to what is wanted, and tell how many changes it took.
+
+        The table comes first: no uplink is there for a moment without it.
+        """
+        self._remember_switched()
+        changes = self._ensure_table()
+        operations = self.operations()
+        if operations:
+            self.kernel.apply(operations, make)
+        if not self.wanted and self.removes_leftovers:
+            changes += self._restore()
+        return len(operations) + changes
+
+    def read(self) -> State:
+        """Read the kernel's state anew."""
+        return self.kernel.read(self.wanted)
+
+    def table_intact(self) -> bool:
+        """Tell whether the host's table is as it should be."""
+        if not self.wanted and not self._tables.known(_SCOPE):
+            return True
+        return self._tables.intact(_SCOPE, self._firewall.table, inside=_here)
+
+    def distrust_table(self) -> None:
+        """Have the table written again at the next pass."""
+        self._tables.distrust(_SCOPE)
+
+    def delete_uplink(self, network_id: str) -> None:
+        """Delete what may be left of an uplink whose inner end is in a namespace that is no more."""
+        device = names.host_uplink_device(network_id)
+        if key_of(Link(device, LinkKind.HOST_UPLINK)) in self.kernel.state:
+            self.kernel.netlink.execute([rtnetlink.delete_link(device)])
+            self.uplink_deleted(network_id)
+
+    def uplink_deleted(self, network_id: str) -> None:
+        """Believe that a network's uplink is gone, with all that hung on it."""
+        device = names.host_uplink_device(network_id)
+        self.kernel.state = {k: e for k, e in self.kernel.state.items() if device_of(e) != device}
+        self.kernel.indexes.pop(device, None)
+
+    def purge(self) -> None:
+        """Remove all of the node's from the host's namespace."""
+        self.wanted = {}
+        self.kernel.read({})
+        devices = list(self.kernel.indexes)
+        if devices:
+            self.kernel.netlink.execute(rtnetlink.delete_links(devices, DELETION_GROUP))
+        self._restore()
+        nft.run(removal(self._firewall.table))
+
+    def _egress(self) -> set[str]:
+        """Return the host's devices that routes lead over, without ours and the loopback."""
+        indexes = rtnetlink.read_route_devices(self.kernel.netlink)
+        found = {link.name for i, link, _ in rtnetlink.read_links(self.kernel.netlink) if i in indexes}
+        return {name for name in found if not _is_uplink(name) and name != names.LOOPBACK}
+
+    def _remember_switched(self) -> None:
+        """Note which devices are about to be switched, before they are: a crash in between forgets nothing."""
+        devices = {device_of(e) for e in self.wanted.values()} - {""}
+        new = {
+            d
+            for d in devices
+            if not _is_uplink(d) and d not in self._switched and read_setting(_FORWARDING.format(d)) == "0"
+        }
+        if new:
+            self._switched |= new
+            self._memory.parent.mkdir(parents=True, exist_ok=True)
+            self._memory.write_text(json.dumps(sorted(self._switched)))
+
+    def _ensure_table(self) -> int:
+        if self.wanted:
+            return int(self._tables.ensure(_SCOPE, self._firewall.table, host_ruleset(self._current()), inside=_here))
+        if self._tables.known(_SCOPE) and self.removes_leftovers:
+            nft.run(removal(self._firewall.table))
+            self._tables.forget(_SCOPE)
+            return 1
+        return 0
+
+    def _current(self) -> HostFirewall:
+        """Restrict what we switched on, unless the host has since been made a router as a whole by someone else."""
+        routes_anyway = read_setting("ipv4/ip_forward") == "1"
+        return replace(self._firewall, restricted=() if routes_anyway else tuple(sorted(self._switched)))
+
+    def _restore(self) -> int:
+        restored = 0
+        if read_setting("ipv4/ip_forward") == "0":
+            for device in self._switched:
+                if read_setting(_FORWARDING.format(device)) == "1":
+                    write_setting(_FORWARDING.format(device), "0")
+                    restored += 1
+        self._switched = set()
+        self._memory.unlink(missing_ok=True)
+        return restored
+
+
+def _is_uplink(name: str) -> bool:
+    return name.startswith(names.HOST_UPLINK_PREFIX)
+
+
+def _here(action: Callable[[], None]) -> None:
+    action()
+
+
+def _remembered(path: Path) -> list[str]:
+    try:
+        return [str(name) for name in json.loads(path.read_text())]
+    except (OSError, ValueError, TypeError):
+        return []

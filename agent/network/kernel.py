@@ -1,0 +1,155 @@
+"""A namespace of the kernel as the plane sees it: what it believes is there, reading it anew, and changing it.
+
+`state` is a belief: what was last read, and changed by what was written since. A pass that finds belief and intention
+equal costs nothing; `read` is for adopting, for verifying, and after anything went wrong.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from argosy.agent.logic import network_names as names
+from argosy.agent.logic.network_diff import Operation, Put, after
+from argosy.agent.logic.network_state import Entry, Key, Link, LinkKind, RouteKind, State, Sysctl, state_of
+from argosy.agent.network import rtnetlink
+from argosy.agent.network.namespace import Home, read_setting, write_setting
+from argosy.agent.network.netlink import Message, Netlink
+
+_FIRST_INDEX: Final = 16
+"""Of the indexes that we choose ourselves; below are the kernel's own devices, the VTEP and the uplink."""
+
+LinkMaker = Callable[[Link], None]
+
+
+class KernelNamespace:
+    """One network namespace. Used by the plane's worker thread alone; owns `fd` and the netlink socket."""
+
+    __slots__ = ("_home", "_next_index", "_own", "fd", "indexes", "netlink", "state")
+
+    def __init__(self, home: Home, fd: int, own: Callable[[str], bool]) -> None:
+        """Open the namespace of a descriptor; `own` tells by its name whether a device is ours to look at."""
+        self._home = home
+        self._own = own
+        self._next_index = _FIRST_INDEX
+        self.fd = fd
+        self.netlink: Netlink = home.netlink_in(fd)
+        self.indexes: dict[str, int] = {}
+        self.state: dict[Key, Entry] = {}
+
+    def close(self) -> None:
+        """Let go of the namespace; it lives on if it is pinned."""
+        self.netlink.close()
+        os.close(self.fd)
+
+    def read(self, wanted: State) -> dict[Key, Entry]:
+        """Read what is there and believe it. Settings are read where `wanted` has an opinion on them."""
+        links = [(i, _classified(link)) for i, link, _ in rtnetlink.read_links(self.netlink)]
+        links = [(i, link) for i, link in links if self._own(link.name) and link.kind is not LinkKind.OTHER]
+        self.indexes = {link.name: i for i, link in links}
+        self._next_index = max([self._next_index, *(i + 1 for i, _ in links)])
+        devices = {i: link.name for i, link in links}
+        entries: list[Entry] = [link for _, link in links]
+        entries += (a for a in rtnetlink.read_addresses(self.netlink, devices) if not _is_loopback(a.address))
+        entries += rtnetlink.read_neighbours(self.netlink, devices)
+        entries += rtnetlink.read_fdb(self.netlink, devices)
+        routes = rtnetlink.read_routes(self.netlink, devices)
+        entries += (r for r in routes if r.device or (r.kind is RouteKind.UNREACHABLE and self._owns_all))
+        entries += rtnetlink.read_routing_sysctls(self.netlink, devices)
+        self.state = state_of(entries)
+        self.learn_settings(wanted)
+        self.state = {k: e for k, e in self.state.items() if not isinstance(e, Sysctl) or k in wanted}
+        return self.state
+
+    @property
+    def _owns_all(self) -> bool:
+        return self._own(names.LOOPBACK)
+
+    def learn_settings(self, wanted: State) -> None:
+        """Read the settings that `wanted` has an opinion on and that are not believed to be anything yet."""
+        missing = [(k, e) for k, e in wanted.items() if isinstance(e, Sysctl) and k not in self.state]
+        if not missing:
+            return
+        with self._home.away(self.fd):
+            for key, entry in missing:
+                value = read_setting(entry.path)
+                if value is not None:
+                    self.state[key] = replace(entry, value=value)
+
+    def apply(self, operations: Sequence[Operation], make: LinkMaker) -> None:
+        """Carry operations out in order; `make` makes links that are not there.
+
+        Raises OSError (NetlinkError, or of a setting); what is then believed is what the caller reads anew.
+        """
+        pending: list[Message] = []
+        settings: list[Sysctl] = []
+        for operation in operations:
+            entry = operation.entry
+            if isinstance(entry, Sysctl):
+                if isinstance(operation, Put):
+                    self._flush(pending)
+                    settings.append(entry)
+                continue
+            self._write_settings(settings)
+            if isinstance(operation, Put) and isinstance(entry, Link):
+                self._flush(pending)
+                if operation.creates:
+                    make(entry)
+                self._settle(entry)
+            elif isinstance(operation, Put):
+                pending.append(rtnetlink.put(entry, self.indexes))
+            else:
+                message = rtnetlink.remove(entry, self.indexes)
+                if message:
+                    pending.append(message)
+                if isinstance(entry, Link):
+                    self._flush(pending)
+                    self.indexes.pop(entry.name, None)
+        self._write_settings(settings)
+        self._flush(pending)
+        self.state = after(self.state, list(operations))
+
+    def next_index(self) -> int:
+        """Return an interface index that no device of this namespace has had."""
+        index = self._next_index
+        self._next_index += 1
+        return index
+
+    def _settle(self, link: Link) -> None:
+        """Find a link's index, and give it its properties: those made by a peer do not have them yet."""
+        found = rtnetlink.read_link(self.netlink, link.name)
+        if found is None:
+            raise OSError(f"{link} is gone again")
+        index, there, _ = found
+        self.indexes[link.name] = index
+        self._next_index = max(self._next_index, index + 1)
+        if _classified(there) != link:
+            self.netlink.execute([rtnetlink.set_link(index, link)])
+
+    def _flush(self, pending: list[Message]) -> None:
+        if pending:
+            self.netlink.execute(pending)
+            pending.clear()
+
+    def _write_settings(self, settings: list[Sysctl]) -> None:
+        if settings:
+            with self._home.away(self.fd):
+                for entry in settings:
+                    if read_setting(entry.path) != entry.value:
+                        write_setting(entry.path, entry.value)
+            settings.clear()
+
+
+def _classified(link: Link) -> Link:
+    """Tell our kinds of veth apart, which the kernel does not know, by their names."""
+    if link.kind is not LinkKind.CONTAINER:
+        return link
+    if link.name == names.UPLINK:
+        return replace(link, kind=LinkKind.UPLINK)
+    if link.name.startswith(names.HOST_UPLINK_PREFIX):
+        return replace(link, kind=LinkKind.HOST_UPLINK)
+    return link if link.name.startswith(names.CONTAINER_PREFIX) else replace(link, kind=LinkKind.OTHER)
+
+
+def _is_loopback(address: int) -> bool:
+    return address >> 24 == 127

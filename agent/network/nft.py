@@ -1,0 +1,68 @@
+"""nftables through the library that `nft` itself uses: a transaction in 0.3 ms instead of 4 ms for a process.
+
+The library opens its socket in the namespace of the calling thread, so each call makes its own context in the thread
+that has entered the right one. One call is one transaction: all of it is in force, or nothing.
+"""
+
+import ctypes
+import ctypes.util
+from functools import cache
+from typing import Final
+
+from argosy.core.errors import TransientError
+
+_STATELESS: Final = 1 << 2
+"""NFT_CTX_OUTPUT_* flag (nftables/libnftables.h): leave counters out of listings."""
+
+
+class NftError(TransientError):
+    """The kernel or the library refused a ruleset; nothing of it is in force."""
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL("libnftables.so.1")
+    except OSError as error:
+        raise NftError("libnftables.so.1 is missing: install the package libnftables1") from error
+    library.nft_ctx_new.restype = ctypes.c_void_p
+    library.nft_ctx_new.argtypes = [ctypes.c_uint32]
+    library.nft_ctx_free.argtypes = [ctypes.c_void_p]
+    for name in ("nft_ctx_buffer_output", "nft_ctx_buffer_error"):
+        getattr(library, name).argtypes = [ctypes.c_void_p]
+    for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
+        getattr(library, name).argtypes = [ctypes.c_void_p]
+        getattr(library, name).restype = ctypes.c_char_p
+    library.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
+    library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+    return library
+
+
+def run(commands: str) -> str:
+    """Run commands in this thread's namespace and return what they print. Raises NftError."""
+    library = _library()
+    context = library.nft_ctx_new(0)
+    if not context:
+        raise NftError("nftables is not available: out of memory, or no netlink socket")
+    try:
+        library.nft_ctx_output_set_flags(context, _STATELESS)
+        library.nft_ctx_buffer_output(context)
+        library.nft_ctx_buffer_error(context)
+        failed = library.nft_run_cmd_from_buffer(context, commands.encode())
+        if failed:
+            text = library.nft_ctx_get_error_buffer(context).decode(errors="replace").strip()
+            raise NftError(f"nftables refused: {text}")
+        output: bytes = library.nft_ctx_get_output_buffer(context)
+        return output.decode(errors="replace")
+    finally:
+        library.nft_ctx_free(context)
+
+
+def listing(table: str) -> str | None:
+    """Return a table of family ip as the kernel has it, without counters; None if there is no such table."""
+    try:
+        return run(f"list table ip {table}")
+    except NftError:
+        if f"table ip {table}\n" not in run("list tables") + "\n":
+            return None
+        raise

@@ -1,0 +1,242 @@
+"""All networks of a node, without any asyncio: what the plane's worker thread does.
+
+The order within a pass: namespaces, then the host's table, then uplinks, then what is in each network. A network that
+fails does not keep the others from being brought up to date; what failed is read anew, so that the next pass decides
+on facts.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network
+
+from argosy.agent.logic import network_names as names
+from argosy.agent.logic.network_firewall import NETWORK_TABLE, HostFirewall
+from argosy.agent.logic.network_plan import Site, link_mtu
+from argosy.agent.logic.network_state import Link, LinkKind, device_of
+from argosy.agent.logic.network_uplink import UplinkPair, allocate, pair
+from argosy.agent.network import namespace, rtnetlink
+from argosy.agent.network.attachments import Attachments
+from argosy.agent.network.audit import differences
+from argosy.agent.network.carried import CarriedNetwork, by_network
+from argosy.agent.network.desired import Drift, DriftKind, Interface, NetworkSettings, NetworkState, NodeIdentity
+from argosy.agent.network.host import HostNamespace
+from argosy.agent.network.kernel import LinkMaker
+from argosy.agent.network.namespace import Home
+from argosy.agent.network.tables import Tables
+from argosy.core.assignment import NetworkAssignment
+from argosy.core.errors import PreconditionError, TransientError
+from argosy.core.task import Attachment
+
+
+class Overlay:
+    """Used by one thread, the one that made it, whose network namespace is the host's."""
+
+    def __init__(self, identity: NodeIdentity, settings: NetworkSettings) -> None:
+        self._node_name = identity.node_name
+        self._range = IPv4Network(settings.uplink_range)
+        self._pins = settings.run_dir / "netns"
+        memory = settings.run_dir / "network"
+        self._site = Site(
+            node_id=identity.node_id,
+            underlay=int(IPv4Address(identity.underlay_address)),
+            underlay_mtu=identity.underlay_mtu,
+            vxlan_port=settings.vxlan_port,
+            ipv6=namespace.read_setting("ipv6/conf/all/disable_ipv6") is not None,
+        )
+        firewall = HostFirewall(
+            table=names.host_table(identity.node_name),
+            vxlan_port=settings.vxlan_port,
+            protected_udp=settings.protected_udp,
+            protected_tcp=settings.protected_tcp,
+            uplink_range=settings.uplink_range,
+        )
+        self._home = Home()
+        self._tables = Tables(memory / "tables.json")
+        self._host = HostNamespace(self._home, self._site, firewall, self._tables, memory / "forwarding.json")
+        self._carried: dict[str, CarriedNetwork] = {}
+        self._attachments = Attachments(self._home, self._site, self._carried)
+        self._assigned: Mapping[str, NetworkAssignment] = {}
+        self._ending: set[str] = set()
+
+    def adopt(self) -> None:
+        """Take over what a former life left in the kernel; nothing is changed."""
+        self._tables.load()
+        self._host.adopt()
+        self._pins.mkdir(parents=True, exist_ok=True)
+        for path in sorted(self._pins.iterdir()):
+            network_id = names.network_of_pin(self._node_name, path.name)
+            if network_id and namespace.is_pin(path):
+                adopted = CarriedNetwork.adopt(network_id, self._home, self._site, path, self._tables)
+                self._carried[network_id] = adopted
+
+    def close(self) -> None:
+        """Let go of everything; the kernel's state stays."""
+        for carried in self._carried.values():
+            carried.kernel.close()
+        self._carried.clear()
+        self._host.close()
+        self._home.close()
+
+    def purge(self) -> None:
+        """Remove everything of this node from the kernel."""
+        for carried in self._carried.values():
+            carried.destroy()
+        self._carried.clear()
+        self._assigned = {}
+        self._host.purge()
+        self._tables.forget("")
+
+    def apply(self, desired: NetworkState) -> int:
+        """Bring the kernel to what is desired, and tell how many changes it took. Raises TransientError."""
+        gone = self._assigned.keys() - desired.networks.keys()
+        self._assigned = dict(desired.networks)
+        self._ending = (self._ending | gone) - desired.networks.keys()
+        for network_id in desired.networks.keys() - self._carried.keys():
+            self._carried[network_id] = self._create(network_id)
+        pairs = self._pairs(desired.networks)
+        grouped = by_network(desired.peers)
+        for network_id, network in desired.networks.items():
+            carried = self._carried[network_id]
+            adopted = carried.assignment is None
+            changed = carried.assign(network, pairs.get(network_id), grouped.get(network_id, ()))
+            if adopted:
+                carried.read()
+            elif changed:
+                self._attachments.refresh(carried, network)
+        self._host.want((n, pairs[i]) for i, n in desired.networks.items() if i in pairs)
+        return self._converge() + self._end_networks()
+
+    def remove_unwanted(self, wanted_containers: Iterable[str]) -> int:
+        """Remove what no assignment wants; the caller vouches that the view is whole. Return the number of changes."""
+        self._host.removes_leftovers = True
+        keep = {names.container_device(c) for c in wanted_containers}
+        unwanted: set[str] = set()
+        for network_id, carried in self._carried.items():
+            carried.removes_leftovers = True
+            if network_id not in self._assigned:
+                self._ending.add(network_id)
+            unwanted |= {d for d, a in carried.containers.items() if not a.plug and d not in keep}
+        self._attachments.delete(sorted(unwanted))
+        return len(unwanted) + self._converge() + self._end_networks()
+
+    def attach(self, container_id: str, pid: int, attachments: Sequence[Attachment]) -> tuple[Interface, ...]:
+        """Connect a container to networks that are assigned. Raises PreconditionError, TransientError."""
+        networks = [(self._assignment(a.network_id), a.address) for a in attachments]
+        return self._attachments.attach(container_id, pid, networks)
+
+    def detach(self, container_ids: Iterable[str]) -> None:
+        """Disconnect containers from all networks, many for the price of one."""
+        self._attachments.detach(container_ids)
+        self._end_networks()
+
+    def verify(self) -> list[Drift]:
+        """Compare what is intended with what the kernel has, and believe the kernel from now on."""
+        drift = list(differences("", self._host.wanted, self._host.read()))
+        if not self._host.table_intact():
+            drift.append(Drift("", DriftKind.DIFFERENT, f"nft table {names.host_table(self._node_name)}"))
+        for network_id, carried in sorted(self._carried.items()):
+            if network_id not in self._assigned:
+                drift.append(Drift(network_id, DriftKind.UNEXPECTED, "network namespace"))
+                continue
+            if not namespace.is_pin(carried.pin, carried.kernel.fd):
+                drift.append(Drift(network_id, DriftKind.MISSING, f"pin {carried.pin}"))
+            drift += differences(network_id, carried.wanted, carried.read())
+            if not carried.table_intact():
+                drift.append(Drift(network_id, DriftKind.DIFFERENT, f"nft table {NETWORK_TABLE}"))
+        return drift
+
+    def repair(self) -> list[Drift]:
+        """Put right what `verify` finds, and return it. Raises TransientError for what could not be put right."""
+        drift = self.verify()
+        if drift:
+            if not self._host.table_intact():
+                self._host.distrust_table()
+            for network_id in self._assigned:
+                carried = self._carried[network_id]
+                if not namespace.is_pin(carried.pin, carried.kernel.fd):
+                    namespace.unpin(carried.pin)
+                    namespace.pin(carried.kernel.fd, carried.pin)
+                if not carried.table_intact():
+                    self._tables.distrust(network_id)
+                self._attachments.replug(carried)
+            self._converge()
+        return drift
+
+    def namespaces(self) -> dict[str, CarriedNetwork]:
+        """Return the networks that are assigned and exist here."""
+        return {i: c for i, c in self._carried.items() if i in self._assigned}
+
+    def _assignment(self, network_id: str) -> NetworkAssignment:
+        network = self._assigned.get(network_id)
+        if network is None or network_id not in self._carried:
+            raise PreconditionError(f"network {network_id} is not assigned to node {self._node_name}")
+        return network
+
+    def _create(self, network_id: str) -> CarriedNetwork:
+        self._host.delete_uplink(network_id)
+        pin = self._pins / names.pin_name(self._node_name, network_id)
+        try:
+            return CarriedNetwork.create(network_id, self._home, self._site, pin, self._tables)
+        except OSError as error:
+            raise TransientError(f"cannot make the namespace of network {network_id}: {error}") from error
+
+    def _pairs(self, networks: Mapping[str, NetworkAssignment]) -> dict[str, UplinkPair]:
+        """Return the address pairs of uplinks: those in force stay, also of networks that are about to go."""
+        devices = {names.host_uplink_device(i): i for i in self._carried}
+        held = {devices.get(d, d): number for d, number in self._host.held_pairs(self._range).items()}
+        vnis = {i: n.vni for i, n in networks.items() if not n.internal}
+        return {i: pair(self._range, number) for i, number in allocate(self._range, held, vnis).items()}
+
+    def _converge(self) -> int:
+        problems: list[str] = []
+        changes = 0
+        try:
+            changes += self._host.converge(self._make_uplink)
+        except OSError as error:
+            self._host.read()
+            problems.append(f"the host's uplinks: {error}")
+        for network_id, network in self._assigned.items():
+            carried = self._carried[network_id]
+            try:
+                changes += carried.converge(self._maker(carried))
+            except OSError as error:
+                carried.read()
+                problems.append(f"network {network.name}: {error}")
+        if problems:
+            raise TransientError("; ".join(problems))
+        return changes
+
+    def _make_uplink(self, link: Link) -> None:
+        """Make an uplink: the outer end here, the inner end in its network's namespace."""
+        network_id = next(i for i in self._assigned if names.host_uplink_device(i) == link.name)
+        carried = self._carried[network_id]
+        inner = Link(
+            names.UPLINK,
+            LinkKind.UPLINK,
+            mtu=link_mtu(self._site, self._assigned[network_id]),
+            mac=names.uplink_mac(network_id, self._site.node_id),
+        )
+        self._host.kernel.netlink.execute([rtnetlink.make_pair(link, inner, carried.kernel.fd)])
+        # A new inner end: nothing that hung on one before it is there any more.
+        kernel = carried.kernel
+        kernel.state = {k: e for k, e in kernel.state.items() if device_of(e) != names.UPLINK}
+
+    def _maker(self, carried: CarriedNetwork) -> LinkMaker:
+        def make(link: Link) -> None:
+            match link.kind:
+                case LinkKind.VTEP:
+                    self._host.kernel.netlink.execute([rtnetlink.make_vtep(link, carried.kernel.fd)])
+                case LinkKind.LOOPBACK | LinkKind.UPLINK:
+                    pass  # there from the beginning; made together with its outer end
+                case _:
+                    raise OSError(f"{link} can only be made by attaching its container")
+
+        return make
+
+    def _end_networks(self) -> int:
+        """Remove networks that are no longer assigned, once the last container has left them."""
+        ended = [i for i in self._ending if i in self._carried and not self._carried[i].containers]
+        for network_id in ended:
+            self._carried.pop(network_id).destroy()
+            self._host.uplink_deleted(network_id)
+            self._ending.discard(network_id)
+        return len(ended)

@@ -1,0 +1,93 @@
+"""nftables tables: written when their text changes, and found again unchanged after a restart.
+
+The kernel's listing of a table is not the text it was made from. So the digest of both is remembered, in a file that
+lasts as long as the kernel's state does (`run_dir`): a later life of the agent then knows that a table is its own.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from argosy.agent.network import nft
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Tables:
+    """What is in force, by scope (a network's id, or "" for the host): digests of text and listing."""
+
+    __slots__ = ("_checked", "_path", "_records")
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._records: dict[str, tuple[str, str]] = {}
+        self._checked: set[str] = set()
+
+    def load(self) -> None:
+        """Read what a former life remembered; an unreadable file only means that all is written again."""
+        try:
+            raw = json.loads(self._path.read_text())
+            self._records = {scope: (str(text), str(listed)) for scope, (text, listed) in raw.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            self._records = {}
+        self._checked.clear()
+
+    def ensure(self, scope: str, table: str, ruleset: str, *, inside: Callable[[Callable[[], None]], None]) -> bool:
+        """Have a table be what `ruleset` makes it; tell whether it had to be written. `inside` enters its namespace."""
+        record = self._records.get(scope)
+        if record and record[0] == _digest(ruleset):
+            if scope in self._checked:
+                return False
+            if self.intact(scope, table, inside=inside):
+                self._checked.add(scope)
+                return False
+        listed = ""
+
+        def write() -> None:
+            nonlocal listed
+            nft.run(ruleset)
+            listed = nft.listing(table) or ""
+
+        inside(write)
+        self._records[scope] = (_digest(ruleset), _digest(listed))
+        self._checked.add(scope)
+        self._save()
+        return True
+
+    def intact(self, scope: str, table: str, *, inside: Callable[[Callable[[], None]], None]) -> bool:
+        """Tell whether the kernel lists a table as it did when it was written; one never written must not be there."""
+        listed: str | None = None
+
+        def look() -> None:
+            nonlocal listed
+            listed = nft.listing(table)
+
+        inside(look)
+        record = self._records.get(scope)
+        if record is None:
+            return listed is None
+        return listed is not None and _digest(listed) == record[1]
+
+    def distrust(self, scope: str) -> None:
+        """Have the table written again at the next `ensure`."""
+        self._records.pop(scope, None)
+        self._checked.discard(scope)
+
+    def forget(self, scope: str) -> None:
+        """Forget a table that is gone."""
+        if self._records.pop(scope, None):
+            self._save()
+        self._checked.discard(scope)
+
+    def known(self, scope: str) -> bool:
+        """Tell whether a table of this scope was written."""
+        return scope in self._records
+
+    def _save(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._path.with_suffix(".new")
+        temporary.write_text(json.dumps(self._records))
+        temporary.replace(self._path)
