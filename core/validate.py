@@ -1,0 +1,212 @@
+"""Validation of specs: everything that can be judged without a cluster, all of it at once.
+
+Called by the API before the first write (and by whoever wants to know earlier). Each problem tells where, what is
+wrong and what would be right. What needs the cluster (that an image exists, a name is free) the API checks.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Final
+
+from argosy.core.addresses import subnet_problem
+from argosy.core.constraints import parse_constraint, parse_spread
+from argosy.core.names import host_name_problem, label_key_problem, service_name_problem
+from argosy.core.network import NetworkSpec
+from argosy.core.node import Availability, NodeSpec, Resources
+from argosy.core.problem import Problem, Problems, between, check, duration, readable, said, when
+from argosy.core.service import (
+    FailureAction,
+    NetworkAttachmentSpec,
+    Placement,
+    RestartPolicy,
+    ServiceMode,
+    ServiceSpec,
+    TaskSpec,
+    UpdateConfig,
+    UpdateOrder,
+)
+from argosy.core.units import format_cpus, human_bytes
+from argosy.core.validate_container import container_problems
+
+MOST_REPLICAS: Final = 100_000
+MOST_CPUS: Final = 8192
+LEAST_CPUS: Final = 0.01
+"""The kernel's shortest quota, 1 ms in 100 ms (sched-bwc)."""
+LEAST_MEMORY: Final = 4 << 20
+"""Less than this no program starts in; a smaller number was meant in another unit."""
+MOST_PIDS: Final = 1 << 22
+"""PID_MAX_LIMIT of 64-bit kernels."""
+ROLES: Final = ("worker", "manager")
+OWN_PORTS: Final[Mapping[tuple[str, int], str]] = {("udp", 14789): "the overlay's VXLAN"}
+
+__all__ = ["Problem", "check", "validate_network", "validate_node_spec", "validate_service"]
+
+
+def validate_service(spec: ServiceSpec) -> list[Problem]:
+    """Return all that is wrong with a service's spec."""
+    return list(_service(spec))
+
+
+def validate_network(spec: NetworkSpec, avoid: tuple[tuple[str, str], ...] = ()) -> list[Problem]:
+    """Return all that is wrong with a network's spec; `avoid`: more (subnet, whose) it must keep clear of."""
+    problems = [*said("name", service_name_problem(spec.name)), *_labels(spec.labels, "labels")]
+    if spec.subnet:
+        problems += said("subnet", subnet_problem(spec.subnet, avoid))
+    return problems
+
+
+def validate_node_spec(spec: NodeSpec) -> list[Problem]:
+    """Return all that is wrong with a node's spec."""
+    problems = [*said("name", host_name_problem(spec.name))]
+    if spec.role not in ROLES:
+        problems.append(Problem("role", f'there is no role "{spec.role}": use {" or ".join(ROLES)}'))
+    if spec.availability not in tuple(Availability):
+        problems.append(Problem("availability", "use ACTIVE, PAUSE or DRAIN"))
+    for key in spec.labels:
+        problems += said(f"labels[{key}]", label_key_problem(key))
+    return problems
+
+
+def _service(spec: ServiceSpec) -> Problems:
+    yield from said("name", service_name_problem(spec.name))
+    yield from _labels(spec.labels, "labels")
+    yield from between("replicas", spec.replicas, 0, MOST_REPLICAS, "the number of replicas")
+    yield from when(
+        spec.mode is ServiceMode.GLOBAL and spec.replicas > 1,
+        "replicas",
+        "a global service has one task on every node and no number of replicas: leave it out, or use mode replicated",
+    )
+    yield from _task(spec.task, "task")
+    yield from _update(spec.update, "update")
+    yield from _update(spec.rollback, "rollback")
+    yield from when(
+        spec.rollback.failure_action is FailureAction.ROLLBACK,
+        "rollback.failure_action",
+        "a rollback that fails is not rolled back again: use pause or continue",
+    )
+    yield from _contradictions(spec)
+
+
+def _labels(labels: Mapping[str, str], where: str) -> Problems:
+    yield from when("" in labels, where, "a label needs a key")
+
+
+def _task(task: TaskSpec, where: str) -> Problems:
+    yield from container_problems(task.container, f"{where}.container")
+    yield from _resources(task.limits, f"{where}.limits", "limit")
+    yield from _resources(task.reservations, f"{where}.reservations", "reservation")
+    yield from _reserved_within_limits(task, where)
+    yield from _restart(task.restart, f"{where}.restart")
+    yield from _placement(task.placement, f"{where}.placement")
+    yield from _networks(task.networks, f"{where}.networks")
+    yield from _host_ports(task, f"{where}.host_ports")
+    yield from when(task.force_update < 0, f"{where}.force_update", "this counter cannot be negative")
+
+
+def _resources(resources: Resources, where: str, what: str) -> Problems:
+    cpus, memory, pids = resources.cpus, resources.memory_bytes, resources.pids
+    if not math.isfinite(cpus) or cpus < 0 or cpus > MOST_CPUS:
+        yield Problem(f"{where}.cpus", f"the CPU {what} is {cpus}: use a number from {LEAST_CPUS} to {MOST_CPUS:,}")
+    elif 0 < cpus < LEAST_CPUS:
+        yield Problem(f"{where}.cpus", f"the CPU {what} is {cpus}: the least that can be had is {LEAST_CPUS}")
+    if memory < 0:
+        yield Problem(f"{where}.memory_bytes", f"the memory {what} is negative: write it like 512m")
+    elif 0 < memory < LEAST_MEMORY:
+        yield Problem(
+            f"{where}.memory_bytes",
+            f"the memory {what} is {human_bytes(memory)}, and nothing runs in less than {human_bytes(LEAST_MEMORY)}: "
+            "was another unit meant, such as 512m?",
+        )
+    yield from between(f"{where}.pids", pids, 0, MOST_PIDS, f"the {what} of processes")
+
+
+def _reserved_within_limits(task: TaskSpec, where: str) -> Problems:
+    limits, reserved = task.limits, task.reservations
+    for field, limit, reservation, write in (
+        ("cpus", limits.cpus, reserved.cpus, format_cpus),
+        ("memory_bytes", float(limits.memory_bytes), float(reserved.memory_bytes), lambda n: human_bytes(int(n))),
+        ("pids", float(limits.pids), float(reserved.pids), lambda n: f"{n:,.0f}"),
+    ):
+        yield from when(
+            0 < limit < reservation,
+            f"{where}.reservations.{field}",
+            f"{write(reservation)} are reserved, but the limit is {write(limit)}: lower the one or raise the other",
+        )
+
+
+def _restart(policy: RestartPolicy, where: str) -> Problems:
+    yield from duration(f"{where}.delay", policy.delay, "the restart delay")
+    yield from duration(f"{where}.window", policy.window, "the restart window")
+    yield from between(f"{where}.max_attempts", policy.max_attempts, 0, 1_000_000, "the number of attempts")
+
+
+def _update(config: UpdateConfig, where: str) -> Problems:
+    yield from between(f"{where}.parallelism", config.parallelism, 0, MOST_REPLICAS, "the parallelism")
+    yield from duration(f"{where}.delay", config.delay, "the delay")
+    yield from duration(f"{where}.monitor", config.monitor, "the monitor period")
+    ratio = config.max_failure_ratio
+    if not 0 <= ratio <= 1:
+        hint = f", such as {ratio / 100:g} for {ratio:g} %" if 1 < ratio <= 100 else ""
+        yield Problem(f"{where}.max_failure_ratio", f"the ratio is {ratio:g}: it has to be from 0 to 1{hint}")
+
+
+def _contradictions(spec: ServiceSpec) -> Problems:
+    for where, config in (("update", spec.update), ("rollback", spec.rollback)):
+        if config.order is not UpdateOrder.START_FIRST:
+            continue
+        yield from when(
+            spec.mode is ServiceMode.GLOBAL and bool(spec.task.host_ports),
+            f"{where}.order",
+            "start-first cannot work: the new task of a global service is on the same node, and its host port is still "
+            "taken by the old one; use stop-first",
+        )
+        yield from when(
+            spec.mode is ServiceMode.GLOBAL and spec.task.placement.max_replicas_per_node == 1,
+            f"{where}.order",
+            "start-first cannot work: it needs two tasks on a node for a moment, and max_replicas_per_node is 1; use "
+            "stop-first",
+        )
+
+
+def _placement(placement: Placement, where: str) -> Problems:
+    for i, text in enumerate(placement.constraints):
+        yield from readable(f"{where}.constraints[{i}]", parse_constraint, text)
+    for i, preference in enumerate(placement.preferences):
+        yield from readable(f"{where}.preferences[{i}]", parse_spread, preference.spread)
+    yield from between(
+        f"{where}.max_replicas_per_node", placement.max_replicas_per_node, 0, MOST_REPLICAS, "max_replicas_per_node"
+    )
+    for i, platform in enumerate(placement.platforms):
+        yield from when(
+            not platform.os and not platform.architecture,
+            f"{where}.platforms[{i}]",
+            "a platform needs an operating system or an architecture, such as linux/amd64",
+        )
+
+
+def _networks(networks: tuple[NetworkAttachmentSpec, ...], where: str) -> Problems:
+    for i, network in enumerate(networks):
+        yield from when(not network.target, f"{where}[{i}].target", "the network's name or id is missing")
+        for j, alias in enumerate(network.aliases):
+            yield from said(f"{where}[{i}].aliases[{j}]", host_name_problem(alias))
+    for target, count in Counter(n.target for n in networks if n.target).items():
+        if count > 1:
+            yield Problem(where, f"the network {target} is joined more than once: give all aliases in one place")
+
+
+def _host_ports(task: TaskSpec, where: str) -> Problems:
+    for i, port in enumerate(task.host_ports):
+        yield from when(
+            port.protocol not in ("tcp", "udp"),
+            f"{where}[{i}].protocol",
+            f'there is no protocol "{port.protocol}" for ports: use tcp or udp',
+        )
+        yield from between(f"{where}[{i}].port", port.port, 1, 65535, "the port")
+        owner = OWN_PORTS.get((port.protocol, port.port))
+        yield from when(
+            owner is not None, f"{where}[{i}].port", f"port {port.port}/{port.protocol} is {owner}'s: use another"
+        )
+    for (protocol, number), count in Counter((p.protocol, p.port) for p in task.host_ports).items():
+        if count > 1:
+            yield Problem(where, f"port {number}/{protocol} is given more than once: keep one")
