@@ -1,0 +1,61 @@
+"""Dev clusters for the end-to-end tests: the very thing that `argosy dev up` gives to people.
+
+`cluster` is shared by the tests of a module that leave it as they found it; `fresh_cluster` makes one for a single test.
+"""
+
+import os
+
+import pytest
+
+from tests.e2e.dev_cluster import DevCluster
+from tests.rootfs import busybox_rootfs_tar
+
+
+@pytest.fixture(scope="session")
+def image_tar(tmp_path_factory):
+    """A root file system of busybox, as a tar."""
+    return busybox_rootfs_tar(tmp_path_factory.mktemp("image") / "busybox.tar")
+
+
+@pytest.fixture(scope="module")
+def cluster(request, image_tar):
+    """Three hosts with the image `busybox:1`, for the tests of one module."""
+    name = f"t{os.getpid() % 100_000}-{request.module.__name__.rpartition('.')[2][5:13].strip('_').replace('_', '-')}"
+    with DevCluster(name, nodes=3) as cluster:
+        cluster.argosy("image", "import", "busybox:1", str(image_tar))
+        yield cluster
+
+
+@pytest.fixture
+def make_cluster(request, image_tar):
+    """A function that makes clusters (name, nodes, controllers) which end with the test."""
+    made = []
+
+    def make(nodes=3, controllers=1):
+        made.append(DevCluster(f"t{os.getpid() % 100_000}-x{len(made)}", nodes=nodes, controllers=controllers))
+        made[-1].__enter__()
+        made[-1].argosy("image", "import", "busybox:1", str(image_tar))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.__exit__(None, None, None)
+
+
+@pytest.fixture(autouse=True)
+def _tell_logs(request):
+    """When a test fails, show the ends of the cluster's logs with it."""
+    yield
+    report = getattr(request.node, "rep_call", None)
+    if report is not None and report.failed:
+        for value in request.node.funcargs.values():
+            if isinstance(value, DevCluster):
+                print(value.log_tails())
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Keep the report of the test itself where the fixture above finds it."""
+    outcome = yield
+    report = outcome.get_result()
+    setattr(item, f"rep_{report.when}", report)

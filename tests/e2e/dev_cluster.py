@@ -1,0 +1,191 @@
+"""A dev cluster under test: runs `argosy` as a person would, and looks at hosts and containers from outside.
+
+What it observes of containers comes from the kernel (/proc, namespaces), not from Argosy.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ARGOSY = str(Path(sys.executable).parent / "argosy")
+
+
+class DevCluster:
+    """Use as a context manager: up on entry, down on exit, whatever happened between."""
+
+    def __init__(self, name, *, nodes=3, controllers=1):
+        self.name = name
+        self.nodes = [f"node{i}" for i in range(1, nodes + 1)]
+        self._controllers = controllers
+        self.run_dir = Path("/run/argosy/dev") / name
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("ARGOSY_")},
+            "ARGOSY_CONTEXT": f"dev/{name}",
+        }
+
+    def __enter__(self):
+        up = ["dev", "up", "--name", self.name, "--nodes", str(len(self.nodes))]
+        self.argosy(*up, "--controllers", str(self._controllers))
+        return self
+
+    def __exit__(self, *_):
+        self.argosy("dev", "down", "--name", self.name)
+
+    # ---------------------------------------------------------------- as a user
+
+    def run(self, *args, timeout=120, stdin=None, cwd=None):
+        """Run `argosy ARGS`; return the finished process, whatever its exit status."""
+        return subprocess.run(
+            [ARGOSY, *args],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            input=stdin,
+            cwd=cwd,
+            check=False,
+        )
+
+    def argosy(self, *args, **options):
+        """Run `argosy ARGS`, which must succeed; return what it printed."""
+        done = self.run(*args, **options)
+        assert done.returncode == 0, f"argosy {' '.join(args)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def json(self, *args):
+        """Run `argosy ARGS --format json`; return the parsed output."""
+        return json.loads(self.argosy(*args, "--format", "json"))
+
+    def deploy(self, stack, compose, tmp_path, *args):
+        """Deploy a Compose text as a stack and wait until it runs."""
+        path = tmp_path / f"{stack}.yaml"
+        path.write_text(compose)
+        return self.argosy("deploy", "-c", str(path), *args, stack)
+
+    def tasks(self, service="", *, ended=False):
+        """Return the tasks as `ps` shows them."""
+        args = ["ps", *(["--service", service] if service else []), *(["-a"] if ended else [])]
+        return self.json(*args)
+
+    def running(self, service):
+        """Return the tasks of a service that run and are to go on running."""
+        return [t for t in self.tasks(service) if t["state"] == t["desired_state"] == "RUNNING"]
+
+    def wait_running(self, service, count, timeout=30, avoid=()):
+        """Wait until exactly `count` tasks of a service run, none of them on the nodes `avoid`; return them."""
+
+        def settled():
+            tasks = [t for t in self.running(service) if t["node"] not in avoid]
+            return tasks if len(tasks) == count else None
+
+        return wait_until(settled, timeout, lambda: f"{count} of {service} running: {self.tasks(service, ended=True)}")
+
+    def node_state(self, name):
+        """Return a node's state."""
+        return next(n["state"] for n in self.json("node", "ls") if n["name"] == name)
+
+    def wait_node(self, name, state, timeout=30):
+        """Wait until a node is in a state."""
+        wait_until(lambda: self.node_state(name) == state, timeout, f"{name} {state}")
+
+    # ---------------------------------------------------------------- the machine underneath
+
+    def processes(self):
+        """Return what the cluster's supervisor says of its processes."""
+        return json.loads((self.run_dir / "processes.json").read_text())
+
+    def pid(self, process):
+        """Return the id of a process ("controller-1", "agent-node2", "etcd-1")."""
+        return wait_until(lambda: self.processes()["processes"][process]["pid"], 20, f"{process} runs")
+
+    def holder(self, host):
+        """Return the process that holds a host's namespaces."""
+        return self.processes()["holders"][host]
+
+    def kill(self, process, number=signal.SIGKILL):
+        """Send a signal to a process of the cluster; return the id it had."""
+        pid = self.pid(process)
+        os.kill(pid, number)
+        return pid
+
+    def wait_restarted(self, process, old_pid, timeout=20):
+        """Wait until the supervisor has started a process anew."""
+        wait_until(lambda: self.pid(process) not in (0, old_pid), timeout, f"{process} started anew")
+
+    def launcher_pid(self, node):
+        """Return the id of a host's launcher."""
+        return wait_until(lambda: self._find_launcher(node), 20, f"launcher of {node}")
+
+    def _find_launcher(self, node):
+        agent_ns = os.readlink(f"/proc/{self.holder(node)}/ns/net")
+        for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+            with contextlib.suppress(OSError):
+                line = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if b"launcher" in line and os.readlink(f"/proc/{pid}/ns/net") == agent_ns:
+                    return pid
+        return None
+
+    def on_host(self, host, *command, check=True, timeout=30):
+        """Run a command in a host's network namespace; return its standard output."""
+        done = subprocess.run(
+            ["nsenter", f"--target={self.holder(host)}", "--net", "--", *command],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        assert not check or done.returncode == 0, f"{command}: {done.stderr}"
+        return done.stdout
+
+    def container_pid(self, task):
+        """Return the id of a task's first process."""
+        status = self.json("ps", "-a")
+        found = next(t for t in status if t["id"] == task["id"])
+        return found["pid"]
+
+    def inside(self, task, *command, check=True, timeout=30):
+        """Run a command with all namespaces and the root of a task's container, as its root user."""
+        done = self.try_inside(task, *command, timeout=timeout)
+        assert not check or done.returncode == 0, f"{command}: exit {done.returncode}: {done.stderr or done.stdout}"
+        return done.stdout
+
+    def try_inside(self, task, *command, timeout=30):
+        """Run a command inside a task's container; return the finished process."""
+        flags = ["--user", "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd=/"]
+        return subprocess.run(
+            ["nsenter", f"--target={self.container_pid(task)}", *flags, "--setuid=0", "--setgid=0", "--", *command],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def etcdctl(self, *args):
+        """Run etcdctl against the cluster's etcd."""
+        etcdctl = os.environ.get("ARGOSY_ETCDCTL", "/opt/argosy/etcd/bin/etcdctl")
+        return self.on_host("switch", etcdctl, "--endpoints=127.0.0.1:2379", *args)
+
+    def log_tails(self, lines=25):
+        """Return the ends of all logs of the cluster."""
+        parts = []
+        for path in sorted((self.run_dir / "logs").glob("*.log")):
+            if not path.name.startswith("etcd"):
+                parts.append(f"--- {path.name}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-lines:]))
+        return "\n".join(parts)
+
+
+def wait_until(condition, timeout, what):
+    """Wait until `condition()` is true and return it; AssertionError with `what` after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout} s in vain for: {what() if callable(what) else what}")
+        time.sleep(0.05)
