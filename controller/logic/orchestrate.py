@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 from argosy.controller.logic.actions import Plan
 from argosy.controller.logic.draft import Draft
-from argosy.controller.logic.reap import forget, plan_removal, reap, trim
+from argosy.controller.logic.reap import drop_gone, forget, plan_removal, reap, trim
 from argosy.controller.logic.scale import Choice, choose_nodes, choose_replicas
 from argosy.controller.logic.slot import plan_slot
 from argosy.controller.logic.slots import group
@@ -43,6 +43,7 @@ def plan_service(
     """
     view = View(service, revisions, nodes, now, fits)
     draft = Draft(service.meta.id, now)
+    tasks = drop_gone(view, draft, tasks)
     if service.removing:
         plan_removal(view, draft, tasks)
         return draft.plan()

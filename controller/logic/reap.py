@@ -21,6 +21,20 @@ ORPHANED_AFTER_S: Final = 24 * 3600.0
 """How long a node is DOWN before its tasks are called ORPHANED."""
 
 
+def drop_gone(view: View, draft: Draft, tasks: Iterable[Task]) -> list[Task]:
+    """Delete the tasks that went with their node when the operator removed it; return the others.
+
+    The rest of the plan is made as though they had never been. What had ended and was released stays as history.
+    """
+    here = []
+    for task in tasks:
+        if task.node_id and task.node_id not in view.nodes and not task.status.released:
+            draft.delete(task)
+        else:
+            here.append(task)
+    return here
+
+
 def plan_removal(view: View, draft: Draft, tasks: Iterable[Task]) -> None:
     """Bring a service that is being removed to its end: forget its tasks; when none is left, it goes too."""
     left = False
@@ -34,11 +48,8 @@ def plan_removal(view: View, draft: Draft, tasks: Iterable[Task]) -> None:
 def reap(view: View, draft: Draft, tasks: Iterable[Task]) -> None:
     """Delete records that nothing needs any more, and call tasks of nodes that are DOWN for long ORPHANED."""
     for task in tasks:
-        if is_unassigned(task) and not view.is_gone(task):
+        if is_unassigned(task):
             if task.desired_state >= TaskState.SHUTDOWN:
-                draft.delete(task)
-        elif task.node_id not in view.nodes:
-            if not task.status.released or task.desired_state is TaskState.REMOVE:
                 draft.delete(task)
         elif is_terminal(task.status.state):
             if task.desired_state is TaskState.REMOVE and task.status.released:
@@ -57,7 +68,7 @@ def trim(view: View, draft: Draft, slot: Slot) -> None:
 def forget(view: View, draft: Draft, task: Task) -> None:
     """Have a task stopped, and its record deleted as soon as nothing of it is left on its node."""
     ended = is_terminal(task.status.state) and task.status.released
-    if ended or is_unassigned(task) or view.is_gone(task):
+    if ended or is_unassigned(task):
         draft.delete(task)
     else:
         draft.desire(task, TaskState.REMOVE)

@@ -23,7 +23,7 @@ class Slot:
 
     live:    wanted and not ended, on a node that is not away
     ending:  asked to stop, not known to have ended yet, on a node that will tell (also of a former life of the slot)
-    lost:    not ended as far as is known, but its node is DOWN or gone: counts for nothing any more
+    lost:    not ended as far as is known, but its node is DOWN: counts for nothing any more
     ended:   ended for good; the slot's history
     newest:  the task of this life of the slot that was created last
     may_create: False where a global service's node takes no new tasks for now

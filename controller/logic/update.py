@@ -7,7 +7,8 @@ where the old one was. The rules (docs/semantics):
 - A slot is dirty if a live task of it, or the last one it had, does not run the present spec.
 - At most `parallelism` slots are in flight: begun, and their new task neither ran yet nor ended, or it did so less than
   `delay` ago. Slots that do not serve go first. A slot whose new task failed has had its turn: from then on the restart
-  policy tries it again, so that it does not stop the others.
+  policy tries it again, so that it does not stop the others. A slot whose other tasks never had a node moves at
+  once: there is nothing to lose in it.
 - A failure is a slot with a task made by this update that ended by itself before it was RUNNING for `monitor` (unless
   it completed, and its restart policy lets it). When the share of such slots is over `max_failure_ratio`, the failure
   action follows.
@@ -23,7 +24,7 @@ from argosy.controller.logic.actions import RollBack
 from argosy.controller.logic.draft import Draft
 from argosy.controller.logic.restart import NoSuccessor, ended_at, ended_by_itself
 from argosy.controller.logic.slot import Aim, Order, succession
-from argosy.controller.logic.slots import Key, Slot, age, serves
+from argosy.controller.logic.slots import Key, Slot, age, is_unassigned, serves
 from argosy.controller.logic.view import View
 from argosy.core.service import (
     FailureAction,
@@ -57,7 +58,7 @@ def plan_update(view: View, draft: Draft, slots: Sequence[Slot]) -> Rollout:
     """Move the update on: begin slots, or pause, roll back or complete it."""
     spec, update = view.service.spec, view.service.update
     config = spec.rollback if update.state in ROLLING_BACK else spec.update
-    dirty = [slot for slot in slots if is_dirty(view, slot)]
+    dirty = [slot for slot in slots if slot.may_create and is_dirty(view, slot)]
     if update.state in AT_REST:
         if not dirty:
             return Rollout(config)
@@ -103,11 +104,11 @@ def _order_of_config(config: UpdateConfig) -> Order:
 
 def _order(view: View, slot: Slot, config: UpdateConfig) -> Order:
     """Return the order for a slot. Two tasks that want the same port of a host cannot stand side by side."""
-    ports = view.service.spec.task.host_ports
+    ports = set(view.service.spec.task.host_ports)
     if ports:
-        for task in (*slot.live, *slot.ending):
-            if not view.is_current(task) and not set(ports).isdisjoint(view.spec_of(task.revision).host_ports):
-                return Order.STOP_BEFORE
+        before = [*slot.ending, *(task for task in slot.live if not view.is_current(task))]
+        if not all(ports.isdisjoint(view.spec_of(task.revision).host_ports) for task in before):
+            return Order.STOP_BEFORE
     return _order_of_config(config)
 
 
@@ -207,17 +208,22 @@ def _is_settled(view: View, draft: Draft, update: UpdateStatus, config: UpdateCo
 
 
 def _good_in(view: View, config: UpdateConfig, slot: Slot) -> float | None:
-    """Return when the slot will have done well for long enough, if it does well; else None."""
+    """Return when the slot will have done well for long enough, if it does well and nothing else is left; else None."""
+    if slot.ending:
+        return None
     if not slot.live:
         last = slot.newest
         if last is None or not view.is_current(last) or last.status.state is not TaskState.COMPLETE:
             return None
         finished = succession(view, slot, view.service.revision) is NoSuccessor.FINISHED
         return ended_at(last, view.now) if finished else None
-    for task in slot.live:
-        if task.status.state is not TaskState.RUNNING or not view.is_current(task):
-            return None
-    return max(task.running_since for task in slot.live) + config.monitor
+    current = [task for task in slot.live if view.is_current(task)]
+    if any(task.status.state is not TaskState.RUNNING for task in current):
+        return None
+    others = [task for task in slot.live if not is_unassigned(task)]
+    if not current or len(others) > len(current):
+        return None
+    return max(task.running_since for task in current) + config.monitor
 
 
 def _has_given_up(view: View, slot: Slot) -> bool:
@@ -247,9 +253,9 @@ def _moving(
             in_flight = turn == 0.0 or view.now < turn + config.delay
             occupied += in_flight
             draft.wake(turn + config.delay)
-        if slot.key not in dirty_keys or not slot.may_create or _has_given_up(view, slot):
+        if slot.key not in dirty_keys or _has_given_up(view, slot):
             continue
-        if turn is not None:
+        if turn is not None or all(is_unassigned(t) for t in slot.records() if not view.is_current(t)):
             moving.add(slot.key)
         else:
             fresh.append(slot)

@@ -66,12 +66,8 @@ class View:
             known = self._node_fits[node_id] = node is not None and self._fits(node)
         return known
 
-    def is_gone(self, task: Task) -> bool:
-        """Whether a task's node was removed by the operator, and the task with it."""
-        return task.node_id != "" and task.node_id not in self.nodes
-
     def is_away(self, task: Task) -> bool:
-        """Whether a task has to be replaced because of its node: DOWN or gone.
+        """Whether a task has to be replaced because its node is DOWN (or removed).
 
         UNKNOWN and AGENT_LOST are not away: their containers most likely run.
         """

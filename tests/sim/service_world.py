@@ -30,6 +30,9 @@ from argosy.core.task_state import TaskState, broken_invariants, is_terminal
 S = TaskState
 LIFE = (S.ASSIGNED, S.ACCEPTED, S.PREPARING, S.READY, S.STARTING, S.RUNNING)
 
+MOMENT = 2.0**-10
+"""Seconds between what was created before a change of the spec and what comes of it (a fraction without rounding)."""
+
 Fate = Callable[[Task, TaskState], TaskState]
 """(task, the state that would come next) -> the state that does come."""
 
@@ -103,6 +106,7 @@ class World:
 
     def update(self, **fields: object) -> None:
         """Change the service's spec as a user does."""
+        self.now += MOMENT
         spec = replace(self.service.spec, **fields)  # type: ignore[union-attr, arg-type]
         revisions = list(self.revisions.values())
         self._adopt(change_service.update(self._service, spec, revisions, self._in_use(), self.now))
@@ -113,6 +117,7 @@ class World:
 
     def roll_back(self) -> None:
         """Roll back by hand."""
+        self.now += MOMENT
         started = UpdateStatus(UpdateState.ROLLBACK_STARTED, started_at=self.now)
         revisions = list(self.revisions.values())
         change = change_service.roll_back(self._service, 0, started, revisions, self._in_use(), self.now)
@@ -257,6 +262,10 @@ class World:
         """Return a task's image."""
         return self.revisions[task.revision].spec.task.container.image
 
+    def image_of_spec(self) -> str:
+        """Return the image that the service's spec wants now."""
+        return self._service.spec.task.container.image
+
     def running(self) -> list[Task]:
         """Return the tasks that are wanted and RUNNING, by slot and node."""
         found = [t for t in self.live() if t.status.state is S.RUNNING]
@@ -345,6 +354,7 @@ class World:
             case SetUpdate():
                 self.service = replace(self._service, update=action.update)
             case RollBack():
+                self.now += MOMENT
                 revisions = list(self.revisions.values())
                 change = change_service.roll_back(
                     self._service, action.to_revision, action.update, revisions, self._in_use(), self.now

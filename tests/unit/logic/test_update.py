@@ -21,8 +21,10 @@ from argosy.core.task import Task
 from argosy.core.task_state import TaskState as S
 from tests.sim.service_world import Fate, World, image
 
+FOR_EVER = RestartPolicy()
 
-def deployed(replicas: int = 4, *, restart: RestartPolicy = RestartPolicy(), **config: object) -> World:
+
+def deployed(replicas: int = 4, *, restart: RestartPolicy = FOR_EVER, **config: object) -> World:
     """Return a world with v1 deployed and healthy, whose service updates as `config` says."""
     update = UpdateConfig(**config)  # type: ignore[arg-type]
     world = World(ServiceSpec(name="web", task=image("v1", restart=restart), replicas=replicas, update=update))

@@ -1,0 +1,293 @@
+"""Random lives of a service: whatever people, programs and nodes do, and whenever, the promises hold.
+
+After every step: states never fall, a plan applied twice is empty the second time, no record goes before its task is
+released (all three inside World), the number of slots is exact, no slot runs twice, no more than `parallelism` slots
+are in flight. And when the world calms down, every slot runs once and the update has come to an end.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from argosy.controller.logic.reap import HISTORY_PER_SLOT
+from argosy.core.node import Availability, NodeState
+from argosy.core.service import (
+    FailureAction,
+    HostPort,
+    RestartPolicy,
+    ServiceMode,
+    ServiceSpec,
+    UpdateConfig,
+    UpdateOrder,
+    UpdateState,
+)
+from argosy.core.task import Task
+from argosy.core.task_state import TaskState as S
+from argosy.core.task_state import is_terminal
+from tests.sim.service_world import World, image
+
+IMAGES = ("v1", "v2", "v3", "rejected", "failing", "crashing")
+Key = tuple[int, str]
+
+configs = st.builds(
+    UpdateConfig,
+    parallelism=st.integers(0, 3),
+    delay=st.sampled_from((0.0, 0.0, 3.0)),
+    failure_action=st.sampled_from(FailureAction),
+    monitor=st.sampled_from((0.0, 5.0)),
+    max_failure_ratio=st.sampled_from((0.0, 0.0, 0.4)),
+    order=st.sampled_from(UpdateOrder),
+)
+
+
+class Life(RuleBasedStateMachine):
+    """One service's life."""
+
+    @initialize(
+        mode=st.sampled_from((ServiceMode.REPLICATED, ServiceMode.REPLICATED, ServiceMode.GLOBAL)),
+        replicas=st.integers(0, 6),
+        nodes=st.integers(1, 4),
+        update=configs,
+        rollback=configs,
+        room=st.sampled_from((1000, 3, 2)),
+        ports=st.sampled_from(((), (), (HostPort("tcp", 80),))),
+    )
+    def begin(
+        self,
+        mode: ServiceMode,
+        replicas: int,
+        nodes: int,
+        update: UpdateConfig,
+        rollback: UpdateConfig,
+        room: int,
+        ports: tuple[HostPort, ...],
+    ) -> None:
+        task = image("v1", host_ports=ports, restart=RestartPolicy(delay=2))
+        self.by_node = mode is ServiceMode.GLOBAL
+        self.world = World(ServiceSpec("web", {}, mode, replicas, task, update, rollback), nodes)
+        self.world.room = lambda node: room
+        self.world.fate = self.fate
+        self.slow: set[S] = set()
+        self.away_once: set[str] = set()
+        self.begun_in: dict[Key, bool] = {}
+        self.revision = 1
+        self.world.checks += [self.note_away, self.check_no_slot_runs_twice, self.check_in_flight, self.check_live]
+        self.world.settle()
+
+    # What happens.
+
+    def fate(self, task: Task, following: S) -> S:
+        stays = self.world.containers[task.meta.id].state
+        if following in self.slow:
+            return stays
+        name = self.world.image_of(task)
+        if name == "rejected" and following is S.PREPARING:
+            return S.REJECTED
+        if (name == "failing" and following is S.STARTING) or (name == "crashing" and following is S.RUNNING):
+            return S.FAILED
+        return following
+
+    @rule(steps=st.lists(st.sampled_from(("orchestrate", "schedule", "run_agents")), min_size=1, max_size=6))
+    def some_parts_act(self, steps: list[str]) -> None:
+        for step in steps:
+            act: Callable[[], bool] = getattr(self.world, step)
+            act()
+        self.world.orchestrate()
+
+    @rule()
+    def all_act_until_nothing_happens(self) -> None:
+        self.world.settle()
+
+    @rule(seconds=st.sampled_from((0.5, 2.0, 5.0, 40.0, 700.0)))
+    def time_passes(self, seconds: float) -> None:
+        self.world.run(seconds)
+
+    @rule(states=st.sets(st.sampled_from((S.READY, S.RUNNING, S.SHUTDOWN))))
+    def things_get_slow(self, states: set[S]) -> None:
+        self.slow = states
+
+    @rule(name=st.sampled_from(IMAGES))
+    def update(self, name: str) -> None:
+        task = self.world.service.spec.task  # type: ignore[union-attr]
+        self.world.update(task=replace(task, container=replace(task.container, image=name)))
+        self.note_revision()
+        self.world.orchestrate()
+
+    @rule(name=st.sampled_from(IMAGES))
+    def update_and_let_it_come_to_an_end(self, name: str) -> None:
+        self.update(name)
+        self.world.run(100)
+
+    @precondition(lambda self: self.world.service.previous_revision)
+    @rule()
+    def roll_back(self) -> None:
+        service = self.world.service
+        assert service is not None
+        previous = self.world.revisions.get(service.previous_revision)
+        if previous is not None and previous.spec.task != service.spec.task:
+            self.world.roll_back()
+            self.note_revision()
+            self.world.orchestrate()
+
+    @rule(replicas=st.integers(0, 7))
+    def scale(self, replicas: int) -> None:
+        self.world.scale(replicas)
+        self.world.orchestrate()
+
+    @rule(data=st.data(), state=st.sampled_from((S.FAILED, S.COMPLETE)))
+    def a_program_ends(self, data: st.DataObject, state: S) -> None:
+        running = sorted(t.meta.id for t in self.world.serving())
+        if running:
+            self.world.end(data.draw(st.sampled_from(running)), state)
+            self.world.orchestrate()
+
+    @rule(data=st.data(), state=st.sampled_from(NodeState))
+    def a_node_changes(self, data: st.DataObject, state: NodeState) -> None:
+        if self.world.nodes and state is not NodeState.DISCONNECTED:
+            self.world.set_node(data.draw(st.sampled_from(sorted(self.world.nodes))), state)
+            self.world.orchestrate()
+
+    @rule(data=st.data(), availability=st.sampled_from(Availability))
+    def the_operator_changes_a_node(self, data: st.DataObject, availability: Availability) -> None:
+        if self.world.nodes:
+            self.world.set_availability(data.draw(st.sampled_from(sorted(self.world.nodes))), availability)
+            self.world.orchestrate()
+
+    @rule()
+    def a_node_joins(self) -> None:
+        self.world.node_count += 1
+        if len(self.world.nodes) < 5:
+            self.world.add_node(f"n{self.world.node_count}")
+
+    @rule(data=st.data())
+    def a_node_is_removed(self, data: st.DataObject) -> None:
+        if len(self.world.nodes) > 1:
+            self.world.remove_node(data.draw(st.sampled_from(sorted(self.world.nodes))))
+            self.world.orchestrate()
+
+    # What must hold.
+
+    def key(self, task: Task) -> Key:
+        return (0, task.node_id) if self.by_node else (task.slot, "")
+
+    def stale(self, task: Task) -> bool:
+        service = self.world.service
+        assert service is not None
+        return self.world.revisions[task.revision].spec.task != service.spec.task
+
+    def slots(self) -> dict[Key, list[Task]]:
+        found: dict[Key, list[Task]] = {}
+        for task in sorted(self.world.tasks.values(), key=lambda t: t.meta.id):
+            if task.desired_state < S.REMOVE:
+                found.setdefault(self.key(task), []).append(task)
+        return found
+
+    def note_away(self, world: World) -> None:
+        """Remember the tasks whose node was away: they may run beside their replacement until they hear of it."""
+        self.away_once |= {t.meta.id for t in world.tasks.values() if world.is_away(t)}
+
+    def check_no_slot_runs_twice(self, world: World) -> None:
+        service = world.service
+        assert service is not None
+        if UpdateOrder.START_FIRST in (service.spec.update.order, service.spec.rollback.order):
+            return
+        serving = Counter(self.key(t) for t in world.serving() if t.meta.id not in self.away_once)
+        assert all(count == 1 for count in serving.values()), serving
+
+    def note_revision(self) -> None:
+        """Take down which slots are dirty as a new update (or rollback) begins."""
+        service = self.world.service
+        assert service is not None
+        self.revision = service.revision
+        live = {t.meta.id for t in self.world.live()}
+        self.begun_in = {}
+        for key, tasks in self.slots().items():
+            matter = [t for t in tasks if t.meta.id in live] or tasks[-1:]
+            if all(map(self.stale, matter)):
+                self.begun_in[key] = False
+
+    def check_in_flight(self, world: World) -> None:
+        """No more than `parallelism` slots have a new task that neither ran nor ended yet."""
+        service = world.service
+        assert service is not None
+        if service.revision != self.revision:
+            self.note_revision()
+        rolling_back = service.update.state >= UpdateState.ROLLBACK_STARTED
+        config = service.spec.rollback if rolling_back else service.spec.update
+        in_flight = self.in_flight()
+        if config.parallelism:
+            assert len(in_flight) <= config.parallelism, in_flight
+
+    def in_flight(self) -> list[Key]:
+        slots = self.slots()
+        found = []
+        for key, begun in list(self.begun_in.items()):
+            tasks = slots.get(key, [])
+            if not any(map(self.stale, tasks)):
+                tasks = []  # only tasks that no node has known, or whose node was removed, vanish so soon
+            new = [t for t in tasks if t.revision == self.revision]
+            over = any(t.running_since or is_terminal(t.status.state) for t in new)
+            clean = tasks and not any(map(self.stale, tasks[-1:]))
+            if not tasks or over or (clean and not new and not begun):
+                del self.begun_in[key]
+            elif new or begun:
+                self.begun_in[key] = True
+                found.append(key)
+        return found
+
+    def check_live(self, world: World) -> None:
+        """A slot has its task and, while that is replaced, an heir; never more."""
+        live = Counter(self.key(t) for t in world.live())
+        assert max(live.values(), default=0) <= 2, live
+
+    @invariant()
+    def the_number_of_slots_is_exact(self) -> None:
+        service = self.world.service
+        assert service is not None
+        slots = self.slots()
+        if not self.by_node:
+            assert len(slots) == service.spec.replicas, sorted(slots)
+        for tasks in slots.values():
+            history = [t for t in tasks if is_terminal(t.status.state)]
+            assert len(history) <= HISTORY_PER_SLOT
+
+    def teardown(self) -> None:
+        """Calm the world, and see it come to what was declared."""
+        if not hasattr(self, "world"):
+            return
+        world = self.world
+        self.slow = set()
+        if not world.nodes:
+            world.add_node("last")
+        for name in list(world.nodes):
+            world.set_availability(name, Availability.ACTIVE)
+            world.set_node(name, NodeState.READY)
+        for number in range(10):
+            world.add_node(f"more{number}")
+        world.run(2)
+        good = world.image_of_spec() in ("v1", "v2", "v3")
+        world.run(7200)
+        assert world.service is not None
+        state = world.update_state()
+        if good:
+            wanted = len(world.nodes) if self.by_node else world.service.spec.replicas
+            keys = [self.key(t) for t in world.running()]
+            assert (len(keys), len(set(keys))) == (wanted, wanted)
+            assert state not in (UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED)
+        if state in (UpdateState.NONE, UpdateState.COMPLETED, UpdateState.ROLLBACK_COMPLETED):
+            assert not any(self.stale(t) for t in world.running())
+        ending = [t for t in world.tasks.values() if t.desired_state >= S.SHUTDOWN and not t.status.released]
+        assert ending == []
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(
+    max_examples=120,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)

@@ -1,0 +1,158 @@
+"""The restart policy, read like docs/semantics: conditions, growing delay, attempts, windows."""
+
+from dataclasses import replace
+
+import pytest
+
+from argosy.controller.logic.restart import Heritage, NoSuccessor, inherit, succeed
+from argosy.core.service import RestartCondition, RestartPolicy, ServiceSpec
+from argosy.core.task import Task, TaskStatus
+from argosy.core.task_state import TaskState as S
+from tests.sim.service_world import World, image
+
+ANY, ON_FAILURE, NONE = RestartCondition.ANY, RestartCondition.ON_FAILURE, RestartCondition.NONE
+NOW = 10_000.0
+
+
+def ended(state: S, at: float = NOW, **fields: object) -> Task:
+    return replace(Task(node_id="n1", status=TaskStatus(state, at=at)), **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("condition", "state", "successor"),
+    [
+        (ANY, S.FAILED, True),
+        (ANY, S.REJECTED, True),
+        (ANY, S.COMPLETE, True),
+        (ON_FAILURE, S.FAILED, True),
+        (ON_FAILURE, S.REJECTED, True),
+        (ON_FAILURE, S.COMPLETE, NoSuccessor.FINISHED),
+        (NONE, S.FAILED, NoSuccessor.GAVE_UP),
+        (NONE, S.REJECTED, NoSuccessor.GAVE_UP),
+        (NONE, S.COMPLETE, NoSuccessor.FINISHED),
+    ],
+)
+def test_the_condition_decides_who_gets_a_successor(
+    condition: RestartCondition, state: S, successor: NoSuccessor | bool
+) -> None:
+    found = succeed(ended(state), RestartPolicy(condition), NOW)
+    assert isinstance(found, Heritage) if successor is True else found is successor
+
+
+@pytest.mark.parametrize(
+    ("delay", "failures", "waits"),
+    [(5, 0, 5), (5, 1, 10), (5, 2, 20), (5, 5, 160), (5, 6, 300), (5, 5000, 300), (0, 9, 0), (1, 3, 8), (900, 4, 900)],
+)
+def test_the_delay_doubles_up_to_five_minutes_while_failing(delay: float, failures: int, waits: float) -> None:
+    found = succeed(ended(S.FAILED, failures=failures), RestartPolicy(delay=delay), NOW)
+    assert isinstance(found, Heritage)
+    assert (found.failures, found.not_before) == (failures + 1, NOW + waits if waits else 0.0)
+
+
+def test_the_delay_counts_from_the_end_and_not_from_when_one_looks() -> None:
+    found = succeed(ended(S.FAILED, at=NOW - 3), RestartPolicy(delay=5), NOW)
+    assert isinstance(found, Heritage)
+    assert found.not_before == NOW + 2
+    found = succeed(ended(S.FAILED, at=NOW - 6), RestartPolicy(delay=5), NOW)
+    assert isinstance(found, Heritage)
+    assert found.not_before == 0.0
+
+
+def test_a_clock_ahead_of_ours_does_not_lengthen_the_delay() -> None:
+    found = succeed(ended(S.FAILED, at=NOW + 3600), RestartPolicy(delay=5), NOW)
+    assert isinstance(found, Heritage)
+    assert found.not_before == NOW + 5
+
+
+@pytest.mark.parametrize(("ran", "failures"), [(599, 8), (600, 1)])
+def test_ten_minutes_of_health_reset_the_count_of_failures(ran: float, failures: int) -> None:
+    found = succeed(ended(S.FAILED, failures=7, running_since=NOW - ran), RestartPolicy(), NOW)
+    assert isinstance(found, Heritage)
+    assert found.failures == failures
+
+
+def test_a_program_that_completes_restarts_after_the_plain_delay() -> None:
+    found = succeed(ended(S.COMPLETE, failures=3), RestartPolicy(delay=5), NOW)
+    assert isinstance(found, Heritage)
+    assert (found.failures, found.not_before) == (0, NOW + 5)
+
+
+def test_what_could_not_be_prepared_is_not_prepared_ahead() -> None:
+    policy = RestartPolicy(delay=5)
+    found = [succeed(ended(state), policy, NOW) for state in (S.REJECTED, S.FAILED)]
+    found.append(succeed(ended(S.FAILED, not_before=NOW + 1), policy, NOW))
+    assert [h.prepare for h in found if isinstance(h, Heritage)] == [False, True, False]
+
+
+def test_a_task_that_moves_keeps_its_counts_but_waits_for_nothing() -> None:
+    lost = ended(S.RUNNING, failures=4, attempts=2, attempts_since=50.0, running_since=NOW - 60)
+    assert inherit(lost, NOW) == Heritage(4, 0.0, True, 2, 50.0)
+
+
+@pytest.mark.parametrize(("attempts", "successor"), [(0, True), (2, True), (3, False), (4, False)])
+def test_max_attempts_without_a_window_counts_for_ever(attempts: int, successor: bool) -> None:
+    policy = RestartPolicy(max_attempts=3)
+    found = succeed(ended(S.FAILED, attempts=attempts, attempts_since=1.0), policy, NOW)
+    assert isinstance(found, Heritage) is successor
+
+
+@pytest.mark.parametrize(("since", "attempts"), [(NOW - 119, None), (NOW - 120, 1)])
+def test_max_attempts_are_counted_within_the_window(since: float, attempts: int | None) -> None:
+    policy = RestartPolicy(max_attempts=3, window=120)
+    found = succeed(ended(S.FAILED, attempts=3, attempts_since=since), policy, NOW)
+    assert (found.attempts if isinstance(found, Heritage) else None) == attempts
+
+
+def crash_loop(policy: RestartPolicy, seconds: float) -> World:
+    world = World(ServiceSpec(name="web", replicas=1, task=image("v1", restart=policy)))
+    world.fate = lambda task, following: S.FAILED if following is S.RUNNING else following
+    world.run(seconds)
+    return world
+
+
+def test_a_crash_loop_gives_up_after_max_attempts_and_its_history_stays_to_be_seen() -> None:
+    world = crash_loop(RestartPolicy(delay=1, max_attempts=3), 3600)
+    assert world.created == 4
+    assert [t.status.state for t in world.tasks.values()] == [S.FAILED] * 4
+
+
+def test_attempts_survive_the_trimming_of_the_history() -> None:
+    world = crash_loop(RestartPolicy(delay=1, max_attempts=9), 3600)
+    assert (world.created, len(world.tasks)) == (10, 5)
+
+
+def test_a_slot_that_gave_up_is_tried_again_with_a_new_spec() -> None:
+    world = crash_loop(RestartPolicy(delay=1, max_attempts=1), 60)
+    world.fate = lambda task, following: following
+    world.update(task=image("v2"))
+    world.run(10)
+    assert world.images() == ["v2"]
+
+
+def test_a_crash_loop_slows_down_to_one_start_in_five_minutes() -> None:
+    world = crash_loop(RestartPolicy(delay=5), 3600)
+    starts = world.created
+    world.run(3600)
+    assert world.created - starts == 12
+
+
+def test_a_successor_is_prepared_during_the_delay_and_told_to_run_after_it() -> None:
+    world = World(ServiceSpec(name="web", replicas=1, task=image("v1")))
+    world.run(60)
+    world.end("t000001", S.FAILED)
+    world.run(4.9)
+    heir = world.tasks["t000002"]
+    assert (heir.desired_state, heir.status.state) == (S.READY, S.READY)
+    world.run(0.1)
+    assert [t.meta.id for t in world.running()] == ["t000002"]
+
+
+def test_a_finished_program_stays_finished_when_its_service_is_looked_at_again() -> None:
+    policy = RestartPolicy(ON_FAILURE)
+    world = World(ServiceSpec(name="once", replicas=2, task=image("v1", restart=policy)))
+    world.fate = lambda task, following: S.COMPLETE if following is S.RUNNING else following
+    world.run(3600)
+    assert (world.created, world.plan().actions) == (2, ())
+    world.scale(3)
+    world.run(60)
+    assert world.created == 3
