@@ -28,7 +28,7 @@ from argosy.agent.tasks.tasks import Tasks
 from argosy.agent.tasks.wiring import Wiring
 from argosy.core.assignment import LeaderEpoch
 from argosy.core.codec import encode
-from argosy.core.errors import ArgosyError
+from argosy.core.errors import ArgosyError, TransientError
 from argosy.core.image import Image
 from argosy.core.node import NodeDescription
 from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
@@ -236,6 +236,21 @@ class Agent:
         """A session stands: report everything, since nobody has confirmed anything to this leader."""
         self._blobs.use(channel)
         self._reporter.restart(self._tasks.statuses())
+        self._group.create_task(self._set_beat(message.heartbeat_period), name="beat")
+
+    async def _set_beat(self, period_s: float) -> None:
+        settings = {
+            "node": self._identity.node_id,
+            "key": self._identity.beat_key.hex(),
+            "period_s": period_s,
+            "controllers": [c for c in self._settings.controllers if not c.startswith("unix:")],
+        }
+        while True:
+            try:
+                return await self._runtime.beat(settings)
+            except TransientError as e:
+                log.warning("the host's own beat is not set yet", why=str(e))
+                await asyncio.sleep(1)
 
     def ended(self) -> None:
         """The session is over: nothing can be fetched until the next one."""

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from . import syscalls as sc
 from . import wire
+from .beat import Beat
 from .container import Container
 from .errors import LaunchError, rejected
 from .host import Host, prepare
@@ -97,6 +98,7 @@ class Server:
         self._loop = loop
         self._containers: dict[str, Container] = {}
         self._subscriber: Connection | None = None
+        self._beat = Beat(host.run_dir, loop)
         self._operations: dict[str, Callable[[Connection, wire.Message], None]] = {
             "hello": self._hello,
             "create": self._create,
@@ -107,6 +109,7 @@ class Server:
             "usage": self._usage,
             "exec": self._exec,
             "ack": self._acknowledge,
+            "beat": self._set_beat,
             "witness": self._witness,
             "shutdown": self._shutdown,
         }
@@ -127,7 +130,15 @@ class Server:
                 group = self._host.cgroups.group(path)
                 group.kill()
                 group.remove()
+        self._beat.recover()
         self._loop.after(_LOST_WAIT_S, self._conclude_lost)
+
+    def _set_beat(self, connection: Connection, message: wire.Message) -> None:
+        try:
+            self._beat.set(message["settings"])
+        except (TypeError, ValueError) as error:
+            raise rejected(f"the beat's settings are malformed: {error}") from error
+        _answer(connection, message, None)
 
     def _conclude_lost(self) -> None:
         for container in list(self._containers.values()):
@@ -231,7 +242,9 @@ class Server:
         _answer(connection, message, None)
 
     def _shutdown(self, connection: Connection, message: wire.Message) -> None:
-        """End this launcher. Containers run on; only one without any is asked to by people."""
+        """End this launcher. Containers run on; without any, the host's groups go too."""
+        if not self._containers:
+            self._host.cgroups.remove_parent()
         _answer(connection, message, None)
         self._loop.stopping = True
 

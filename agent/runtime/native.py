@@ -11,7 +11,7 @@ import asyncio
 import base64
 import contextlib
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from .witness import Witness, reap_strays
 CONNECT_TIMEOUT_S: Final = 10.0
 _CONNECT_POLL_S: Final = 0.005
 _RESTART_PAUSE_S: Final = 0.5
+_REAP_PERIOD_S: Final = 0.5
 
 
 class NativeRuntime:
@@ -48,11 +49,13 @@ class NativeRuntime:
         self._acknowledged: set[str] = set()
         self._client: LauncherClient | None = None
         self._ready = asyncio.Event()
-        self._failure: RuntimeRejected | None = None
+        self._failure = ""
         self._supervisor: asyncio.Task[None] | None = None
         self._errands: set[asyncio.Task[None]] = set()
         self._witness: Witness | None = None
-        self._spawned = 0
+        #: Pids of launchers that this agent has started, while they live and afterwards.
+        self._launchers: set[int] = set()
+        self._dead: set[int] = set()
         self.launcher_pid = 0
 
     # --- life of the connection -----------------------------------------------------------------------------------
@@ -62,7 +65,10 @@ class NativeRuntime:
         os.makedirs(self._run_dir, mode=0o700, exist_ok=True)
         self._witness = Witness(self._run_dir, self._on_status)
         self._supervisor = asyncio.create_task(self._supervise())
-        await self._connected()
+        self._run(self._reap_forever())
+        await self._ready.wait()
+        if self._client is None and self._failure:
+            raise RuntimeRejected(self._failure)
 
     async def close(self) -> None:
         """Disconnect; the launcher and all containers go on."""
@@ -84,9 +90,9 @@ class NativeRuntime:
         with contextlib.suppress(RuntimeTransient):
             await client.request("shutdown")
         await client.closed.wait()
-        if self._spawned:
-            with contextlib.suppress(ChildProcessError):
-                await asyncio.to_thread(os.waitpid, self._spawned, 0)
+        while self._launchers:
+            self._reap_launchers()
+            await asyncio.sleep(_CONNECT_POLL_S)
 
     async def _supervise(self) -> None:
         """Keep one connection to one launcher for ever; a launcher that cannot start is retried with a pause."""
@@ -94,12 +100,16 @@ class NativeRuntime:
             try:
                 client = await self._connect_or_spawn()
                 await self._introduce(client)
-            except (RuntimeRejected, RuntimeTransient, OSError) as error:
-                self._failure = RuntimeRejected(f"the launcher does not start: {error}")
+            except (RuntimeTransient, OSError):
+                # The socket of a launcher that is just dying still takes connections.
+                await asyncio.sleep(_CONNECT_POLL_S)
+                continue
+            except RuntimeRejected as error:
+                self._failure = f"the launcher does not start: {error}"
                 self._ready.set()
                 await asyncio.sleep(_RESTART_PAUSE_S)
                 continue
-            self._client, self._failure = client, None
+            self._client, self._failure = client, ""
             self._ready.set()
             await client.closed.wait()
             self._ready.clear()
@@ -108,30 +118,37 @@ class NativeRuntime:
     async def _connect_or_spawn(self) -> LauncherClient:
         with contextlib.suppress(OSError):
             return await LauncherClient.connect(self._socket_path, self._on_event)
-        self._reap()
         command = launcher_command(self._socket_path, self._run_dir, self._state_dir, self._cgroup_parent)
         log_path = f"{self._run_dir}/launcher.log"
-        self._spawned = spawn(command, log_path)
+        spawned = spawn(command, log_path)
+        self._launchers.add(spawned)
+        self._dead.discard(spawned)
         deadline = asyncio.get_running_loop().time() + CONNECT_TIMEOUT_S
         while asyncio.get_running_loop().time() < deadline:
             with contextlib.suppress(OSError):
                 return await LauncherClient.connect(self._socket_path, self._on_event)
-            if self._reap():
+            self._reap_launchers()
+            if spawned in self._dead:
                 break
             await asyncio.sleep(_CONNECT_POLL_S)
         raise RuntimeRejected(f"{_last_line(log_path) or 'no answer'} (see {log_path})")
 
-    def _reap(self) -> bool:
-        """Reap what this agent has spawned or inherited; return whether its launcher has ended."""
-        if not self._spawned:
-            return False
-        ended = False
-        with contextlib.suppress(ChildProcessError):
-            ended = os.waitpid(self._spawned, os.WNOHANG)[0] != 0
-        if ended:
-            reap_strays({self._spawned})
-            self._spawned = 0
-        return ended
+    async def _reap_forever(self) -> None:
+        """Reap launchers that ended, and what they had orphaned: some of that ends only a while after them."""
+        assert self._witness is not None
+        while True:
+            self._reap_launchers()
+            if self._dead:
+                reap_strays(self._dead, self._witness.pids())
+            await asyncio.sleep(_REAP_PERIOD_S)
+
+    def _reap_launchers(self) -> None:
+        for pid in list(self._launchers):
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG)[0] == 0:
+                    continue
+            self._launchers.discard(pid)
+            self._dead.add(pid)
 
     async def _introduce(self, client: LauncherClient) -> None:
         """Subscribe to exits, tell what was witnessed while no launcher lived, and hold all that lives."""
@@ -150,11 +167,18 @@ class NativeRuntime:
         except TimeoutError:
             raise RuntimeTransient("the launcher is restarting") from None
         if self._client is None:
-            raise self._failure or RuntimeTransient("the launcher is restarting")
+            raise RuntimeTransient(self._failure or "the launcher is restarting")
         return self._client
 
     async def _request(self, op: str, **arguments: Any) -> dict[str, Any]:
         return await (await self._connected()).request(op, **arguments)
+
+    async def beat(self, settings: Mapping[str, Any]) -> None:
+        """Have the launcher tell the controllers that this host lives; see `launcher.beat.Beat.set` for the settings.
+
+        The launcher goes on with it without this agent, and a launcher started anew does too.
+        """
+        await self._request("beat", settings=dict(settings))
 
     # --- operations -----------------------------------------------------------------------------------------------
 
@@ -256,7 +280,10 @@ class NativeRuntime:
             with contextlib.suppress(RuntimeTransient):
                 await self._request(op, **arguments)
 
-        task = asyncio.create_task(errand())
+        self._run(errand())
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
 

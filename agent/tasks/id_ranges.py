@@ -23,7 +23,7 @@ class IdRanges:
         """Return a range number; TransientError when all are in use."""
         if not self._free:
             raise TransientError(f"all {self._count} user id ranges of this node are in use (--id-ranges)")
-        number = next(iter(self._free))
+        number: int = next(iter(self._free))
         del self._free[number]
         return number
 

@@ -6,6 +6,7 @@ state, so that an owner started after a crash goes on where the old one stood.
 """
 
 import asyncio
+import contextlib
 import shutil
 import time
 from dataclasses import replace
@@ -106,11 +107,9 @@ class TaskOwner:
         return True
 
     async def _sleep(self, until: float | None) -> None:
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if until is None else max(0.0, until - time.time())):
                 await self._wake.wait()
-        except TimeoutError:
-            pass
 
     # ------------------------------------------------------------ steps
 
@@ -169,14 +168,31 @@ class TaskOwner:
         self._set(TaskState.STARTING, quiet=check is None)
         self._save()
         try:
-            await self._host.runtime.start(self.task_id)
-        except (RejectedError, TransientError) as e:
+            await self._execute()
+        except RejectedError as e:
             status = self._status(TaskState.FAILED, reason=f"it did not start: {e}", exit_code=_exit_code_of(e))
             self._note(replace(self._seen, status=status))
-            return self._save()
+            self._save()
+            return
         if self._seen.container is not ContainerState.STOPPED:
             self._note(replace(self._seen, container=ContainerState.RUNNING))
         self._watch_health(check)
+
+    async def _execute(self) -> None:
+        """Start the program once, however often the launcher dies over it; RejectedError when it cannot be."""
+        backoff = Backoff(0.1, 5.0)
+        while True:
+            try:
+                return await self._host.runtime.start(self.task_id)
+            except TransientError as e:
+                self._log.warning("start not confirmed", why=str(e))
+            await asyncio.sleep(backoff.next())
+            with contextlib.suppress(TransientError):
+                found = next((c for c in await self._host.runtime.list() if c.id == self.task_id), None)
+                if found is None:
+                    raise RejectedError("its container was lost while it was being started")
+                if found.status != "created":
+                    return None
 
     def _watch_health(self, check: Healthcheck | None) -> None:
         if check is None:

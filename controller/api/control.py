@@ -7,7 +7,7 @@ needs the agents' sessions (logs) is passed on to the leader.
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -32,7 +32,7 @@ from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import control_pb2_grpc as rpc
 from argosy.proto.argosy.v1 import types_pb2 as tpb
 
-Context = grpc.aio.ServicerContext[Any, Any]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class ControlServicer(rpc.ControlServicer):

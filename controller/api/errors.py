@@ -3,9 +3,11 @@
 What is no ArgosyError is a bug: it is logged with its traceback, and the caller gets INTERNAL and a number to quote.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 import structlog
@@ -14,6 +16,10 @@ from argosy.core import errors
 from argosy.core.ids import new_id
 
 log = structlog.get_logger(__name__)
+
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+"""Generic for type checkers only."""
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 _CODES: tuple[tuple[type[errors.ArgosyError], grpc.StatusCode], ...] = (
     (errors.InvalidError, grpc.StatusCode.INVALID_ARGUMENT),
@@ -45,9 +51,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+    ) -> _Handler | None:
         """Return the handler of the RPC with its errors mapped."""
         handler: Any = await continuation(handler_call_details)
         if handler is None:
@@ -60,15 +66,12 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             (True, True): (grpc.stream_stream_rpc_method_handler, _stream(handler.stream_stream, method)),
         }[(bool(handler.request_streaming), bool(handler.response_streaming))]
         build, behaviour = make
-        wrapped: grpc.RpcMethodHandler[Any, Any] = build(
+        wrapped: _Handler = build(
             behaviour,
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
         return wrapped
-
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 def _single(behaviour: Any, method: str) -> Callable[[Any, Context], Awaitable[Any]]:

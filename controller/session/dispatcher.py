@@ -7,7 +7,7 @@ reports. A controller that does not lead refuses sessions and names the leader.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import structlog
@@ -35,7 +35,7 @@ from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
 from argosy.proto.argosy.v1 import dispatcher_pb2_grpc as rpc
 
 log = structlog.get_logger(__name__)
-Context = grpc.aio.ServicerContext[Any, Any]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 LEADER_KEY = "argosy-leader"
 

@@ -1,7 +1,8 @@
 """When each node was last heard: its agent (session) and its host (the launcher's own beat), in the leader's memory.
 
-Beats are UDP datagrams `NODE_ID SEQUENCE HMAC-SHA256`, signed with a key that the agent gave in its hello. The sequence
-is the host's CLOCK_BOOTTIME in nanoseconds: it only grows, so a recorded beat cannot be played again.
+Beats are UDP datagrams `NODE_ID SEQUENCE MAC`: keyed BLAKE2s (RFC 7693), with a key that the agent gave in its hello.
+The sequence is the host's CLOCK_BOOTTIME in nanoseconds: it only grows, so a recorded beat cannot be played again.
+After a reboot it starts over; the new agent's hello then resets it.
 """
 
 import asyncio
@@ -30,6 +31,7 @@ class HeardNodes:
         """Note that an agent was heard just now."""
         if beat_key:
             self._keys[node_id] = beat_key
+            self._sequences.pop(node_id, None)
         old = self.heard.get(node_id)
         self.heard[node_id] = Heard(agent_at=time.monotonic(), host_at=old.host_at if old else None)
         if beat_key:
@@ -45,7 +47,7 @@ class HeardNodes:
         key = self._keys.get(node_id)
         if key is None or number <= self._sequences.get(node_id, 0):
             return
-        expected = hmac.new(key, node + b" " + sequence, hashlib.sha256).hexdigest().encode()
+        expected = hashlib.blake2s(node + b" " + sequence, key=key).hexdigest().encode()
         if not hmac.compare_digest(expected, digest):
             return
         self._sequences[node_id] = number
