@@ -23,7 +23,7 @@ _LEAST_PERIOD_S: Final = 0.1
 
 
 class Beat:
-    """Beats once `set` was called, by this launcher or an earlier one. Sending never blocks and never fails the host."""
+    """Beats once `set` was called, by this launcher or an earlier one. Sending never blocks, never fails the host."""
 
     def __init__(self, run_dir: str, loop: Loop) -> None:
         self._path = os.path.join(run_dir, _FILE)

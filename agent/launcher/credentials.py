@@ -20,8 +20,8 @@ from .identity import Identity, UnknownUser, resolve
 from .spec import UNLIMITED, Capabilities, Process, Rlimit
 
 _MAX_ACCOUNT_FILE_BYTES: Final = 4 * 2**20
-#: Signals that Python ignores and a program must not inherit as ignored.
-_IGNORED_BY_PYTHON: Final = (signal.SIGPIPE, signal.SIGXFSZ)
+#: Signals that are ignored here, by Python or by whoever started the launcher: a program must not inherit that.
+_IGNORED: Final = tuple(number for number in signal.valid_signals() if signal.getsignal(number) == signal.SIG_IGN)
 
 #: The exit codes that shells and `docker run` use.
 NOT_EXECUTABLE: Final = 126
@@ -145,7 +145,7 @@ def _exceeds(value: int, ceiling: int) -> bool:
 
 def reset_signals() -> None:
     """Give the program default dispositions and an empty mask: both would survive the exec."""
-    for number in _IGNORED_BY_PYTHON:
+    for number in _IGNORED:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 

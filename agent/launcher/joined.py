@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -162,6 +163,7 @@ def _run(target: Target, output: int, failure: int) -> None:
         credentials.become(target.process, identity, target.seccomp, target.last_capability)
         # After the change of credentials, which clears it: without a launcher nobody would end this process in time.
         sc.prctl(sc.PR_SET_PDEATHSIG, signal.SIGKILL)
+        _end_if_abandoned(failure)
         step = "exec"
         credentials.limit(target.process.rlimits)
         credentials.reset_signals()
@@ -173,6 +175,14 @@ def _run(target: Target, output: int, failure: int) -> None:
     except BaseException as error:
         _report(failure, LaunchError("bug", f"{step}: {type(error).__name__}: {error}", step=step))
     finally:
+        os._exit(1)
+
+
+def _end_if_abandoned(failure: int) -> None:
+    """End when the launcher died before the kernel knew to signal that: its end of the pipe is closed then."""
+    poll = select.poll()
+    poll.register(failure, 0)
+    if poll.poll(0):
         os._exit(1)
 
 

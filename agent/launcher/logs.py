@@ -107,7 +107,7 @@ class ContainerLog:
         data = self._scratch.peek(pipe)
         if not data:
             return False
-        text, used = encode(data, _NAMES[self.pipes[pipe]], self._clock_ns(), last=last and len(data) < _BATCH_BYTES)
+        text, used, taken = self._encode(data, self.pipes[pipe], last=last)
         if not used:
             return False
         if not self._open_file(len(text)):
@@ -119,7 +119,18 @@ class ContainerLog:
         self._append(text, used)
         self._consume(pipe, used)
         _INTENT.pack_into(intent, 0, 0, 0, 0, 0)
-        return used == len(data) or len(data) >= _BATCH_BYTES
+        return used == len(data) or taken < len(data) or len(data) >= _BATCH_BYTES
+
+    def _encode(self, data: bytes, name: str, *, last: bool) -> tuple[bytes, int, int]:
+        """Return log text that fits one file if that is possible, the bytes it uses up, and those it was made from."""
+        stream, now, taken = _NAMES[name], self._clock_ns(), len(data)
+        text, used = encode(data, stream, now, last=last and taken < _BATCH_BYTES)
+        while len(text) > self._policy.max_bytes:
+            smaller, fewer = encode(data[: taken // 2], stream, now)
+            if not fewer:
+                break
+            text, used, taken = smaller, fewer, taken // 2
+        return text, used, taken
 
     def finish(self) -> None:
         """Write all that is left, unfinished lines included, and close the pipes. The container has exited."""

@@ -11,18 +11,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Final
 
 from argosy.agent.launcher import exits, rundir
 from argosy.agent.launcher import syscalls as sc
 
 #: Called with (id, wait status) when an orphan of a launcher has ended as the agent's child.
 OnStatus = Callable[[str, int], None]
+_LOOK_AGAIN_S: Final = 0.1
 
 
 @dataclass(slots=True)
 class _Held:
+    pid: int
     pidfd: int
     pipes: tuple[int, ...]
     status: int | None = None
@@ -53,7 +56,7 @@ class Witness:
             with contextlib.suppress(FileNotFoundError):
                 path = f"{self._run_dir}/containers/{container_id}/{name}"
                 pipes.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-        self._held[container_id] = _Held(pidfd, tuple(pipes))
+        self._held[container_id] = _Held(pid, pidfd, tuple(pipes))
         asyncio.get_running_loop().add_reader(pidfd, self._on_end, container_id)
 
     def release(self, container_id: str) -> None:
@@ -69,9 +72,13 @@ class Witness:
         """Return the wait statuses that are known here, by container id."""
         known = {}
         for container_id, held in self._held.items():
-            status = held.status if held.status is not None else exits.foreign_status(held.pidfd)
-            if status is not None:
-                known[container_id] = status
+            if held.status is None:
+                # It may have become our child since its end was seen, and with it ours to reap.
+                held.status = exits.child_status(held.pidfd, reap=True)
+            if held.status is None:
+                held.status = exits.foreign_status(held.pidfd)
+            if held.status is not None:
+                known[container_id] = held.status
         return known
 
     def close(self) -> None:
@@ -80,24 +87,44 @@ class Witness:
             self.release(container_id)
 
     def _on_end(self, container_id: str) -> None:
-        held = self._held[container_id]
-        asyncio.get_running_loop().remove_reader(held.pidfd)
-        # Reaps it only if it is our child, that is an orphan of a launcher; else the launcher does.
+        held = self._held.get(container_id)
+        if held is None:
+            return
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(held.pidfd)
+        # Reaps it only if it is our child, that is an orphan of a launcher; else the launcher does. While it is held
+        # it may still become ours: the launcher may be dying at this very moment.
         held.status = exits.child_status(held.pidfd, reap=True)
         if held.status is not None:
             self._on_status(container_id, held.status)
+        else:
+            loop.call_later(_LOOK_AGAIN_S, self._on_end, container_id)
+
+    def pids(self) -> set[int]:
+        """Return the pids of the containers that are held."""
+        return {held.pid for held in self._held.values()}
 
 
-def reap_strays(keep: set[int]) -> None:
-    """Reap ended children that nobody waits for: what a killed launcher had cloned besides containers.
+def reap_strays(launchers: Collection[int], keep: Collection[int]) -> None:
+    """Reap what killed launchers had cloned besides containers: removers of directories, processes that joined one.
 
-    Only children of another session than ours are touched (the launcher made its own), never those in `keep`.
+    Unreaped, the latter would keep their container's init from ending: a pid namespace waits for all its processes.
+    They became our children when it died. They are told from children of our own making by being of a launcher's
+    session or in another pid namespace; those in `keep` have a status that somebody wants.
     """
-    own = os.getsid(0)
     for thread in os.listdir("/proc/self/task"):
         with contextlib.suppress(FileNotFoundError), open(f"/proc/self/task/{thread}/children", "rb") as file:
             for word in file.read().split():
                 pid = int(word)
                 with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                    if pid not in keep and os.getsid(pid) not in (own, pid):
+                    if pid not in keep and (os.getsid(pid) in launchers or _in_other_pid_namespace(pid)):
                         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+
+
+def _in_other_pid_namespace(pid: int) -> bool:
+    """Tell by the process's list of pids, one per nested namespace: it can be read of a zombie too."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            return any(line.startswith(b"NSpid:") and len(line.split()) > 2 for line in file)
+    except FileNotFoundError:
+        return False

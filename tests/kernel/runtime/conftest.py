@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,22 @@ class Host:
             self._collector.cancel()
         await self.runtime.close()
 
+    async def restart_agent(self) -> None:
+        """What an agent's own restart does: the old client is gone without a word, a new one comes."""
+        await self.close()
+        self.runtime = self.new_runtime()
+        await self.open()
+
+    async def kill_launcher(self) -> None:
+        """kill -9 of the launcher; returns when its successor answers."""
+        old = self.runtime.launcher_pid
+        os.kill(old, signal.SIGKILL)
+        await eventually(lambda: self.runtime.launcher_pid != old, "a new launcher")
+        await self.runtime.list()
+
+    async def pid(self, container_id: str) -> int:
+        return next(state.pid for state in await self.runtime.list() if state.id == container_id)
+
     def log_path(self, container_id: str) -> Path:
         return self.directory / "logs" / f"{container_id}.log"
 
@@ -150,6 +167,3 @@ async def host(tmp_path: Path, cgroup_parent: str, rootfs: Rootfs) -> AsyncItera
             await made.runtime.delete(state.id)
         await made.runtime.stop_launcher()
         await made.close()
-
-
-Probe = Callable[[], Awaitable[None]]
