@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, ParamSpec
 
 from argosy.core.errors import ExhaustedError, InvalidError, NotFoundError
 from argosy.core.oci.digests import check_digest, hex_of
@@ -27,7 +27,7 @@ GRACE_S: Final = 3600.0
 MIN_FREE_BYTES: Final = 256 * 2**20
 """Kept free, since etcd's data may be on the same disk: an upload must not stop the cluster."""
 
-T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class BlobStore:
@@ -60,26 +60,22 @@ class BlobStore:
         if size < 0:
             raise InvalidError(f"blob {digest}: its size is missing")
         await self._check_room(size)
-        fresh = self._new / secrets.token_hex(16)
-        sha = hashlib.sha256()
-        received = 0
-        fd = await _in_thread(os.open, fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fresh = _Fresh(self._new / secrets.token_hex(16))
         try:
+            await _in_thread(fresh.create)
             async for chunk in chunks:
-                received += len(chunk)
-                if received > size:
+                if fresh.size + len(chunk) > size:
                     raise InvalidError(f"blob {digest} is longer than the {size} bytes that were announced")
-                await _in_thread(_append, fd, chunk, sha)
-            if received != size:
-                raise InvalidError(f"blob {digest} ended after {received} of {size} bytes: the upload was cut off")
-            if (found := f"sha256:{sha.hexdigest()}") != digest:
-                raise InvalidError(f"blob {digest} has the digest {found}: it was damaged on its way, or misnamed")
-            await _in_thread(_settle, fd, fresh, path)
+                await _in_thread(fresh.append, chunk)
+            if fresh.size != size:
+                raise InvalidError(f"blob {digest} ended after {fresh.size} of {size} bytes: the upload was cut off")
+            if fresh.digest != digest:
+                raise InvalidError(
+                    f"blob {digest} has the digest {fresh.digest}: it was damaged on its way, or misnamed"
+                )
+            await _in_thread(fresh.settle, path)
         finally:
-            # Neither leaves anything behind when cancelled: both are quick, and not awaited.
-            os.close(fd)
-            with suppress(FileNotFoundError):
-                fresh.unlink()
+            fresh.discard()
         return size
 
     async def get(self, digest: str, offset: int = 0) -> AsyncIterator[bytes]:
@@ -164,17 +160,60 @@ class BlobStore:
             )
 
 
-async def _in_thread(function: Callable[..., T], *args: object) -> T:
-    """Run a blocking call of `put`; a full disk becomes ExhaustedError. Runs to its end also when cancelled.
+class _Fresh:
+    """A blob that is being written. Its methods block; `discard` leaves nothing of one that was not settled."""
 
-    The descriptor it works on is closed by the caller afterwards, so the caller must not go on while it is in use.
-    """
-    work = asyncio.ensure_future(asyncio.to_thread(function, *args))
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+        self._sha = hashlib.sha256()
+        self.size = 0
+
+    @property
+    def digest(self) -> str:
+        """Of what was appended so far."""
+        return f"sha256:{self._sha.hexdigest()}"
+
+    def create(self) -> None:
+        """Make the file."""
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def append(self, chunk: bytes) -> None:
+        """Write a piece."""
+        self._sha.update(chunk)
+        self.size += len(chunk)
+        view = memoryview(chunk)
+        while view:
+            view = view[os.write(self._fd, view) :]
+
+    def settle(self, path: Path) -> None:
+        """Flush the file, give it its name, flush that."""
+        os.fsync(self._fd)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        os.rename(self._path, path)
+        for directory in (path.parent, path.parent.parent):
+            place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(place)
+            finally:
+                os.close(place)
+
+    def discard(self) -> None:
+        """Close the file, and delete it unless it has its name."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            with suppress(FileNotFoundError):
+                self._path.unlink()
+
+
+async def _in_thread(function: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Run a blocking step of `put`; a full disk becomes ExhaustedError. When cancelled, waits for the step's end: the
+    caller is about to close what it works on."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
     try:
-        return await asyncio.shield(work)
+        await asyncio.shield(work)
     except asyncio.CancelledError:
-        with suppress(OSError):
-            await work
+        await asyncio.wait({work})
         raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -182,26 +221,6 @@ async def _in_thread(function: Callable[..., T], *args: object) -> T:
                 f"the controller's disk is full ({error.strerror}): remove images (`argosy image rm`) or make room"
             ) from error
         raise
-
-
-def _append(fd: int, chunk: bytes, sha: "hashlib._Hash") -> None:
-    sha.update(chunk)
-    view = memoryview(chunk)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-def _settle(fd: int, fresh: Path, path: Path) -> None:
-    """Flush a complete file, give it its name, flush that."""
-    os.fsync(fd)
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    os.rename(fresh, path)
-    for directory in (path.parent, path.parent.parent):
-        place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(place)
-        finally:
-            os.close(place)
 
 
 def _missing(digest: str) -> NotFoundError:

@@ -19,9 +19,9 @@ import structlog
 
 from argosy.controller.store.errors import CompactedError, StoreUnavailableError
 from argosy.controller.store.history import History, Step
-from argosy.controller.store.keys import ObjectKey
+from argosy.controller.store.listing import Comparison, Listing, collector_resting
 from argosy.controller.store.records import from_bytes
-from argosy.controller.store.snapshot import Change, Snapshot, slot_of
+from argosy.controller.store.snapshot import Change, Snapshot
 from argosy.controller.store.store import Store
 from argosy.controller.store.subscription import Subscription
 from argosy.controller.store.watch import WatchCompacted, WatchEvents, WatchProgress
@@ -165,19 +165,15 @@ class Cache:
         at = self._store.keys.parse(event.kv.key)
         if at is None:
             return None
-        old = self._object(self._snapshot, at)
+        old: StoredObject | None = self._snapshot.get(at.kind.domain, at.id, at.project)
         new = from_bytes(at.kind, event.kv.value, event.kv.mod_revision) if event.type == pb.Event.PUT else None
         if old is None and new is None:
             return None
         return Change(at.kind.domain, at.id, old, new)
 
-    @staticmethod
-    def _object(snapshot: Snapshot, at: ObjectKey) -> StoredObject | None:
-        found: StoredObject | None = snapshot.get(at.kind.domain, at.id, at.project)
-        return found
-
-    def _publish(self, step: Step) -> None:
-        self._snapshot = self._snapshot.apply(step.revision, step.changes)
+    def _publish(self, step: Step, snapshot: Snapshot | None = None) -> None:
+        """Make `snapshot`, or the present one with the step applied, the newest, and tell everybody."""
+        self._snapshot = snapshot or self._snapshot.apply(step.revision, step.changes)
         if step.changes:
             self._history.add(step)
             for subscription in list(self._subscriptions):
@@ -191,34 +187,21 @@ class Cache:
 
     async def _list(self) -> None:
         """Read everything and apply what differs from the snapshot."""
-        before = self._snapshot
-        changes: list[Change] = []
-        gone = before.versions()
-        revision = 0
-        async for page in self._store.list_pages():
-            if not revision:
-                revision = page.header.revision
-                if revision < before.revision:
-                    log.error("etcd went back in time: was it restored?", was=before.revision, now=revision)
-                    gone = dict.fromkeys(gone, 0)  # its versions mean something else now
-            for kv in page.kvs:
-                at = self._store.keys.parse(kv.key)
-                if at is None:
-                    continue
-                if gone.pop((at.kind.domain, slot_of(at.kind.domain, at.project, at.id)), 0) == kv.mod_revision:
-                    continue
-                new = from_bytes(at.kind, kv.value, kv.mod_revision)
-                changes.append(Change(at.kind.domain, at.id, self._object(before, at), new))
-            await asyncio.sleep(0)
-        changes += before.removals(gone)
+        listing = Listing(self._snapshot, self._store.keys)
+        with collector_resting():
+            async for page in self._store.list_pages():
+                listing.add(page)
+                await asyncio.sleep(0)
+        step, snapshot = listing.finish()
         self.lists += 1
-        if revision < before.revision:
+        if step.revision < self._snapshot.revision:
+            log.error("etcd went back in time: was it restored?", was=self._snapshot.revision, now=step.revision)
             for subscription in list(self._subscriptions):
                 subscription.demand_resync()
         # What lies between the two revisions is not known step by step: nobody can resume from within it.
-        self._publish(Step(revision, tuple(changes)))
-        self._history.reset(revision)
-        log.info("listed", at=revision, changes=len(changes), **self._counts())
+        self._publish(step, snapshot)
+        self._history.reset(step.revision)
+        log.info("listed", at=step.revision, changes=len(step.changes), **self._counts())
 
     def _counts(self) -> dict[str, int]:
         return {k.name: self._snapshot.count(k.domain) for k in KINDS}
@@ -239,24 +222,16 @@ class Cache:
         """
         await self.wait_for(await self._store.revision())
         snapshot = self._snapshot
-        expected = snapshot.versions()
-        different = 0
+        comparison = Comparison(snapshot, self._store.keys)
         try:
             async for page in self._store.list_pages(revision=snapshot.revision, keys_only=True):
-                different += sum(not self._is_expected(kv, expected) for kv in page.kvs)
+                comparison.add(page)
+                await asyncio.sleep(0)
         except CompactedError as error:
             # A snapshot as new as etcd itself is always there, unless etcd was set back to a backup.
             log.error("the cache's revision is not in etcd", revision=snapshot.revision, error=str(error))
-            different += 1
-        different += len(expected)
-        if different:
+        if different := comparison.differences():
             self.differences += different
             log.error("the cache differed from etcd; listing again", revision=snapshot.revision, objects=different)
             self._must_list.set()
         return different
-
-    def _is_expected(self, kv: pb.KeyValue, expected: dict[tuple[type[Any], str], int]) -> bool:
-        at = self._store.keys.parse(kv.key)
-        if at is None:
-            return True
-        return expected.pop((at.kind.domain, slot_of(at.kind.domain, at.project, at.id)), 0) == kv.mod_revision

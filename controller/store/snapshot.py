@@ -7,7 +7,7 @@ may keep one as long as it likes. Only the cache makes them.
 The order in which objects come is no particular one; sort where it matters.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -128,14 +128,14 @@ class Snapshot:
         """Return the stored revisions of a service."""
         return self._bucket("revisions by service", service_id)
 
-    def versions(self) -> dict[tuple[type[Any], str], int]:
-        """Return the version of every object, by kind and slot: what a check against etcd compares. O(objects)."""
-        return {(k, slot): o.meta.version for k, table in self._tables.items() for slot, o in table.items()}
+    def total(self) -> int:
+        """Return how many objects there are of all kinds. O(1)."""
+        return sum(map(len, self._tables.values()))
 
-    def removals(self, gone: Iterable[tuple[type[Any], str]]) -> list[Change]:
-        """Return the changes that remove the objects at these slots."""
-        found = [(kind, self._tables[kind][slot]) for kind, slot in gone]
-        return [Change(kind, obj.meta.id, obj, None) for kind, obj in found]
+    def removals(self, seen: Collection[tuple[type[Any], str]]) -> list[Change]:
+        """Return the changes that remove all objects but those at these (kind, slot). O(objects)."""
+        objects = [(kind, slot, o) for kind, table in self._tables.items() for slot, o in table.items()]
+        return [Change(kind, o.meta.id, o, None) for kind, slot, o in objects if (kind, slot) not in seen]
 
     def _bucket(self, index: str, key: IndexKey) -> tuple[Any, ...]:
         bucket = self._indexes[index].get(key)

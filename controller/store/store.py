@@ -23,6 +23,8 @@ from argosy.proto.etcd import rpc_pb2 as pb
 CONCURRENT_TXNS = 4
 """Transactions of one batch under way at a time: enough to keep etcd busy, few enough to leave room for others."""
 SETTLE_TIMEOUT_S = 5.0
+YIELD_EVERY = 200
+"""Groups prepared before other tasks of the event loop get a turn: a few milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ class Store:
             else:
                 if group.parts:
                     todo.append(group)
+            if index % YIELD_EVERY == YIELD_EVERY - 1:
+                await asyncio.sleep(0)  # lease renewals and agents' sessions must not wait for a large batch
         limit = asyncio.Semaphore(CONCURRENT_TXNS)
 
         async def run(txn: list[Group]) -> None:
