@@ -1,7 +1,7 @@
 """`python -m tests.vm [PYTEST ARGUMENT...]`: run the kernel tests in the virtual machine (see `machine.py`).
 
-Without arguments: all of `tests/kernel` and `tests/vm/inside`. Options of our own come first:
-`--timeout SECONDS` (default 3600), `--shell COMMAND` to run a shell command instead of pytest.
+Without arguments: the runtime's and the overlay's tests, and what `tests/vm/inside` asks of the machine itself.
+Options of our own come first: `--timeout SECONDS` (default 3600), `--shell COMMAND` to run that instead of pytest.
 """
 
 import argparse
@@ -9,7 +9,7 @@ import sys
 
 from tests.vm import machine
 
-SUITE = ("tests/vm/inside", "tests/kernel")
+SUITE = ("tests/vm/inside", "tests/kernel/runtime", "tests/kernel/network")
 
 
 def main() -> int:

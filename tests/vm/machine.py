@@ -28,8 +28,15 @@ REPO = Path(__file__).resolve().parents[2]
 GUEST = Path(__file__).parent / "guest"
 VIRTIOFSD_PLACES = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")
 DISK_FILE_SYSTEMS = {"ext4", "xfs", "btrfs", "overlay", "erofs", "squashfs", "zfs", "f2fs"}
-# What `make test` runs in the machine; `make test-vm` runs all of tests/kernel.
-SMOKE = ("tests/vm/inside",)
+# What `make test` runs in the machine; `make test-vm` runs all that `python -m tests.vm` names.
+RUNTIME = "tests/kernel/runtime"
+SMOKE = (
+    "tests/vm/inside",
+    f"{RUNTIME}/test_isolation.py::test_root_inside_is_nobody_outside",
+    f"{RUNTIME}/test_isolation.py::test_two_containers_with_other_ids_share_a_layer",
+    f"{RUNTIME}/test_limits.py::test_limits_are_what_was_asked",
+    f"{RUNTIME}/test_limits.py::test_a_memory_hog_ends_alone",
+)
 
 
 class VmUnavailable(Exception):
