@@ -122,9 +122,11 @@ def _nearest(text: str) -> str:
     stem = f"{first}." if dot else ""
     if stem != "node." and difflib.get_close_matches(stem, _LABEL_PREFIXES, 1, 0.7) and rest:
         return f'did you mean "node.labels.{rest}"?'
-    near = difflib.get_close_matches(text, _READERS, 1, 0.6)
+    # The last part tells what is meant: "node.arch" is nearer to "node.role" only by its letters.
+    tails = {name.rpartition(".")[2]: name for name in _READERS}
+    near = difflib.get_close_matches(rest, tails, 1, 0.6)
     if near:
-        return f'did you mean "{near[0]}"?'
+        return f'did you mean "{tails[near[0]]}"?'
     return f"there are {', '.join(_READERS)} and node.labels.KEY"
 
 
