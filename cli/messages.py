@@ -2,7 +2,6 @@
 
 from typing import Any, Final
 
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from argosy.cli.rows import address_text
@@ -18,7 +17,7 @@ def plain(message: Message) -> dict[str, Any]:
     return {field.name: _value(message, field) for field in message.DESCRIPTOR.fields}
 
 
-def _value(message: Message, field: FieldDescriptor) -> Any:
+def _value(message: Message, field: Any) -> Any:
     value = getattr(message, field.name)
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         return dict(value)
@@ -29,7 +28,7 @@ def _value(message: Message, field: FieldDescriptor) -> Any:
     return _single(value, field)
 
 
-def _single(value: Any, field: FieldDescriptor) -> Any:
+def _single(value: Any, field: Any) -> Any:
     if isinstance(value, Message):
         return plain(value)
     if field.enum_type is not None:
@@ -39,7 +38,7 @@ def _single(value: Any, field: FieldDescriptor) -> Any:
     return value.hex() if isinstance(value, bytes) else value
 
 
-def _enum_name(field: FieldDescriptor, number: int) -> str:
+def _enum_name(field: Any, number: int) -> str:
     """Return "RUNNING" for TASK_STATE_RUNNING: the prefix is what all names of the enumeration begin with."""
     names = field.enum_type.values_by_number
     if number not in names:

@@ -45,7 +45,7 @@ FILE is a tar of a root filesystem, a `docker save` archive or an OCI layout (ta
 @click.option("-q", "--quiet", is_flag=True, help="Print only the image's digest.")
 @pass_session
 def import_(
-    session: Session, name: str, file: str, platform: str | None, form: str, quiet: bool, **options: Any
+    session: Session, /, name: str, file: str, platform: str | None, form: str, quiet: bool, **options: Any
 ) -> None:
     """Read, verify and upload an image, then name it."""
     from argosy.cli.images.importer import import_image

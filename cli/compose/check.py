@@ -57,8 +57,8 @@ def _asks_for_nothing(value: Cursor) -> bool:
             return not entries
         case Seq(items=items):
             return not items
-        case Scalar(text=text, plain=plain):
-            return text is None or (plain and text.lower() in ("false", "no", "off"))
+        case Scalar(text=text):
+            return text is None or text.lower() in ("false", "no", "off")
     raise AssertionError(value.node)
 
 
@@ -66,8 +66,7 @@ def _unknown(at: Cursor, key: str, value: Cursor, branch: Branch, pattern: str) 
     known = sorted(name for name in branch.children if name != "*")
     near = get_close_matches(key.lower(), known, n=1, cutoff=0.6)
     where = at.path or "the top level of a Compose file"
-    elsewhere = "" if near else _elsewhere(key, pattern)
-    instead = f"did you mean '{near[0]}'?" if near else elsewhere or f"known here: {', '.join(known)}"
+    instead = _elsewhere(key, pattern) or (f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}")
     at.findings.problem(value.key_position, value.path, f"there is no key '{key}' in {where}", instead)
 
 
@@ -75,7 +74,7 @@ def _elsewhere(key: str, pattern: str) -> str:
     """Say where a key that is known, but not here, belongs: one level up or down is a usual slip of indentation."""
     tree = key_tree()
     service = tree.children["services"].children["*"]
-    if pattern != "services.*" and key in service.children:
+    if pattern.startswith("services.*.") and key in service.children:
         return f"'{key}' stands right below the service: is it indented too far?"
     if pattern and key in tree.children:
         return f"'{key}' stands at the top level of the file: is it indented too far?"

@@ -76,7 +76,7 @@ def _image(service: Cursor) -> str:
             "nothing is built in the cluster, and there is no 'image'",
             "build it elsewhere, import it (argosy image import NAME FILE) and name it in 'image'",
         )
-    else:
+    elif not any("did you mean 'image'" in problem.instead for problem in service.problems_below()):
         service.problem("the service has no 'image'", "name one that 'argosy image ls' shows")
     return ""
 
@@ -109,7 +109,7 @@ def _environment(service: Cursor, env: Mapping[str, str], read: ReadText) -> tup
     own = service.get("environment")
     if own is not None and own.mapping():
         for name, value in own.own_entries():
-            if not name or "=" in name:
+            if "=" in name:
                 value.problem(f"'{name}' cannot be the name of a variable")
             values[name] = None if value.is_null else value.text()
     return tuple(f"{name}={value}" for name, value in values.items() if value is not None)
@@ -278,12 +278,7 @@ def _test(at: Cursor | None) -> tuple[str, ...]:
         return ()
     if at.is_text:
         return ("CMD-SHELL", at.text() or "")
-    words = at.texts()
-    if words and words[0] not in ("NONE", "CMD", "CMD-SHELL"):
-        at.problem(
-            f"a test begins with NONE, CMD or CMD-SHELL, not with '{words[0]}'", f"did you mean [CMD, {words[0]}, …]?"
-        )
-    return words
+    return at.texts()
 
 
 def _extra_hosts(at: Cursor | None) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final, TypeVar
 
 from argosy.cli.compose.document import Map, Node, Scalar, Seq, kind_of
-from argosy.cli.compose.problems import Findings, Position
+from argosy.cli.compose.problems import Findings, Position, Problem
 from argosy.core.errors import InvalidError
 from argosy.core.units import parse_bytes, parse_cpus, parse_duration
 
@@ -60,6 +60,10 @@ class Cursor:
 
     def _wrong(self, wanted: str) -> None:
         self.problem(f"this is {kind_of(self.node)}", f"write {wanted}")
+
+    def problems_below(self) -> list[Problem]:
+        """Return what was reported so far here and below."""
+        return [p for p in self.findings.problems if p.path == self.path or p.path.startswith(f"{self.path}.")]
 
     # ------------------------------------------------------------------ structure
 

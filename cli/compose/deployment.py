@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from argosy.cli.compose.cursor import Cursor
-from argosy.core.errors import InvalidError
 from argosy.core.node import Platform, Resources
 from argosy.core.service import (
     FailureAction,
@@ -205,33 +204,19 @@ def placement(service: Cursor) -> Placement:
     constraints = at.get("constraints") if at is not None and at.mapping() else None
     platform = service.get("platform")
     return Placement(
-        constraints=tuple(_constraints(constraints)) if constraints is not None else (),
+        constraints=constraints.texts() if constraints is not None else (),
         preferences=tuple(_preferences(at.get("preferences"))) if at is not None else (),
         max_replicas_per_node=_value(at, "max_replicas_per_node", lambda c: c.integer(least=0), 0),
         platforms=_platforms(platform) if platform is not None else (),
     )
 
 
-def _constraints(at: Cursor) -> list[str]:
-    from argosy.core.constraints import parse_constraint
-
-    found = []
-    for item in at.items():
-        text = item.text()
-        if text is None:
-            continue
-        try:
-            parse_constraint(text)
-        except InvalidError as error:
-            item.problem(str(error))
-        found.append(text)
-    return found
-
-
 def _preferences(at: Cursor | None) -> list[SpreadPreference]:
     found = []
     for item in at.items() if at is not None else ():
-        spread = item.get("spread") if item.mapping() else None
+        if not item.mapping():
+            continue
+        spread = item.get("spread")
         text = spread.text() if spread is not None else None
         if text is None:
             item.problem("a preference is 'spread: node.labels.KEY'")

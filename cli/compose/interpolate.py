@@ -86,6 +86,8 @@ class _Parser:
             self._at += 1
             return self._value(name, quiet)
         operator = _OPERATOR.match(self._text, self._at)
+        if self._at == len(self._text):
+            raise InterpolationError(f"'${{' without its '}}' in '{self._text}'")
         if operator is None:
             raise InterpolationError(
                 f"'{self._text[self._at : self._at + 1]}' after '${{{name}' is not known in '{self._text}': "

@@ -89,7 +89,7 @@ class _Builder:
     def _convert(self, source: yaml.Node, position: Position) -> Node:
         tag = self._tag(source, position)
         if isinstance(source, yaml.ScalarNode):
-            plain = source.style is None
+            plain = not source.style  # the C parser says "", the other one None
             null = source.tag == _YAML + "null" or (tag != "" and plain and source.value in ("", "~", "null"))
             return Scalar(position, None if null else source.value, plain, tag)
         if isinstance(source, yaml.SequenceNode):

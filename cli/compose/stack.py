@@ -25,7 +25,7 @@ from argosy.cli.compose.document import Map
 from argosy.cli.compose.files import Reader, combine
 from argosy.cli.compose.networks import DefinedNetwork, attachments, defined_networks
 from argosy.cli.compose.problems import ComposeError, Findings, Position, Problem
-from argosy.cli.compose.where import key_of
+from argosy.cli.compose.where import place_of
 from argosy.core.meta import STACK_LABEL
 from argosy.core.names import service_name_problem, stack_name
 from argosy.core.network import NetworkSpec
@@ -172,7 +172,6 @@ class _Builder:
         problem = service_name_problem(name)
         if problem:
             at.findings.problem(at.key_position, at.path, f"the service's name: {problem}")
-        already = len(at.findings.problems)
         mode, replicas = service_mode(at)
         limits, reservations = resources(at)
         labels = at.get("deploy")
@@ -195,9 +194,11 @@ class _Builder:
             update=update_config(at, "update_config"),
             rollback=update_config(at, "rollback_config"),
         )
-        if len(at.findings.problems) == already:
-            for wrong in validate_service(spec):
-                _place(at, key_of(wrong.where)).problem(wrong.what)
+        told = at.problems_below()
+        for wrong in validate_service(spec):
+            place = place_of(at, wrong.where)
+            if not any(p.position == place.position or p.path == place.path for p in told):
+                place.problem(wrong.what)
         return spec
 
     def _read(self, path: Path, name: str, at: Cursor) -> str | None:
@@ -218,7 +219,7 @@ class _Builder:
             found.append(network.spec)
             where = at if at is not None else self._root
             for wrong in validate_network(network.spec):
-                _place(where, ("ipam",) if "subnet" in wrong.where else ()).problem(wrong.what)
+                place_of(where, "ipam.config[0].subnet" if wrong.where == "subnet" else wrong.where).problem(wrong.what)
         return found
 
     def _depends(self, services: Cursor | None) -> None:
@@ -275,14 +276,3 @@ def _reject_values(service: Cursor) -> None:
                 f"waiting for '{condition.text()}' is not there yet",
                 "let the program retry until what it needs answers, and write 'service_started'",
             )
-
-
-def _place(service: Cursor, keys: tuple[str, ...]) -> Cursor:
-    """Return the deepest of nested keys that the file has, to point at."""
-    at = service
-    for key in keys:
-        below = at.find(key)
-        if below is None:
-            break
-        at = below
-    return at

@@ -89,7 +89,8 @@ TABLE: Final[tuple[Row, ...]] = (
         *("*", "*.name", "*.model", "*.context_size", "*.runtime_flags"),
     ),
     # ---- services
-    _syntax("services", "each becomes the service STACK_NAME"),
+    _syntax("services", "what the stack consists of"),
+    _syntax("services.*", "becomes the service STACK_NAME, known as NAME on its networks"),
     _noticed("services.*.annotations", "there is nothing that reads annotations here; use 'labels'"),
     _noticed("services.*.attach", "output is kept in any case; see 'argosy logs'"),
     _noticed(
@@ -326,7 +327,8 @@ TABLE: Final[tuple[Row, ...]] = (
     _refused("services.*.volumes_from", _LATER_VOLUMES),
     _honoured("services.*.working_dir", "test_working_dir"),
     # ---- networks
-    _syntax("networks", "each becomes the network STACK_NAME"),
+    _syntax("networks", "what services may join; without any they join the stack's default network"),
+    _syntax("networks.*", "becomes the network STACK_NAME, if a service joins it"),
     _honoured("networks.*.attachable", "test_network_attachable"),
     _mapped("networks.*.driver", "'overlay', 'bridge' and 'default' are the overlay; no other driver", "test_networks"),
     _refused("networks.*.driver_opts", "the overlay has no options (its MTU is derived from the hosts'); remove them"),

@@ -3,6 +3,9 @@
 import re
 from typing import Final
 
+from argosy.cli.compose.cursor import Cursor
+from argosy.cli.compose.document import Map, Seq
+
 _KEYS: Final[dict[str, str]] = {
     "name": "",
     "labels": "deploy.labels",
@@ -27,11 +30,36 @@ _KEYS: Final[dict[str, str]] = {
 """Fields whose name or place differs; what is not here has the field's own name below that of its parent."""
 
 
-def key_of(field: str) -> tuple[str, ...]:
-    """Return the keys, from the service down, for a field such as "task.container.tmpfs[0].target"."""
-    parts = [part for part in re.sub(r"\[[^\]]*\]", "", field).split(".") if part]
+_PART: Final = re.compile(r"([^.\[\]]+)|\[([^\]]*)\]")
+
+
+def place_of(at: Cursor, field: str) -> Cursor:
+    """Return what the file says of a field ("task.container.cap_add[1]"), or the nearest above it that it says."""
+    for key in keys_of(field):
+        below = at.find(key) if isinstance(key, str) else _item(at, key)
+        if below is None:
+            break
+        at = below
+    return at
+
+
+def _item(at: Cursor, index: int) -> Cursor | None:
+    if isinstance(at.node, Seq):
+        return Cursor(at.node.items[index], at.path, at.findings) if index < len(at.node.items) else None
+    if isinstance(at.node, Map) and at.key == "ulimits":
+        return at.find(list(at.node.entries)[index])
+    return None
+
+
+def keys_of(field: str) -> tuple[str | int, ...]:
+    """Return the keys, and places in lists, from the service down."""
+    parts = [_part(name, index) for name, index in _PART.findall(field)]
     for end in range(len(parts), 0, -1):
-        known = _KEYS.get(".".join(parts[:end]))
+        known = _KEYS.get(".".join(map(str, parts[:end])))
         if known is not None:
-            return tuple(part for part in (*known.split("."), *parts[end:]) if part)
+            return (*(part for part in known.split(".") if part), *parts[end:])
     return tuple(parts)
+
+
+def _part(name: str, index: str) -> str | int:
+    return int(index) if not name and index.isdecimal() else name or index

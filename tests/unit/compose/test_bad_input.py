@@ -1,0 +1,191 @@
+# ruff: noqa: E501 (a case is a line)
+"""What is wrong in a file: each thing once, at its line, with what to do instead; all of a file at once."""
+
+import pytest
+
+from tests.unit.compose.files import Files
+
+SERVICE_CASES = [
+    (
+        "comand: x",
+        "compose.yaml:4:5: services.web.comand: there is no key 'comand' in services.web; did you mean 'command'?",
+    ),
+    ("deploy: {replicas: -1}", "compose.yaml:4:24: services.web.deploy.replicas: -1 is less than 0"),
+    ("deploy: {replicas: two}", "services.web.deploy.replicas: this is 'two'; write a whole number"),
+    ("deploy: {replicas: [1]}", "services.web.deploy.replicas: this is a list; write a whole number"),
+    ("deploy: {replicas: 1.5}", "this is '1.5'; write a whole number"),
+    ("deploy: [a]", "services.web.deploy: this is a list; write a mapping"),
+    ("deploy: {mode: replicatd}", "this is 'replicatd'; write 'replicated' or 'global'"),
+    ("deploy: {mode: replicated-job}", "jobs are not there yet"),
+    ("deploy: {mode: global, replicas: 3}", "a global service runs one task on every node"),
+    ("deploy: {replicas: 2}\nscale: 3", "'scale' is 3 and 'deploy.replicas' is 2; keep one"),
+    ("deploy: {resources: {limits: {memory: 5 parrots}}}", "services.web.deploy.resources.limits.memory"),
+    ("deploy: {resources: {limits: {memory: 1k}}}", "nothing runs in less than"),
+    ("deploy: {resources: {limits: {cpus: many}}}", "is not a number of CPUs"),
+    (
+        "mem_limit: 1g\ndeploy: {resources: {limits: {memory: 2g}}}",
+        "compose.yaml:4:16: services.web.mem_limit: this differs",
+    ),
+    ("deploy: {update_config: {delay: 10}}", 'has no unit: did you mean "10s"?'),
+    ("deploy: {update_config: {max_failure_ratio: 5}}", "it has to be from 0 to 1"),
+    ("deploy: {rollback_config: {failure_action: rollback}}", "write 'pause' or 'continue'"),
+    ("deploy: {placement: {constraints: [node.rol == x]}}", 'did you mean "node.role"'),
+    ("deploy: {placement: {constraints: [node.role == a, 'node.role = b']}}", "compose.yaml:4:56: services.web.deploy"),
+    ("deploy: {placement: {preferences: [node.labels.x]}}", "write a mapping"),
+    ("stop_grace_period: soon", 'services.web.stop_grace_period: "soon" is not a duration'),
+    ("stop_signal: SIGTREM", "did you mean SIGTERM?"),
+    ("user: 'a b'", "services.web.user"),
+    ("working_dir: srv", "services.web.working_dir"),
+    ("command: 'a \"b'", "the command cannot be split into words"),
+    ("command: {a: b}", "services.web.command: this is a mapping"),
+    ("environment: [1, {a: b}]", "services.web.environment: this is a list; write a mapping"),
+    ("environment: {'': x}", "has no name before"),
+    ("environment: {'A=B': x}", "cannot be the name of a variable"),
+    ("labels: hello", "services.web.labels"),
+    ("ulimits: {nofile: many}", "services.web.ulimits.nofile: this is 'many'"),
+    ("ulimits: {nofiles: 5}", "services.web.ulimits.nofiles"),
+    ("ulimits: {nofile: {soft: 5}}", "a limit needs 'soft' and 'hard'"),
+    ("cap_add: [NET_ADMN]", "did you mean"),
+    ("healthcheck: {test: [curl, x]}", "a test begins with NONE, CMD or CMD-SHELL"),
+    ("healthcheck: {interval: 3}", "has no unit"),
+    ("extra_hosts: [nonsense]", "an extra host needs a name and an address"),
+    ("extra_hosts: ['h:host-gateway']", "there is no gateway to the host"),
+    ("sysctls: {kernel.hostname: x}", "services.web.sysctls"),
+    ("tmpfs: 'run'", "services.web.tmpfs"),
+    ("tmpfs: '/run:size=big'", "is not an amount of bytes"),
+    ("platform: amd64", "write OS/ARCHITECTURE"),
+    ("restart: sometimes", "is no restart policy"),
+    ("read_only: maybe", "this is 'maybe'; write true or false"),
+    ("networks: [frnt]", "there is no network 'frnt' in the file"),
+    ("networks: [defalt]", "did you mean 'default'?"),
+    (
+        "networks: {default: {ipv4_address: 10.0.0.2}}",
+        "services.web.networks.default.ipv4_address: this is not supported",
+    ),
+    ("network_mode: host", "would leave the container's isolation"),
+    ("ports: ['80:80']", "compose.yaml:4:5: services.web.ports: this is not supported; ports are not published"),
+    ("volumes: ['data:/x']", "volumes are not there yet"),
+    ("configs: [c]", "configs are not there yet"),
+    ("secrets: [s]", "secrets are not there yet"),
+    ("privileged: true", "services.web.privileged: this is not supported; no container gets the host's rights"),
+    ("ipc: host", "every container has an IPC namespace of its own"),
+    ("security_opt: ['seccomp:unconfined']", "cannot be set"),
+    ("links: ['db:database']", "cannot be given another name"),
+    ("depends_on: [nobody]", "services.web.depends_on.nobody: the service 'nobody' is not in the file"),
+    ("devices: [/dev/x]", "this is not supported"),
+    ("gpus: all", "this is not supported"),
+    ("x-argosy: {canary: 1}", "there is no key 'canary' in x-argosy"),
+    ("replicas: 3", "there is no key 'replicas' in services.web; 'replicas' stands below 'deploy'"),
+    ("deploy: {image: x}", "'image' stands right below the service: is it indented too far?"),
+    ("build: {contxt: .}", "did you mean 'context'?"),
+]
+
+
+@pytest.mark.parametrize(("body", "said"), SERVICE_CASES, ids=[case[0] for case in SERVICE_CASES])
+def test_service(files: Files, body: str, said: str) -> None:
+    found = files.service_problems(body)
+    assert len(found) == 1, found
+    assert said in found[0]
+
+
+FILE_CASES = [
+    ("services: {web: {}}", "compose.yaml:1:17: services.web: the service has no 'image'"),
+    ("services: {web: {build: .}}", "nothing is built in the cluster, and there is no 'image'"),
+    ("services: {web: {imgae: web}}", "did you mean 'image'?"),
+    ("services:\n", "there is no service in the file"),
+    ("services: [web]", "services: this is a list; write a mapping"),
+    ("services: {web: hello}", "services.web: this is 'hello'; write a mapping"),
+    ("services: {web: {image: 'A B'}}", "services.web.image"),
+    ("services: {w.x: {image: web}}", "services.w.x: the service's name: "),
+    ("servces: {web: {image: web}}", "did you mean 'services'?"),
+    ("image: web\nservices: {web: {image: web}}", "'image' belongs to a service"),
+    ("services: {web: {image: web}}\nx-argosy: {a: 1}", "there is no key 'a' in x-argosy"),
+    ("services: {web: {image: web}}\nvolumes: {data: }", "volumes are not there yet"),
+    ("services: {web: {image: web}}\nnetworks: {default: {driver: macvlan}}", "there is no driver 'macvlan'"),
+    (
+        "services: {web: {image: web}}\nnetworks: {default: {ipam: {config: [{subnet: 10.0.0.0/30}]}}}",
+        "compose.yaml:2:47: networks.default.ipam.config.subnet: ",
+    ),
+    (
+        "services: {web: {image: web}}\nnetworks: {default: {ipam: {config: [{subnet: 'fd00::/64'}]}}}",
+        "networks have IPv4 only",
+    ),
+    (
+        "services: {web: {image: web}}\nnetworks: {default: {ipam: {config: [{subnet: 10.1.0.0/16}, {subnet: 10.2.0.0/16}]}}}",
+        "a network has one subnet",
+    ),
+    (
+        "services: {web: {image: web}}\nnetworks: {default: {external: true, internal: true}}",
+        "has no effect on an external",
+    ),
+    ("services: {web: {image: web}}\nnetworks: {default: {x-argosy: {a: 1}}}", "'x-argosy' has no meaning here"),
+    ("services: {a: {image: i, depends_on: {b: {condition: service_healthy}}}, b: {image: i}}", "waiting for"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), FILE_CASES, ids=[case[0] for case in FILE_CASES])
+def test_file(files: Files, text: str, said: str) -> None:
+    found = files.problems(text)
+    assert any(said in problem for problem in found), found
+    assert len(found) <= 2
+
+
+def test_all_problems_of_a_file_are_shown_together_in_order(files: Files) -> None:
+    text = """
+services:
+  web:
+    image: web
+    ports: ["80:80"]
+    deploy:
+      replicas: -2
+      updat_config: {}
+    stop_signal: NOPE
+  db:
+    image: db
+    ulimits: {nofile: x}
+"""
+    places = [problem.partition(": ")[0] for problem in files.problems(text)]
+    assert places == [
+        "compose.yaml:5:5",
+        "compose.yaml:7:17",
+        "compose.yaml:8:7",
+        "compose.yaml:9:18",
+        "compose.yaml:12:23",
+    ]
+
+
+NOTICES = [
+    ("build: .", "services.web.build", "the image of 'image' is used"),
+    ("container_name: x", "services.web.container_name", "STACK_NAME.SLOT"),
+    ("expose: ['80']", "services.web.expose", "every port is reachable"),
+    ("tty: true", "services.web.tty", "there is no terminal"),
+    ("logging: {driver: syslog}", "services.web.logging", "argosy logs"),
+    ("links: [web]", "services.web.links", "it has no effect"),
+    ("deploy: {endpoint_mode: vip}", "services.web.deploy.endpoint_mode", "addresses of all tasks"),
+    (
+        "restart: always\ndeploy: {restart_policy: {delay: 1s}}",
+        "services.web.restart",
+        "restart_policy' is used instead",
+    ),
+    ("depends_on: [web]", "services.web.depends_on", "start order is not held yet"),
+    ("depends_on: {web: {condition: service_started}}", "services.web.depends_on", "start order is not held yet"),
+]
+
+
+@pytest.mark.parametrize(("body", "path", "said"), NOTICES, ids=[case[0] for case in NOTICES])
+def test_notices(files: Files, body: str, path: str, said: str) -> None:
+    stack = files.load("services:\n  web:\n    image: web\n    " + body.replace("\n", "\n    ") + "\n")
+    assert [notice.path for notice in stack.notices] == [path]
+    assert said in str(stack.notices[0])
+
+
+def test_version_is_noticed(files: Files) -> None:
+    stack = files.load("version: '3.9'\nservices: {web: {image: web}}")
+    assert [notice.path for notice in stack.notices] == ["version"]
+
+
+def test_a_service_that_is_left_out_is_only_held_against_its_spelling(files: Files) -> None:
+    text = "services:\n  web: {image: web}\n  x: {image: x, profiles: [p], ports: ['1:1'], prots: []}\n"
+    found = files.problems(text)
+    assert len(found) == 1
+    assert "did you mean 'ports'?" in found[0]
