@@ -30,7 +30,7 @@ for role in "$@"; do
         "$here/etcd.sh" >/dev/null
         install -m 644 "$repo/deploy/systemd/argosy-etcd.service" /etc/systemd/system/
     }
-    [ -e "/etc/argosy/$role.toml" ] || install -m 644 "$repo/deploy/etc/$role.toml" /etc/argosy/
+    [ -e "/etc/argosy/$role.env" ] || install -m 644 "$repo/deploy/etc/$role.env" /etc/argosy/
     install -m 644 "$repo/deploy/systemd/argosy-$role.service" /etc/systemd/system/
 done
 if [ -d /run/systemd/system ]; then

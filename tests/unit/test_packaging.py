@@ -2,22 +2,22 @@
 
 import configparser
 import re
+import shlex
 import subprocess
-import tomllib
 import zipfile
-from dataclasses import MISSING, fields
 from pathlib import Path
 
+import click
 import pytest
 
-from argosy.agent.settings import AgentSettings
-from argosy.controller.settings import ControllerSettings
+from argosy.agent.main import main as agent_main
+from argosy.controller.main import main as controller_main
 
 REPO = Path(__file__).resolve().parents[2]
 PARTS = ("agent", "cli", "controller", "core", "proto")
 TARGETS = ("venv", "demo", "test", "test-long", "test-vm", "check", "bench", "clean", "help")
 SCRIPTS = sorted([*REPO.glob("deploy/**/*.sh"), *REPO.glob("tests/vm/*.sh"), REPO / ".ci" / "run"])
-SETTINGS = {"agent": AgentSettings, "controller": ControllerSettings}
+COMMANDS = {"agent": agent_main, "controller": controller_main}
 
 
 def run(*command: str | Path) -> str:
@@ -86,14 +86,15 @@ def test_system_packages_refuses_an_unknown_group() -> None:
     assert "no group 'moon'" in done.stderr
 
 
-@pytest.mark.parametrize("role", SETTINGS)
-def test_example_configuration_has_only_known_keys(role: str) -> None:
-    example = tomllib.loads((REPO / "deploy" / "etc" / f"{role}.toml").read_text())
-    known = {field.name: field for field in fields(SETTINGS[role])}
-    assert set(example) <= set(known)
-    required = {name for name, field in known.items() if field.default is MISSING and field.default_factory is MISSING}
-    # An agent's name is its host's unless told otherwise.
-    assert required - set(example) <= {"node_name"}
+@pytest.mark.parametrize(("role", "command"), COMMANDS.items())
+def test_example_configuration_starts_the_program(role: str, command: click.Command) -> None:
+    (flags,) = re.findall(r'^ARGOSY_\w+_FLAGS="(.*)"$', (REPO / f"deploy/etc/{role}.env").read_text(), re.MULTILINE)
+    # Parses as the program would, and raises what it would say about an unknown flag or a bad value.
+    context = command.make_context(f"argosy {role}", shlex.split(flags))
+    assert "127.0.0.1:7650" in str(context.params)
+    unit = (REPO / f"deploy/systemd/argosy-{role}.service").read_text()
+    assert f"EnvironmentFile=/etc/argosy/{role}.env" in unit.splitlines()
+    assert f"argosy {role} $ARGOSY_{role.upper()}_FLAGS" in unit
 
 
 @pytest.mark.parametrize("unit", sorted((REPO / "deploy" / "systemd").glob("*.service")), ids=lambda p: p.stem)
