@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final, Protocol
 
 from argosy.cli.errors import CliError, InvalidInputError
 from argosy.core.errors import RejectedError
-from argosy.core.oci.compression import CHUNK, Compression, Decompressed, Readable, detect, foreign
+from argosy.core.oci.compression import CHUNK, Compression, CorruptError, Decompressed, Readable, detect, foreign
 from argosy.core.oci.media import MAX_DOCUMENT_BYTES
 from argosy.core.oci.tar import TarReader
 from argosy.core.oci.tar_format import EntryKind
@@ -180,7 +180,7 @@ class Workspace(ExitStack):
 
     def spool(self, stream: Readable) -> BinaryIO:
         """Return a temporary file with what a stream gives."""
-        file: BinaryIO = self.enter_context(tempfile.TemporaryFile(dir=self.directory))
+        file: BinaryIO = self.enter_context(tempfile.TemporaryFile(dir=self.directory))  # noqa: SIM115
         try:
             while data := stream.read(CHUNK):
                 file.write(data)
@@ -192,7 +192,7 @@ class Workspace(ExitStack):
     def open(self, source: str) -> BinaryIO:
         """Open a file to import; what cannot be read twice (a pipe) is spooled."""
         try:
-            file = self.enter_context(open(source, "rb"))
+            file = self.enter_context(open(source, "rb"))  # noqa: SIM115
         except FileNotFoundError:
             raise InvalidInputError(f"there is no file '{source}'", ACCEPTED) from None
         except OSError as error:
@@ -231,10 +231,11 @@ class Given:
 
     def _scan(self) -> dict[str, Member] | None:
         members: dict[str, Member] = {}
+        content = Decompressed(self.reader(), self.compression)
         if self.compression is Compression.NONE:
             archive = self._seeking_reader()
         else:
-            archive = TarReader(io.BufferedReader(_AsFile(Decompressed(self.reader(), self.compression)), CHUNK))
+            archive = TarReader(io.BufferedReader(_AsFile(content), CHUNK))
         try:
             for entry in archive:
                 name = _normal(entry.name)
@@ -247,7 +248,7 @@ class Given:
                 if len(members) > MAX_ARCHIVE_MEMBERS:
                     return None
         except RejectedError as error:
-            raise BrokenArchiveError(self.source, str(error)) from None
+            raise BrokenArchiveError(self.source, str(root_cause(error, content))) from None
         return members
 
     def _seeking_reader(self) -> TarReader:
@@ -275,6 +276,17 @@ class _AsFile(io.RawIOBase):
         data = self._source.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+
+def root_cause(error: RejectedError, content: Readable) -> RejectedError:
+    """Return why a tar in a stream could not be read: damaged packing shows its checksum only at the end, and until
+    then looks like a strange tar."""
+    try:
+        while content.read(CHUNK):
+            pass
+    except CorruptError as cause:
+        return cause
+    return error
 
 
 def _normal(name: str) -> str:

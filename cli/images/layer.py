@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from argosy.cli.images.archive import BrokenArchiveError, no_room
+from argosy.cli.images.archive import BrokenArchiveError, no_room, root_cause
 from argosy.cli.images.local import LocalLayer, Progress
 from argosy.core.errors import RejectedError
 from argosy.core.oci.compression import CHUNK, Compression, Decompressed, detect, foreign
@@ -41,7 +41,7 @@ class LayerMaker:
                 _read_whole(content)
             except RejectedError as error:
                 known = foreign(head)
-                problem = f"it is {known}" if known else str(error)
+                problem = f"it is {known}" if known else str(root_cause(error, content))
                 raise BrokenArchiveError(self._source, f"{what}: {problem}") from None
             while raw.read(CHUNK):
                 pass
