@@ -37,8 +37,7 @@ class NetworkSettings:
     `state_dir` outlives a boot, `run_dir` must not (tmpfs). No container may reach `protected_udp` and
     `protected_tcp` ports through the host, wherever they are: the lead's controllers, etcd, WireGuard; the VXLAN port
     is always among them. `uplink_range` is cut into a pair of addresses a network; it never leaves the host.
-    `nameservers` overrides the host's resolv.conf (`resolv_conf`) as where names that are not ours are asked.
-    `dns_command` starts argosy-dns; empty means this very Python.
+    `resolv_conf` names the resolvers that are asked for what is not ours. Without `dns` no names are answered.
     """
 
     state_dir: Path

@@ -125,8 +125,11 @@ class Overlay:
 
     def detach(self, container_ids: Iterable[str]) -> None:
         """Disconnect containers from all networks, many for the price of one."""
-        self._attachments.detach(container_ids)
-        self._end_networks()
+        try:
+            self._attachments.detach(container_ids)
+            self._end_networks()
+        except OSError as error:
+            raise TransientError(f"cannot detach containers: {error}") from error
 
     def verify(self) -> list[Drift]:
         """Compare what is intended with what the kernel has, and believe the kernel from now on."""
@@ -161,9 +164,14 @@ class Overlay:
             self._converge()
         return drift
 
-    def namespaces(self) -> dict[str, CarriedNetwork]:
-        """Return the networks that are assigned and exist here."""
-        return {i: c for i, c in self._carried.items() if i in self._assigned}
+    @property
+    def home(self) -> Home:
+        """The way into the networks' namespaces, for the thread that this belongs to."""
+        return self._home
+
+    def namespace_descriptors(self) -> dict[str, int]:
+        """Return the namespaces of the networks that are assigned and exist here."""
+        return {i: c.kernel.fd for i, c in self._carried.items() if i in self._assigned}
 
     def _assignment(self, network_id: str) -> NetworkAssignment:
         network = self._assigned.get(network_id)

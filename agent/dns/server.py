@@ -1,0 +1,159 @@
+"""Answering on the sockets of networks. One thread: answers from the zone are sent straight from the reading callback.
+
+Only what is asked upstream, or over TCP, becomes a task.
+"""
+
+import asyncio
+import random
+import socket
+import struct
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Final
+
+from argosy.agent.dns import wire
+from argosy.agent.dns.upstream import Upstream
+from argosy.agent.dns.wire import FormatError, Query
+from argosy.agent.dns.zone import Elsewhere, Found, FoundName, Missing, Zone
+
+_BURST: Final = 64
+"""Questions taken from a socket before others have their turn."""
+
+_DATAGRAM: Final = 4096
+_TCP_IDLE_S: Final = 10.0
+_MAX_TCP: Final = 200
+_TCP_BYTES: Final = 65535
+
+
+@dataclass(slots=True)
+class _Listener:
+    udp: socket.socket
+    tcp: socket.socket
+    server: asyncio.Server | None = None
+
+
+class Server:
+    """The sockets that are answered on, by network. Owns them."""
+
+    def __init__(self, zone: Zone, upstream: Upstream) -> None:
+        self._zone = zone
+        self._upstream = upstream
+        self._listeners: dict[str, _Listener] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections = 0
+
+    def sockets(self) -> dict[str, tuple[int, int]]:
+        """Return the descriptors of the UDP and TCP sockets of each network."""
+        return {network: (one.udp.fileno(), one.tcp.fileno()) for network, one in self._listeners.items()}
+
+    async def listen(self, network: str, udp: int, tcp: int) -> None:
+        """Answer on the sockets of a network, instead of those it had."""
+        self.drop(network)
+        listener = _Listener(socket.socket(fileno=udp), socket.socket(fileno=tcp))
+        listener.udp.setblocking(False)
+        listener.tcp.setblocking(False)
+        self._listeners[network] = listener
+        asyncio.get_running_loop().add_reader(listener.udp, self._read, network, listener.udp)
+        listener.server = await asyncio.start_server(
+            lambda reader, writer: self._serve_tcp(network, reader, writer), sock=listener.tcp
+        )
+
+    def drop(self, network: str) -> None:
+        """Answer on a network no more."""
+        listener = self._listeners.pop(network, None)
+        if listener:
+            asyncio.get_running_loop().remove_reader(listener.udp)
+            listener.udp.close()
+            if listener.server:
+                listener.server.close()
+            listener.tcp.close()
+
+    def _read(self, network: str, udp: socket.socket) -> None:
+        for _ in range(_BURST):
+            try:
+                data, client = udp.recvfrom(_DATAGRAM)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # an error that an earlier answer met on its way; it is read once
+            self._answer_datagram(network, udp, data, client)
+
+    def _answer_datagram(self, network: str, udp: socket.socket, data: bytes, client: tuple[str, int]) -> None:
+        try:
+            query = wire.parse(data)
+        except FormatError as error:
+            _send(udp, error.reply, client)
+            return
+        answer = self._own_answer(network, query, client[0], query.udp_bytes)
+        if answer is not None:
+            _send(udp, answer, client)
+            return
+        task = asyncio.get_running_loop().create_task(self._forward(udp, query, data, client))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _forward(self, udp: socket.socket, query: Query, data: bytes, client: tuple[str, int]) -> None:
+        answer = await self._upstream.ask(query, data, tcp=False)
+        _send(udp, answer if len(answer) <= query.udp_bytes else wire.cut(query), client)
+
+    def _own_answer(self, network: str, query: Query, client: str, limit: int) -> bytes | None:
+        """Return the answer to a query, None if it is to be asked upstream."""
+        if not query.in_class:
+            return wire.failure(query, wire.REFUSED)
+        match self._zone.resolve(network, int(IPv4Address(client)), query.name):
+            case Elsewhere():
+                return None
+            case Missing():
+                return wire.negative(query, wire.NXDOMAIN)
+            case FoundName(name):
+                return (
+                    wire.pointer(query, name)
+                    if query.type in (wire.TYPE_PTR, wire.TYPE_ANY)
+                    else wire.negative(query, wire.NOERROR)
+                )
+            case Found(found):
+                if query.type not in (wire.TYPE_A, wire.TYPE_ANY) or not found:
+                    return wire.negative(query, wire.NOERROR)
+                return wire.addresses(query, random.sample(found, len(found)), limit)
+
+    async def _serve_tcp(self, network: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the questions of one connection in order, until it is idle or closed."""
+        if self._connections >= _MAX_TCP:
+            writer.close()
+            return
+        self._connections += 1
+        client = writer.get_extra_info("peername")[0]
+        try:
+            while True:
+                async with asyncio.timeout(_TCP_IDLE_S):
+                    (length,) = struct.unpack("!H", await reader.readexactly(2))
+                    data = await reader.readexactly(length)
+                answer = await self._answer_stream(network, data, client)
+                if answer is None:
+                    return
+                writer.write(struct.pack("!H", len(answer)) + answer)
+                async with asyncio.timeout(_TCP_IDLE_S):
+                    await writer.drain()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):
+            return
+        finally:
+            self._connections -= 1
+            writer.close()
+
+    async def _answer_stream(self, network: str, data: bytes, client: str) -> bytes | None:
+        try:
+            query = wire.parse(data)
+        except FormatError as error:
+            return error.reply
+        answer = self._own_answer(network, query, client, _TCP_BYTES)
+        return await self._upstream.ask(query, data, tcp=True) if answer is None else answer
+
+
+def _send(udp: socket.socket, answer: bytes | None, client: tuple[str, int]) -> None:
+    """Send a datagram if there is one to send; one that cannot be sent is lost, as datagrams are."""
+    if answer is None:
+        return
+    try:
+        udp.sendto(answer, client)
+    except OSError:
+        return

@@ -1,0 +1,191 @@
+"""What names mean to whom. Pure: records in, answers out.
+
+Records have keys, so that an increment carries only what changed:
+
+    network/NET             [name, internal]
+    names/NET/SERVICE       [name, alias, …]
+    endpoint/NET/TASK       [service, slot, address]
+    task/ID                 [[network, address], …]     a task of this host, its networks in order
+
+Who asks is known by the address on the network whose socket the question came in by. Its networks are searched in
+order, and the first one that knows the name answers:
+
+    NAME                    all endpoints of the services called so, in random order (virtual addresses come later)
+    tasks.NAME              the same, always of all endpoints
+    SLOT.NAME               the endpoint of one slot
+    any of these + .NETWORK the same on the network of that name only
+
+Other names without a dot do not exist: they are never sent upstream, where they would leak what runs here and could
+be answered by strangers. Other names with dots are asked upstream, unless the task is on internal networks only.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+from argosy.agent.dns import wire
+
+Record: TypeAlias = Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The name is ours; without addresses it exists and has none at the moment."""
+
+    addresses: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FoundName:
+    """The address asked about has this name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """There is no such name, and it is for us to say so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Not ours: ask upstream."""
+
+
+Answer: TypeAlias = Found | FoundName | Missing | Elsewhere
+
+_MISSING: Final = Missing()
+_ELSEWHERE: Final = Elsewhere()
+
+
+@dataclass(slots=True)
+class _Network:
+    name: str = ""
+    internal: bool = False
+    services: dict[str, set[str]] = field(default_factory=dict)  # name -> services
+    endpoints: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)  # service -> task -> (slot, address)
+    holders: dict[int, str] = field(default_factory=dict)  # address -> task
+
+
+class Zone:
+    """All records, indexed for answering. A change costs what changed."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, Record] = {}
+        self._networks: dict[str, _Network] = {}
+        self._askers: dict[tuple[str, int], tuple[str, ...]] = {}
+
+    def replace(self, records: Mapping[str, Record]) -> None:
+        """Take over all records, and forget those that are not among them."""
+        self.change(records, [key for key in self.records if key not in records])
+
+    def change(self, put: Mapping[str, Record], delete: Iterable[str]) -> None:
+        """Take over some records and forget others; that one to forget is unknown is fine."""
+        for key in delete:
+            old = self.records.pop(key, None)
+            if old is not None:
+                self._index(key, old, add=False)
+        for key, record in put.items():
+            old = self.records.get(key)
+            if old is not None:
+                self._index(key, old, add=False)
+            self.records[key] = record
+            self._index(key, record, add=True)
+
+    def resolve(self, network: str, source: int, name: str) -> Answer:
+        """Return what a name means to whoever has an address on a network."""
+        networks = [self._networks[n] for n in self._askers.get((network, source), (network,)) if n in self._networks]
+        address = wire.reverse_address(name)
+        if address is not None:
+            return self._reverse(networks, address) or self._outside(networks)
+        for one in networks:
+            found = _lookup(one, name)
+            if found is not None:
+                return found
+        head, _, last = name.rpartition(".")
+        for one in networks:
+            if head and one.name == last:
+                found = _lookup(one, head)
+                if found is not None:
+                    return found
+        return self._outside(networks) if head else _MISSING
+
+    @staticmethod
+    def _outside(networks: Sequence[_Network]) -> Answer:
+        return _MISSING if networks and all(n.internal for n in networks) else _ELSEWHERE
+
+    @staticmethod
+    def _reverse(networks: Sequence[_Network], address: int) -> Answer | None:
+        for one in networks:
+            task = one.holders.get(address)
+            for service, endpoints in one.endpoints.items() if task else ():
+                if task in endpoints:
+                    named = sorted(name for name, services in one.services.items() if service in services)
+                    slot = endpoints[task][0]
+                    if named:
+                        return FoundName(f"{slot}.{named[0]}.{one.name}" if slot else f"{named[0]}.{one.name}")
+        return None
+
+    def _index(self, key: str, record: Record, *, add: bool) -> None:
+        kind, _, rest = key.partition("/")
+        if kind == "network":
+            network = self._networks.setdefault(rest, _Network())
+            network.name, network.internal = (str(record[0]).lower(), bool(record[1])) if add else ("", False)
+        elif kind == "task":
+            networks = tuple(str(n) for n, _ in record)
+            for network_id, address in record:
+                if add:
+                    self._askers[(network_id, address)] = networks
+                elif self._askers.get((network_id, address)) == networks:
+                    del self._askers[(network_id, address)]
+        elif kind in ("names", "endpoint"):
+            network_id, _, owner = rest.partition("/")
+            network = self._networks.setdefault(network_id, _Network())
+            (_index_names if kind == "names" else _index_endpoint)(network, owner, record, add)
+
+
+def _index_names(network: _Network, service: str, record: Record, add: bool) -> None:
+    for name in record:
+        owners = network.services.setdefault(str(name).lower(), set())
+        if add:
+            owners.add(service)
+        else:
+            owners.discard(service)
+        if not owners:
+            del network.services[str(name).lower()]
+
+
+def _index_endpoint(network: _Network, task: str, record: Record, add: bool) -> None:
+    service, slot, address = record
+    tasks = network.endpoints.setdefault(service, {})
+    if add:
+        tasks[task] = (slot, address)
+        network.holders[address] = task
+        return
+    tasks.pop(task, None)
+    if not tasks:
+        del network.endpoints[service]
+    if network.holders.get(address) == task:
+        del network.holders[address]
+
+
+def _lookup(network: _Network, name: str) -> Answer | None:
+    """Return what a name means on one network; None if it is not known there."""
+    services = network.services.get(name)
+    if services:
+        return Found(tuple(address for _, address in _endpoints(network, services)))
+    head, _, rest = name.partition(".")
+    services = network.services.get(rest) if rest else None
+    if not services:
+        return None
+    if head == "tasks":
+        return Found(tuple(address for _, address in _endpoints(network, services)))
+    if head.isdigit():
+        slot = int(head)
+        found = tuple(address for number, address in _endpoints(network, services) if number == slot)
+        return Found(found) if found else _MISSING
+    return None
+
+
+def _endpoints(network: _Network, services: Iterable[str]) -> Iterable[tuple[int, int]]:
+    return (endpoint for service in services for endpoint in network.endpoints.get(service, {}).values())

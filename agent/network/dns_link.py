@@ -1,0 +1,250 @@
+"""The agent's end of argosy-dns: starts it, keeps it supplied, and holds its sockets so that none is lost with it.
+
+Used by one thread of its own, so that a process that starts slowly holds up no container. Sockets are opened by the
+network plane's thread inside the namespaces and given in by `supply`.
+"""
+
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from argosy.agent.dns import channel
+from argosy.agent.dns.channel import Decoder
+from argosy.agent.dns.zone import Record
+from argosy.core.errors import TransientError
+
+_START_S: Final = 10.0
+_ANSWER_S: Final = 5.0
+_END_S: Final = 3.0
+_POLL_S: Final = 0.005
+
+Sockets = tuple[int, int]
+"""Descriptors of a network's UDP and TCP socket."""
+
+
+class DnsLink:
+    """What argosy-dns was told, and the sockets that both hold. Owns the descriptors of our copies."""
+
+    def __init__(self, run_dir: Path, resolv_conf: Path) -> None:
+        self._directory = run_dir / "network"
+        self._resolv_conf = resolv_conf
+        self._socket: socket.socket | None = None
+        self._decoder = Decoder()
+        self._pid = 0
+        self.pidfd = -1
+        """Readable when the process that we talk to has ended; -1 without one."""
+        self._number = 0
+        self._told: dict[str, Record] | None = None
+        self._given: set[str] = set()
+        self.sockets: dict[str, Sockets] = {}
+        """Our copies, by network."""
+
+    @property
+    def control(self) -> Path:
+        """The unix socket of argosy-dns."""
+        return self._directory / "dns.sock"
+
+    def adopt(self) -> None:
+        """Connect to an argosy-dns that runs already, and take copies of its sockets; without one, do nothing."""
+        if self._socket is None and self._connect():
+            self._receive_greeting()
+
+    def ensure(self) -> None:
+        """Have a running argosy-dns of our version. Raises TransientError."""
+        if self._socket is not None and not self._ended():
+            return
+        self._disconnect()
+        if not self._connect():
+            self._start()
+        self._receive_greeting()
+
+    def supply(self, records: Mapping[str, Record], sockets: Mapping[str, Sockets]) -> None:
+        """Tell argosy-dns what it does not know yet, and wait until it is in force. Raises TransientError.
+
+        `sockets` are those of all networks; the descriptors are ours from now on. Give the same record objects again
+        where nothing changed.
+        """
+        self._take(sockets)
+        try:
+            self.ensure()
+            self._send_sockets()
+            self._send_records(records)
+        except OSError as error:
+            self._disconnect()
+            raise TransientError(f"argosy-dns does not answer: {error}") from error
+
+    def stop(self) -> None:
+        """End argosy-dns, also one that does not listen to us any more."""
+        if self._socket is None and not self._connect():
+            self.close()
+            return
+        self._end()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the stream and our copies of the sockets; argosy-dns goes on."""
+        self._disconnect()
+        for pair in self.sockets.values():
+            _close(pair)
+        self.sockets.clear()
+
+    def _take(self, sockets: Mapping[str, Sockets]) -> None:
+        for network in self.sockets.keys() - sockets.keys():
+            _close(self.sockets.pop(network))
+        for network, pair in sockets.items():
+            held = self.sockets.get(network)
+            if held != pair:
+                if held:
+                    _close(held)
+                self.sockets[network] = pair
+                self._given.discard(network)
+
+    def _send_sockets(self) -> None:
+        for network in sorted(self._given - self.sockets.keys()):
+            channel.send(self._connected(), {"drop": network})
+            self._given.discard(network)
+        for network, pair in self.sockets.items():
+            if network not in self._given:
+                channel.send(self._connected(), {"socket": network}, pair)
+                self._given.add(network)
+
+    def _send_records(self, records: Mapping[str, Record]) -> None:
+        told = self._told
+        if told is None:
+            message: dict[str, Any] = {"replace": dict(records)}
+        else:
+            put = {k: r for k, r in records.items() if told.get(k) is not r and told.get(k) != r}
+            delete = [k for k in told if k not in records]
+            message = {"put": put, "delete": delete}
+        # Numbered even if empty: the answer says that the sockets are in use too.
+        self._number += 1
+        channel.send(self._connected(), {**message, "number": self._number})
+        self._await("done", self._number)
+        self._told = dict(records)
+
+    def _connect(self) -> bool:
+        stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        stream.settimeout(_ANSWER_S)
+        try:
+            stream.connect(str(self.control))
+        except OSError:
+            stream.close()
+            return False
+        self._socket = stream
+        self._decoder = Decoder()
+        credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        self._pid = int.from_bytes(credentials[:4], sys.byteorder)
+        try:
+            self.pidfd = os.pidfd_open(self._pid)
+        except OSError:
+            self._disconnect()
+            return False
+        return True
+
+    def _start(self) -> None:
+        """Start the process by posix_spawn, which does not fork this one, in a session of its own."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        log = os.open(self._directory / "dns.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        arguments = [sys.executable, "-m", "argosy.agent.dns", "--control", str(self.control)]
+        arguments += ["--records", str(self._directory / "dns-records.json")]
+        arguments += ["--resolv-conf", str(self._resolv_conf)]
+        actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, null, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
+        try:
+            pid = os.posix_spawn(sys.executable, arguments, os.environ, file_actions=actions, setsid=True)
+        except OSError as error:
+            raise TransientError(f"cannot start argosy-dns ({sys.executable}): {error}") from error
+        finally:
+            os.close(log)
+            os.close(null)
+        self._await_start(pid)
+
+    def _await_start(self, pid: int) -> None:
+        deadline = time.monotonic() + _START_S
+        while time.monotonic() < deadline:
+            if self._connect():
+                return
+            with suppress(ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG)[0]:
+                    break
+            time.sleep(_POLL_S)
+        said = (self._directory / "dns.log").read_text(errors="replace").strip().splitlines()
+        raise TransientError(f"argosy-dns did not start: {said[-1] if said else 'it said nothing'}")
+
+    def _receive_greeting(self) -> None:
+        """Take over the sockets it holds that we have no copies of; replace a process of another version."""
+        try:
+            version = self._await("hello")
+            self._await("ready")
+        except OSError as error:
+            self._disconnect()
+            raise TransientError(f"argosy-dns does not greet us: {error}") from error
+        if version != channel.VERSION:
+            self._end()
+            self._disconnect()
+            self._start()
+            self._receive_greeting()
+
+    def _end(self) -> None:
+        """Tell it to end, and see to it."""
+        with suppress(OSError):
+            channel.send(self._connected(), {"stop": True})
+        if not select.select([self.pidfd], [], [], _END_S)[0]:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            select.select([self.pidfd], [], [], _END_S)
+
+    def _await(self, key: str, value: Any = None) -> Any:
+        """Return what the next message with a key says, taking sockets on the way. Raises OSError."""
+        while True:
+            for message, descriptors in self._decoder.messages():
+                self._keep(message, descriptors)
+                if key in message and (value is None or message[key] == value):
+                    return message[key]
+            if not self._decoder.receive(self._connected()):
+                raise OSError("it ended")
+
+    def _keep(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        network = str(message.get("socket", ""))
+        if len(descriptors) == 2 and network:
+            self._given.add(network)
+            if network not in self.sockets:
+                self.sockets[network] = (descriptors[0], descriptors[1])
+                return
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _ended(self) -> bool:
+        """Tell whether the stream is at its end: argosy-dns sends nothing unasked."""
+        return bool(select.select([self._connected()], [], [], 0)[0])
+
+    def _connected(self) -> socket.socket:
+        if self._socket is None:
+            raise OSError("not connected")
+        return self._socket
+
+    def _disconnect(self) -> None:
+        if self._socket:
+            self._socket.close()
+        self._socket = None
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+        self.pidfd = -1
+        self._decoder.close()
+        self._told = None
+        self._given.clear()
+        with suppress(ChildProcessError):
+            if self._pid:
+                os.waitpid(self._pid, os.WNOHANG)
+
+
+def _close(pair: Sockets) -> None:
+    for descriptor in pair:
+        os.close(descriptor)

@@ -1,0 +1,44 @@
+"""The sockets that names are answered on: opened inside a network's namespace, at the router's address."""
+
+import fcntl
+import os
+import socket
+from contextlib import ExitStack
+from typing import Final
+
+from argosy.agent.network.desired import ROUTER_ADDRESS
+from argosy.agent.network.namespace import Home
+
+_PORT: Final = 53
+_BACKLOG: Final = 128
+_RECEIVE_BYTES: Final = 1 << 20
+"""Room for the queries that wait while argosy-dns restarts."""
+
+_SO_RCVBUFFORCE: Final = 33
+_SIOCGSKNS: Final = 0x894C
+
+
+def open_sockets(home: Home, namespace_fd: int) -> tuple[int, int]:
+    """Return descriptors of a UDP and a listening TCP socket in a namespace. Raises OSError."""
+    with ExitStack() as undo, home.away(namespace_fd):
+        udp = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        tcp = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        udp.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BYTES)
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for one in (udp, tcp):
+            one.bind((ROUTER_ADDRESS, _PORT))
+        tcp.listen(_BACKLOG)
+        return udp.detach(), tcp.detach()
+
+
+def are_in(namespace_fd: int, sockets: tuple[int, int]) -> bool:
+    """Tell whether sockets are in a namespace: after it was made anew those of the old one are of no use."""
+    inode = os.fstat(namespace_fd).st_ino
+    for descriptor in sockets:
+        fd = fcntl.ioctl(descriptor, _SIOCGSKNS)
+        try:
+            if os.fstat(fd).st_ino != inode:
+                return False
+        finally:
+            os.close(fd)
+    return True

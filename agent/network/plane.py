@@ -1,0 +1,250 @@
+"""The network plane: what the rest of the agent calls.
+
+Two threads do the work, so that the event loop never waits for the kernel: one moves between namespaces and changes
+them, one talks to argosy-dns. Within each, calls are carried out in the order they were made. Nothing here forks.
+
+Deleting a device costs the kernel 15 ms of waiting, deleting fifty at once hardly more: containers whose detaching is
+asked for while the thread is busy are detached together.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Final, ParamSpec, TypeVar
+
+from argosy.agent.network import dns_sockets
+from argosy.agent.network.desired import (
+    AttachResult,
+    Drift,
+    NetworkSettings,
+    NetworkState,
+    NodeIdentity,
+)
+from argosy.agent.network.dns_link import DnsLink, Sockets
+from argosy.agent.network.overlay import Overlay
+from argosy.agent.network.records import records_of
+from argosy.core.errors import TransientError
+from argosy.core.task import Attachment
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_FIRST_RETRY_S: Final = 0.1
+_LAST_RETRY_S: Final = 5.0
+
+
+class NetworkPlane:
+    """Owns the node's part of the overlay. To be made and used on one event loop, in the host's namespaces."""
+
+    def __init__(self, identity: NodeIdentity, settings: NetworkSettings) -> None:
+        self._identity = identity
+        self._settings = settings
+        self._kernel_thread = ThreadPoolExecutor(1, "argosy-network")
+        self._dns_thread = ThreadPoolExecutor(1, "argosy-dns-link")
+        self._overlay: Overlay | None = None
+        self._dns = DnsLink(settings.run_dir, settings.resolv_conf) if settings.dns else None
+        self._desired = NetworkState()
+        self._leaving: dict[str, asyncio.Future[None]] = {}
+        self._applying = asyncio.Lock()
+        self._watched = -1
+        self._dns_ended = asyncio.Event()
+        self._supervisor: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Adopt what a former life left; nothing is changed or removed. Raises TransientError."""
+        await self._open()
+        if self._dns:
+            await self._in_dns(self._dns.adopt)
+            self._supervisor = asyncio.create_task(self._supervise(), name="argosy-dns supervisor")
+
+    async def apply(self, desired: NetworkState) -> int:
+        """Bring the node to a desired state, and return how many changes of the kernel that took.
+
+        What the node had to begin with, from a former life, is not removed: see `remove_unwanted`. Raises
+        TransientError if something could not be brought about; the rest was.
+        """
+        async with self._applying:
+            self._desired = desired
+            try:
+                return await self._in_kernel(self._running.apply, desired)
+            finally:
+                await self._supply_dns()
+
+    async def attach(self, container_id: str, pid: int, attachments: Sequence[Attachment]) -> AttachResult:
+        """Connect the network namespace of process `pid` to networks of the last applied state; harmless to repeat.
+
+        Raises PreconditionError (not assigned, process gone, overlapping networks), TransientError.
+        """
+        interfaces = await self._in_kernel(self._running.attach, container_id, pid, tuple(attachments))
+        return AttachResult(interfaces)
+
+    async def detach(self, container_id: str) -> None:
+        """Disconnect a container; harmless to repeat. When this returns nothing of it is left in any network."""
+        waiting = self._leaving.get(container_id)
+        if waiting is None:
+            waiting = asyncio.get_running_loop().create_future()
+            self._leaving[container_id] = waiting
+            self._kernel_thread.submit(self._detach_waiting, asyncio.get_running_loop())
+        await asyncio.shield(waiting)
+
+    async def remove_unwanted(self, synced: bool) -> int:
+        """Remove what no assignment wants, and return how many changes that took.
+
+        Does nothing unless `synced`: only who has seen all assignments may conclude from one's absence.
+        """
+        if not synced:
+            return 0
+        async with self._applying:
+            wanted = [task.container_id for task in self._desired.tasks]
+            try:
+                return await self._in_kernel(self._running.remove_unwanted, wanted)
+            finally:
+                await self._supply_dns()
+
+    async def verify(self) -> list[Drift]:
+        """Return how the kernel differs from what is intended."""
+        async with self._applying:
+            return await self._in_kernel(self._running.verify)
+
+    async def repair(self) -> list[Drift]:
+        """Put right how the kernel differs from what is intended, and return it. Raises TransientError."""
+        async with self._applying:
+            try:
+                return await self._in_kernel(self._running.repair)
+            finally:
+                await self._supply_dns()
+
+    async def close(self) -> None:
+        """End this life: networks, containers' links and argosy-dns stay."""
+        await self._stop_supervising()
+        if self._dns:
+            await self._in_dns(self._dns.close)
+        if self._overlay:
+            await self._in_kernel(self._overlay.close)
+            self._overlay = None
+        self._kernel_thread.shutdown()
+        self._dns_thread.shutdown()
+
+    async def purge(self) -> None:
+        """Remove everything of this node: networks, uplinks, tables, argosy-dns. Works without `start` too."""
+        await self._stop_supervising()
+        if self._overlay is None:
+            await self._open()
+        if self._dns:
+            # First: its sockets keep namespaces alive.
+            await self._in_dns(self._dns.stop)
+        await self._in_kernel(self._running.purge)
+        self._desired = NetworkState()
+
+    @property
+    def _running(self) -> Overlay:
+        if self._overlay is None:
+            raise RuntimeError("the network plane was not started")
+        return self._overlay
+
+    async def _open(self) -> None:
+        self._overlay = await self._in_kernel(Overlay, self._identity, self._settings)
+        await self._in_kernel(self._overlay.adopt)
+
+    async def _in_kernel(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._kernel_thread, lambda: function(*args, **kwargs))
+
+    async def _in_dns(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._dns_thread, lambda: function(*args, **kwargs))
+
+    def _detach_waiting(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Detach all containers that wait for it; the calls of those that had company find nothing left to do."""
+        leaving: dict[str, asyncio.Future[None]] = {}
+        while self._leaving:
+            container_id, future = self._leaving.popitem()
+            leaving[container_id] = future
+        if not leaving:
+            return
+        try:
+            self._running.detach(leaving)
+        except Exception as error:
+            loop.call_soon_threadsafe(_fail, list(leaving.values()), error)
+            return
+        loop.call_soon_threadsafe(_finish, list(leaving.values()))
+
+    async def _supply_dns(self) -> None:
+        """Have argosy-dns know the desired state and hold sockets in all networks. Raises TransientError."""
+        if self._dns is None:
+            return
+        held = dict(self._dns.sockets)
+        sockets = await self._in_kernel(self._open_sockets, held)
+        try:
+            await self._in_dns(self._dns.supply, records_of(self._desired), sockets)
+        finally:
+            self._watch()
+
+    def _open_sockets(self, held: dict[str, Sockets]) -> dict[str, Sockets]:
+        sockets: dict[str, Sockets] = {}
+        for network_id, fd in self._running.namespace_descriptors().items():
+            pair = held.get(network_id)
+            try:
+                if pair is None or not dns_sockets.are_in(fd, pair):
+                    pair = dns_sockets.open_sockets(self._running.home, fd)
+            except OSError as error:
+                raise TransientError(f"cannot answer names on network {network_id}: {error}") from error
+            sockets[network_id] = pair
+        return sockets
+
+    def _watch(self) -> None:
+        """Have the loop tell when the argosy-dns that we talk to ends."""
+        self._unwatch()
+        if self._dns is None or self._dns.pidfd < 0:
+            self._dns_ended.set()
+            return
+        # A descriptor of our own: the other thread may close its at any time.
+        self._watched = os.dup(self._dns.pidfd)
+        asyncio.get_running_loop().add_reader(self._watched, self._on_dns_end)
+
+    def _on_dns_end(self) -> None:
+        self._unwatch()
+        self._dns_ended.set()
+
+    def _unwatch(self) -> None:
+        if self._watched >= 0:
+            asyncio.get_running_loop().remove_reader(self._watched)
+            os.close(self._watched)
+            self._watched = -1
+
+    async def _supervise(self) -> None:
+        """Start argosy-dns anew whenever it has ended; it finds its sockets and their queries as they were."""
+        delay = _FIRST_RETRY_S
+        while True:
+            await self._dns_ended.wait()
+            self._dns_ended.clear()
+            try:
+                async with self._applying:
+                    await self._supply_dns()
+                delay = _FIRST_RETRY_S
+            except TransientError:
+                self._dns_ended.set()
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, _LAST_RETRY_S)
+
+    async def _stop_supervising(self) -> None:
+        if self._supervisor:
+            self._supervisor.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._supervisor
+            self._supervisor = None
+        self._unwatch()
+
+
+def _finish(futures: list[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
+
+
+def _fail(futures: list[asyncio.Future[None]], error: Exception) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(error)
