@@ -14,6 +14,7 @@ from argosy.core.oci.tar_format import (
     MAX_EXTENSION_BYTES,
     MAX_NAME_BYTES,
     ZERO_BLOCK,
+    ChecksumError,
     Entry,
     EntryKind,
     Header,
@@ -40,6 +41,7 @@ _KINDS: Final = {
     b"5": EntryKind.DIRECTORY,
     b"6": EntryKind.FIFO,
 }
+_NO_TAR: Final = "it is not a tar archive"
 _IGNORED: Final = b"VDN"
 """GNU volume labels, directory listings of incremental dumps, names of an old GNU format: metadata of backups."""
 
@@ -65,8 +67,8 @@ class TarReader:
             try:
                 entry = self._entry(block)
             except TarError as error:
-                if entries == 0 and self.position == BLOCK:
-                    raise TarError("it is not a tar archive") from error
+                if self.position == BLOCK and isinstance(error, ChecksumError):
+                    raise TarError(_NO_TAR) from error
                 raise TarError(f"{error} (at byte {self.position - BLOCK}, after {entries} entries)") from None
             if entry is not None:
                 entries += 1
@@ -214,6 +216,8 @@ class TarReader:
             if not more:
                 if or_end and not data:
                     return b""
+                if not self.position:
+                    raise TarError(_NO_TAR)
                 raise TarError("the archive ends in the middle of a header: it is truncated")
             data += more
         self.position += size

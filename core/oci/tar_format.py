@@ -28,6 +28,10 @@ class TarError(RejectedError):
     """The archive is broken, or uses what no tar format has."""
 
 
+class ChecksumError(TarError):
+    """What should be a header is none."""
+
+
 class EntryKind(Enum):
     """What an entry becomes on disk."""
 
@@ -80,12 +84,15 @@ def parse_header(block: bytes) -> Header:
     (name, mode, uid, gid, size, mtime, checksum, kind, target, magic, _, _, major, minor, prefix) = _HEADER.unpack(
         block
     )
-    stated = number(checksum)
+    try:
+        stated = number(checksum)
+    except TarError as error:
+        raise ChecksumError("a header has no checksum") from error
     if stated != sum(block) - sum(checksum) + sum(_BLANKS):
         # Some ancient tars summed signed bytes.
         signed = sum(struct.unpack("512b", block)) - sum(struct.unpack("8b", checksum)) + sum(_BLANKS)
         if stated != signed:
-            raise TarError("a header's checksum is wrong")
+            raise ChecksumError("a header's checksum is wrong")
     name = _cut(name)
     # GNU's own format ("ustar  ") has other things (times, sparse maps) where POSIX's has the prefix.
     if magic.startswith(b"ustar\0") and (head := _cut(prefix)):

@@ -261,7 +261,7 @@ def _biggest(members: dict[str, bytes]) -> str:
 BROKEN = {
     "nothing": (lambda t, r, o, d: b"", "it is empty"),
     "text": (lambda t, r, o, d: b"hello " * 1000, "it is not a tar archive"),
-    "short": (lambda t, r, o, d: b"hello", "truncated"),
+    "short": (lambda t, r, o, d: b"hello", "not a tar archive"),
     "zip": (lambda t, r, o, d: b"PK\x03\x04" + bytes(1000), "it is a zip file"),
     "xz": (lambda t, r, o, d: b"\xfd7zXZ\x00" + bytes(1000), "an xz file: unpack it"),
     "zeros": (lambda t, r, o, d: r[:0] + b"\x1f\x8b" + bytes(100), "compressed data are damaged"),
