@@ -1,0 +1,132 @@
+"""Watches a dev cluster from outside, for the benchmarks: standard library only, nothing of Argosy is imported.
+
+    observer.py answers PID PORT SECONDS EXPECTED PREFIX...   run inside a probe container's network namespace: tries every
+                                                           address until so many have answered, prints a line for each
+    (as a module) `Kernel`: pids, cgroups and veths of a dev cluster, read from /proc and /sys
+"""
+
+import ctypes
+import errno
+import os
+import selectors
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+CLONE_NEWNET = 0x40000000
+PAUSE_S = 0.02
+
+
+def answers(addresses: list[str], port: int, seconds: float, own_host: str) -> None:
+    """Connect to every address until it answers with another host's name; print "ADDRESS NANOSECONDS HOST" for each.
+
+    Ends after `seconds`. Connections that are refused, or have no answer within 200 ms, are tried again.
+    """
+    deadline = time.monotonic() + seconds
+    left = set(addresses)
+    while left and time.monotonic() < deadline:
+        for address, host in _sweep(left, port):
+            if host and host != own_host:
+                print(address, time.monotonic_ns(), host, flush=True)
+            left.discard(address)
+        time.sleep(PAUSE_S)
+
+
+def _sweep(addresses: set[str], port: int) -> list[tuple[str, str]]:
+    """Try all addresses at once; return those that answered, with what they said."""
+    selector = selectors.DefaultSelector()
+    opened = []
+    for address in addresses:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        code = sock.connect_ex((address, port))
+        if code in (0, errno.EINPROGRESS):
+            selector.register(sock, selectors.EVENT_READ, address)
+            opened.append(sock)
+        else:
+            sock.close()
+    found = []
+    end = time.monotonic() + 0.2
+    while selector.get_map() and time.monotonic() < end:
+        for key, _ in selector.select(max(0.0, end - time.monotonic())):
+            try:
+                said = key.fileobj.recv(256).decode(errors="replace").strip()  # type: ignore[union-attr]
+            except OSError:
+                said = ""
+            selector.unregister(key.fileobj)
+            if said:
+                found.append((key.data, said))
+    for sock in opened:
+        sock.close()
+    selector.close()
+    return found
+
+
+class Kernel:
+    """What the kernel has of a dev cluster's containers."""
+
+    def __init__(self, cluster: str, holders: dict[str, int]) -> None:
+        self._hierarchies = [p for p in Path("/sys/fs/cgroup").iterdir() if p.is_dir() and p.name != "unified"]
+        if Path("/sys/fs/cgroup/cgroup.controllers").exists():
+            self._hierarchies = [Path("/sys/fs/cgroup")]
+        self._top = f"argosy/dev-{cluster}"
+        self._holders = {n: p for n, p in holders.items() if n != "switch"}
+
+    def cgroups(self) -> set[str]:
+        """Return the directories of all containers, in every hierarchy."""
+        found = set()
+        for root in self._hierarchies:
+            for node in self._holders:
+                parent = root / self._top / node
+                if parent.is_dir():
+                    found |= {str(p) for p in parent.iterdir() if p.is_dir()}
+        return found
+
+    def pids(self) -> set[int]:
+        """Return the processes of all containers."""
+        found = set()
+        for group in self.cgroups():
+            try:
+                found |= {int(pid) for pid in Path(group, "cgroup.procs").read_text().split()}
+            except OSError:
+                continue
+        return found
+
+    def veths(self) -> set[tuple[str, str]]:
+        """Return (host, device) of all container links in the hosts' network namespaces."""
+        found: set[tuple[str, str]] = set()
+        for host, holder in self._holders.items():
+            for pin in Path(f"/proc/{holder}/root/run/argosy/netns").glob("*"):
+                found |= {(host, device) for device in _devices(pin)}
+        return found
+
+
+def _devices(pin: Path) -> list[str]:
+    """Return the devices of a network namespace, read by a thread that joined it."""
+    result: list[str] = []
+
+    def read() -> None:
+        fd = os.open(pin, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET) != 0:
+                return
+            lines = Path("/proc/thread-self/net/dev").read_text().splitlines()[2:]
+            result.extend(line.partition(":")[0].strip() for line in lines)
+        finally:
+            os.close(fd)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    thread.join()
+    return result
+
+
+def main() -> None:
+    """Entry for `answers`: the addresses come on standard input."""
+    port, seconds, own_host = int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
+    answers(sys.stdin.read().split(), port, seconds, own_host)
+
+
+if __name__ == "__main__":
+    main()
