@@ -51,7 +51,7 @@ class Aim:
 def plan_slot(view: View, draft: Draft, slot: Slot, aim: Aim) -> None:
     """Take the slot's next steps towards its aim."""
     good, outgoing = _sort_out(view, slot, aim)
-    for task in good[1:]:
+    for task in (*good[1:], *outgoing[1:]):
         draft.stop(task)
     if good:
         _hand_over(view, draft, slot, aim, good[0], outgoing)
@@ -78,14 +78,15 @@ def succession(view: View, slot: Slot, revision: int) -> Heritage | NoSuccessor:
 
 
 def _sort_out(view: View, slot: Slot, aim: Aim) -> tuple[list[Task], list[Task]]:
-    """Return the good tasks, best first, and those that go."""
+    """Return the good tasks and those that go, the ones furthest on first: of each kind one is enough."""
     good: list[Task] = []
     outgoing: list[Task] = []
     for task in slot.live:
         stays = runs_aim(view, task, aim.revision) and not view.is_leaving(task)
         (good if stays else outgoing).append(task)
-    if len(good) > 1:
-        good.sort(key=lambda t: (-t.status.state, -t.desired_state, t.meta.created_at, t.meta.id))
+    for tasks in good, outgoing:
+        if len(tasks) > 1:
+            tasks.sort(key=lambda t: (-t.status.state, -t.desired_state, t.meta.created_at, t.meta.id))
     return good, outgoing
 
 

@@ -289,5 +289,7 @@ TestLife.settings = settings(
     max_examples=120,
     stateful_step_count=40,
     deadline=None,
+    print_blob=True,
+    report_multiple_bugs=False,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )

@@ -186,6 +186,7 @@ class World:
 
     def _step(self, task: Task) -> bool:
         box = self.containers.setdefault(task.meta.id, Container(S.ASSIGNED))
+        before = replace(box)
         if is_terminal(box.state):
             box.released = True
         elif task.desired_state >= S.SHUTDOWN:
@@ -195,7 +196,7 @@ class World:
             following = next((state for state in LIFE if state > box.state), box.state)
             if following <= limit:
                 box.state = self.fate(task, following)
-        return self._report(task, box)
+        return self._report(task, box) or box != before
 
     def _report(self, task: Task, box: Container) -> bool:
         state = task.status.state if is_terminal(task.status.state) else box.state

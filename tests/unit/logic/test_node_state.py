@@ -214,6 +214,6 @@ def test_five_thousand_nodes_are_judged_in_milliseconds() -> None:
 
     ear = Ear(5000)
     ear.hear(*ear.nodes)
-    began = time.perf_counter()
+    began = time.process_time()
     ear.look()
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5

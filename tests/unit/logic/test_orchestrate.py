@@ -270,7 +270,11 @@ def test_a_global_task_orphaned_after_a_day_is_stopped_before_its_successor_runs
     )
     world.set_node("n1", NodeState.DOWN)
     world.run(25 * 3600)
+    world.fate = lambda task, following: S.RUNNING if following is S.SHUTDOWN else following
     world.set_node("n1", NodeState.READY)
+    world.settle()
+    assert nodes_of(world) == ["n2", "n3"]
+    world.fate = lambda task, following: following
     world.settle()
     assert nodes_of(world) == ["n1", "n2", "n3"]
     assert overlaps == []
@@ -288,6 +292,20 @@ def test_a_global_service_gets_no_new_task_on_a_node_that_takes_none(
     world.set_availability("n4", availability)
     world.settle()
     assert nodes_of(world) == ["n1", "n2", "n3"]
+
+
+def test_a_global_update_without_an_open_node_does_not_begin_until_there_is_one() -> None:
+    world = everywhere()
+    for name in world.nodes:
+        world.set_availability(name, Availability.PAUSE)
+    world.settle()
+    world.update(task=image("v2"))
+    world.settle()
+    assert (world.images(), world.plan().actions) == (["v1"] * 3, ())
+    world.set_availability("n2", Availability.ACTIVE)
+    world.run(10)
+    assert world.images() == ["v1", "v1", "v2"]
+    assert world.update_state() is UpdateState.COMPLETED
 
 
 def test_a_global_update_moves_node_by_node_in_place() -> None:
@@ -320,8 +338,8 @@ def test_a_thousand_tasks_are_planned_in_milliseconds() -> None:
     tasks = list(world.tasks.values())
     best = 1.0
     for _ in range(5):
-        began = time.perf_counter()
+        began = time.process_time()
         plan = plan_service(world.service, world.revisions, tasks, world.nodes, world.now)  # type: ignore[arg-type]
-        best = min(best, time.perf_counter() - began)
+        best = min(best, time.process_time() - began)
     assert plan.actions == ()
     assert best < 0.05, f"{best * 1000:.1f} ms"

@@ -148,6 +148,15 @@ def test_an_update_of_nothing_completes() -> None:
     assert world.update_state() is UpdateState.COMPLETED
 
 
+def test_tasks_that_never_found_a_node_move_all_at_once_and_leave_no_trace() -> None:
+    world = World(ServiceSpec(name="web", task=image("v1"), replicas=5, update=UpdateConfig(delay=100)))
+    world.room = lambda node: 0
+    world.settle()
+    roll(world)
+    world.settle()
+    assert [world.image_of(t) for t in world.tasks.values()] == ["v2"] * 5
+
+
 # Order
 
 
@@ -200,6 +209,17 @@ def test_start_first_waits_for_health() -> None:
     world.run(3600)
     assert world.images() == ["v1"]
     assert S.STARTING in {t.status.state for t in world.live()}
+
+
+def test_of_several_tasks_that_have_to_go_only_the_one_furthest_on_waits_for_the_heir() -> None:
+    world = deployed(1, order=UpdateOrder.START_FIRST)
+    world.fate = stuck(world, "v2", S.RUNNING)
+    roll(world)
+    world.settle()
+    world.fate = stuck(world, "v3", S.RUNNING)
+    roll(world, "v3")
+    world.settle()
+    assert sorted(world.image_of(t) for t in world.live()) == ["v1", "v3"]
 
 
 # Failures
