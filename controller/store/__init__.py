@@ -4,6 +4,7 @@ Nobody outside this package talks to etcd. docs/store.md tells how the parts fit
 """
 
 from argosy.controller.store.cache import Cache
+from argosy.controller.store.collector import tune_collector
 from argosy.controller.store.election import Candidate, Election, LeaderRecord, Leadership
 from argosy.controller.store.endpoints import EtcdConfig, Tls
 from argosy.controller.store.errors import (
@@ -66,5 +67,6 @@ __all__ = [
     "check",
     "create",
     "delete",
+    "tune_collector",
     "update",
 ]

@@ -17,9 +17,10 @@ from typing import Any
 
 import structlog
 
+from argosy.controller.store.collector import LARGE, collector_resting, hide_from_collector
 from argosy.controller.store.errors import CompactedError, StoreUnavailableError
 from argosy.controller.store.history import History, Step
-from argosy.controller.store.listing import Comparison, Listing, collector_resting
+from argosy.controller.store.listing import Comparison, Listing
 from argosy.controller.store.records import from_bytes
 from argosy.controller.store.snapshot import Change, Snapshot
 from argosy.controller.store.store import Store
@@ -190,8 +191,7 @@ class Cache:
         listing = Listing(self._snapshot, self._store.keys)
         with collector_resting():
             async for page in self._store.list_pages():
-                listing.add(page)
-                await asyncio.sleep(0)
+                await listing.add(page)
         step, snapshot = listing.finish()
         self.lists += 1
         if step.revision < self._snapshot.revision:
@@ -212,6 +212,8 @@ class Cache:
             await self._ready.wait()
             try:
                 await self.verify()
+                if self._snapshot.total() > LARGE:
+                    hide_from_collector()
             except TransientError as error:
                 log.warning("the cache could not be checked", error=str(error))
 
@@ -225,8 +227,7 @@ class Cache:
         comparison = Comparison(snapshot, self._store.keys)
         try:
             async for page in self._store.list_pages(revision=snapshot.revision, keys_only=True):
-                comparison.add(page)
-                await asyncio.sleep(0)
+                await comparison.add(page)
         except CompactedError as error:
             # A snapshot as new as etcd itself is always there, unless etcd was set back to a backup.
             log.error("the cache's revision is not in etcd", revision=snapshot.revision, error=str(error))
