@@ -1,7 +1,12 @@
-"""Runs the unpacking worker (unpack.py) from the agent's event loop, as an interpreter of its own; never forks."""
+"""Runs the unpacking worker (unpack.py) from the agent's event loop, as an interpreter of its own.
+
+Not by asyncio's own subprocesses: uvloop forks for them, and a fork of a process that holds gRPC's threads may die in
+gRPC's handlers before it executes anything. `subprocess` uses vfork, which runs no such handlers.
+"""
 
 import asyncio
 import os
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -18,20 +23,15 @@ async def run_worker(request: Request, command: tuple[str, ...] = COMMAND) -> Re
     The reply is the worker's word on stdout; its exit status may have been collected by somebody else, since the agent
     reaps the children of dead launchers.
     """
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={"LC_ALL": "C.UTF-8"},
-        cwd="/",
+    process = await asyncio.to_thread(_spawn, command)
+    talk = asyncio.create_task(
+        asyncio.to_thread(process.communicate, replace(request, parent_pid=os.getpid()).to_json())
     )
     try:
-        out, err = await process.communicate(replace(request, parent_pid=os.getpid()).to_json())
+        out, err = await asyncio.shield(talk)
     except asyncio.CancelledError:
-        if process.returncode is None:
-            process.kill()
-            await asyncio.shield(process.wait())
+        process.kill()
+        await asyncio.shield(asyncio.wait({talk}))
         raise
     if not out:
         last = err.decode(errors="replace").strip().splitlines()[-1:]
@@ -41,3 +41,14 @@ async def run_worker(request: Request, command: tuple[str, ...] = COMMAND) -> Re
         # Not raised as a bug of the agent: one strange layer or a failing disk must not restart it again and again.
         raise TransientError(f"unpacking failed unexpectedly: {reply.problem}")
     return reply
+
+
+def _spawn(command: tuple[str, ...]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"LC_ALL": "C.UTF-8"},
+        cwd="/",
+    )
