@@ -40,10 +40,11 @@ def diff(actual: State, wanted: State) -> list[Operation]:
     replaced = sorted(_replaced(actual, wanted), key=lambda link: link.name)
     lost = {link.name for link in replaced}
     fresh = lost | {e.name for key, e in wanted.items() if isinstance(e, Link) and key not in actual}
+    bare = fresh | {link.name for link in _readdressed(actual, wanted)}
     puts = [
         (key, Put(entry, creates=isinstance(entry, Link) and entry.name in fresh))
         for key, entry in wanted.items()
-        if device_of(entry) in fresh or actual.get(key) != entry
+        if device_of(entry) in bare or actual.get(key) != entry
     ]
     puts.sort(key=_order)
     return [
@@ -72,6 +73,14 @@ def _replaced(actual: State, wanted: State) -> Iterator[Link]:
         there = actual.get(key)
         if isinstance(entry, Link) and isinstance(there, Link) and entry.replaces(there):
             yield there
+
+
+def _readdressed(actual: State, wanted: State) -> Iterator[Link]:
+    """Yield links that get another MAC address: the kernel then forgets the neighbours on them."""
+    for key, entry in wanted.items():
+        there = actual.get(key)
+        if isinstance(entry, Link) and isinstance(there, Link) and entry.mac != there.mac:
+            yield entry
 
 
 def _removals(actual: State, wanted: State, lost: set[str]) -> list[Operation]:

@@ -74,24 +74,36 @@ def host_ruleset(firewall: HostFirewall) -> str:
     return _replacing(firewall.table, lines)
 
 
-def network_ruleset() -> str:
-    """Return the commands for the table of a network that has an uplink.
+def network_ruleset(*, uplink: bool) -> str:
+    """Return the commands for a network's table.
 
-    What leaves by it carries the uplink's address. Nothing comes in by it but answers, and nobody else's node leaves
-    by this node's uplink.
+    The router has the same address on every node, so an error that it sends to another node's container would be
+    dropped there as coming from oneself: it goes out under the address that it is about instead, which is routed to
+    this node (th,192,32: the destination in the packet that the ICMP message quotes).
+
+    What leaves by the uplink carries the uplink's address. Nothing comes in by it but answers, and nobody else's node
+    leaves by this node's uplink.
     """
+    errors = "icmp type { destination-unreachable, time-exceeded, parameter-problem }"
     lines = [
-        "chain forward {",
-        "  type filter hook forward priority filter; policy accept;",
-        f'  iifname "{names.UPLINK}" ct state established,related accept',
-        f'  iifname "{names.UPLINK}" counter drop',
-        f'  iifname "{names.VTEP}" oifname "{names.UPLINK}" counter drop',
-        "}",
-        "chain postrouting {",
-        "  type nat hook postrouting priority srcnat; policy accept;",
-        f'  oifname "{names.UPLINK}" masquerade',
+        "chain errors {",
+        "  type filter hook postrouting priority mangle; policy accept;",
+        f'  oifname "{names.VTEP}" ip saddr 169.254.0.0/16 {errors} ip saddr set @th,192,32',
         "}",
     ]
+    if uplink:
+        lines += [
+            "chain forward {",
+            "  type filter hook forward priority filter; policy accept;",
+            f'  iifname "{names.UPLINK}" ct state established,related accept',
+            f'  iifname "{names.UPLINK}" counter drop',
+            f'  iifname "{names.VTEP}" oifname "{names.UPLINK}" counter drop',
+            "}",
+            "chain postrouting {",
+            "  type nat hook postrouting priority srcnat; policy accept;",
+            f'  oifname "{names.UPLINK}" masquerade',
+            "}",
+        ]
     return _replacing(NETWORK_TABLE, lines)
 
 

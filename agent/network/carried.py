@@ -11,11 +11,11 @@ from typing import Final
 
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_diff import Operation, Put, diff
-from argosy.agent.logic.network_firewall import NETWORK_TABLE, network_ruleset, removal
+from argosy.agent.logic.network_firewall import NETWORK_TABLE, network_ruleset
 from argosy.agent.logic.network_plan import Site, plan_container, plan_network, plan_peer
 from argosy.agent.logic.network_state import Entry, Key, Link, LinkKind, Route, State, device_of, key_of, state_of
 from argosy.agent.logic.network_uplink import UplinkPair
-from argosy.agent.network import namespace, nft, rtnetlink
+from argosy.agent.network import namespace, rtnetlink
 from argosy.agent.network.container import Plug
 from argosy.agent.network.kernel import KernelNamespace, LinkMaker
 from argosy.agent.network.namespace import Home
@@ -64,13 +64,13 @@ class CarriedNetwork:
         fd = home.make()
         namespace.pin(fd, pin)
         tables.forget(network_id)
-        return cls(network_id, home, site, KernelNamespace(home, fd, _everything), pin, tables)
+        return cls(network_id, home, site, KernelNamespace(home, fd), pin, tables)
 
     @classmethod
     def adopt(cls, network_id: str, home: Home, site: Site, pin: Path, tables: Tables) -> "CarriedNetwork":
         """Take over a namespace that a former life pinned, with the containers in it; nothing is changed."""
         fd = namespace.open_namespace(str(pin))
-        kernel = KernelNamespace(home, fd, _everything)
+        kernel = KernelNamespace(home, fd)
         carried = cls(network_id, home, site, kernel, pin, tables, removes_leftovers=False)
         state = kernel.read({})
         addresses = {e.device: e.destination for e in state.values() if isinstance(e, Route) and e.prefix == 32}
@@ -139,9 +139,7 @@ class CarriedNetwork:
         return self.kernel.read(self.wanted)
 
     def table_intact(self) -> bool:
-        """Tell whether the nftables table is there as it should be, and not there where it should not."""
-        if self.uplink is None and not self.tables.known(self.network_id):
-            return True
+        """Tell whether the nftables table is there as it should be."""
         return self.tables.intact(self.network_id, NETWORK_TABLE, inside=self.inside)
 
     def inside(self, action: Callable[[], None]) -> None:
@@ -193,21 +191,8 @@ class CarriedNetwork:
         return isinstance(operation, Put) or self.removes_leftovers or key in self._ever_wanted or key in self.wanted
 
     def _ensure_table(self) -> int:
-        if self.uplink is not None:
-            return int(self.tables.ensure(self.network_id, NETWORK_TABLE, network_ruleset(), inside=self.inside))
-        if self.tables.known(self.network_id):
-            self.inside(self._remove_table)
-            self.tables.forget(self.network_id)
-            return 1
-        return 0
-
-    @staticmethod
-    def _remove_table() -> None:
-        nft.run(removal(NETWORK_TABLE))
-
-
-def _everything(_: str) -> bool:
-    return True
+        ruleset = network_ruleset(uplink=self.uplink is not None)
+        return int(self.tables.ensure(self.network_id, NETWORK_TABLE, ruleset, inside=self.inside))
 
 
 def by_network(peers: Iterable[PeerAssignment]) -> dict[str, list[PeerAssignment]]:

@@ -6,6 +6,7 @@ A repetition is harmless; a pair left over from an attempt that was cut short is
 
 import errno
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -20,6 +21,8 @@ from argosy.agent.network.netlink import Message, Netlink, NetlinkError
 from argosy.core.errors import PreconditionError
 
 _LOOPBACK_INDEX: Final = 1
+_CARRIER_S: Final = 0.1
+_CARRIER_POLL_S: Final = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +67,25 @@ def plug_in(home: Home, container_fd: int, plugs: Sequence[tuple[KernelNamespace
         for network, plug in plugs:
             _make_pair(network, plug, container_fd, netlink)
         configuration = [m for _, plug in plugs for m in _configuration(plug.link)]
-        netlink.execute([rtnetlink.set_up(_LOOPBACK_INDEX), *configuration])
+        netlink.execute([rtnetlink.set_link(_LOOPBACK_INDEX), *configuration])
     finally:
         netlink.close()
+    for network, plug in plugs:
+        _await_carrier(network, plug)
+
+
+def _await_carrier(network: KernelNamespace, plug: Plug) -> None:
+    """Wait until the outer end sends: the kernel drops packets for it until it has dealt with the carrier's coming up.
+
+    It does that in a worker of its own, soon for the end that was opened first, at once for the other one. Asking for
+    the link makes it do it now (since Linux 6.8); before that we can only look again. Not to wait would cost the
+    container's first connection a second: the time after which TCP tries again.
+    """
+    deadline = time.monotonic() + _CARRIER_S
+    while not rtnetlink.is_operational(network.netlink, network.indexes[plug.outer.name]):
+        if time.monotonic() > deadline:
+            return
+        time.sleep(_CARRIER_POLL_S)
 
 
 def _without_ipv6() -> None:
@@ -89,7 +108,7 @@ def _make_pair(network: KernelNamespace, plug: Plug, container_fd: int, containe
             _create(network, plug, container_fd)
     index = network.indexes[plug.outer.name]
     messages = [rtnetlink.put(e, {plug.outer.name: index}) for e in plug.entries if rtnetlink.is_message(e)]
-    network.netlink.execute([rtnetlink.set_link(index, plug.outer), *messages])
+    network.netlink.execute([rtnetlink.set_link(index, mtu=plug.outer.mtu), *messages])
 
 
 def _create(network: KernelNamespace, plug: Plug, container_fd: int) -> None:
@@ -111,9 +130,8 @@ def _belongs_together(network: KernelNamespace, plug: Plug, container: Netlink) 
 
 
 def _configuration(link: ContainerLink) -> list[Message]:
-    inner = Link(link.name, LinkKind.OTHER, mtu=link.mtu, mac=link.mac)
     messages = [
-        rtnetlink.set_link(link.index, inner),
+        rtnetlink.set_link(link.index, mtu=link.mtu),
         rtnetlink.address_on(link.index, link.address),
         rtnetlink.neighbour(link.index, ROUTER, link.router_mac),
     ]

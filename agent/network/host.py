@@ -39,7 +39,7 @@ class HostNamespace:
         self._memory = memory
         self._switched: set[str] = set()
         self._ever_wanted: set[Key] = set()
-        self.kernel = KernelNamespace(home, open_namespace("/proc/thread-self/ns/net"), _is_uplink)
+        self.kernel = KernelNamespace(home, open_namespace("/proc/thread-self/ns/net"), names.HOST_UPLINK_PREFIX)
         self.wanted: dict[Key, Entry] = {}
         self.removes_leftovers = False
 

@@ -16,8 +16,11 @@ from argosy.agent.network import rtnetlink
 from argosy.agent.network.namespace import Home, read_setting, write_setting
 from argosy.agent.network.netlink import Message, Netlink
 
-_FIRST_INDEX: Final = 16
-"""Of the indexes that we choose ourselves; below are the kernel's own devices, the VTEP and the uplink."""
+_FIRST_INDEX: Final = 100
+"""Of the indexes that we choose ourselves: above the kernel's own, the VTEP and the uplink, and those of inner ends.
+
+A pair with the same index at both ends would be slow to come up: the kernel takes it for a device without a peer.
+"""
 
 LinkMaker = Callable[[Link], None]
 
@@ -25,12 +28,12 @@ LinkMaker = Callable[[Link], None]
 class KernelNamespace:
     """One network namespace. Used by the plane's worker thread alone; owns `fd` and the netlink socket."""
 
-    __slots__ = ("_home", "_next_index", "_own", "fd", "indexes", "netlink", "state")
+    __slots__ = ("_home", "_next_index", "_prefix", "fd", "indexes", "netlink", "state")
 
-    def __init__(self, home: Home, fd: int, own: Callable[[str], bool]) -> None:
-        """Open the namespace of a descriptor; `own` tells by its name whether a device is ours to look at."""
+    def __init__(self, home: Home, fd: int, prefix: str = "") -> None:
+        """Open the namespace of a descriptor; in one that is not ours, our devices are those with a prefix."""
         self._home = home
-        self._own = own
+        self._prefix = prefix
         self._next_index = _FIRST_INDEX
         self.fd = fd
         self.netlink: Netlink = home.netlink_in(fd)
@@ -45,7 +48,9 @@ class KernelNamespace:
     def read(self, wanted: State) -> dict[Key, Entry]:
         """Read what is there and believe it. Settings are read where `wanted` has an opinion on them."""
         links = [(i, _classified(link)) for i, link, _ in rtnetlink.read_links(self.netlink)]
-        links = [(i, link) for i, link in links if self._own(link.name) and link.kind is not LinkKind.OTHER]
+        links = [
+            (i, link) for i, link in links if link.name.startswith(self._prefix) and link.kind is not LinkKind.OTHER
+        ]
         self.indexes = {link.name: i for i, link in links}
         self._next_index = max([self._next_index, *(i + 1 for i, _ in links)])
         devices = {i: link.name for i, link in links}
@@ -54,16 +59,15 @@ class KernelNamespace:
         entries += rtnetlink.read_neighbours(self.netlink, devices)
         entries += rtnetlink.read_fdb(self.netlink, devices)
         routes = rtnetlink.read_routes(self.netlink, devices)
-        entries += (r for r in routes if r.device or (r.kind is RouteKind.UNREACHABLE and self._owns_all))
+        entries += (r for r in routes if r.device or (r.kind is RouteKind.UNREACHABLE and not self._prefix))
         entries += rtnetlink.read_routing_sysctls(self.netlink, devices)
         self.state = state_of(entries)
         self.learn_settings(wanted)
         self.state = {k: e for k, e in self.state.items() if not isinstance(e, Sysctl) or k in wanted}
         return self.state
 
-    @property
-    def _owns_all(self) -> bool:
-        return self._own(names.LOOPBACK)
+    def _is_ours(self, link: Link) -> bool:
+        return link.name.startswith(self._prefix) and link.kind is not LinkKind.OTHER
 
     def learn_settings(self, wanted: State) -> None:
         """Read the settings that `wanted` has an opinion on and that are not believed to be anything yet."""
@@ -124,7 +128,8 @@ class KernelNamespace:
         self.indexes[link.name] = index
         self._next_index = max(self._next_index, index + 1)
         if _classified(there) != link:
-            self.netlink.execute([rtnetlink.set_link(index, link)])
+            mac = link.mac if link.mac != there.mac else b""
+            self.netlink.execute([rtnetlink.set_link(index, mtu=link.mtu, mac=mac)])
 
     def _flush(self, pending: list[Message]) -> None:
         if pending:

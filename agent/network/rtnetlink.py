@@ -52,6 +52,7 @@ _ROUTE_ATTRIBUTES: Final = struct.Struct("=HH4sHHI")  # RTA_DST, RTA_OIF
 _GATEWAY: Final = struct.Struct("=HH4s")
 
 _IFF_UP: Final = 1
+_OPERATIONAL: Final = b"\x06"  # IF_OPER_UP
 _NUD_PERMANENT: Final = 0x80
 _NUD_NOARP: Final = 0x40
 _NTF_SELF: Final = 0x02
@@ -69,6 +70,7 @@ IFLA_ADDRESS: Final = 1
 IFLA_IFNAME: Final = 3
 IFLA_MTU: Final = 4
 IFLA_LINK: Final = 5
+IFLA_OPERSTATE: Final = 16
 IFLA_LINKINFO: Final = 18
 IFLA_IFALIAS: Final = 20
 IFLA_GROUP: Final = 27
@@ -150,19 +152,17 @@ def make_pair(link: Link, peer: Link, namespace_fd: int, *, index: int = 0, peer
     return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body, about=f"make {link}")
 
 
-def set_link(index: int, link: Link) -> Message:
-    """Set MTU and MAC address of a link, and set it up."""
+def set_link(index: int, *, mtu: int = 0, mac: bytes = b"") -> Message:
+    """Set a link up, and its MTU and MAC address if given.
+
+    To set a MAC address, even the one it has, makes the kernel forget the device's neighbours.
+    """
     body = link_header(index, up=True)
-    if link.mtu:
-        body += attribute_u32(IFLA_MTU, link.mtu)
-    if link.mac:
-        body += attribute(IFLA_ADDRESS, link.mac)
-    return Message(RTM_NEWLINK, 0, body, about=f"set {link}")
-
-
-def set_up(index: int) -> Message:
-    """Set a link up."""
-    return Message(RTM_NEWLINK, 0, link_header(index, up=True), about="set link up")
+    if mtu:
+        body += attribute_u32(IFLA_MTU, mtu)
+    if mac:
+        body += attribute(IFLA_ADDRESS, mac)
+    return Message(RTM_NEWLINK, 0, body, about="set link up")
 
 
 def delete_link(name: str) -> Message:
@@ -301,6 +301,14 @@ def peer_index(found: Mapping[int, bytes]) -> int:
     """Return the index of the other end of a pair, in its own namespace; 0 if there is none."""
     link = found.get(IFLA_LINK)
     return int(_U32.unpack(link)[0]) if link else 0
+
+
+def is_operational(netlink: Netlink, index: int) -> bool:
+    """Tell whether a link passes packets. Raises OSError if there is no such link."""
+    answer = netlink.request(Message(RTM_GETLINK, 0, link_header(index), about="look at link"))
+    if answer is None:
+        raise OSError(errno.ENODEV, "the link is gone")
+    return attributes(answer[1][16:]).get(IFLA_OPERSTATE) == _OPERATIONAL
 
 
 def _read_link(body: bytes) -> tuple[int, Link, dict[int, bytes]]:

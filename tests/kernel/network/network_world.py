@@ -93,7 +93,9 @@ class Namespace:
             raise AssertionError(f"{command}: {done.returncode}: {done.stdout}{done.stderr}")
         return done.stdout
 
-    def open_socket(self, kind: int = socket.SOCK_STREAM, family: int = socket.AF_INET, protocol: int = 0) -> socket.socket:
+    def open_socket(
+        self, kind: int = socket.SOCK_STREAM, family: int = socket.AF_INET, protocol: int = 0
+    ) -> socket.socket:
         """Open a socket in here; it stays here."""
         opened = self.run(lambda: socket.socket(family, kind, protocol))
         opened.settimeout(3)
@@ -169,7 +171,9 @@ class Host:
 
     def _new_plane(self) -> NetworkPlane:
         settings = NetworkSettings(
-            state_dir=self.run_dir, run_dir=self.run_dir, **{"resolv_conf": self.run_dir / "resolv.conf"} | self.settings
+            state_dir=self.run_dir,
+            run_dir=self.run_dir,
+            **{"resolv_conf": self.run_dir / "resolv.conf"} | self.settings,
         )
         return NetworkPlane(NodeIdentity(f"node-{self.name}", self.name, self.address, self.mtu), settings)
 

@@ -27,9 +27,8 @@ def converse(client: Namespace, server: Namespace, address: str, port: int = 800
 
 def refusal(client: Namespace, address: str, port: int = 8000) -> int:
     """Return the error that connecting gives."""
-    with client.open_socket() as calling, pytest.raises(OSError) as failed:
-        calling.connect((address, port))
-    return failed.value.errno or errno.ETIMEDOUT
+    with client.open_socket() as calling:
+        return calling.connect_ex((address, port))
 
 
 @pytest.fixture
@@ -59,9 +58,8 @@ def test_the_largest_packet_passes_and_none_larger(ends: tuple[Container, Contai
         sending.setsockopt(socket.IPPROTO_IP, 10, 2)  # IP_MTU_DISCOVER: never fragment
         sending.sendto(b"x" * (mtu - 28), ("10.64.0.161", 9000))
         assert len(receiving.recv(9000)) == mtu - 28
-        with pytest.raises(OSError) as too_long:
+        with pytest.raises(OSError, match="too long"):
             sending.sendto(b"x" * (mtu - 27), ("10.64.0.161", 9000))
-        assert too_long.value.errno == errno.EMSGSIZE
 
 
 def test_links_follow_an_mtu_that_shrinks(wire: World, ends: tuple[Container, Container]) -> None:
@@ -104,9 +102,7 @@ def test_networks_with_the_same_addresses_do_not_meet(wire: World, ends: tuple[C
     assert converse(ends[0], ends[1], "10.64.0.161") == "10.64.0.33"
 
 
-def test_an_address_nobody_has_is_unreachable_and_never_leaves(
-    wire: World, ends: tuple[Container, Container]
-) -> None:
+def test_an_address_nobody_has_is_unreachable_and_never_leaves(wire: World, ends: tuple[Container, Container]) -> None:
     with Capture(wire.outside, "br0") as capture:
         assert refusal(ends[0], "10.64.0.40") == errno.EHOSTUNREACH  # in the own slice
         assert refusal(ends[0], "10.64.77.1") == errno.EHOSTUNREACH  # in nobody's
