@@ -5,8 +5,8 @@ slice and not per task. Slice 0 is reserved (virtual addresses). Every stored Ta
 state: they are free when the reaper deletes the record, which it does only after the agent confirmed.
 
 So that an address does not come back at once, a node goes through its addresses in turn, beginning after the one that
-its newest task has. That, as all here, follows from the records alone: nothing is remembered across leaders.
-A pool is built from a snapshot, serves one batch, and is thrown away; no address is given twice in it.
+was given last: the leader may remember it (`last_given`), else it is that of the node's newest task. A pool is built
+from a snapshot, serves one batch, and is thrown away; no address is given twice in it.
 """
 
 from collections import Counter, defaultdict
@@ -55,26 +55,36 @@ class AddressPool:
         self._used: set[int] = set()
         self._used_in: Counter[int] = Counter()
         self._leased: set[int] = set()
-        self._slices: defaultdict[str, list[int]] = defaultdict(list)
+        self._open: defaultdict[str, list[int]] = defaultdict(list)  # slices with room, in order
         self._newest: dict[str, tuple[float, str, int]] = {}
-        self._cursor: dict[str, int] = {}
+        self.last_given: dict[str, int] = {}
         self._lowest = FIRST_SLICE  # no slice below this one can be leased any more
 
     @classmethod
-    def build(cls, network: Network, slices: Iterable[Slice], tasks: Iterable[Task]) -> "AddressPool":
-        """Return the pool of `network` from all stored tasks; `slices` and `tasks` may be those of all networks."""
+    def build(
+        cls,
+        network: Network,
+        slices: Iterable[Slice],
+        tasks: Iterable[Task],
+        last_given: Mapping[str, int] | None = None,
+    ) -> "AddressPool":
+        """Return the pool of `network` from all stored tasks; `slices` and `tasks` may be those of all networks.
+
+        `last_given`: what the pool of the batch before this one had under that name, where this leader has it.
+        """
         pool = cls(network)
         for lease in slices:
             if lease.network_id == network.meta.id:
                 pool._leased.add(lease.index)
-                pool._slices[lease.node_id].append(lease.index)
-        for indexes in pool._slices.values():
-            indexes.sort()
+                pool._open[lease.node_id].append(lease.index)
         for task in tasks:
             for attachment in task.attachments:
                 if attachment.network_id == network.meta.id:
                     pool._note(task, attachment.address)
-        pool._cursor = {node_id: address for node_id, (_, _, address) in pool._newest.items()}
+        for node_id, indexes in pool._open.items():
+            pool._open[node_id] = sorted(i for i in indexes if pool._used_in[i] < SLICE_SIZE)
+        pool.last_given = {node_id: address for node_id, (_, _, address) in pool._newest.items()}
+        pool.last_given.update(last_given or {})
         return pool
 
     def _note(self, task: Task, address: int) -> None:
@@ -100,7 +110,7 @@ class AddressPool:
 
     def lacks(self, node_id: str) -> Full | None:
         """Return why `take` would fail for a node, or None when it would not."""
-        if self._slice_with_room(node_id) is not None or self._next_slice() is not None:
+        if self._open[node_id] or self._next_slice() is not None:
             return None
         if self.used >= self.capacity:
             return Full(f"network {self._name} is full: {self.used:,} of {self.capacity:,} addresses used")
@@ -113,19 +123,15 @@ class AddressPool:
 
     def take(self, node_id: str) -> Grant | Full:
         """Give a task on `node_id` an address that no task has, and the node a slice where it needs one more."""
-        if self._slice_with_room(node_id) is not None:
+        if self._open[node_id]:
             return Grant(self._give(node_id))
         index = self._next_slice()
         if index is None:
             return self.lacks(node_id) or Full(f"network {self._name} is full")
         self._leased.add(index)
-        self._slices[node_id].append(index)
-        self._slices[node_id].sort()
+        self._open[node_id].append(index)
         lease = Slice(Meta(slice_id(self._id, index)), self._id, index, node_id)
         return Grant(self._give(node_id), lease)
-
-    def _slice_with_room(self, node_id: str) -> int | None:
-        return next((i for i in self._slices.get(node_id, ()) if self._used_in[i] < SLICE_SIZE), None)
 
     def _next_slice(self) -> int | None:
         """Return the lowest slice that nobody leases and that old tasks do not fill. O(1) over a batch."""
@@ -138,13 +144,16 @@ class AddressPool:
     def _give(self, node_id: str) -> int:
         address = next(a for a in self._in_turn(node_id) if a not in self._used)
         self._use(address)
-        self._cursor[node_id] = address
+        self.last_given[node_id] = address
+        index = self._subnet.slice_of(address)
+        if self._used_in[index] == SLICE_SIZE:
+            self._open[node_id].remove(index)
         return address
 
     def _in_turn(self, node_id: str) -> Iterator[int]:
         """Yield the node's addresses (of slices with room) that come after the last one given, then the others."""
-        last = self._cursor.get(node_id, -1)
-        bases = [self._subnet.slice_base(i) for i in self._slices[node_id] if self._used_in[i] < SLICE_SIZE]
+        last = self.last_given.get(node_id, -1)
+        bases = [self._subnet.slice_base(index) for index in self._open[node_id]]
         for base in bases:
             yield from range(max(base, last + 1), base + SLICE_SIZE)
         for base in bases:

@@ -21,14 +21,14 @@ DEFAULT_POOL: Final = Subnet.parse("10.64.0.0/10")
 DEFAULT_PREFIX: Final = 16
 
 
-def choose_vni(used: Iterable[int], next_vni: int) -> int:
+def choose_vni(used: Iterable[int], next_vni: int, last: int = LAST_VNI) -> int:
     """Return the first free VNI from `next_vni` on, beginning again at the start of the range after its end.
 
-    The caller stores the returned number + 1 as the next `next_vni`. ExhaustedError when all 16.7 million are in use.
+    The caller stores the returned number + 1 as the next `next_vni`. ExhaustedError when all up to `last` are in use.
     """
     taken = set(used)
-    start = next_vni if FIRST_VNI <= next_vni <= LAST_VNI else FIRST_VNI
-    for vni in chain(range(start, LAST_VNI + 1), range(FIRST_VNI, start)):
+    start = next_vni if FIRST_VNI <= next_vni <= last else FIRST_VNI
+    for vni in chain(range(start, last + 1), range(FIRST_VNI, start)):
         if vni not in taken:
             return vni
     raise ExhaustedError("all VXLAN network identifiers are in use: remove networks that nobody needs")
