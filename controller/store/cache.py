@@ -34,6 +34,8 @@ log = structlog.get_logger(__name__)
 
 RETRY_S = 0.5
 """Pause before listing again after etcd did not answer for a whole request timeout."""
+FIRST_QUESTION_S = 0.02
+"""How long to wait for an event before asking etcd how far the watch is."""
 SLICE_S = 0.01
 """How long events are applied before other tasks of the event loop get a turn."""
 
@@ -99,8 +101,10 @@ class Cache:
         try:
             async with asyncio.timeout(timeout):
                 # Writes of others in the same etcd make no event here: then ask how far we are.
-                while not (await asyncio.wait([future], timeout=0.1))[0]:
+                patience = FIRST_QUESTION_S
+                while not (await asyncio.wait([future], timeout=patience))[0]:
                     await self._store.client.request_progress()
+                    patience = min(patience * 2, 0.2)
         except TimeoutError:
             future.cancel()
             raise StoreUnavailableError(
@@ -210,6 +214,8 @@ class Cache:
         while True:
             await asyncio.sleep(self._relist_period_s)
             await self._ready.wait()
+            if self._must_list.is_set():
+                continue  # the last check's repair is still under way
             try:
                 await self.verify()
                 if self._snapshot.total() > LARGE:

@@ -42,12 +42,15 @@ class EtcdServer:
         name: str = "one",
         peers: dict[str, int] | None = None,
         options: dict[str, str] | None = None,
+        scheme: str = "http",
     ) -> None:
         self.name = name
         self.folder = folder
         self.port = free_port()
         self._peers = peers or {name: free_port()}
         self._options = options or {}
+        self._scheme = scheme
+        self._health_port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -66,8 +69,9 @@ class EtcdServer:
         options = {
             "name": self.name,
             "data-dir": str(self.folder / "data"),
-            "listen-client-urls": f"http://{self.endpoint}",
-            "advertise-client-urls": f"http://{self.endpoint}",
+            "listen-client-urls": f"{self._scheme}://{self.endpoint}",
+            "advertise-client-urls": f"{self._scheme}://{self.endpoint}",
+            "listen-metrics-urls": f"http://127.0.0.1:{self._health_port}",
             "listen-peer-urls": peer,
             "initial-advertise-peer-urls": peer,
             "initial-cluster": ",".join(f"{n}=http://127.0.0.1:{p}" for n, p in self._peers.items()),
@@ -86,11 +90,12 @@ class EtcdServer:
         An open port is not enough: an etcd killed during its very first seconds never gets well again.
         """
         deadline = time.monotonic() + START_TIMEOUT_S
+        health = f"http://127.0.0.1:{self._health_port}/health"
         while time.monotonic() < deadline:
             assert self._process is not None
             if self._process.poll() is not None:
                 break
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{self.endpoint}/health", timeout=1) as r:
+            with contextlib.suppress(OSError), urllib.request.urlopen(health, timeout=1) as r:
                 if json.load(r)["health"] == "true":
                     return
             time.sleep(0.01)
