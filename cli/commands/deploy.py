@@ -75,9 +75,8 @@ def _load(files: tuple[str, ...], env_files: tuple[str, ...], profiles: tuple[st
         return load_stack(Input(names, stack, env_files, profiles, stdin), os.environ)
     except ComposeError as error:
         number = len(error.problems)
-        raise InvalidInputError(
-            str(error), f"{number} problem{'s' if number > 1 else ''}; nothing was sent to the cluster"
-        ) from None
+        head = f"{number} problem{'s' if number > 1 else ''} in the Compose files, nothing was sent to the cluster:"
+        raise InvalidInputError(f"{head}\n{error}") from None
 
 
 def _check_external(session: Session, stack: "Stack") -> None:

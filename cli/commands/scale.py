@@ -40,5 +40,5 @@ def scale(session: Session, wanted: list[tuple[str, int]], *, detach: bool, time
             notice(f"{service.spec.name}: scaled to {service.spec.replicas}")
         return
     settle(session, reply.services, timeout=timeout, exact=False, continues="the cluster goes on scaling")
-    for service in reply.services:
+    for service in sorted(reply.services, key=lambda s: s.spec.name):
         say(f"{service.spec.name}: {service.spec.replicas} running")

@@ -150,7 +150,7 @@ class _Builder:
         for name, at in services.own_entries() if services is not None and services.mapping() else ():
             if name in self._enabled and at.mapping():
                 specs.append(self._service(name, at, defined))
-        if not specs:
+        if not specs and not findings.problems:
             self._root.problem(*self._nothing(services))
         self._depends(services)
         networks = self._networks(defined)
@@ -197,6 +197,8 @@ class _Builder:
         told = at.problems_below()
         for wrong in validate_service(spec):
             place = place_of(at, wrong.where)
+            if wrong.where == "task.container.image" and not spec.task.container.image:
+                continue  # said already, with what to do
             if not any(p.position == place.position or p.path == place.path for p in told):
                 place.problem(wrong.what)
         return spec

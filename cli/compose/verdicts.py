@@ -121,12 +121,14 @@ TABLE: Final[tuple[Row, ...]] = (
     _noticed("services.*.container_name", "tasks are many; each is called STACK_NAME.SLOT, and the service NAME"),
     _refused("services.*.cpu_count", "it exists on Windows only; use 'deploy.resources.limits.cpus'"),
     _refused("services.*.cpu_percent", "it exists on Windows only; use 'deploy.resources.limits.cpus'"),
-    _mapped("services.*.cpu_period", "with cpu_quota: deploy.resources.limits.cpus", "test_cpu_quota"),
-    _mapped("services.*.cpu_quota", "quota / period (100 ms): deploy.resources.limits.cpus", "test_cpu_quota"),
+    _mapped("services.*.cpu_period", "with cpu_quota: deploy.resources.limits.cpus", "test_older_resource_keys"),
+    _mapped(
+        "services.*.cpu_quota", "quota / period (100 ms): deploy.resources.limits.cpus", "test_older_resource_keys"
+    ),
     _refused("services.*.cpu_rt_period", "real-time scheduling is not offered; " + _PLACE),
     _refused("services.*.cpu_rt_runtime", "real-time scheduling is not offered; " + _PLACE),
     _refused("services.*.cpu_shares", "relative weights mean nothing across hosts; " + _PLACE),
-    _mapped("services.*.cpus", "deploy.resources.limits.cpus", "test_cpus"),
+    _mapped("services.*.cpus", "deploy.resources.limits.cpus", "test_older_resource_keys"),
     _refused("services.*.cpuset", "hosts differ in their CPUs; " + _PLACE),
     _refused("services.*.credential_spec", "it exists on Windows only; remove it", "config", "file", "registry"),
     _noticed(
@@ -175,14 +177,12 @@ TABLE: Final[tuple[Row, ...]] = (
     ),
     _honoured("services.*.deploy.resources.reservations.memory", "test_deploy_resources_reservations_memory"),
     _syntax("services.*.deploy.restart_policy", "see its keys"),
-    _honoured("services.*.deploy.restart_policy.condition", "test_deploy_restart_policy_condition"),
-    _honoured(
-        "services.*.deploy.restart_policy.delay", "test_deploy_restart_policy_delay", "doubles while a task fails"
-    ),
-    _honoured("services.*.deploy.restart_policy.max_attempts", "test_deploy_restart_policy_max_attempts"),
-    _honoured("services.*.deploy.restart_policy.window", "test_deploy_restart_policy_window"),
+    _honoured("services.*.deploy.restart_policy.condition", "test_deploy_restart_policy"),
+    _honoured("services.*.deploy.restart_policy.delay", "test_deploy_restart_policy", "doubles while a task fails"),
+    _honoured("services.*.deploy.restart_policy.max_attempts", "test_deploy_restart_policy"),
+    _honoured("services.*.deploy.restart_policy.window", "test_deploy_restart_policy"),
     *(
-        _honoured(f"services.*.deploy.{which}.{key}", f"test_deploy_{which}_{key}")
+        _honoured(f"services.*.deploy.{which}.{key}", f"test_deploy_{which}")
         for which in ("rollback_config", "update_config")
         for key in ("delay", "failure_action", "max_failure_ratio", "monitor", "order", "parallelism")
     ),
@@ -201,14 +201,14 @@ TABLE: Final[tuple[Row, ...]] = (
         "services.*.devices", "containers get no devices yet; see 'argosy node'", "source", "target", "permissions"
     ),
     _honoured("services.*.dns", "test_dns"),
-    _honoured("services.*.dns_opt", "test_dns_opt"),
-    _honoured("services.*.dns_search", "test_dns_search"),
+    _honoured("services.*.dns_opt", "test_dns"),
+    _honoured("services.*.dns_search", "test_dns"),
     _refused("services.*.domainname", "write the whole name in 'hostname'"),
     _honoured("services.*.entrypoint", "test_entrypoint", "without 'command' the image's command is not used either"),
     _honoured("services.*.env_file", "test_env_file"),
-    _honoured("services.*.env_file.format", "test_env_file_format", "'raw', or the specification's own"),
+    _honoured("services.*.env_file.format", "test_env_file", "'raw', or the specification's own"),
     _honoured("services.*.env_file.path", "test_env_file"),
-    _honoured("services.*.env_file.required", "test_env_file_required"),
+    _honoured("services.*.env_file.required", "test_env_file"),
     _honoured("services.*.environment", "test_environment"),
     _noticed("services.*.expose", "within a network every port is reachable"),
     _syntax("services.*.extends", "another service of this or another file, then overridden by this one"),
@@ -221,9 +221,10 @@ TABLE: Final[tuple[Row, ...]] = (
         "services.*.group_add", "further groups are not given yet; write 'user: UID:GID' or set them in the image"
     ),
     _syntax("services.*.healthcheck", "see its keys"),
+    _honoured("services.*.healthcheck.disable", "test_healthcheck_disable"),
     *(
-        _honoured(f"services.*.healthcheck.{key}", f"test_healthcheck_{key}")
-        for key in ("disable", "interval", "retries", "start_interval", "start_period", "test", "timeout")
+        _honoured(f"services.*.healthcheck.{key}", "test_healthcheck")
+        for key in ("interval", "retries", "start_interval", "start_period", "test", "timeout")
     ),
     _honoured("services.*.hostname", "test_hostname", "templates such as {{.Task.Slot}} tell replicas apart"),
     _honoured("services.*.image", "test_image"),
@@ -240,8 +241,8 @@ TABLE: Final[tuple[Row, ...]] = (
     ),
     _noticed("services.*.logging", "output is kept by the node and shown by 'argosy logs'", "driver", "options"),
     _refused("services.*.mac_address", _ADDRESSES),
-    _mapped("services.*.mem_limit", "deploy.resources.limits.memory", "test_mem_limit"),
-    _mapped("services.*.mem_reservation", "deploy.resources.reservations.memory", "test_mem_reservation"),
+    _mapped("services.*.mem_limit", "deploy.resources.limits.memory", "test_older_resource_keys"),
+    _mapped("services.*.mem_reservation", "deploy.resources.reservations.memory", "test_older_resource_keys"),
     _refused("services.*.mem_swappiness", "swapping is the host's business; limit with 'mem_limit'"),
     _refused("services.*.memswap_limit", "swapping is the host's business; limit with 'mem_limit'"),
     _refused(
@@ -271,7 +272,7 @@ TABLE: Final[tuple[Row, ...]] = (
     _refused("services.*.oom_kill_disable", "a container over its memory limit is ended; raise 'mem_limit'"),
     _refused("services.*.oom_score_adj", "the host decides what it ends first; reserve memory with 'mem_reservation'"),
     _refused("services.*.pid", "the processes of a host or of another container stay hidden; " + _ISOLATED),
-    _mapped("services.*.pids_limit", "deploy.resources.limits.pids", "test_pids_limit"),
+    _mapped("services.*.pids_limit", "deploy.resources.limits.pids", "test_older_resource_keys"),
     _honoured("services.*.platform", "test_platform", "only nodes of this platform run it"),
     _refused(
         "services.*.ports",
@@ -329,7 +330,7 @@ TABLE: Final[tuple[Row, ...]] = (
     # ---- networks
     _syntax("networks", "what services may join; without any they join the stack's default network"),
     _syntax("networks.*", "becomes the network STACK_NAME, if a service joins it"),
-    _honoured("networks.*.attachable", "test_network_attachable"),
+    _honoured("networks.*.attachable", "test_network_settings"),
     _mapped("networks.*.driver", "'overlay', 'bridge' and 'default' are the overlay; no other driver", "test_networks"),
     _refused("networks.*.driver_opts", "the overlay has no options (its MTU is derived from the hosts'); remove them"),
     _refused("networks.*.enable_ipv4", "'true' is what networks have; without IPv4 there is none", values=True),
@@ -345,8 +346,8 @@ TABLE: Final[tuple[Row, ...]] = (
     _honoured("networks.*.ipam.config.subnet", "test_network_subnet"),
     _refused("networks.*.ipam.driver", "only 'default' is taken: addresses are given by the cluster", values=True),
     _refused("networks.*.ipam.options", "the cluster's address management has none; remove them"),
-    _honoured("networks.*.labels", "test_network_labels"),
-    _honoured("networks.*.name", "test_network_name", "as it is, without the stack's name"),
+    _honoured("networks.*.labels", "test_network_settings"),
+    _honoured("networks.*.name", "test_network_settings", "as it is, without the stack's name"),
     # ---- what comes later
     _refused(
         "volumes",

@@ -1,0 +1,235 @@
+"""When a goal has been reached, has failed, or waits: tables over pictures of a cluster."""
+
+from dataclasses import replace
+
+import pytest
+
+from argosy.cli.progress.goals import NodeDrained, ServicesGone, ServicesSettled, Status, WantedService
+from argosy.cli.progress.picture import Picture
+from argosy.core.meta import Meta
+from argosy.core.network import Network, NetworkSpec
+from argosy.core.node import Availability, Node, NodeDescription, NodeSpec, NodeState, NodeStatus, Platform
+from argosy.core.service import (
+    Placement,
+    RestartCondition,
+    RestartPolicy,
+    Service,
+    ServiceMode,
+    ServiceSpec,
+    TaskSpec,
+    UpdateState,
+    UpdateStatus,
+)
+from argosy.core.task import Task, TaskStatus
+from argosy.core.task_state import TaskState as S
+
+SERVICE = Service(meta=Meta("s1", updated_at=10.0), spec=ServiceSpec("web", replicas=2), revision=1)
+
+
+def node(name: str, state: NodeState = NodeState.READY, availability: Availability = Availability.ACTIVE) -> Node:
+    return Node(
+        meta=Meta(name, updated_at=1.0),
+        spec=NodeSpec(name, availability=availability),
+        description=NodeDescription(platform=Platform("linux", "amd64")),
+        status=NodeStatus(state),
+    )
+
+
+def task(
+    name: str, state: S, desired: S = S.RUNNING, *, slot: int = 1, on: str = "a", revision: int = 1, **more: object
+) -> Task:
+    status = TaskStatus(state, at=float(more.pop("at", 1.0)), reason=str(more.pop("reason", "")))  # type: ignore[arg-type]
+    meta = Meta(name, created_at=float(more.pop("created", 1.0)))  # type: ignore[arg-type]
+    return Task(
+        meta=meta, service_id="s1", slot=slot, node_id=on, revision=revision, desired_state=desired, status=status
+    )
+
+
+def picture(*objects: Service | Task | Node | Network) -> Picture:
+    found = Picture()
+    for obj in (node("a"), node("b"), *objects):
+        found.put(obj)
+    found.mark_synced()
+    return found
+
+
+def service(**changes: object) -> Service:
+    spec = {k: changes.pop(k) for k in ("replicas", "mode", "task") if k in changes}
+    return replace(SERVICE, spec=replace(SERVICE.spec, **spec), **changes)  # type: ignore[arg-type]
+
+
+def status(wanted: Service, seen: Picture, **how: bool) -> Status:
+    return ServicesSettled((WantedService(wanted, **how),)).assess(seen).status
+
+
+ONE, TWO = task("t1", S.RUNNING), task("t2", S.RUNNING, slot=2, on="b")
+
+
+@pytest.mark.parametrize(
+    ("objects", "wanted"),
+    [
+        ((SERVICE, ONE, TWO), Status.DONE),
+        ((ONE, TWO), Status.WAITING),
+        ((SERVICE,), Status.WAITING),
+        ((SERVICE, ONE), Status.WAITING),
+        ((SERVICE, ONE, task("t2", S.STARTING, slot=2)), Status.WAITING),
+        ((SERVICE, ONE, task("t2", S.PENDING, slot=2, on="")), Status.WAITING),
+        ((SERVICE, ONE, task("t2", S.RUNNING, S.READY, slot=2)), Status.WAITING),
+        # a surplus task that still runs
+        ((SERVICE, ONE, TWO, task("t3", S.RUNNING, S.SHUTDOWN, slot=3)), Status.WAITING),
+        ((SERVICE, ONE, TWO, task("t3", S.SHUTDOWN, S.REMOVE, slot=3)), Status.DONE),
+        ((SERVICE, ONE, TWO, task("t3", S.FAILED)), Status.DONE),
+        # on a node that is away, a task counts for nothing and cannot be waited for
+        ((SERVICE, ONE, TWO, node("c", NodeState.DOWN), task("t3", S.RUNNING, S.SHUTDOWN, on="c")), Status.DONE),
+        ((SERVICE, ONE, node("c", NodeState.DOWN), task("t3", S.RUNNING, slot=2, on="c")), Status.WAITING),
+        # a node whose agent is away goes on running what it has, but stops nothing
+        ((SERVICE, ONE, node("c", NodeState.AGENT_LOST), task("t3", S.RUNNING, slot=2, on="c")), Status.DONE),
+        ((SERVICE, ONE, TWO, node("c", NodeState.AGENT_LOST), task("t", S.RUNNING, S.SHUTDOWN, on="c")), Status.DONE),
+        # an older record than the one acknowledged
+        ((replace(SERVICE, meta=Meta("s1", updated_at=9.0)), ONE, TWO), Status.WAITING),
+        ((service(removing=True), ONE, TWO), Status.FAILED),
+        ((service(revision=2), ONE, TWO), Status.FAILED),
+        ((service(replicas=1), ONE), Status.FAILED),
+    ],
+)
+def test_replicated(objects: tuple[Service | Task | Node, ...], wanted: Status) -> None:
+    assert status(SERVICE, picture(*objects)) is wanted
+
+
+UPDATED = service(revision=2, update=UpdateStatus(UpdateState.UPDATING, 11.0))
+NEW = (task("n1", S.RUNNING, revision=2), task("n2", S.RUNNING, revision=2, slot=2))
+
+
+@pytest.mark.parametrize(
+    ("seen", "wanted"),
+    [
+        (UPDATED, Status.WAITING),
+        (replace(UPDATED, update=UpdateStatus(UpdateState.COMPLETED)), Status.DONE),
+        (replace(UPDATED, update=UpdateStatus(UpdateState.PAUSED)), Status.FAILED),
+        (replace(UPDATED, revision=3, update=UpdateStatus(UpdateState.ROLLBACK_STARTED)), Status.WAITING),
+        (replace(UPDATED, revision=3, update=UpdateStatus(UpdateState.ROLLBACK_PAUSED)), Status.FAILED),
+        (replace(UPDATED, revision=3, update=UpdateStatus(UpdateState.ROLLBACK_COMPLETED)), Status.FAILED),
+    ],
+)
+def test_updates(seen: Service, wanted: Status) -> None:
+    assert status(UPDATED, picture(seen, *NEW)) is wanted
+
+
+def test_a_rollback_by_hand() -> None:
+    started = service(revision=3, update=UpdateStatus(UpdateState.ROLLBACK_STARTED))
+    done = replace(started, update=UpdateStatus(UpdateState.ROLLBACK_COMPLETED))
+    paused = replace(started, update=UpdateStatus(UpdateState.ROLLBACK_PAUSED))
+    assert status(started, picture(started, *NEW), rolling_back=True) is Status.WAITING
+    assert status(started, picture(done, *NEW), rolling_back=True) is Status.DONE
+    assert status(started, picture(paused, *NEW), rolling_back=True) is Status.FAILED
+
+
+def test_scaling_does_not_care_about_the_update() -> None:
+    paused = service(update=UpdateStatus(UpdateState.PAUSED))
+    assert status(paused, picture(paused, ONE, TWO), exact=False) is Status.DONE
+    assert status(paused, picture(paused, ONE, TWO), exact=True) is Status.FAILED
+
+
+@pytest.mark.parametrize(
+    ("constraints", "platforms", "wanted"),
+    [
+        ((), (), 2),
+        (("node.hostname == a",), (), 1),
+        ((), (Platform("linux", "arm64"),), 0),
+        ((), (Platform("linux", ""),), 2),
+    ],
+)
+def test_a_global_service_runs_on_each_node_that_fits(
+    constraints: tuple[str, ...], platforms: tuple[Platform, ...], wanted: int
+) -> None:
+    spec = TaskSpec(placement=Placement(constraints=constraints, platforms=platforms))
+    everywhere = service(mode=ServiceMode.GLOBAL, task=spec)
+    away = (node("c", NodeState.DOWN), node("d", availability=Availability.DRAIN), node("e", NodeState.UNKNOWN))
+    tasks = [task(f"t{i}", S.RUNNING, slot=0, on=on) for i, on in enumerate(("a", "b")[:wanted])]
+    assert status(everywhere, picture(everywhere, *away, *tasks)) is Status.DONE
+    if tasks:
+        assert status(everywhere, picture(everywhere, *away, *tasks[1:])) is Status.WAITING
+
+
+def endings(seen: Picture, *states: S, slot: int = 1, reason: str = "r", revision: int = 1) -> None:
+    """Let tasks of a slot end, one after the other, while one looks."""
+    for i, state in enumerate(states):
+        name = f"e{slot}-{i}"
+        seen.put(task(name, S.PENDING, slot=slot, created=i, revision=revision))
+        seen.put(task(name, state, slot=slot, created=i, at=i, reason=reason, revision=revision))
+
+
+@pytest.mark.parametrize(
+    ("policy", "states", "wanted"),
+    [
+        (RestartPolicy(), (S.FAILED,) * 2, Status.WAITING),
+        (RestartPolicy(), (S.FAILED,) * 3, Status.FAILED),
+        (RestartPolicy(), (S.COMPLETE,) * 3, Status.FAILED),
+        (RestartPolicy(), (S.SHUTDOWN,) * 3, Status.WAITING),
+        (RestartPolicy(max_attempts=1), (S.FAILED,), Status.WAITING),
+        (RestartPolicy(max_attempts=1), (S.FAILED,) * 2, Status.FAILED),
+        (RestartPolicy(RestartCondition.NONE), (S.FAILED,), Status.FAILED),
+        (RestartPolicy(RestartCondition.NONE), (S.COMPLETE,), Status.DONE),
+        (RestartPolicy(RestartCondition.ON_FAILURE), (S.COMPLETE,), Status.DONE),
+        (RestartPolicy(RestartCondition.ON_FAILURE), (S.FAILED, S.COMPLETE), Status.DONE),
+        (RestartPolicy(), (S.REJECTED,), Status.WAITING),
+        (RestartPolicy(), (S.REJECTED,) * 2, Status.FAILED),
+    ],
+)
+def test_hopeless(policy: RestartPolicy, states: tuple[S, ...], wanted: Status) -> None:
+    crashing = service(replicas=1, task=TaskSpec(restart=policy))
+    seen = picture(crashing)
+    endings(seen, *states)
+    assert status(crashing, seen) is wanted
+
+
+def test_failures_of_different_slots_do_not_add_up() -> None:
+    seen = picture(SERVICE)
+    endings(seen, S.FAILED, S.FAILED)
+    endings(seen, S.FAILED, S.FAILED, slot=2)
+    assert status(SERVICE, seen) is Status.WAITING
+
+
+def test_what_had_ended_before_does_not_count() -> None:
+    old = [task(f"o{i}", S.FAILED) for i in range(5)]
+    assert status(SERVICE, picture(SERVICE, *old)) is Status.WAITING
+
+
+def test_what_ended_counts_also_when_the_cluster_has_forgotten_it() -> None:
+    seen = picture(SERVICE)
+    endings(seen, S.FAILED, S.FAILED, S.FAILED)
+    for old in list(seen.tasks.values()):
+        seen.remove(old)
+    found = ServicesSettled((WantedService(SERVICE),)).assess(seen)
+    assert found.status is Status.FAILED
+    assert found.culprits[0].meta.id == "e1-2"
+    assert found.reason == "web: web.1 has ended 3 times instead of running"
+
+
+def test_the_reason_of_what_waits_is_told() -> None:
+    seen = picture(SERVICE, *(task(f"p{i}", S.PENDING, slot=i, on="", reason="no room") for i in (1, 2)))
+    assert ServicesSettled((WantedService(SERVICE),)).assess(seen).reason == "web: 0/2 running: no room (2 tasks)"
+
+
+def test_gone() -> None:
+    network = Network(meta=Meta("n1"), spec=NetworkSpec("net"))
+    goal = ServicesGone((SERVICE,), ("n1",))
+    seen = picture(
+        replace(SERVICE, removing=True), network, task("t1", S.RUNNING, S.REMOVE, on="c"), node("c", NodeState.DOWN)
+    )
+    found = goal.assess(seen)
+    assert found.status is Status.WAITING
+    assert found.reason == "web: 1 tasks left; networks left: net; it waits for c, which cannot be reached"
+    for obj in (*seen.tasks.values(), *seen.services.values(), network):
+        seen.remove(obj)
+    assert goal.assess(seen).status is Status.DONE
+
+
+def test_drained() -> None:
+    draining = replace(node("a", availability=Availability.DRAIN), meta=Meta("a", updated_at=5.0))
+    goal = NodeDrained(draining)
+    assert goal.assess(picture(SERVICE, ONE)).status is Status.WAITING  # an older record of the node
+    assert goal.assess(picture(draining, SERVICE, ONE)).status is Status.WAITING
+    assert goal.assess(picture(draining, SERVICE, task("t1", S.SHUTDOWN, S.SHUTDOWN), TWO)).status is Status.DONE
+    active = replace(draining, spec=NodeSpec("a"), meta=Meta("a", updated_at=6.0))
+    assert goal.assess(picture(active, SERVICE, ONE)).status is Status.FAILED

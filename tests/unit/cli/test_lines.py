@@ -1,0 +1,43 @@
+"""Tasks as lines, and what is said when they change."""
+
+from argosy.cli.progress.lines import Narrator, TaskLine, by_urgency, describe
+from argosy.core.task_state import TaskState as S
+
+
+def line(state: S, reason: str = "", *, name: str = "web.1", node: str = "a", code: int | None = None) -> TaskLine:
+    return TaskLine(name, node, state, S.RUNNING, reason, code)
+
+
+def test_words() -> None:
+    assert describe(line(S.RUNNING)) == "running on a"
+    assert describe(line(S.PENDING, "no room", node="")) == "pending: no room"
+    assert describe(line(S.FAILED, "out of memory", code=137)) == "failed on a, exit code 137: out of memory"
+    assert describe(line(S.SHUTDOWN, "told to", code=0)) == "stopped on a"
+
+
+def test_each_change_is_said_once_and_what_is_passed_through_is_not() -> None:
+    narrator = Narrator()
+    narrator.start({"old": line(S.RUNNING, name="web.9")})
+    said = []
+    for state in (S.NEW, S.ASSIGNED, S.PREPARING, S.STARTING, S.RUNNING, S.RUNNING, S.FAILED):
+        said += narrator.tell({"old": line(S.RUNNING, name="web.9"), "t": line(state)}, now=0.0)
+    assert said == ["web.1: running on a", "web.1: failed on a"]
+
+
+def test_waiting_is_said_after_a_while_only() -> None:
+    narrator = Narrator()
+    waits = {"t": line(S.PENDING, "no room", node="")}
+    assert narrator.tell(waits, now=0.0) == []
+    assert narrator.tell(waits, now=2.9) == []
+    assert narrator.tell(waits, now=3.0) == ["web.1: pending: no room"]
+    assert narrator.tell(waits, now=9.0) == []
+    assert narrator.tell({"t": line(S.PENDING, "still none", node="")}, now=9.0) == ["web.1: pending: still none"]
+
+
+def test_what_is_not_well_is_shown_first() -> None:
+    lines = {f"t{i}": line(S.RUNNING, name=f"web.{i}") for i in range(1, 30)}
+    lines["p"] = line(S.PENDING, name="web.30")
+    lines["old"] = line(S.FAILED, name="web.30")
+    shown, more = by_urgency(lines, 3)
+    assert [(x.name, x.state) for x in shown] == [("web.1", S.RUNNING), ("web.2", S.RUNNING), ("web.30", S.PENDING)]
+    assert more == 27
