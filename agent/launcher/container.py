@@ -6,6 +6,7 @@ that a new launcher continues from it: see `adopt`.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -60,12 +61,16 @@ class Container:
         self._adopted = False
         self._deadline = 0.0
         self._witnessed: int | None = None
-        self._joins: list[int] = []
+        self._broken: LaunchError | None = None
 
     # --- create ---------------------------------------------------------------------------------------------------
 
-    def create(self, spec: LaunchSpec, request: dict[str, Any], seccomp: bytes, done: Done) -> None:
-        """Make all that belongs to the container and clone its init; `done` is called when it waits for the start."""
+    def create(self, spec: LaunchSpec, request: dict[str, Any], cloned: Callable[[], None], done: Done) -> None:
+        """Make all that belongs to the container and clone its init.
+
+        `cloned` is called as soon as its namespaces exist, so that it can be wired up while its init sets up the rest;
+        `done` when that waits for the start.
+        """
         self.labels = dict(request.get("labels", {}))
         fds: list[int] = []
         step = "prepare the container"
@@ -76,11 +81,7 @@ class Container:
                 os.mkdir(directory, 0o700)
             except FileExistsError:
                 raise rejected(f"a container with the id {self.id!r} exists already", step=step) from None
-            rundir.write_new(f"{directory}/config.json", json.dumps(request["config"]).encode())
-            if seccomp:
-                rundir.write_new(f"{directory}/seccomp.bpf", seccomp)
             policy = LogPolicy(**request["log"])
-            self.record.append({"labels": self.labels, "log": request["log"], "status": "creating"})
             step = "open the output pipes"
             fds += ContainerLog.make_pipes(directory, spec.root_uid, spec.root_gid)
             self._open_log(policy)
@@ -106,7 +107,7 @@ class Container:
                     stderr_fd=fds[1],
                     entry_fds=self.cgroup.entry_fds(),
                     cgroups=self._host.cgroups.mounts(),
-                    seccomp=seccomp,
+                    seccomp=filter_of(request),
                     last_capability=self._host.last_capability,
                     binds=binds,
                 )
@@ -114,9 +115,14 @@ class Container:
             self.cgroup.close_fds()
             step = "map the ids"
             self._send_trees(spec, request["layers_root"], binds, trees)
+            self.start_ticks = rundir.start_ticks(self.pid)
+            cloned()
+            # While the child is at work. A directory without a record is a creation that was not finished.
+            step = "record the container"
+            rundir.write_request(directory, request)
         except (OSError, LaunchError) as error:
             failure = error if isinstance(error, LaunchError) else from_os_error(error, step)
-            self._fail(failure, done)
+            self._fail(self._said_by_child() or failure, done)
             return
         finally:
             for fd in fds:
@@ -137,14 +143,13 @@ class Container:
             self._loop.watch(pipe, lambda pipe=pipe: self._pump(pipe), READ_EDGE)  # type: ignore[misc]
 
     def _make_scratch(self, spec: LaunchSpec, layers: list[str]) -> tuple[str, int]:
-        """Make the overlay's upper and work directory for the container's root; return options and their tree."""
+        """Make the directory in which the child makes the overlay's upper and work; return options and its tree."""
         for layer in layers:
             rootfs.check_layer_name(layer)
         path = self._host.scratch_dir(self.id)
         options, links = rootfs.overlay_options(layers)
-        for directory in (path, f"{path}/upper", f"{path}/work"):
-            os.mkdir(directory, 0o755)
-            os.chown(directory, spec.root_uid, spec.root_gid)
+        os.mkdir(path, 0o755)
+        os.chown(path, spec.root_uid, spec.root_gid)
         for number, target in enumerate(links):
             os.symlink(target, f"{path}/{number}")
         return options, sc.open_tree(path.encode())
@@ -201,9 +206,8 @@ class Container:
     def _on_control(self) -> None:
         """Hear from the child: ready, an error, or the end of file that is its exec (or its end)."""
         assert self._control is not None
-        message = self._control.recv(65536)
+        message = self._receive()
         if message == child.READY:
-            self.start_ticks = rundir.start_ticks(self.pid)
             self.status = "created"
             self.record.append(
                 {
@@ -218,7 +222,8 @@ class Container:
         creating = self.status == "creating"
         self._close_control()
         if message:
-            failure = LaunchError(**json.loads(message))
+            # One that has been told to be created keeps it for its start.
+            self._broken = failure = LaunchError(**json.loads(message))
         elif creating:
             killed = " (killed by its memory limit)" if self.cgroup.oom_kills() else ""
             failure = LaunchError("rejected", f"the container's init ended during its set-up{killed}", step="set up")
@@ -232,6 +237,19 @@ class Container:
             self._fail(failure, done)
         else:
             self._finish_request(failure)
+
+    def _receive(self) -> bytes:
+        """Return the child's next message; nothing when it has ended, also when it left ours unread."""
+        assert self._control is not None
+        try:
+            return self._control.recv(65536, socket.MSG_DONTWAIT)
+        except (ConnectionResetError, BlockingIOError):
+            return b""
+
+    def _said_by_child(self) -> LaunchError | None:
+        """Return the error that the child ended with, which explains why we could not go on."""
+        message = self._receive() if self._control is not None else b""
+        return LaunchError(**json.loads(message)) if message.startswith(b"{") else None
 
     def _close_control(self) -> None:
         if self._control is not None:
@@ -251,6 +269,9 @@ class Container:
         if self.status == "running":
             done(None)
             return
+        if self._broken is not None:
+            done(self._broken)
+            return
         if self.status != "created" or self._control is None:
             done(LaunchError("rejected", f"container {self.id} is {self.status}, only a created one can be started"))
             return
@@ -258,8 +279,9 @@ class Container:
         self.status = "starting"
         try:
             self._control.send(child.GO)
-        except OSError as error:
-            self._finish_request(from_os_error(error, "start"))
+        except OSError:
+            # It has ended; the event of that, which is on its way, answers.
+            self._loop.forget(self._control.fileno())
 
     def _mark_running(self) -> None:
         self.status = "running"
@@ -283,13 +305,13 @@ class Container:
         """Run a process inside; `done` is called with its result."""
         if self.status != "running" or self.pidfd < 0:
             raise rejected(f"container {self.id} is {self.status}: a process can only join a running one")
-        config, seccomp = rundir.read_config(self._host.container_dir(self.id))
+        made_by = rundir.read_request(self._host.container_dir(self.id))
         target = Target(
             pidfd=self.pidfd,
-            namespaces=namespaces_of(parse(config)),
-            process=parse_process(process_of(config, request)),
+            namespaces=namespaces_of(parse(made_by["config"])),
+            process=parse_process(process_of(made_by["config"], request)),
             cgroup=self._host.cgroups.group(self.cgroup.path),
-            seccomp=seccomp,
+            seccomp=filter_of(made_by),
             last_capability=self._host.last_capability,
         )
         try:
@@ -420,19 +442,20 @@ class Container:
     def adopt(self) -> None:
         """Continue from the record of a launcher that is gone; what it had not finished creating ends as "creating"."""
         state = self.record.read()
-        self.labels = state.get("labels", {})
         self.status = state.get("status", "creating")
         self.started_at = state.get("started_at")
         self.acknowledged = bool(state.get("acknowledged"))
         if self.status == "creating":
             return
+        made_by = rundir.read_request(self._host.container_dir(self.id))
+        self.labels = made_by["labels"]
         self.pid, self.start_ticks = state["pid"], state["start_ticks"]
         if "exit" in state:
             self.exit = exits.Exit(**state["exit"])
             return
         self._adopted = True
         alive = state["boot_id"] == self._host.boot_id and self._reopen_pidfd()
-        self._open_log(LogPolicy(**state["log"]))
+        self._open_log(LogPolicy(**made_by["log"]))
         if alive:
             self._loop.watch(self.pidfd, self._on_pidfd)
             for pipe in self._log.pipes if self._log else ():
@@ -472,6 +495,11 @@ _NS_FILES: Final = {
     sc.CLONE_NEWUTS: "uts",
     sc.CLONE_NEWCGROUP: "cgroup",
 }
+
+
+def filter_of(request: dict[str, Any]) -> bytes:
+    """Return the compiled system call filter of a create request, empty for none."""
+    return base64.b64decode(request.get("seccomp", ""))
 
 
 def _write(path: str, content: bytes) -> None:

@@ -66,6 +66,8 @@ def mount_overlay(layers_fd: int, scratch_fd: int, options: str) -> None:
     """Attach layers and writable directory to the stage and mount the overlay at its `r`."""
     sc.move_mount(layers_fd, b"l")
     sc.move_mount(scratch_fd, b"u")
+    os.mkdir("u/upper", 0o755)
+    os.mkdir("u/work", 0o755)
     sc.mount(b"overlay", b"r", b"overlay", sc.MS_NODEV, options.encode())
 
 

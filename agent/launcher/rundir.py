@@ -1,9 +1,9 @@
 """What is kept on disk about each container, so that a launcher that was killed is replaced without loss.
 
 `RUN_DIR` is meant to lie on a tmpfs; per container there is `RUN_DIR/containers/ID/` with
-    config.json   the OCI config as it came, without its seccomp profile; seccomp.bpf that, compiled
-    state.jsonl   the record: a line per change, each merged over the ones before. Appending is atomic enough: what a
-                  killed writer left of a last line is ignored
+    request.json  the create request as it came: OCI config, compiled system call filter, labels, log
+    state.jsonl   the record, from when it is created: a line per change, each merged over the ones before. Appending
+                  is atomic enough: what a killed writer left of a last line is ignored
     out, err      the named pipes
     log.intent    see `logs`
 and `STATE_DIR/ID/` (on a disk that takes id-mapped mounts' uppers) with the overlay's `upper` and `work`.
@@ -68,24 +68,22 @@ class Record:
         return merged
 
 
-def write_new(path: str, content: bytes) -> None:
-    """Write a file that nobody reads before it is complete."""
-    fd = os.open(path, _FILE | os.O_TRUNC, 0o600)
+def write_request(directory: str, request: dict[str, Any]) -> None:
+    """Keep the request that made a container, for recovery and for processes that join it later."""
+    content = json.dumps(request, separators=(",", ":")).encode()
+    fd = os.open(f"{directory}/request.json", _FILE | os.O_TRUNC, 0o600)
     try:
-        os.write(fd, content)
+        while content:
+            content = content[os.write(fd, content) :]
     finally:
         os.close(fd)
 
 
-def read_config(directory: str) -> tuple[dict[str, Any], bytes]:
-    """Return a container's OCI config and its compiled system call filter (empty: none)."""
-    with open(f"{directory}/config.json", "rb") as file:
-        config: dict[str, Any] = json.load(file)
-    try:
-        with open(f"{directory}/seccomp.bpf", "rb") as file:
-            return config, file.read()
-    except FileNotFoundError:
-        return config, b""
+def read_request(directory: str) -> dict[str, Any]:
+    """Return the request that made a container; raise OSError or ValueError when it was never written whole."""
+    with open(f"{directory}/request.json", "rb") as file:
+        request: dict[str, Any] = json.load(file)
+    return request
 
 
 def remove_tree(path: str, budget: int = 1 << 62) -> bool:

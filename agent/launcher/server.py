@@ -179,7 +179,6 @@ class Server:
         if container_id in self._containers:
             raise rejected(f"a container with the id {container_id!r} exists already")
         spec = parse(message["config"])
-        seccomp = base64.b64decode(message.get("seccomp", ""))
         container = Container(self._host, self._loop, container_id, self._announce)
         self._containers[container_id] = container
 
@@ -188,7 +187,11 @@ class Server:
                 self._forget(container_id)
             _answer(connection, message, error, {"pid": container.pid, "start_ticks": container.start_ticks})
 
-        container.create(spec, message, seccomp, created)
+        def cloned() -> None:
+            progress = {"pid": container.pid, "start_ticks": container.start_ticks}
+            connection.send({"seq": message.get("seq"), "progress": progress})
+
+        container.create(spec, message, cloned, created)
 
     def _start(self, connection: Connection, message: wire.Message) -> None:
         self._find(message).start(lambda error: _answer(connection, message, error))

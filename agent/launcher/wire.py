@@ -2,6 +2,7 @@
 
 Client to launcher   {"seq": N, "op": NAME, …}            answered once, in any order, by
 Launcher to client   {"seq": N, "ok": {…}} | {"seq": N, "error": {kind, reason, step, code}}
+                     {"seq": N, "progress": {…}}           of a create: its namespaces exist, its set-up goes on
                      {"event": "exit", …}                  to a client that sent `hello` with `subscribe`, until it acks
 
 A stream and not SOCK_SEQPACKET, since an environment may be larger than a socket buffer and a packet may not.

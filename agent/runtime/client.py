@@ -32,6 +32,7 @@ class LauncherClient:
         self._writer = writer
         self._on_event = on_event
         self._pending: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._progress: dict[int, Callable[[dict[str, Any]], None]] = {}
         self._seq = 0
         self._receiver = asyncio.create_task(self._receive())
 
@@ -41,7 +42,9 @@ class LauncherClient:
         reader, writer = await asyncio.open_unix_connection(path)
         return cls(reader, writer, on_event)
 
-    async def request(self, op: str, **arguments: Any) -> dict[str, Any]:
+    async def request(
+        self, op: str, *, on_progress: Callable[[dict[str, Any]], None] | None = None, **arguments: Any
+    ) -> dict[str, Any]:
         """Send one request and return its answer; raise the error that the launcher answered, or RuntimeTransient."""
         if self.closed.is_set():
             raise RuntimeTransient("the launcher is restarting")
@@ -49,6 +52,8 @@ class LauncherClient:
         seq = self._seq
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._pending[seq] = answer
+        if on_progress is not None:
+            self._progress[seq] = on_progress
         try:
             self._writer.write(wire.pack({"seq": seq, "op": op, **arguments}))
             await self._writer.drain()
@@ -57,6 +62,7 @@ class LauncherClient:
             raise RuntimeTransient("the launcher is restarting") from None
         finally:
             self._pending.pop(seq, None)
+            self._progress.pop(seq, None)
 
     async def close(self) -> None:
         """End the connection."""
@@ -81,6 +87,10 @@ class LauncherClient:
     def _handle(self, message: wire.Message) -> None:
         if "event" in message:
             self._on_event(message)
+            return
+        if "progress" in message:
+            if (on_progress := self._progress.get(message["seq"])) is not None:
+                on_progress(message["progress"])
             return
         answer = self._pending.get(message.get("seq", 0))
         if answer is None or answer.done():

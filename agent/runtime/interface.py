@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -82,13 +82,28 @@ class Usage:
     oom_kills: int
 
 
+#: Attaches a container to its networks.
+Wire = Callable[[Created], Awaitable[None]]
+
+
 class Runtime(Protocol):
     """Creates, starts, ends and removes containers. Raises the errors of `errors`; nothing else by intent."""
 
     async def create(
-        self, id: str, config: Mapping[str, Any], rootfs: Rootfs, log: LogTarget, labels: Mapping[str, str]
+        self,
+        id: str,
+        config: Mapping[str, Any],
+        rootfs: Rootfs,
+        log: LogTarget,
+        labels: Mapping[str, str],
+        *,
+        wire: Wire | None = None,
     ) -> Created:
-        """Set a container up from an OCI config; its init waits. Nothing is left behind if this fails."""
+        """Set a container up from an OCI config; its init waits. Nothing is left behind if this fails.
+
+        `wire` is called once its network namespace exists and runs beside the rest of the set-up: the quick way to
+        attach networks. If it raises, so does this.
+        """
         ...
 
     async def start(self, id: str) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import base64
 import contextlib
 import os
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from argosy.agent.launcher import wire
 
 from .client import LauncherClient
 from .errors import RuntimeRejected, RuntimeTransient
-from .interface import ContainerState, Created, ExecResult, Exit, LogTarget, Rootfs, Usage
+from .interface import ContainerState, Created, ExecResult, Exit, LogTarget, Rootfs, Usage, Wire
 from .seccomp import compile_profile
 from .spawn import launcher_command, spawn
 from .witness import Witness, reap_strays
@@ -183,15 +183,57 @@ class NativeRuntime:
     # --- operations -----------------------------------------------------------------------------------------------
 
     async def create(
-        self, id: str, config: Mapping[str, Any], rootfs: Rootfs, log: LogTarget, labels: Mapping[str, str]
+        self,
+        id: str,
+        config: Mapping[str, Any],
+        rootfs: Rootfs,
+        log: LogTarget,
+        labels: Mapping[str, str],
+        *,
+        wire: Wire | None = None,
     ) -> Created:
-        """Set a container up; its init waits for `start`."""
+        """Set a container up, and wire it meanwhile; its init waits for `start`."""
+        wiring: asyncio.Future[None] | None = None
+
+        def cloned(progress: dict[str, Any]) -> None:
+            nonlocal wiring
+            if wire is not None:
+                wiring = asyncio.ensure_future(wire(_created(progress["pid"])))
+
+        try:
+            answer = await self._create(id, config, rootfs, log, labels, cloned)
+        except BaseException:
+            if wiring is not None:
+                wiring.cancel()
+                await asyncio.gather(wiring, return_exceptions=True)
+            raise
+        assert self._witness is not None
+        self._witness.hold(id, answer["pid"], answer["start_ticks"])
+        if wiring is not None:
+            try:
+                await wiring
+            except BaseException:
+                await self.delete(id)
+                raise
+        return _created(answer["pid"])
+
+    async def _create(
+        self,
+        id: str,
+        config: Mapping[str, Any],
+        rootfs: Rootfs,
+        log: LogTarget,
+        labels: Mapping[str, str],
+        cloned: Callable[[dict[str, Any]], None],
+    ) -> dict[str, Any]:
         linux = dict(config.get("linux", {}))
         profile = linux.pop("seccomp", None)
         root = {**config.get("root", {})}
         root["readonly"] = bool(root.get("readonly")) or rootfs.read_only
-        answer = await self._request(
+        client = await self._connected()
+        return await client.request(
             "create",
+            on_progress=cloned,
             id=id,
             config={**config, "linux": linux, "root": root},
             seccomp=base64.b64encode(compile_profile(profile)).decode() if profile else "",
@@ -200,9 +242,6 @@ class NativeRuntime:
             log={"path": log.path, "max_bytes": log.max_bytes, "max_files": log.max_files},
             labels=dict(labels),
         )
-        assert self._witness is not None
-        self._witness.hold(id, answer["pid"], answer["start_ticks"])
-        return Created(pid=answer["pid"], netns=f"/proc/{answer['pid']}/ns/net")
 
     async def start(self, id: str) -> None:
         """Execute the user's program."""
@@ -286,6 +325,10 @@ class NativeRuntime:
         task = asyncio.create_task(work)
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
+
+
+def _created(pid: int) -> Created:
+    return Created(pid=pid, netns=f"/proc/{pid}/ns/net")
 
 
 def _last_line(path: str) -> str:
