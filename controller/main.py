@@ -21,6 +21,7 @@ from argosy.controller.changes import images
 from argosy.controller.changes.commit import change
 from argosy.controller.cluster import ClusterView
 from argosy.controller.content.blobs import BlobStore
+from argosy.controller.content.replicas import Replicas
 from argosy.controller.server import check_address, serve, set_health
 from argosy.controller.session.dispatcher import DispatcherServicer
 from argosy.controller.session.heard import BeatProtocol
@@ -44,6 +45,7 @@ log = structlog.get_logger(__name__)
     help="unix:///PATH or ADDRESS:PORT; repeat.",
 )
 @click.option("--advertise", default="", help="HOST:PORT at which agents and other controllers reach this one.")
+@click.option("--peer", multiple=True, help="HOST:PORT of another controller; repeat for each of the others.")
 @click.option("--trusted-network", multiple=True, help="CIDR where listening without TLS is allowed; repeat.")
 @click.option(
     "--data-dir", default="/var/lib/argosy/controller", show_default=True, help="Where image content is kept."
@@ -58,6 +60,7 @@ def main(
     etcd: tuple[str, ...],
     listen: tuple[str, ...],
     advertise: str,
+    peer: tuple[str, ...],
     trusted_network: tuple[str, ...],
     data_dir: str,
     cluster: str,
@@ -73,6 +76,7 @@ def main(
         listen=listen,
         advertise=advertise or tcp,
         data_dir=Path(data_dir),
+        peers=peer,
         cluster=cluster,
         name=name or advertise or tcp or "controller",
         trusted_networks=trusted_network,
@@ -127,7 +131,8 @@ async def _serve(settings: ControllerSettings) -> None:
         async def store_image(image: Image) -> Image:
             return await change(store, cache, lambda snap: images.tagged(snap, image, time.time()))
 
-        content = ContentServicer(blobs, store_image, None)
+        replicas = Replicas(blobs, settings.peers)
+        content = ContentServicer(blobs, store_image, replicas.replicate, replicas.fetch)
         server, health = await serve(settings.listen, settings.trusted_networks, control, dispatcher, content)
         beats = BeatProtocol()
         with contextlib.closing(await _listen_for_beats(settings, beats)):

@@ -18,6 +18,7 @@ class ControllerSettings:
     data_dir: Path
     cluster: str = "argosy"
     name: str = ""
+    peers: tuple[str, ...] = ()
     trusted_networks: tuple[str, ...] = ()
     lease_ttl_s: float = 2.0
     vxlan_port: int = 14789

@@ -57,7 +57,7 @@ def plan(layout: Layout, nodes: int, controllers: int, etcd: str) -> Plan:
         links=tuple((n, f"to-{n}", f"{layout.node_address(i)}/{PREFIX_LENGTH}") for i, n in enumerate(names, start=1)),
         processes=(
             *(_etcd(layout, etcd, i, members) for i in range(1, members + 1)),
-            *(_controller(layout, i, members) for i in range(1, controllers + 1)),
+            *(_controller(layout, i, controllers, members) for i in range(1, controllers + 1)),
             *(_agent(layout, i, controllers) for i in range(1, nodes + 1)),
         ),
         nodes=names,
@@ -107,13 +107,16 @@ def _etcd(layout: Layout, etcd: str, member: int, members: int) -> Process:
     return Process(f"etcd-{member}", SWITCH, (etcd, *(f"--{k}={v}" for k, v in options.items())))
 
 
-def _controller(layout: Layout, number: int, members: int) -> Process:
+def _controller(layout: Layout, number: int, controllers: int, members: int) -> Process:
     name = f"controller-{number}"
     argv = [sys.executable, "-m", "argosy.controller"]
     for member in range(1, members + 1):
         argv += ["--etcd", f"127.0.0.1:{layout.etcd_ports(member)[0]}"]
     argv += ["--listen", layout.controller_address(number), "--listen", f"unix://{layout.socket(number)}"]
     argv += ["--advertise", layout.controller_address(number), "--trusted-network", BRIDGE_NETWORK]
+    for other in range(1, controllers + 1):
+        if other != number:
+            argv += ["--peer", layout.controller_address(other)]
     argv += ["--data-dir", str(layout.state_dir / name), "--cluster", layout.name, "--name", name]
     return Process(name, SWITCH, tuple(argv))
 

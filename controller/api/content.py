@@ -29,7 +29,8 @@ class ContentServicer(Base):
     """Serves a BlobStore. Errors are raised as those of core.errors; the interceptor of the server maps them.
 
     `store_image` stores the image under its name and returns it as stored. `replicate` passes a blob that was just
-    uploaded here on to the other controllers and returns when enough have it; raising fails the upload.
+    uploaded here on to the other controllers and returns when enough have it; raising fails the upload. `fetch` gets
+    a blob that is not here from another controller, or raises NotFoundError.
     """
 
     def __init__(
@@ -37,10 +38,12 @@ class ContentServicer(Base):
         blobs: BlobStore,
         store_image: Callable[[Image], Awaitable[Image]],
         replicate: Callable[[str, int], Awaitable[None]] | None = None,
+        fetch: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self._blobs = blobs
         self._store_image = store_image
         self._replicate = replicate
+        self._fetch = fetch
 
     async def FindMissing(self, request: pb.FindMissingRequest, context: Context) -> pb.FindMissingResponse:
         """Return which of some blobs are not here."""
@@ -68,8 +71,13 @@ class ContentServicer(Base):
 
     async def GetBlob(self, request: pb.GetBlobRequest, context: Context) -> AsyncIterator[pb.GetBlobResponse]:
         """Send one blob from an offset on."""
+        check_digest(request.digest)
+        if self._fetch is not None and not request.local_only and not await self._blobs.has(request.digest):
+            await self._fetch(request.digest)
+        size = await self._blobs.size(request.digest)
         async for data in self._blobs.get(request.digest, request.offset):
-            yield pb.GetBlobResponse(data=data)
+            yield pb.GetBlobResponse(data=data, size=size)
+            size = 0
 
     async def TagImage(self, request: pb.TagImageRequest, context: Context) -> types_pb2.Image:
         """Give a name to a manifest, all blobs of which must be here."""

@@ -15,11 +15,9 @@ from argosy.core.image import Image
 from argosy.core.network import Network
 from argosy.core.oci.names import normalise
 from argosy.core.service import (
-    ContainerSpec,
     NetworkAttachmentSpec,
     Service,
     ServiceSpec,
-    TaskSpec,
     UpdateState,
     UpdateStatus,
 )
@@ -38,24 +36,24 @@ def check(spec: ServiceSpec) -> None:
 
 
 def resolve(snap: Snapshot, project: str, spec: ServiceSpec, new_networks: Mapping[str, str]) -> ServiceSpec:
-    """Return the spec with the image's digest and networks' ids put in; NotFoundError for one that nobody has.
+    """Return the spec with the image's digest and platform and networks' ids put in; NotFoundError for unknown ones.
 
     `new_networks` are those that the same request creates: name -> id.
     """
-    container = _resolve_image(snap, project, spec)
+    image = _image(snap, project, spec)
+    container = replace(spec.task.container, image_digest=image.digest)
+    placement = spec.task.placement
+    if not placement.platforms and image.platform.os:
+        placement = replace(placement, platforms=(image.platform,))
     networks = tuple(
         NetworkAttachmentSpec(_network_id(snap, project, spec.name, n.target, new_networks), n.aliases)
         for n in spec.task.networks
     )
     _check_overlaps(snap, spec.name, networks)
-    return replace(spec, task=_with(spec.task, container, networks))
+    return replace(spec, task=replace(spec.task, container=container, networks=networks, placement=placement))
 
 
-def _with(task: TaskSpec, container: ContainerSpec, networks: tuple[NetworkAttachmentSpec, ...]) -> TaskSpec:
-    return replace(task, container=container, networks=networks)
-
-
-def _resolve_image(snap: Snapshot, project: str, spec: ServiceSpec) -> ContainerSpec:
+def _image(snap: Snapshot, project: str, spec: ServiceSpec) -> Image:
     container = spec.task.container
     image = snap.by_name(Image, project, normalise(container.image))
     if image is None:
@@ -63,7 +61,7 @@ def _resolve_image(snap: Snapshot, project: str, spec: ServiceSpec) -> Container
             f"service {spec.name}: nobody has the image {container.image!r}: "
             f"add it with `argosy image import {container.image} FILE`"
         )
-    return replace(container, image_digest=image.digest)
+    return image
 
 
 def _network_id(snap: Snapshot, project: str, service: str, ref: str, new: Mapping[str, str]) -> str:

@@ -32,7 +32,7 @@ class Replicas:
 
         TransientError when too few can be reached. Slower peers go on receiving it after that.
         """
-        needed = (len(self._peers) + 1) // 2 + 1 - 1  # a majority of all, less this one
+        needed = (len(self._peers) + 1) // 2  # a majority of all, less this one
         sends = [asyncio.create_task(self._send(peer, digest, size)) for peer in self._peers]
         done = 0
         for finished in asyncio.as_completed(sends):
@@ -68,13 +68,18 @@ class Replicas:
             try:
                 async with grpc.aio.insecure_channel(peer) as channel:
                     request = pb.GetBlobRequest(digest=digest, local_only=True)
-                    await self._blobs.put(digest, 0, _data(rpc.ContentStub(channel).GetBlob(request)))
+                    await self._receive(digest, aiter(rpc.ContentStub(channel).GetBlob(request)))
                 return
             except grpc.aio.AioRpcError as e:
                 log.info("peer lacks content", peer=peer, digest=digest, code=e.code().name)
         raise NotFoundError(f"no controller that can be reached has the content {digest}")
 
+    async def _receive(self, digest: str, responses: AsyncIterator[pb.GetBlobResponse]) -> None:
+        first = await anext(responses)
+        await self._blobs.put(digest, first.size, _data(first.data, responses))
 
-async def _data(responses: AsyncIterator[pb.GetBlobResponse]) -> AsyncIterator[bytes]:
-    async for response in responses:
+
+async def _data(first: bytes, rest: AsyncIterator[pb.GetBlobResponse]) -> AsyncIterator[bytes]:
+    yield first
+    async for response in rest:
         yield response.data

@@ -65,11 +65,10 @@ class SetUpdate:
 
 @dataclass(frozen=True, slots=True)
 class RollBack:
-    """Return a service to the spec of an older revision, as a *new* revision (numbers only grow).
+    """Return a service to the tasks of an older revision, as a *new* revision (numbers only grow).
 
-    Applying it stores a revision numbered one above the highest, with the spec of `to_revision` but the present number
-    of replicas (scaling is not part of an update), makes it the service's spec and revision, the failed revision its
-    `previous_revision`, and `update` its progress. It is the only action of its plan.
+    Applied by `change_service.roll_back(service, to_revision, update, …)`: replicas, labels and update settings stay as
+    they are. It is the only action of its plan.
     """
 
     service_id: str

@@ -10,23 +10,23 @@ from dataclasses import replace
 
 from argosy.controller.logic.address_pool import AddressPool, Attached, Full, attach
 from argosy.controller.logic.cluster_view import ClusterView
-from argosy.controller.logic.schedule import Request, place, request_for
+from argosy.controller.logic.schedule import Request, place, predecessor_of, request_for
 from argosy.controller.logic.shunned import shunned_nodes
 from argosy.controller.loops.triggers import Wake, batches
-from argosy.controller.store import Cache, Fence, Op, Snapshot, Store, create, update
+from argosy.controller.store import Cache, ChangeBatch, Fence, Op, Snapshot, Store, create, update
 from argosy.core.errors import ConflictError
 from argosy.core.network import Network, Slice
 from argosy.core.node import Node
-from argosy.core.service import Revision, Service, TaskSpec, UpdateState, revision_id
+from argosy.core.service import NetworkAttachmentSpec, Revision, Service, TaskSpec, UpdateState, revision_id
 from argosy.core.task import Task, TaskStatus
-from argosy.core.task_state import TaskState
+from argosy.core.task_state import TaskState, is_failure
 
 RETRY_PERIOD_S = 0.25
 """Least time between two tries for tasks that could not be placed."""
 
 
 class SchedulerLoop:
-    """One for a term of leadership."""
+    """One for a term of leadership. Keeps its view of the nodes' load from round to round, changed as tasks change."""
 
     def __init__(self, store: Store, cache: Cache, fence: Fence) -> None:
         self._store = store
@@ -35,23 +35,46 @@ class SchedulerLoop:
         self._wake = Wake(time.monotonic)
         self._waiting: set[str] = set()
         self._next_retry = 0.0
+        self._view: ClusterView | None = None
+        self._last_given: dict[str, dict[str, int]] = {}  # by network and node: addresses go round
 
     async def run(self) -> None:
         """Run until cancelled."""
         async for batch in batches(self._cache, self._wake):
-            fresh = False
-            if batch is not None:
-                tasks = (c.new for c in batch.changes) if not batch.resync else batch.snapshot.all(Task)
-                for task in tasks:
-                    if isinstance(task, Task) and _waits(task) and task.meta.id not in self._waiting:
-                        self._waiting.add(task.meta.id)
-                        fresh = True
+            fresh = batch is not None and self._take(batch)
             if not self._waiting:
                 continue
             if not fresh and time.monotonic() < self._next_retry:
                 self._wake.at(self._next_retry)
                 continue
             await self._place()
+
+    def _take(self, batch: ChangeBatch) -> bool:
+        """Follow changes; return whether tasks have come that were never tried."""
+        if batch.resync:
+            self._view = None
+            tasks = list(batch.snapshot.all(Task))
+        else:
+            self._follow(batch)
+            tasks = [c.new for c in batch.changes if isinstance(c.new, Task)]
+        fresh = {t.meta.id for t in tasks if _waits(t)} - self._waiting
+        self._waiting |= fresh
+        return bool(fresh)
+
+    def _follow(self, batch: ChangeBatch) -> None:
+        for change in batch.changes:
+            match change.new or change.old:
+                case Node():
+                    self._view = None
+                case Task() as task if is_failure(task.status.state):
+                    self._view = None  # which nodes a service shuns may differ now
+                case Task() as task if self._view is not None and change.new is None:
+                    self._view.forget(task.meta.id)
+                case Task() as task if self._view is not None:
+                    revision = batch.snapshot.get(Revision, revision_id(task.service_id, task.revision))
+                    self._view.put(task, revision.spec.task if revision else None)
+                case _:
+                    pass
 
     async def _place(self) -> None:
         snap = self._cache.snapshot
@@ -60,7 +83,9 @@ class SchedulerLoop:
         self._waiting = {t.meta.id for t in tasks}
         if not tasks:
             return
-        placed, slices = decide(snap, tasks, time.time())
+        if self._view is None:
+            self._view = build_view(snap, time.time())
+        placed, slices = decide(snap, self._view, self._last_given, tasks, time.time())
         if slices:
             await self._store.commit([create(s) for s in slices], self._fence)
         changed = [t for t in placed if t != snap.get(Task, t.meta.id)]
@@ -78,6 +103,7 @@ class SchedulerLoop:
         self._next_retry = time.monotonic() + RETRY_PERIOD_S
         await self._cache.wait_for(await self._store.revision() if conflict else revision)
         if conflict:
+            self._view = None
             self._wake.now()
             await asyncio.sleep(0)
 
@@ -86,16 +112,28 @@ def _waits(task: Task) -> bool:
     return task.status.state < TaskState.ASSIGNED and task.desired_state <= TaskState.RUNNING
 
 
-def decide(snap: Snapshot, waiting: Iterable[Task], now: float) -> tuple[list[Task], list[Slice]]:
-    """Return the waiting tasks as they are to be stored (ASSIGNED, or PENDING with a reason), and slices to lease."""
-    specs = {(r.service_id, r.number): r.spec.task for r in snap.all(Revision)}
+def build_view(snap: Snapshot, now: float) -> ClusterView:
+    """Return the load of all nodes."""
     everything = snap.all(Task)
-    view = ClusterView.build(snap.all(Node), everything, specs, shunned_nodes(everything, now))
+    return ClusterView.build(snap.all(Node), everything, _specs(snap), shunned_nodes(everything, now))
+
+
+def _specs(snap: Snapshot) -> dict[tuple[str, int], TaskSpec]:
+    return {(r.service_id, r.number): r.spec.task for r in snap.all(Revision)}
+
+
+def decide(
+    snap: Snapshot, view: ClusterView, last_given: dict[str, dict[str, int]], waiting: Iterable[Task], now: float
+) -> tuple[list[Task], list[Slice]]:
+    """Return the waiting tasks as they are to be stored (ASSIGNED, or PENDING with a reason), and slices to lease.
+
+    Placements are noted in `view`, and the addresses given last in `last_given`.
+    """
     tasks = {t.meta.id: t for t in waiting}
-    requests, refused = _requests(snap, tasks.values(), specs)
+    requests, refused = _requests(snap, tasks.values(), _specs(snap))
     placements = place(requests, view)
     refused.update(placements.refused)
-    pools = _pools(snap, {r.spec.networks for r in requests})
+    pools = _pools(snap, {r.spec.networks for r in requests}, last_given)
     results: list[Task] = []
     slices: list[Slice] = []
     for request in requests:
@@ -108,6 +146,7 @@ def decide(snap: Snapshot, waiting: Iterable[Task], now: float) -> tuple[list[Ta
             continue
         slices += granted.new_slices
         results.append(_assigned(tasks[request.task_id], node_id, granted, now))
+    last_given.update({network_id: pool.last_given for network_id, pool in pools.items()})
     results += [_pending(tasks[task_id], reason, now) for task_id, reason in refused.items()]
     return results, [replace(s, meta=replace(s.meta, created_at=now, updated_at=now)) for s in slices]
 
@@ -124,26 +163,14 @@ def _requests(
             continue
         going_back = service.update.state in (UpdateState.ROLLBACK_STARTED, UpdateState.ROLLBACK_PAUSED)
         order = (service.spec.rollback if going_back else service.spec.update).order
-        requests.append(request_for(task, spec, _predecessor(snap, task), order))
+        requests.append(request_for(task, spec, predecessor_of(task, snap.tasks_of_service(task.service_id)), order))
     return requests, refused
 
 
-def _predecessor(snap: Snapshot, task: Task) -> Task | None:
-    """Return the task that this one takes the place of, while that still holds its node's resources."""
-    if not task.slot:
-        return None
-    return next(
-        (
-            t
-            for t in snap.tasks_of_service(task.service_id)
-            if t.slot == task.slot and t.meta.id != task.meta.id and t.node_id and not t.status.released
-        ),
-        None,
-    )
-
-
-def _pools(snap: Snapshot, attached: Iterable[tuple[object, ...]]) -> dict[str, AddressPool]:
-    wanted = {getattr(n, "target", "") for networks in attached for n in networks}
+def _pools(
+    snap: Snapshot, attached: Iterable[tuple[NetworkAttachmentSpec, ...]], last_given: dict[str, dict[str, int]]
+) -> dict[str, AddressPool]:
+    wanted = {n.target for networks in attached for n in networks}
     pools = {}
     users: dict[str, list[Task]] = {network_id: [] for network_id in wanted}
     for task in snap.all(Task):
@@ -153,7 +180,9 @@ def _pools(snap: Snapshot, attached: Iterable[tuple[object, ...]]) -> dict[str, 
     for network_id in wanted:
         network = snap.get(Network, network_id)
         if network is not None:
-            pools[network_id] = AddressPool.build(network, snap.slices_of_network(network_id), users[network_id])
+            pools[network_id] = AddressPool.build(
+                network, snap.slices_of_network(network_id), users[network_id], last_given.get(network_id)
+            )
     return pools
 
 

@@ -8,15 +8,15 @@ import time
 import structlog
 
 from argosy.controller.logic.actions import Plan
+from argosy.controller.logic.filters import fits_placement
 from argosy.controller.logic.orchestrate import plan_service
 from argosy.controller.loops.apply import groups_of
 from argosy.controller.loops.triggers import Wake, batches
 from argosy.controller.store import Cache, Change, ChangeBatch, Fence, Op, Snapshot, Store
-from argosy.core.constraints import parse_constraint
 from argosy.core.errors import ConflictError
 from argosy.core.ids import new_id
 from argosy.core.node import Node
-from argosy.core.service import Placement, Revision, Service, ServiceMode
+from argosy.core.service import Revision, Service, ServiceMode
 from argosy.core.task import Task
 
 log = structlog.get_logger(__name__)
@@ -83,25 +83,14 @@ class ServicesLoop:
 
 
 def _plan(service: Service, snap: Snapshot, now: float) -> Plan:
-    placement = service.spec.task.placement
     return plan_service(
         service,
         {r.number: r for r in snap.revisions_of_service(service.meta.id)},
         snap.tasks_of_service(service.meta.id),
         {n.meta.id: n for n in snap.all(Node)},
         now,
-        lambda node: fits(placement, node),
+        fits_placement(service.spec.task.placement),
     )
-
-
-def fits(placement: Placement, node: Node) -> bool:
-    """Whether a node meets constraints and platform, whatever its state and load."""
-    if placement.platforms and not any(
-        p.os in ("", node.description.platform.os) and p.architecture in ("", node.description.platform.architecture)
-        for p in placement.platforms
-    ):
-        return False
-    return all(parse_constraint(text).matches(node) for text in placement.constraints)
 
 
 def _concerned(change: Change, snap: Snapshot) -> set[str]:

@@ -1,6 +1,6 @@
 """Dev clusters for the end-to-end tests: the very thing that `argosy dev up` gives to people.
 
-`cluster` is shared by the tests of a module that leave it as they found it; `fresh_cluster` makes one for a single test.
+`cluster` is shared by the tests of a module, which leave it as they found it; `make_cluster` makes one for a test.
 """
 
 import os
