@@ -61,6 +61,7 @@ _RT_TABLE_MAIN: Final = 254
 _RTPROT_KERNEL: Final = 2
 _RT_SCOPE_UNIVERSE: Final = 0
 _RT_SCOPE_LINK: Final = 253
+_RT_SCOPE_NOWHERE: Final = 255
 _FR_ACT_TO_TBL: Final = 1
 
 ROUTE_PROTOCOL: Final = 144
@@ -269,18 +270,20 @@ def _fdb(kind: int, flags: int, entry: Fdb, index: int, tolerate: frozenset[int]
 
 
 def _route(kind: int, flags: int, entry: Route, indexes: Indexes, tolerate: frozenset[int] = frozenset()) -> Message:
-    about = "write route" if flags else "remove route"
     unreachable = entry.kind is RouteKind.UNREACHABLE
     scope = _RT_SCOPE_UNIVERSE if entry.gateway or unreachable else _RT_SCOPE_LINK
     onlink = _RTNH_F_ONLINK if entry.gateway else 0
-    body = _ROUTE.pack(
-        _AF_INET, entry.prefix, 0, 0, _RT_TABLE_MAIN, ROUTE_PROTOCOL, scope, entry.kind, onlink
-    ) + attribute(1, ipv4(entry.destination))
+    protocol = ROUTE_PROTOCOL
+    if kind == _RTM_DELROUTE:
+        # Whoever wrote it, and however.
+        scope, protocol, onlink = _RT_SCOPE_NOWHERE, 0, 0
+    body = _ROUTE.pack(_AF_INET, entry.prefix, 0, 0, _RT_TABLE_MAIN, protocol, scope, entry.kind, onlink)
+    body += attribute(1, ipv4(entry.destination))
     if not unreachable:
         body += attribute_u32(4, indexes[entry.device])
     if entry.gateway:
         body += attribute(5, ipv4(entry.gateway))
-    return Message(kind, flags, body, tolerate, about)
+    return Message(kind, flags, body, tolerate, "write route" if flags else "remove route")
 
 
 # What is there. ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,329 @@
+"""A plane's lives: restarts change nothing, what is broken by hand is found and put right, what is over leaves nothing."""
+
+import asyncio
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from network_world import Container, Host, Namespace, World, wait_until
+from test_reach import OTHER, WEB, converse
+
+from argosy.agent.network.desired import DriftKind, LocalTask, NetworkState
+from argosy.core.assignment import NetworkAssignment, PeerAssignment
+from argosy.core.errors import PreconditionError
+from argosy.core.task import Attachment
+
+
+@pytest.fixture
+def ends(wire: World, pair: tuple[Host, Host]):
+    """A container on each of two hosts, on one network."""
+    wire.add_network(WEB, "10.64.0.0/16", {"h1": (1,), "h2": (2, 5)})
+    one = pair[0].start_container("taskaaaaaaaa1", (WEB, "10.64.0.33"))
+    pair[1].apply()
+    return one, pair[1].start_container("taskbbbbbbbb1", (WEB, "10.64.0.161"))
+
+
+def snapshot(host: Host) -> str:
+    """Return everything of a host that a plane could change."""
+    commands = "ip -o link; ip -o addr; ip route; ip neigh show nud permanent; bridge fdb; nft list ruleset"
+    settings = "grep . /proc/sys/net/ipv4/conf/*/forwarding /proc/sys/net/ipv4/conf/*/rp_filter"
+    mounts = host.in_mounts(lambda: Path("/proc/thread-self/mountinfo").read_text())
+    return host.sh(commands) + host.sh(settings) + mounts
+
+
+def test_a_new_life_changes_nothing(ends) -> None:
+    host = ends[0].host
+    before = snapshot(host), host.in_network(WEB, "ip -o link; ip route; ip neigh; bridge fdb; nft list ruleset")
+    plane = host.new_life()
+    assert host.do(plane.apply(host.state)) == 0
+    assert host.do(plane.verify()) == []
+    assert host.do(plane.remove_unwanted(True)) == 0
+    after = snapshot(host), host.in_network(WEB, "ip -o link; ip route; ip neigh; bridge fdb; nft list ruleset")
+    assert after == before
+    # An adopted container may be attached again, and its traffic never notices.
+    result = host.do(plane.attach(ends[0].id, ends[0].pid, ends[0].attachments))
+    assert [(i.name, i.address, i.mtu) for i in result.interfaces] == [("eth0", "10.64.0.33", 1450)]
+    assert host.do(plane.verify()) == []
+    assert converse(ends[1], ends[0], "10.64.0.33") == "10.64.0.161"
+
+
+def test_nothing_is_removed_on_an_unsynced_view(wire: World, ends) -> None:
+    """A life that has seen less than the one before removes nothing, until it knows that this is all."""
+    host, container = ends[0].host, ends[0]
+    plane = host.new_life()
+    less = NetworkState(networks=host.state.networks)
+    host.do(plane.apply(less))
+    assert host.do(plane.remove_unwanted(False)) == 0
+    assert converse(container, ends[1], "10.64.0.161") == "10.64.0.33"
+    host.do(plane.apply(NetworkState()))
+    assert converse(container, ends[1], "10.64.0.161") == "10.64.0.33"
+    assert host.do(plane.remove_unwanted(True)) > 0
+    assert "au" + WEB not in host.sh("ip link")
+    assert not list((host.run_dir / "netns").iterdir())
+    assert container.sh("ip -br link").split()[0] == "lo"
+    assert "eth0" not in container.sh("ip -br link")
+
+
+def test_entries_of_a_peer_that_is_gone_are_removed(wire: World, ends) -> None:
+    host = ends[0].host
+    network, _ = wire.networks[WEB]
+    wire.networks[WEB] = (network, {"h1": (1,)})
+    host.apply()
+    assert "vtep" not in host.in_network(WEB, "ip route; ip neigh")
+    assert "dst" not in host.in_network(WEB, "bridge fdb show dev vtep")
+    assert host.do(host.plane.verify()) == []
+
+
+def test_a_slice_that_changes_hands_is_never_without_a_route(wire: World, ends) -> None:
+    """Slice 5 of host 2 goes to host 3, and host 2 has another first one: replaced in place, old entries gone."""
+    host = ends[0].host
+    third = wire.add_host(dns=False)
+    network, _ = wire.networks[WEB]
+    wire.networks[WEB] = (network, {"h1": (1,), "h2": (9,), "h3": (5, 2)})
+    host.apply()
+    third.apply()
+    moved = third.start_container("taskcccccccc1", (WEB, "10.64.0.162"))
+    assert converse(ends[0], moved, "10.64.0.162") == "10.64.0.33"
+    routes = host.in_network(WEB, "ip route show dev vtep")
+    assert "10.64.0.160/27 via 10.64.0.64" in routes
+    assert "10.64.1.32/27 via 10.64.1.32" in routes
+    assert host.do(host.plane.verify()) == []
+
+
+def test_detaching_leaves_nothing_and_may_be_repeated(wire: World, ends) -> None:
+    host = ends[0].host
+    before = host.in_network(WEB, "ip -br link; ip route; ip neigh")
+    names = [f"taskzzzzzzzz{n}" for n in range(8)]
+    for n, name in enumerate(names):
+        host.start_container(name, (WEB, f"10.64.0.{40 + n}"))
+
+    async def detach_all() -> None:
+        await asyncio.gather(*(host.plane.detach(name) for name in names))
+
+    host.do(detach_all())
+    assert host.in_network(WEB, "ip -br link; ip route; ip neigh") == before
+    host.do(detach_all())
+    host.do(host.plane.detach("neverheardof1"))
+    for name in names:
+        host.containers.pop(name).end()
+    host.apply()
+    assert host.do(host.plane.verify()) == []
+
+
+def test_a_container_that_died_is_forgotten_by_detaching(ends) -> None:
+    host = ends[0].host
+    host.containers[ends[0].id].process.kill()
+    host.stop_container(ends[0].id)
+    host.apply()
+    wait_until(lambda: "ve" not in host.in_network(WEB, "ip -br link show type veth").replace("uplink", ""))
+    assert host.do(host.plane.verify()) == []
+
+
+def test_attaching_to_what_is_not_there_is_refused(wire: World, ends) -> None:
+    host = ends[0].host
+    with pytest.raises(PreconditionError, match="not assigned"):
+        host.do(host.plane.attach("taskeeeeeeee1", ends[0].pid, [Attachment("nosuchnet0001", 1)]))
+    with pytest.raises(PreconditionError, match="is gone"):
+        host.do(host.plane.attach("taskeeeeeeee1", 2**22 - 1, [Attachment(WEB, 0x0A400030)]))
+    with pytest.raises(PreconditionError, match="shares the host's"):
+        shared = host.namespace.run(lambda: subprocess.Popen(["sleep", "100"]))
+        try:
+            host.do(host.plane.attach("taskeeeeeeee1", shared.pid, [Attachment(WEB, 0x0A400030)]))
+        finally:
+            shared.kill()
+            shared.wait()
+    wire.add_network(OTHER, "10.64.0.0/20", {"h1": (1,), "h2": (2,)})
+    host.apply()
+    both = [Attachment(WEB, 0x0A400030), Attachment(OTHER, 0x0A400030)]
+    with pytest.raises(PreconditionError, match="overlap"):
+        host.do(host.plane.attach("taskeeeeeeee1", ends[0].pid, both))
+    assert host.do(host.plane.verify()) == []
+
+
+def test_an_attempt_that_was_cut_short_is_completed(ends) -> None:
+    """A pair that was made, and not configured, by a life that ended right then."""
+    host, container = ends[0].host, ends[0]
+    container.sh("ip addr flush dev eth0; ip link set eth0 down; ip link set lo down")
+    plane = host.new_life()
+    host.do(plane.apply(host.state))
+    host.do(plane.attach(container.id, container.pid, container.attachments))
+    assert converse(ends[1], container, "10.64.0.33") == "10.64.0.161"
+    assert "LOOPBACK,UP" in container.sh("ip link show lo")
+
+
+BREAKAGES = {
+    "route removed": ("net", "ip route del 10.64.0.160/27"),
+    "unreachable removed": ("net", "ip route del unreachable 10.64.0.0/16"),
+    "route changed": ("net", "ip route replace unreachable 10.64.0.160/27"),
+    "neighbour removed": ("net", "ip neigh del 10.64.0.64 dev vtep"),
+    "neighbour changed": ("net", "ip neigh replace 10.64.0.64 lladdr 02:00:00:00:00:01 dev vtep nud permanent"),
+    "fdb flushed": ("net", "bridge fdb show dev vtep | cut -d' ' -f1 | xargs -I@ bridge fdb del @ dev vtep"),
+    "VTEP deleted": ("net", "ip link del vtep"),
+    "VTEP flapped": ("net", "ip link set vtep down; ip link set vtep up"),
+    "VTEP down": ("net", "ip link set vtep down"),
+    "VTEP MTU": ("net", "ip link set vtep mtu 1000"),
+    "VTEP MAC": ("net", "ip link set vtep address 02:00:00:00:00:77"),
+    "uplink deleted": ("net", "ip link del uplink"),
+    "router's address removed": ("net", "ip addr del 169.254.1.1/32 dev lo"),
+    "container's link deleted": ("net", "ip link del vetaskaaaaaaaa1"),
+    "container's link down": ("net", "ip link set vetaskaaaaaaaa1 down"),
+    "container's route removed": ("net", "ip route del 10.64.0.33"),
+    "source check off": ("net", "echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter"),
+    "device's source check off": ("net", "echo 0 > /proc/sys/net/ipv4/conf/vtep/rp_filter"),
+    "forwarding off": ("net", "echo 0 > /proc/sys/net/ipv4/ip_forward"),
+    "network's table flushed": ("net", "nft flush ruleset"),
+    "host's uplink deleted": ("host", f"ip link del au{WEB}"),
+    "host's uplink address": ("host", f"ip addr flush dev au{WEB}"),
+    "host's tables flushed": ("host", "nft flush ruleset"),
+    "host's rule deleted": ("host", "nft flush chain ip $(nft list tables | cut -d' ' -f3) untrusted"),
+    "host's forwarding off": ("host", "echo 0 > /proc/sys/net/ipv4/conf/eth0/forwarding"),
+    "foreign route": ("net", "ip route add 10.64.0.200/32 dev vtep"),
+}
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES)
+def test_what_is_broken_by_hand_is_found_and_repaired(breakage: str, wire: World, ends) -> None:
+    host = ends[0].host
+    assert host.do(host.plane.verify()) == []
+    where, command = BREAKAGES[breakage]
+    host.in_network(WEB, command) if where == "net" else host.sh(command)
+    drift = host.do(host.plane.repair())
+    assert drift
+    assert all(d.network_id in ("", WEB) and d.kind in DriftKind and d.what for d in drift)
+    assert host.do(host.plane.verify()) == []
+    assert host.apply() == 0
+    assert converse(ends[1], ends[0], "10.64.0.33") == "10.64.0.161"
+    assert converse(ends[0], wire.outside, "192.0.2.254") == "192.0.2.1"
+
+
+def test_a_namespace_deleted_by_hand_is_pinned_again(ends) -> None:
+    host = ends[0].host
+    pin = host.run_dir / "netns" / f"{host.name}.{WEB}"
+    host.in_mounts(lambda: os.system(f"umount {pin} && rm {pin}"))
+    drift = host.do(host.plane.repair())
+    assert [d.kind for d in drift] == [DriftKind.MISSING]
+    assert host.do(host.new_life().apply(host.state)) == 0
+    assert converse(ends[0], ends[1], "10.64.0.161") == "10.64.0.33"
+
+
+def test_a_namespace_lost_with_its_agent_is_made_anew(ends) -> None:
+    """After a life without pins (the run directory was emptied) the network is made again, and nothing is in its way."""
+    host = ends[0].host
+    pin = host.run_dir / "netns" / f"{host.name}.{WEB}"
+    host.in_mounts(lambda: os.system(f"umount {pin} && rm -r {host.run_dir}/netns {host.run_dir}/network"))
+    host.containers[ends[0].id].end()
+    plane = host.new_life()
+    wait_until(lambda: "au" + WEB not in host.sh("ip link"))
+    host.do(plane.apply(host.state))
+    assert host.do(plane.verify()) == []
+
+
+def test_a_network_goes_when_it_is_assigned_no_more(wire: World, ends) -> None:
+    host = ends[0].host
+    wire.add_network(OTHER, "10.65.0.0/16", {"h1": (1,), "h2": (2,)})
+    host.apply()
+    assert "au" + OTHER in host.sh("ip link")
+    del wire.networks[OTHER]
+    host.apply()
+    assert "au" + OTHER not in host.sh("ip link")
+    assert [p.name for p in (host.run_dir / "netns").iterdir()] == [f"{host.name}.{WEB}"]
+    # One with containers on it waits for the last of them.
+    wire.networks.clear()
+    host.apply()
+    assert [p.name for p in (host.run_dir / "netns").iterdir()] == [f"{host.name}.{WEB}"]
+    host.stop_container(ends[0].id)
+    assert not list((host.run_dir / "netns").iterdir())
+
+
+def test_a_network_made_internal_loses_its_uplink_and_back(wire: World, ends) -> None:
+    host = ends[0].host
+    network, slices = wire.networks[WEB]
+    wire.networks[WEB] = (NetworkAssignment(WEB, network.name, network.vni, network.subnet, internal=True), slices)
+    host.apply()
+    assert "au" + WEB not in host.sh("ip link")
+    assert host.do(host.plane.verify()) == []
+    wire.networks[WEB] = (network, slices)
+    host.apply()
+    assert converse(ends[0], wire.outside, "192.0.2.254") == "192.0.2.1"
+    assert host.do(host.plane.verify()) == []
+
+
+def test_purging_leaves_the_host_as_it_was(wire: World) -> None:
+    host = wire.add_host(dns=False)
+    before = snapshot(host)
+    wire.add_network(WEB, "10.64.0.0/16", {"h1": (1,)})
+    wire.add_network(OTHER, "10.65.0.0/16", {"h1": (1,)}, internal=True)
+    container = host.start_container("taskaaaaaaaa1", (WEB, "10.64.0.33"), (OTHER, "10.65.0.33"))
+    assert snapshot(host) != before
+    host.do(host.plane.purge())
+    assert snapshot(host) == before
+    assert "eth" not in container.sh("ip -br link")
+    # And by a life that knows nothing, as after a kill -9 of everything.
+    host.apply()
+    assert snapshot(host) != before
+    host.do(host.plane.close())
+    host.plane = host._new_plane()
+    host.do(host.plane.purge())
+    assert snapshot(host) == before
+
+
+def test_a_node_learns_many_peers_quickly(wire: World) -> None:
+    host = wire.add_host(dns=False)
+    wire.add_network(WEB, "10.64.0.0/12", {"h1": (1,)})
+    host.apply()
+    peers = [PeerAssignment(WEB, f"peer{n}", f"192.0.2.{n % 250 + 3}", (n + 10, n + 3000)) for n in range(500)]
+    state = NetworkState(host.state.networks, peers)
+    began = time.monotonic()
+    assert host.do(host.plane.apply(state)) == 500 * 4
+    assert time.monotonic() - began < 1.0
+    assert host.in_network(WEB, "ip route show dev vtep").count("via") == 1000
+    began = time.monotonic()
+    assert host.do(host.plane.apply(NetworkState(host.state.networks, peers[1:]))) == 4
+    assert time.monotonic() - began < 0.25
+    assert host.do(host.plane.verify()) == []
+
+
+def test_uplinks_of_networks_that_want_the_same_address_do_not_collide(wire: World) -> None:
+    """VNIs 100 and 100 + 8192 both ask for the same pair of a /18."""
+    host = wire.add_host(dns=False)
+    wire.add_network(WEB, "10.64.0.0/16", {"h1": (1,)}, vni=100)
+    wire.add_network(OTHER, "10.65.0.0/16", {"h1": (1,)}, vni=100 + 8192)
+    one = host.start_container("taskaaaaaaaa1", (WEB, "10.64.0.33"))
+    other = host.start_container("taskbbbbbbbb1", (OTHER, "10.65.0.33"))
+    host.new_life()
+    assert host.apply() == 0
+    for container in (one, other):
+        assert converse(container, wire.outside, "192.0.2.254") == "192.0.2.1"
+    assert len({a.split()[3] for a in host.sh("ip -o -4 addr | grep ' au'").splitlines()}) == 2
+
+
+def test_tasks_wait_for_nothing_but_their_own_attachment(wire: World, ends) -> None:
+    """Twenty containers attached at once, and each reaches the other host at its first try."""
+    host = ends[0].host
+    containers = [Container(host, f"taskmany{n:05}") for n in range(20)]
+    for n, container in enumerate(containers):
+        container.attachments = (Attachment(WEB, 0x0A400028 + n),)
+        host.containers[container.id] = container
+    tasks = [LocalTask(c.id, c.attachments) for c in containers]
+    host.do(host.plane.apply(NetworkState(host.state.networks, host.state.peers, tasks=tasks)))
+
+    async def attach_all() -> None:
+        await asyncio.gather(*(host.plane.attach(c.id, c.pid, c.attachments) for c in containers))
+
+    host.do(attach_all())
+    for n, container in enumerate(containers):
+        began = time.monotonic()
+        assert converse(container, ends[1], "10.64.0.161") == f"10.64.0.{40 + n}"
+        assert time.monotonic() - began < 0.9  # less than what TCP waits after a lost packet
+
+
+def test_the_machine_itself_is_untouched(ends) -> None:
+    """Nothing of all this is seen outside of the namespaces that the tests made."""
+    root = Namespace(os.open("/proc/self/ns/net", os.O_RDONLY))
+    try:
+        assert "argosy" not in root.sh("nft list tables; ip link")
+        assert WEB not in root.sh("ip link; cat /proc/self/mountinfo")
+    finally:
+        root.close()

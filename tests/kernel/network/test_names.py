@@ -1,0 +1,323 @@
+"""Names asked from inside containers, over UDP and TCP; upstream; and argosy-dns coming and going meanwhile."""
+
+import os
+import secrets
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from network_world import Container, Host, Namespace, World, kill, wait_until
+from test_reach import OTHER, WEB
+
+from argosy.core.assignment import EndpointAssignment, NamesAssignment
+
+A, PTR, TXT, AAAA = 1, 12, 16, 28
+NOERROR, SERVFAIL, NXDOMAIN = 0, 2, 3
+
+
+class Reply:
+    """A DNS answer, read as simply as can be: by code that is not the project's."""
+
+    def __init__(self, data: bytes) -> None:
+        self.number, self.flags, _, answers, authorities, _ = struct.unpack_from("!6H", data)
+        self.code = self.flags & 15
+        self.cut = bool(self.flags & 0x0200)
+        self.authorities = authorities
+        self.addresses = set()
+        self.pointers = []
+        offset = 12
+        while data[offset]:
+            offset += data[offset] + 1
+        offset += 5
+        for _ in range(answers):
+            kind, _, ttl, length = struct.unpack_from("!2xHHIH", data, offset)
+            body = data[offset + 12 : offset + 12 + length]
+            assert ttl <= 5 or kind != A or body[:1] == b"\xcb"
+            if kind == A:
+                self.addresses.add(socket.inet_ntoa(body))
+            else:
+                self.pointers.append(body)
+            offset += 12 + length
+
+
+def question(name: str, kind: int = A) -> bytes:
+    labels = b"".join(bytes((len(p),)) + p.encode() for p in name.split("."))
+    return struct.pack("!6H", secrets.randbits(16), 0x0100, 1, 0, 0, 0) + labels + struct.pack("!xHH", kind, 1)
+
+
+def ask(container: Namespace, name: str, kind: int = A, *, tcp: bool = False, seconds: float = 5) -> Reply:
+    """Ask the container's name server."""
+    query = question(name, kind)
+    with container.open_socket(socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM) as asking:
+        asking.settimeout(seconds)
+        asking.connect(("169.254.1.1", 53))
+        asking.sendall(struct.pack("!H", len(query)) + query if tcp else query)
+        if tcp:
+            with asking.makefile("rb") as stream:
+                (length,) = struct.unpack("!H", stream.read(2))
+                answer = stream.read(length)
+        else:
+            answer = asking.recv(4096)
+    reply = Reply(answer)
+    assert reply.number == struct.unpack("!H", query[:2])[0]
+    return reply
+
+
+class Upstream:
+    """A resolver outside: answers every name with 203.0.113.7, over UDP and TCP, and remembers what it was asked."""
+
+    def __init__(self, outside: Namespace) -> None:
+        self.asked: list[str] = []
+        self.silent = False
+        self._udp = outside.open_socket(socket.SOCK_DGRAM)
+        self._udp.bind(("192.0.2.254", 53))
+        self._tcp = outside.listen("192.0.2.254", 53)
+        self._udp.settimeout(None)
+        self._tcp.settimeout(None)
+        for serve in (self._serve_udp, self._serve_tcp):
+            threading.Thread(target=serve, daemon=True).start()
+
+    def answer(self, query: bytes) -> bytes:
+        name, offset = [], 12
+        while query[offset]:
+            name.append(query[offset + 1 : offset + 1 + query[offset]].decode())
+            offset += query[offset] + 1
+        self.asked.append(".".join(name))
+        record = struct.pack("!3HIH4s", 0xC00C, A, 1, 60, 4, socket.inet_aton("203.0.113.7"))
+        return query[:2] + struct.pack("!5H", 0x8180, 1, 1, 0, 0) + query[12 : offset + 5] + record
+
+    def _serve_udp(self) -> None:
+        while True:
+            try:
+                query, client = self._udp.recvfrom(4096)
+            except OSError:
+                return
+            answer = self.answer(query)
+            if not self.silent:
+                self._udp.sendto(b"\0" + answer[1:], client)  # a forgery: wrong id
+                self._udp.sendto(answer, client)
+
+    def _serve_tcp(self) -> None:
+        while True:
+            try:
+                connection, _ = self._tcp.accept()
+            except OSError:
+                return
+            with connection:
+                query = connection.recv(4096)[2:]
+                answer = self.answer(query)
+                connection.sendall(struct.pack("!H", len(answer)) + answer)
+
+    def close(self) -> None:
+        self._udp.shutdown(socket.SHUT_RDWR) if False else self._udp.close()
+        self._tcp.close()
+
+
+@pytest.fixture
+def upstream(wire: World) -> Iterator[Upstream]:
+    made = Upstream(wire.outside)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def asker(wire: World) -> Container:
+    """A container on a network where `web` (alias `www`) has three endpoints, `db` one, and `idle` none."""
+    host = wire.add_host()
+    wire.add_network(WEB, "10.64.0.0/16", {"h1": (1,)})
+    wire.extra = {
+        "names": [
+            NamesAssignment(WEB, "svcweb", ("shop_web", "web", "WWW")),
+            NamesAssignment(WEB, "svcdb", ("shop_db", "db")),
+            NamesAssignment(WEB, "svcidle", ("idle",)),
+        ],
+        "endpoints": [
+            *(EndpointAssignment(WEB, f"task{n}", "svcweb", n, 0x0A400040 + n) for n in (1, 2, 3)),
+            EndpointAssignment(WEB, "task9", "svcdb", 1, 0x0A400050),
+        ],
+    }
+    return host.start_container("taskasker0001", (WEB, "10.64.0.33"))
+
+
+WEB_ADDRESSES = {"10.64.0.65", "10.64.0.66", "10.64.0.67"}
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+def test_names_of_services_tasks_and_slots(tcp: bool, asker: Container) -> None:
+    for name in ("web", "WeB", "www", "shop_web", "tasks.web", "web.webnet", "tasks.www.webnet"):
+        reply = ask(asker, name, tcp=tcp)
+        assert (reply.code, reply.addresses) == (NOERROR, WEB_ADDRESSES), name
+    assert ask(asker, "2.web", tcp=tcp).addresses == {"10.64.0.66"}
+    assert ask(asker, "1.db.webnet", tcp=tcp).addresses == {"10.64.0.80"}
+    assert b"\x012\x08shop_web\x06webnet\0" in ask(asker, "66.0.64.10.in-addr.arpa", PTR, tcp=tcp).pointers
+
+
+def test_answers_that_say_no_say_which_no(asker: Container, upstream: Upstream) -> None:
+    """A name that exists has no data of another kind; a name that does not exist does not; none is asked upstream."""
+    for name, kind in (("web", AAAA), ("tasks.web", AAAA), ("2.web", TXT), ("idle", A), ("tasks.idle", A)):
+        reply = ask(asker, name, kind)
+        assert (reply.code, reply.addresses, reply.authorities) == (NOERROR, set(), 1), name
+    for name in ("nosuch", "9.web", "tasks"):
+        reply = ask(asker, name)
+        assert (reply.code, reply.addresses, reply.authorities) == (NXDOMAIN, set(), 1), name
+    assert upstream.asked == []
+
+
+def test_the_order_changes(asker: Container) -> None:
+    with asker.open_socket(socket.SOCK_DGRAM) as asking:
+        asking.connect(("169.254.1.1", 53))
+        seen = set()
+        for _ in range(40):
+            asking.send(question("web"))
+            seen.add(asking.recv(4096)[-48:][12:16])
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+def test_other_names_are_asked_upstream(tcp: bool, asker: Container, upstream: Upstream) -> None:
+    assert ask(asker, "example.org", tcp=tcp).addresses == {"203.0.113.7"}
+    assert upstream.asked == ["example.org"]
+
+
+def test_a_silent_upstream_is_a_failure_in_time_and_others_do_not_wait(asker: Container, upstream: Upstream) -> None:
+    upstream.silent = True
+    with asker.open_socket(socket.SOCK_DGRAM) as waiting:
+        waiting.settimeout(5)
+        waiting.connect(("169.254.1.1", 53))
+        waiting.send(question("example.org"))
+        assert ask(asker, "web", seconds=1).addresses == WEB_ADDRESSES
+        assert Reply(waiting.recv(4096)).code == SERVFAIL
+
+
+def test_a_changed_resolv_conf_counts(asker: Container, upstream: Upstream) -> None:
+    path = Path(asker.host.run_dir / "resolv.conf")
+    path.write_text("nameserver 192.0.2.77\n")
+    wait_until(lambda: ask(asker, "example.org").code == SERVFAIL, 20)
+    path.write_text("nameserver 169.254.1.1\nnameserver 192.0.2.254\n")
+    wait_until(lambda: ask(asker, "example.org").addresses == {"203.0.113.7"}, 20)
+
+
+def test_a_task_on_internal_networks_only_learns_nothing_from_outside(wire: World, upstream: Upstream) -> None:
+    host = wire.add_host()
+    wire.add_network(WEB, "10.64.0.0/16", {"h1": (1,)}, internal=True)
+    wire.add_network(OTHER, "10.65.0.0/16", {"h1": (1,)})
+    inside = host.start_container("taskinside001", (WEB, "10.64.0.33"))
+    both = host.start_container("taskboth00001", (WEB, "10.64.0.34"), (OTHER, "10.65.0.34"))
+    assert ask(inside, "secret.example.org").code == NXDOMAIN
+    assert upstream.asked == []
+    assert ask(both, "example.org").addresses == {"203.0.113.7"}
+
+
+def test_a_task_knows_the_names_of_all_its_networks_and_no_others(wire: World) -> None:
+    host = wire.add_host()
+    wire.add_network(WEB, "10.64.0.0/16", {"h1": (1,)})
+    wire.add_network(OTHER, "10.65.0.0/16", {"h1": (1,)})
+    wire.extra = {
+        "names": [NamesAssignment(WEB, "one", ("one", "same")), NamesAssignment(OTHER, "two", ("two", "same"))],
+        "endpoints": [
+            EndpointAssignment(WEB, "t1", "one", 1, 0x0A400041),
+            EndpointAssignment(OTHER, "t2", "two", 1, 0x0A410041),
+        ],
+    }
+    both = host.start_container("taskboth00001", (OTHER, "10.65.0.33"), (WEB, "10.64.0.33"))
+    web = host.start_container("taskweb000001", (WEB, "10.64.0.34"))
+    assert ask(both, "one").addresses == {"10.64.0.65"}
+    assert ask(both, "two").addresses == {"10.65.0.65"}
+    assert ask(both, "same").addresses == {"10.65.0.65"}  # the first network that knows it
+    assert ask(both, "same.webnet").addresses == {"10.64.0.65"}
+    assert ask(web, "one").addresses == {"10.64.0.65"}
+    assert ask(web, "two").code == NXDOMAIN
+
+
+def test_many_endpoints_fit_over_tcp_and_some_over_udp(wire: World, asker: Container) -> None:
+    many = [EndpointAssignment(WEB, f"m{n}", "svcdb", n, 0x0A410000 + n) for n in range(1, 501)]
+    wire.extra["endpoints"] = many
+    asker.host.apply()
+    some = ask(asker, "db")
+    assert some.cut
+    assert 20 < len(some.addresses) < 40
+    assert len(ask(asker, "db", tcp=True).addresses) == 500
+
+
+def test_changes_are_in_force_when_applying_returns(wire: World, asker: Container) -> None:
+    for n in range(20):
+        wire.extra["endpoints"] = [EndpointAssignment(WEB, f"task{n}", "svcweb", n + 1, 0x0A400100 + n)]
+        asker.host.apply()
+        assert ask(asker, "web").addresses == {f"10.64.1.{n}"}
+    wire.extra["names"] = []
+    asker.host.apply()
+    assert ask(asker, "web").code == NXDOMAIN
+
+
+def dns_pid(host: Host) -> int:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.connect(str(host.run_dir / "network" / "dns.sock"))
+        return struct.unpack("i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4))[0]
+
+
+def test_no_query_is_lost_while_argosy_dns_restarts(asker: Container) -> None:
+    """It is killed over and over while a container asks; each question is answered, if a little later."""
+    stop = threading.Event()
+    failures: list[object] = []
+    answered = 0
+
+    def keep_asking() -> None:
+        nonlocal answered
+        while not stop.is_set():
+            try:
+                reply = ask(asker, "web", seconds=10, tcp=answered % 5 == 0)
+                if reply.addresses != WEB_ADDRESSES:
+                    failures.append(reply.addresses)
+            except OSError as error:
+                failures.append(error)
+            answered += 1
+
+    asking = threading.Thread(target=keep_asking)
+    asking.start()
+    try:
+        for _ in range(3):
+            before = answered
+            wait_until(lambda before=before: answered > before + 5, 20)
+            pid = asker.host.plane._dns._pid
+            os.kill(pid, 19)  # stopped: what is asked from now on waits in its sockets
+            before = answered
+            kill(pid)
+            wait_until(lambda before=before: answered > before + 5, 20)
+            assert asker.host.plane._dns._pid != pid
+    finally:
+        stop.set()
+        asking.join()
+    # A connection that argosy-dns had taken already dies with it; a question that waits does not.
+    assert [f for f in failures if not isinstance(f, ConnectionResetError | struct.error)] == []
+    assert len(failures) <= 3
+    assert answered > 30
+
+
+def test_names_are_answered_while_the_agent_is_away(asker: Container, upstream: Upstream) -> None:
+    host = asker.host
+    pid = host.plane._dns._pid
+    host.do(host.plane.close())
+    assert ask(asker, "web").addresses == WEB_ADDRESSES
+    assert ask(asker, "web", tcp=True).addresses == WEB_ADDRESSES
+    assert ask(asker, "example.org").addresses == {"203.0.113.7"}
+    host.plane = host._new_plane()
+    host.do(host.plane.start())
+    assert ask(asker, "web").addresses == WEB_ADDRESSES
+    assert host.apply() == 0
+    assert host.plane._dns._pid == pid  # adopted, sockets and all
+    assert ask(asker, "web").addresses == WEB_ADDRESSES
+
+
+def test_purging_ends_it(wire: World) -> None:
+    host = wire.add_host()
+    wire.add_network(WEB, "10.64.0.0/16", {"h1": (1,)})
+    host.apply()
+    pid = host.plane._dns._pid
+    assert "argosy.agent.dns" in Path(f"/proc/{pid}/cmdline").read_text()
+    host.do(host.plane.purge())
+    state = Path(f"/proc/{pid}/stat")
+    wait_until(lambda: not state.exists() or state.read_text().split(") ")[1][0] == "Z")
+    assert not (host.run_dir / "network" / "dns.sock").exists()
