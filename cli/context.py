@@ -6,7 +6,6 @@ dev cluster's socket if there is one, the system's socket. Contexts are files `c
 `dev/NAME` is a context without a file: the dev cluster of that name on this machine.
 """
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -114,6 +113,8 @@ def current(directory: Path) -> str:
 
 def load(directory: Path, name: str) -> Context:
     """Read a context. Raises InvalidInputError when there is none or its file is broken."""
+    import json
+
     path = directory / "contexts" / f"{_checked(name)}.json"
     try:
         data = json.loads(path.read_text())
@@ -140,6 +141,8 @@ def load_all(directory: Path) -> list[Context]:
 
 def save(directory: Path, context: Context) -> None:
     """Write a context. Raises InvalidInputError for a name or host that cannot be."""
+    import json
+
     parse_hosts(context.host)
     path = directory / "contexts" / f"{_checked(context.name)}.json"
     _write(path, json.dumps({"host": context.host, "project": context.project}, indent=2) + "\n")

@@ -4,8 +4,6 @@ On a terminal a table fits its width (the least important columns shrink, then g
 width and aligned. Rows are plain dicts: what JSON shows is exactly what a table's columns are made from.
 """
 
-import json
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,6 +83,8 @@ def show(
 
 def show_json(value: Any) -> None:
     """Print a value as JSON."""
+    import json
+
     say(json.dumps(value, indent=2, ensure_ascii=False))
 
 
@@ -103,7 +103,9 @@ def _show_table(rows: Sequence[Row], columns: Sequence[Column]) -> None:
     terminal = sys.stdout.isatty()
     widths = [max([len(column.title), *(len(line[i]) for line in cells)]) for i, column in enumerate(columns)]
     if terminal:
-        room = shutil.get_terminal_size().columns
+        from shutil import get_terminal_size
+
+        room = get_terminal_size().columns
         widths = fit(widths, [column.rank for column in columns], room)
     _print_line([column.title for column in columns], widths, bold=terminal)
     for line in cells:

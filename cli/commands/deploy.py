@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from argosy.cli import complete
 from argosy.cli.errors import InvalidInputError
 from argosy.cli.output import notice, say
 from argosy.cli.session import Session, pass_session
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Also deploy services of this profile.")
 @click.option("--prune", is_flag=True, help="Remove services of the stack that the file no longer has.")
 @waiting_options
-@click.argument("stack", required=False, default="")
+@click.argument("stack", required=False, default="", shell_complete=complete.stacks)
 @pass_session
 def command(
     session: Session,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from argosy.cli import complete
 from argosy.cli.output import notice
 from argosy.cli.session import Session, pass_session
 
@@ -24,7 +25,7 @@ _COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright
 @click.option("--since", default="", metavar="TIME", help="Only lines since then: 10m ago, or 2026-01-31T12:00:00.")
 @click.option("-t", "--timestamps", is_flag=True, help="Show when each line was written.")
 @click.option("--no-prefix", is_flag=True, help="Do not show which task wrote a line.")
-@click.argument("what", metavar="SERVICE|TASK")
+@click.argument("what", metavar="SERVICE|TASK", shell_complete=complete.services)
 @pass_session
 def command(
     session: Session, follow: bool, tail: int | None, since: str, timestamps: bool, no_prefix: bool, what: str

@@ -2,6 +2,7 @@
 
 import click
 
+from argosy.cli import complete
 from argosy.cli.output import Column, format_option, notice, quiet_option, say, show
 from argosy.cli.session import Session, pass_session
 from argosy.cli.waiting import until_gone, waiting_options
@@ -40,7 +41,7 @@ def list_networks(session: Session, quiet: bool, form: str) -> None:
 
 @command.command("inspect", help="Show networks in full, as JSON: subnet, slices by node, addresses in use.")
 @click.option("--format", "form", type=click.Choice(["json"]), default="json", hidden=True)
-@click.argument("networks", nargs=-1, required=True, metavar="NETWORK...")
+@click.argument("networks", nargs=-1, required=True, metavar="NETWORK...", shell_complete=complete.networks)
 @pass_session
 def inspect(session: Session, form: str, networks: tuple[str, ...]) -> None:
     control = session.control
@@ -74,7 +75,7 @@ def create(session: Session, subnet: str, internal: bool, attachable: bool, labe
 
 @command.command("rm", help="Remove networks, and wait until they are gone.")
 @waiting_options
-@click.argument("networks", nargs=-1, required=True, metavar="NETWORK...")
+@click.argument("networks", nargs=-1, required=True, metavar="NETWORK...", shell_complete=complete.networks)
 @pass_session
 def remove(session: Session, detach: bool, timeout: float, networks: tuple[str, ...]) -> None:
     control = session.control

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from argosy.cli import complete
 from argosy.cli.errors import CliError
 from argosy.cli.output import Column, Row, format_option, notice, quiet_option, say, show, size_text
 from argosy.cli.session import Session, pass_session
@@ -55,7 +56,7 @@ def list_nodes(session: Session, quiet: bool, form: str) -> None:
 
 @command.command("inspect", help="Show nodes in full, as JSON.")
 @click.option("--format", "form", type=click.Choice(["json"]), default="json", hidden=True)
-@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...", shell_complete=complete.nodes)
 @pass_session
 def inspect(session: Session, form: str, nodes: tuple[str, ...]) -> None:
     control = session.control
@@ -69,7 +70,7 @@ def inspect(session: Session, form: str, nodes: tuple[str, ...]) -> None:
 
 @command.command("drain", help="Move all tasks away from nodes, and wait until none runs there.")
 @waiting_options
-@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...", shell_complete=complete.nodes)
 @pass_session
 def drain(session: Session, detach: bool, timeout: float, nodes: tuple[str, ...]) -> None:
     from argosy.cli.progress.goals import NodeDrained
@@ -88,7 +89,7 @@ def drain(session: Session, detach: bool, timeout: float, nodes: tuple[str, ...]
 
 
 @command.command("activate", help="Let nodes take tasks again.")
-@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...", shell_complete=complete.nodes)
 @pass_session
 def activate(session: Session, nodes: tuple[str, ...]) -> None:
     for ref in nodes:
@@ -96,7 +97,7 @@ def activate(session: Session, nodes: tuple[str, ...]) -> None:
 
 
 @command.command("pause", help="Let nodes take no new tasks; what runs there goes on.")
-@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...", shell_complete=complete.nodes)
 @pass_session
 def pause(session: Session, nodes: tuple[str, ...]) -> None:
     for ref in nodes:
@@ -106,7 +107,7 @@ def pause(session: Session, nodes: tuple[str, ...]) -> None:
 @command.command("update", help="Change the labels of a node.")
 @click.option("--label-add", multiple=True, metavar="NAME=VALUE", help="Set a label (constraints can ask for it).")
 @click.option("--label-rm", multiple=True, metavar="NAME", help="Remove a label.")
-@click.argument("node")
+@click.argument("node", shell_complete=complete.nodes)
 @pass_session
 def update(session: Session, label_add: tuple[str, ...], label_rm: tuple[str, ...], node: str) -> None:
     if not label_add and not label_rm:
@@ -128,7 +129,7 @@ def update(session: Session, label_add: tuple[str, ...], label_rm: tuple[str, ..
 
 
 @command.command("rm", help="Forget nodes for good: their tasks are replaced, their addresses are free again.")
-@click.argument("nodes", nargs=-1, required=True, metavar="NODE...")
+@click.argument("nodes", nargs=-1, required=True, metavar="NODE...", shell_complete=complete.nodes)
 @pass_session
 def remove(session: Session, nodes: tuple[str, ...]) -> None:
     control = session.control

@@ -2,13 +2,14 @@
 
 import click
 
+from argosy.cli import complete
 from argosy.cli.output import notice, say
 from argosy.cli.session import Session, pass_session
 from argosy.cli.waiting import settle, waiting_options
 
 
 @click.command(name="scale", help="Set how many tasks services run, and wait until they do: argosy scale web=5 api=2.")
-@click.argument("wanted", nargs=-1, required=True, metavar="SERVICE=N...")
+@click.argument("wanted", nargs=-1, required=True, metavar="SERVICE=N...", shell_complete=complete.services)
 @waiting_options
 @pass_session
 def command(session: Session, wanted: tuple[str, ...], detach: bool, timeout: float) -> None:

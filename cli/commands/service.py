@@ -2,6 +2,7 @@
 
 import click
 
+from argosy.cli import complete
 from argosy.cli.commands.logs import command as logs
 from argosy.cli.commands.ps import show_tasks
 from argosy.cli.output import Column, format_option, notice, quiet_option, say, show
@@ -43,7 +44,7 @@ def list_services(session: Session, stack: str, quiet: bool, form: str) -> None:
 @click.option("-a", "--all", "everything", is_flag=True, help="Also tasks that have ended.")
 @quiet_option
 @format_option
-@click.argument("service")
+@click.argument("service", shell_complete=complete.services)
 @pass_session
 def ps(session: Session, everything: bool, quiet: bool, form: str, service: str) -> None:
     show_tasks(session, service=service, everything=everything, quiet=quiet, form=form)
@@ -51,7 +52,7 @@ def ps(session: Session, everything: bool, quiet: bool, form: str, service: str)
 
 @command.command("inspect", help="Show services in full, as JSON.")
 @click.option("--format", "form", type=click.Choice(["json"]), default="json", hidden=True)
-@click.argument("services", nargs=-1, required=True, metavar="SERVICE...")
+@click.argument("services", nargs=-1, required=True, metavar="SERVICE...", shell_complete=complete.services)
 @pass_session
 def inspect(session: Session, form: str, services: tuple[str, ...]) -> None:
     control = session.control
@@ -98,7 +99,7 @@ def scale(session: Session, wanted: tuple[str, ...], detach: bool, timeout: floa
 @click.option("--args", "arguments", default=None, metavar="COMMAND", help="Run this command (one text).")
 @click.option("--force", is_flag=True, help="Replace the tasks even if nothing changes.")
 @waiting_options
-@click.argument("service")
+@click.argument("service", shell_complete=complete.services)
 @pass_session
 def update(session: Session, /, detach: bool, timeout: float, service: str, **changes: object) -> None:
     from argosy.cli.commands.service_update import Changes, update_service
@@ -116,7 +117,7 @@ def update(session: Session, /, detach: bool, timeout: float, service: str, **ch
 @command.command("rollback", help="Return a service to its previous revision, or another, and wait until it runs that.")
 @click.option("--to", "revision", type=click.IntRange(1), default=None, metavar="N", help="Return to revision N.")
 @waiting_options
-@click.argument("service")
+@click.argument("service", shell_complete=complete.services)
 @pass_session
 def rollback(session: Session, revision: int | None, detach: bool, timeout: float, service: str) -> None:
     control = session.control
@@ -133,7 +134,7 @@ def rollback(session: Session, revision: int | None, detach: bool, timeout: floa
 
 @command.command("rm", help="Remove services, and wait until they are gone.")
 @waiting_options
-@click.argument("services", nargs=-1, required=True, metavar="SERVICE...")
+@click.argument("services", nargs=-1, required=True, metavar="SERVICE...", shell_complete=complete.services)
 @pass_session
 def remove(session: Session, detach: bool, timeout: float, services: tuple[str, ...]) -> None:
     control = session.control

@@ -2,6 +2,7 @@
 
 import click
 
+from argosy.cli import complete
 from argosy.cli.commands.ps import show_tasks
 from argosy.cli.commands.service import SERVICE_COLUMNS
 from argosy.cli.errors import CliError
@@ -55,7 +56,7 @@ def list_stacks(session: Session, quiet: bool, form: str) -> None:
 @click.option("-a", "--all", "everything", is_flag=True, help="Also tasks that have ended.")
 @quiet_option
 @format_option
-@click.argument("stack")
+@click.argument("stack", shell_complete=complete.stacks)
 @pass_session
 def ps(session: Session, everything: bool, quiet: bool, form: str, stack: str) -> None:
     _must_exist(session, stack)
@@ -65,7 +66,7 @@ def ps(session: Session, everything: bool, quiet: bool, form: str, stack: str) -
 @command.command("services", help="List the services of a stack.")
 @quiet_option
 @format_option
-@click.argument("stack")
+@click.argument("stack", shell_complete=complete.stacks)
 @pass_session
 def services(session: Session, quiet: bool, form: str, stack: str) -> None:
     from argosy.cli.rows import service_rows
@@ -86,7 +87,7 @@ def _must_exist(session: Session, stack: str) -> None:
 
 @command.command("rm", help="Remove stacks with all their services and networks, and wait until they are gone.")
 @waiting_options
-@click.argument("stacks", nargs=-1, required=True, metavar="STACK...")
+@click.argument("stacks", nargs=-1, required=True, metavar="STACK...", shell_complete=complete.stacks)
 @pass_session
 def remove(session: Session, detach: bool, timeout: float, stacks: tuple[str, ...]) -> None:
     from argosy.proto.argosy.v1 import control_pb2 as pb

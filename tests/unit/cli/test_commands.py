@@ -300,3 +300,21 @@ def test_the_daemons_are_started_with_their_arguments() -> None:
     out, err = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "no such command" not in out + err
+
+
+@pytest.mark.usefixtures("shop")
+def test_completion_asks_the_cluster(host: str) -> None:
+    def complete(words: str) -> list[str]:
+        env = {
+            **os.environ,
+            "_ARGOSY_COMPLETE": "bash_complete",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(words.count(" ")),
+        }
+        ran = subprocess.run([sys.executable, "-m", "argosy.cli.main"], capture_output=True, text=True, env=env)
+        return [line.removeprefix("plain,") for line in ran.stdout.splitlines() if line]
+
+    assert complete("argosy ser") == ["service"]
+    assert complete("argosy logs shop_") == ["shop_db", "shop_web"]
+    assert complete("argosy node drain ") == ["host-1", "host-2", "host-3"]
+    assert complete("argosy --host unix:///nowhere logs ") == []
