@@ -2,9 +2,9 @@
 
 The clock of ours runs from the create request until `start` has returned, which it does when the program has been
 executed. In between the container gets a veth pair, an address and a default route, by the agent's own network code;
-isolation is the default: all namespaces, id-mapped overlay, masked paths, capabilities, seccomp, cgroup, log pipes.
+isolation is the default: namespaces, id-mapped overlay, masked paths, capabilities, seccomp, cgroup, log pipes.
 The others are timed from their command to the first byte that the container writes, and get *no* network, which
-flatters them. The floor is `unshare` of the same namespaces and an exec. Rounds are interleaved; ratios are what counts.
+flatters them. The floor is `unshare` of the same namespaces and an exec. Rounds are interleaved; ratios count.
 
     sudo .venv/bin/python bench/container_start.py [--rounds 5] [--runs 20] [--seconds 30]
 """

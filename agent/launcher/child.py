@@ -48,6 +48,7 @@ class Setup:
     spec: LaunchSpec
     hostname: str
     control: socket.socket
+    #: The overlay's options; empty for a root that is a plain directory.
     overlay: str
     scratch_fd: int
     stdout_fd: int
@@ -114,7 +115,10 @@ def raise_loopback(setup: Setup) -> None:
 
 def mount_root(setup: Setup) -> None:
     """While the working directory is the stage, whose l, u and r take the parts."""
-    rootfs.mount_overlay(setup.layers_fd, setup.scratch_fd, setup.overlay)
+    if setup.overlay:
+        rootfs.mount_overlay(setup.layers_fd, setup.scratch_fd, setup.overlay)
+    else:
+        rootfs.mount_directory(setup.layers_fd)
 
 
 def enter_root(setup: Setup) -> None:
@@ -158,7 +162,7 @@ def mask_paths(setup: Setup) -> None:
 
 
 def leave_old_root(setup: Setup) -> None:
-    """After the last mount of proc or sysfs, and before anything of the user's choice is looked at."""
+    """After the last mount of proc or sysfs. Nothing of the user's choice has run yet, so nobody has seen it."""
     rootfs.leave_old_root(setup.old_root)
 
 

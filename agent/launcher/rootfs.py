@@ -45,8 +45,11 @@ _ATTRS: Final = (
 def overlay_options(layers: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     """Return the overlay's mount options for layers (base first), and the links to make in the writable directory.
 
-    Overlayfs wants the topmost layer first. Link N stands for layer N when the names are too long for one page.
+    Without layers there is no overlay and the options are empty. Overlayfs wants the topmost layer first. Link N stands
+    for layer N when the names are too long for one page.
     """
+    if not layers:
+        return "", ()
     lowers = [f"l/{name}" for name in reversed(layers)]
     links: tuple[str, ...] = ()
     tail = ",upperdir=u/upper,workdir=u/work,userxattr,volatile"
@@ -69,6 +72,12 @@ def mount_overlay(layers_fd: int, scratch_fd: int, options: str) -> None:
     os.mkdir("u/upper", 0o755)
     os.mkdir("u/work", 0o755)
     sc.mount(b"overlay", b"r", b"overlay", sc.MS_NODEV, options.encode())
+
+
+def mount_directory(tree_fd: int) -> None:
+    """Attach a plain directory as the root: what the container writes is written there."""
+    sc.mount_setattr(tree_fd, add=sc.MOUNT_ATTR_NODEV)
+    sc.move_mount(tree_fd, b"r")
 
 
 def enter_root() -> int:

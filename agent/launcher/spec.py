@@ -142,7 +142,31 @@ def parse(config: Mapping[str, Any]) -> LaunchSpec:
         raise rejected(f"config.json: {error}", step="read the config") from None
 
 
+#: Features of the standard that this runtime does not have: where they stand, and what to do without them.
+_UNSUPPORTED: Final = (
+    ("hooks", "run what they do before or after the container"),
+    ("domainname", "leave it out"),
+    ("process.terminal", "run the program without a terminal"),
+    ("process.apparmorProfile", "leave it out"),
+    ("process.selinuxLabel", "leave it out"),
+    ("linux.devices", "bind the device into the container as a mount"),
+    ("linux.intelRdt", "leave it out"),
+    ("linux.personality", "leave it out"),
+    ("linux.timeOffsets", "leave it out"),
+)
+
+
+def _refuse_unsupported(config: Mapping[str, Any]) -> None:
+    for path, instead in _UNSUPPORTED:
+        value: Any = config
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if value:
+            raise rejected(f"config.json: {path} is not supported: {instead}")
+
+
 def _parse(config: Mapping[str, Any]) -> LaunchSpec:
+    _refuse_unsupported(config)
     linux = config["linux"]
     flags, join = _namespaces(linux.get("namespaces", ()))
     uid_map, root_uid = _id_map(linux, "uidMappings")

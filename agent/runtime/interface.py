@@ -14,7 +14,8 @@ class Rootfs:
     """A root file system: unpacked layer directories, base first, all beneath `layers_root` (which is mounted as one).
 
     Layers are read-only, owned by ids 0 to 65,535 on disk, shared by any number of containers. `layers` are paths
-    relative to `layers_root`. Whiteouts are 0/0 character devices, opaque directories carry `user.overlay.opaque=y`.
+    relative to `layers_root`; without any, `layers_root` itself is the root and is written to. Whiteouts are 0/0
+    character devices, opaque directories carry `user.overlay.opaque=y`.
     """
 
     layers_root: str

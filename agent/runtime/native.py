@@ -36,14 +36,24 @@ class NativeRuntime:
 
     `state_dir` holds the writable layers (its file system must take overlay uppers); `run_dir`, by default the
     socket's directory, holds records and pipes and should be on a tmpfs; `cgroup_parent` is a path such as
-    `/argosy/<cluster>/<node>`, from the root of each hierarchy.
+    `/argosy/<cluster>/<node>`, from the root of each hierarchy. A visitor that leaves exits to others does not
+    `subscribe`.
     """
 
-    def __init__(self, socket_path: str, state_dir: str, cgroup_parent: str, *, run_dir: str | None = None) -> None:
+    def __init__(
+        self,
+        socket_path: str,
+        state_dir: str,
+        cgroup_parent: str,
+        *,
+        run_dir: str | None = None,
+        subscribe: bool = True,
+    ) -> None:
         self._socket_path = str(socket_path)
         self._run_dir = str(run_dir if run_dir is not None else Path(socket_path).parent)
         self._state_dir = str(state_dir)
         self._cgroup_parent = cgroup_parent
+        self._subscribe = subscribe
         self._exits: asyncio.Queue[Exit] = asyncio.Queue()
         self._delivered: set[str] = set()
         self._acknowledged: set[str] = set()
@@ -153,7 +163,7 @@ class NativeRuntime:
     async def _introduce(self, client: LauncherClient) -> None:
         """Subscribe to exits, tell what was witnessed while no launcher lived, and hold all that lives."""
         assert self._witness is not None
-        answer = await client.request("hello", subscribe=True, witnessed=self._witness.statuses())
+        answer = await client.request("hello", subscribe=self._subscribe, witnessed=self._witness.statuses())
         if answer["protocol"] != wire.PROTOCOL:
             raise RuntimeRejected(f"it speaks protocol {answer['protocol']}, this agent {wire.PROTOCOL}")
         self.launcher_pid = answer["pid"]

@@ -180,7 +180,7 @@ def _process(spec: ContainerSpec) -> dict[str, Any]:
     caps = sorted(capabilities(spec.cap_add, spec.cap_drop))
     return {
         "terminal": False,
-        "user": {"uid": 0, "gid": 0, "username": spec.user, "additionalGids": list(spec.groups)},
+        "user": {"uid": 0, "gid": 0, "username": spec.user or "0", "additionalGids": list(spec.groups)},
         "args": argv,
         "env": env,
         "cwd": spec.cwd,

@@ -34,6 +34,18 @@ def layers_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two layers: busybox with accounts, and a second one that adds a file and deletes another."""
     root = tmp_path_factory.mktemp("layers")
     base = root / "base"
+    make_busybox(base)
+    (base / "srv/old").write_text("old\n")
+    (base / "srv/noexec").write_text("not a program\n")
+    top = root / "top"
+    (top / "srv").mkdir(parents=True)
+    (top / "srv/new").write_text("new\n")
+    os.mknod(top / "srv/old", 0o020000, 0)
+    return root
+
+
+def make_busybox(base: Path) -> None:
+    """Make a root file system with busybox and two accounts."""
     for name in ("bin", "etc", "proc", "sys", "dev", "tmp", "root", "home/ann", "srv"):
         (base / name).mkdir(parents=True)
     (base / "tmp").chmod(0o1777)
@@ -44,13 +56,6 @@ def layers_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             os.symlink("busybox", base / "bin" / applet)
     (base / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nann:x:1001:1002::/home/ann:/bin/sh\n")
     (base / "etc/group").write_text("root:x:0:\nann:x:1002:\nstaff:x:50:ann\n")
-    (base / "srv/old").write_text("old\n")
-    (base / "srv/noexec").write_text("not a program\n")
-    top = root / "top"
-    (top / "srv").mkdir(parents=True)
-    (top / "srv/new").write_text("new\n")
-    os.mknod(top / "srv/old", 0o020000, 0)
-    return root
 
 
 @pytest.fixture
