@@ -136,9 +136,12 @@ class LayerWriter:
 
     def _file(self, parent: int, name: str, entry: Entry, chunks: Iterator[bytes]) -> None:
         self._check_room(entry)
-        self._tree.clear(parent, name)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(name, flags, 0o600, dir_fd=parent)
+        try:
+            fd = os.open(name, flags, 0o600, dir_fd=parent)
+        except FileExistsError:
+            self._tree.clear(parent, name)
+            fd = os.open(name, flags, 0o600, dir_fd=parent)
         try:
             if entry.segments is None:
                 for chunk in chunks:
