@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,15 +57,16 @@ class Control:
         decoder = Decoder()
         readable = asyncio.Event()
         try:
-            # What we send is small and the agent reads it at once; a timeout guards against one that does not.
-            agent.settimeout(_SEND_TIMEOUT_S)
             self._greet(agent)
             loop.add_reader(agent, readable.set)
             more = True
             while more and not self._stopped.is_set():
                 await readable.wait()
                 readable.clear()
-                more = decoder.receive(agent)
+                try:
+                    more = decoder.receive(agent)
+                except BlockingIOError:
+                    continue  # told twice of the same
                 for message, descriptors in decoder.messages():
                     await self._handle(agent, message, descriptors)
         except OSError:
@@ -75,10 +77,10 @@ class Control:
             agent.close()
 
     def _greet(self, agent: socket.socket) -> None:
-        channel.send(agent, {"hello": channel.VERSION})
+        _send(agent, {"hello": channel.VERSION})
         for network, descriptors in self._server.sockets().items():
-            channel.send(agent, {"socket": network}, descriptors)
-        channel.send(agent, {"ready": True})
+            _send(agent, {"socket": network}, descriptors)
+        _send(agent, {"ready": True})
 
     async def _handle(self, agent: socket.socket, message: dict[str, Any], descriptors: list[int]) -> None:
         if "socket" in message and len(descriptors) == 2:
@@ -95,7 +97,7 @@ class Control:
             self._zone.change(message.get("put", {}), message.get("delete", ()))
             self._save_soon()
         if "number" in message:
-            channel.send(agent, {"done": message["number"]})
+            _send(agent, {"done": message["number"]})
         if "stop" in message:
             self._stopped.set()
 
@@ -113,3 +115,12 @@ class Control:
             temporary.replace(self._records)
         except OSError:
             return  # no disk: what is in memory is answered all the same, and the agent sends it again
+
+
+def _send(agent: socket.socket, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+    """Send a message; it is small and the agent reads it at once. Raises OSError for an agent that does not."""
+    agent.settimeout(_SEND_TIMEOUT_S)
+    try:
+        channel.send(agent, message, descriptors)
+    finally:
+        agent.setblocking(False)
