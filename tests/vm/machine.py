@@ -28,6 +28,10 @@ REPO = Path(__file__).resolve().parents[2]
 GUEST = Path(__file__).parent / "guest"
 VIRTIOFSD_PLACES = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")
 DISK_FILE_SYSTEMS = {"ext4", "xfs", "btrfs", "overlay", "erofs", "squashfs", "zfs", "f2fs"}
+# Of the checkout: what the guest sees where it lies on the host, and what it does not need.
+KEPT = (".venv", ".cache")
+LEFT_OUT = (*KEPT, ".git", "__pycache__", ".*_cache", ".hypothesis", "dist")
+
 # What `make test` runs in the machine; `make test-vm` runs all that `python -m tests.vm` names.
 RUNTIME = "tests/kernel/runtime"
 SMOKE = (
@@ -121,9 +125,11 @@ def _program(*places: str) -> str:
 
 
 def _make_scratch(folder: Path, command: Sequence[str], size: Size) -> None:
-    """Make the guest's ext4 disk, which carries the command in as the file `request`."""
+    """Make the guest's ext4 disk, which carries in the command (the file `request`) and the checkout as it is now."""
     content = folder / "content"
-    content.mkdir()
+    shutil.copytree(REPO, content / "checkout", symlinks=True, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    for kept in KEPT:
+        (content / "checkout" / kept).mkdir()
     (content / "request").write_text(f"exec {shlex.join(command)}\n")
     mkfs = ["mke2fs", "-q", "-t", "ext4", "-d", str(content), str(folder / "scratch"), f"{size.scratch_mib}M"]
     done = subprocess.run(mkfs, capture_output=True, text=True, check=False)
