@@ -99,13 +99,14 @@ class ImageStore:
         notes = tuple(dict.fromkeys(note for record in records for note in record.notes))
         return Unpacked(str(self._directory.layers), names + extra, notes)
 
-    async def retain(self, images: Iterable[Image]) -> tuple[str, ...]:
+    async def retain(self, images: Iterable[Image], in_use: Iterable[str] = ()) -> tuple[str, ...]:
         """Delete the layers that none of `images` has; return the names of those deleted.
 
-        `images` must be those of all assignments and of all containers that still exist, wanted or not. What ensure()
-        is working on, or returned within the last minute, is kept too.
+        `images` are those of all assignments; `in_use` names the layers (as in Unpacked) that containers are mounted
+        from which no assignment may want any more, such as one that is being stopped: without their layers the files
+        of a running container vanish. What ensure() is working on, or returned within the last minute, is kept too.
         """
-        needed = set(self._wanted) | set(self._work)
+        needed = {*in_use, *self._wanted, *self._work}
         oldest = time.monotonic() - self._keep_after_use_s
         needed.update(name for name, at in self._last_use.items() if at > oldest)
         for image in images:

@@ -245,6 +245,7 @@ async def test_retain_deletes_what_nothing_needs(store, blobs):
     layers = (await store.ensure(one)).layers
     await store.ensure(two)
     assert await store.retain([one, two]) == ()
+    assert await store.retain([one], in_use=(await store.ensure(two)).layers) == ()
     deleted = await store.retain([one])
     assert len(deleted) == 1
     assert on_disk(store) == sorted(layers)
