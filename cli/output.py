@@ -115,7 +115,7 @@ def _show_table(rows: Sequence[Row], columns: Sequence[Column]) -> None:
 def fit(widths: Sequence[int], ranks: Sequence[int], room: int) -> list[int]:
     """Return column widths (0: left out) that take at most `room` with gaps.
 
-    The column of highest rank shrinks first, down to a least width; when all have shrunk as far, it goes.
+    The column of highest rank shrinks first, down to a least width, and goes when that is not enough; then the next.
     """
     fitted = list(widths)
 
@@ -127,7 +127,6 @@ def fit(widths: Sequence[int], ranks: Sequence[int], room: int) -> list[int]:
     for i in order:
         if excess() > 0:
             fitted[i] = max(min(fitted[i], _LEAST_WIDTH), fitted[i] - excess())
-    for i in order:
         if excess() > 0:
             fitted[i] = 0
     return fitted

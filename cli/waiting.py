@@ -38,7 +38,6 @@ def settle(
     *,
     timeout: float,
     exact: bool = True,
-    rolling_back: bool = False,
     continues: str,
 ) -> None:
     """Wait until services (messages as the cluster acknowledged them) run as wanted."""
@@ -47,7 +46,7 @@ def settle(
     from argosy.core.codec import decode
     from argosy.core.service import Service
 
-    wanted = tuple(WantedService(decode(message, Service), exact, rolling_back) for message in services)
+    wanted = tuple(WantedService(decode(message, Service), exact) for message in services)
     if wanted:
         wait_for(session, ServicesSettled(wanted), timeout=timeout, continues=continues)
 

@@ -128,7 +128,7 @@ def rollback(session: Session, revision: int | None, detach: bool, timeout: floa
     name = changed.spec.name
     notice(f"{name}: rolling back, as revision {changed.revision}")
     if not detach:
-        settle(session, [changed], timeout=timeout, rolling_back=True, continues="the rollback goes on")
+        settle(session, [changed], timeout=timeout, continues="the rollback goes on")
         say(f"{name} is rolled back")
 
 

@@ -72,7 +72,13 @@ class WantedService:
 
     service: Service
     exact: bool = True
-    rolling_back: bool = False
+
+    @property
+    def is_new(self) -> bool:
+        """Whether all tasks of its revision were made for what is waited for, also those that one did not see end."""
+        meta, state = self.service.meta, self.service.update.state
+        moving = state in (UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED)
+        return self.exact and (moving or meta.created_at == meta.updated_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +128,7 @@ def _assess_service(wanted: WantedService, picture: Picture, tasks: list[Task]) 
     if count.running + count.finished == target and not count.others and _is_at_rest(wanted, service):
         first = service.update.state is UpdateState.NONE and wanted.exact
         return Assessment(Status.DONE, (summary,), steady_s=STEADY_S if first else 0.0)
-    hopeless = _hopeless(service, picture, tasks)
+    hopeless = _hopeless(service, picture, tasks, counts_all=wanted.is_new)
     if hopeless is not None:
         reason, culprits = hopeless
         return Assessment(Status.FAILED, (summary,), f"{name}: {reason}", culprits)
@@ -238,11 +244,17 @@ def _why_waiting(tasks: Iterable[Task]) -> str:
     return f": {reason}" + (f" ({number} tasks)" if number > 1 else "")
 
 
-def _hopeless(service: Service, picture: Picture, tasks: list[Task]) -> tuple[str, tuple[Task, ...]] | None:
-    """Return why the service will not come up, and the tasks that show it; None while there is hope."""
+def _hopeless(
+    service: Service, picture: Picture, tasks: list[Task], *, counts_all: bool
+) -> tuple[str, tuple[Task, ...]] | None:
+    """Return why the service will not come up, and the tasks that show it; None while there is hope.
+
+    `counts_all`: also tasks that had ended when one began to look.
+    """
+    before = {task.meta.id: task for task in tasks if is_terminal(task.status.state)} if counts_all else {}
     ended = [
         task
-        for task in picture.endings.values()
+        for task in {**before, **picture.endings}.values()
         if task.service_id == service.meta.id and task.revision == service.revision and _ended_badly(service, task)
     ]
     if not ended:

@@ -1,5 +1,6 @@
 """deploy, scale, update, rollback, rm: exit 0 only when it has happened; what a failure says."""
 
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -71,7 +72,7 @@ def test_a_first_deploy_that_crashes_says_why(argosy: Argosy, compose: Compose, 
     cluster.logs = [pb.LogEntry(line=f"line {i}".encode()) for i in range(25)]
     ran = argosy("deploy", "-c", compose("services: {web: {image: crash}}"), "s")
     assert ran.status == 1
-    assert "s_web.1 has ended 3 times instead of running" in ran.err
+    assert re.search(r"s_web.1 has ended \d times instead of running", ran.err)
     assert "exit code 3: exited with code 3" in ran.err
     assert "  | line 24" in ran.err
     assert "  | line 4\n" not in ran.err
@@ -96,7 +97,7 @@ def test_a_program_that_ends_well_and_may_is_done(argosy: Argosy, compose: Compo
     assert argosy("deploy", "-c", compose("services: {web: {image: once, restart: on-failure}}"), "s").status == 0
     ran = argosy("deploy", "-c", compose("services: {web: {image: once}}"), "t")
     assert ran.status == 1
-    assert "has ended 3 times instead of running" in ran.err
+    assert re.search(r"has ended \d times instead of running", ran.err)
 
 
 def test_what_waits_is_shown_with_its_reason_until_the_timeout(argosy: Argosy, compose: Compose) -> None:

@@ -119,9 +119,9 @@ def test_a_rollback_by_hand() -> None:
     started = service(revision=3, update=UpdateStatus(UpdateState.ROLLBACK_STARTED))
     done = replace(started, update=UpdateStatus(UpdateState.ROLLBACK_COMPLETED))
     paused = replace(started, update=UpdateStatus(UpdateState.ROLLBACK_PAUSED))
-    assert status(started, picture(started, *NEW), rolling_back=True) is Status.WAITING
-    assert status(started, picture(done, *NEW), rolling_back=True) is Status.DONE
-    assert status(started, picture(paused, *NEW), rolling_back=True) is Status.FAILED
+    assert status(started, picture(started, *NEW)) is Status.WAITING
+    assert status(started, picture(done, *NEW)) is Status.DONE
+    assert status(started, picture(paused, *NEW)) is Status.FAILED
 
 
 def test_scaling_does_not_care_about_the_update() -> None:
@@ -190,9 +190,14 @@ def test_failures_of_different_slots_do_not_add_up() -> None:
     assert status(SERVICE, seen) is Status.WAITING
 
 
-def test_what_had_ended_before_does_not_count() -> None:
+def test_what_had_ended_before_counts_for_a_new_revision_only() -> None:
     old = [task(f"o{i}", S.FAILED) for i in range(5)]
     assert status(SERVICE, picture(SERVICE, *old)) is Status.WAITING
+    created = replace(SERVICE, meta=Meta("s1", created_at=10.0, updated_at=10.0))
+    assert status(created, picture(created, *old)) is Status.FAILED
+    updated = service(revision=2, update=UpdateStatus(UpdateState.UPDATING))
+    assert status(updated, picture(updated, *old)) is Status.WAITING
+    assert status(updated, picture(updated, *(replace(t, revision=2) for t in old))) is Status.FAILED
 
 
 def test_what_ended_counts_also_when_the_cluster_has_forgotten_it() -> None:
