@@ -1,4 +1,4 @@
-"""A plane's lives: restarts change nothing, what is broken by hand is found and put right, what is over leaves nothing."""
+"""A plane's lives: restarts change nothing, what is broken is found and put right, what is over leaves nothing."""
 
 import asyncio
 import os
@@ -127,13 +127,13 @@ def test_attaching_to_what_is_not_there_is_refused(wire: World, ends) -> None:
         host.do(host.plane.attach("taskeeeeeeee1", ends[0].pid, [Attachment("nosuchnet0001", 1)]))
     with pytest.raises(PreconditionError, match="is gone"):
         host.do(host.plane.attach("taskeeeeeeee1", 2**22 - 1, [Attachment(WEB, 0x0A400030)]))
-    with pytest.raises(PreconditionError, match="shares the host's"):
-        shared = host.namespace.run(lambda: subprocess.Popen(["sleep", "100"]))
-        try:
+    shared = host.namespace.run(lambda: subprocess.Popen(["sleep", "100"]))
+    try:
+        with pytest.raises(PreconditionError, match="shares the host's"):
             host.do(host.plane.attach("taskeeeeeeee1", shared.pid, [Attachment(WEB, 0x0A400030)]))
-        finally:
-            shared.kill()
-            shared.wait()
+    finally:
+        shared.kill()
+        shared.wait()
     wire.add_network(OTHER, "10.64.0.0/20", {"h1": (1,), "h2": (2,)})
     host.apply()
     both = [Attachment(WEB, 0x0A400030), Attachment(OTHER, 0x0A400030)]
@@ -209,7 +209,7 @@ def test_a_namespace_deleted_by_hand_is_pinned_again(ends) -> None:
 
 
 def test_a_namespace_lost_with_its_agent_is_made_anew(ends) -> None:
-    """After a life without pins (the run directory was emptied) the network is made again, and nothing is in its way."""
+    """When the run directory was emptied between two lives the network is made again, and nothing is in its way."""
     host = ends[0].host
     pin = host.run_dir / "netns" / f"{host.name}.{WEB}"
     host.in_mounts(lambda: os.system(f"umount {pin} && rm -r {host.run_dir}/netns {host.run_dir}/network"))
