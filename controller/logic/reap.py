@@ -6,10 +6,11 @@ away stays for as long as the node does.
 """
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Final
 
 from argosy.controller.logic.draft import Draft
-from argosy.controller.logic.slots import Slot, age, is_unassigned
+from argosy.controller.logic.slots import Slot, is_unassigned, left_at
 from argosy.controller.logic.view import View
 from argosy.core.node import NodeState
 from argosy.core.task import Task
@@ -61,7 +62,7 @@ def reap(view: View, draft: Draft, tasks: Iterable[Task]) -> None:
 def trim(view: View, draft: Draft, slot: Slot) -> None:
     """Keep the last few ended tasks of a slot."""
     if len(slot.ended) > HISTORY_PER_SLOT:
-        for task in sorted(slot.ended, key=age, reverse=True)[HISTORY_PER_SLOT:]:
+        for task in sorted(slot.ended, key=partial(left_at, view), reverse=True)[HISTORY_PER_SLOT:]:
             forget(view, draft, task)
 
 

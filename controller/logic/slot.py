@@ -67,9 +67,9 @@ def runs_aim(view: View, task: Task, revision: int) -> bool:
 def succession(view: View, slot: Slot, revision: int) -> Heritage | NoSuccessor:
     """Return what a new task of `revision` would inherit in a slot without heir, or why there must be none.
 
-    Only the task that was created last counts, and only if it ran the same: a new revision starts with a clean sheet.
+    Only the latest task counts, and only if it ran the same: a new revision starts with a clean sheet.
     """
-    last = slot.newest
+    last = slot.latest()
     if last is None or not runs_aim(view, last, revision):
         return Heritage()
     if ended_by_itself(last):

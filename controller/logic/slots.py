@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from argosy.controller.logic.restart import ended_at, ended_by_itself
 from argosy.controller.logic.view import View
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState, is_terminal
@@ -25,7 +26,7 @@ class Slot:
     ending:  asked to stop, not known to have ended yet, on a node that will tell (also of a former life of the slot)
     lost:    not ended as far as is known, but its node is DOWN: counts for nothing any more
     ended:   ended for good; the slot's history
-    newest:  the task of this life of the slot that was created last
+    past:    of those that are not live any more, the one that had the slot last
     may_create: False where a global service's node takes no new tasks for now
     """
 
@@ -34,13 +35,20 @@ class Slot:
     ending: list[Task] = field(default_factory=list)
     lost: list[Task] = field(default_factory=list)
     ended: list[Task] = field(default_factory=list)
-    newest: Task | None = None
+    past: Task | None = None
     may_create: bool = True
 
     @property
     def exists(self) -> bool:
         """Whether the slot has a task that is not to be forgotten."""
-        return self.newest is not None
+        return self.past is not None or bool(self.live)
+
+    def latest(self) -> Task | None:
+        """Return the task that says how the slot is doing: the live one, or what was tried since that was created."""
+        newest = max(self.live, key=age, default=None)
+        if newest is None or (self.past is not None and age(self.past) > age(newest)):
+            return self.past
+        return newest
 
     def records(self) -> Iterable[Task]:
         """Yield all tasks but those that have ended and are to be forgotten."""
@@ -73,12 +81,24 @@ def _file(view: View, slot: Slot, task: Task) -> None:
         slot.ended.append(task)
     elif away:
         slot.lost.append(task)
-    elif task.desired_state <= TaskState.RUNNING:
-        slot.live.append(task)
-    else:
+    elif task.desired_state > TaskState.RUNNING:
         slot.ending.append(task)
-    if slot.newest is None or age(task) > age(slot.newest):
-        slot.newest = task
+    else:
+        slot.live.append(task)
+        return
+    if slot.past is None or left_at(view, task) > left_at(view, slot.past):
+        slot.past = task
+
+
+def left_at(view: View, task: Task) -> tuple[float, str]:
+    """Return a sort key: the later a task lost its slot, the greater.
+
+    One that ended by itself had the slot until then, also if others were tried beside it in vain. One that was told to
+    go had it until its successor was created: what counts is only that it came before that.
+    """
+    if task.desired_state <= TaskState.RUNNING and ended_by_itself(task):
+        return max(ended_at(task, view.now), task.meta.created_at), task.meta.id
+    return age(task)
 
 
 def has_ended(task: Task, away: bool) -> bool:

@@ -92,7 +92,7 @@ def is_dirty(view: View, slot: Slot) -> bool:
 def _stale(view: View, slot: Slot) -> Task | None:
     """Return the live task that does not run the present spec, or the last one of a slot without live ones."""
     if not slot.live:
-        last = slot.newest
+        last = slot.past
         return last if last is not None and not view.is_current(last) else None
     stale = [task for task in slot.live if not view.is_current(task)]
     return max(stale, key=lambda t: (t.status.state, age(t))) if stale else None
@@ -212,7 +212,7 @@ def _good_in(view: View, config: UpdateConfig, slot: Slot) -> float | None:
     if slot.ending:
         return None
     if not slot.live:
-        last = slot.newest
+        last = slot.past
         if last is None or not view.is_current(last) or last.status.state is not TaskState.COMPLETE:
             return None
         finished = succession(view, slot, view.service.revision) is NoSuccessor.FINISHED
@@ -228,7 +228,7 @@ def _good_in(view: View, config: UpdateConfig, slot: Slot) -> float | None:
 
 def _has_given_up(view: View, slot: Slot) -> bool:
     """Whether the present spec was tried in the slot, and the restart policy allows no further attempt."""
-    last = slot.newest
+    last = slot.latest()
     if last is None or last in slot.live or not view.is_current(last):
         return False
     return isinstance(succession(view, slot, view.service.revision), NoSuccessor)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -32,6 +33,8 @@ from tests.sim.service_world import World, image
 
 IMAGES = ("v1", "v2", "v3", "rejected", "failing", "crashing")
 Key = tuple[int, str]
+
+pytestmark = pytest.mark.timeout(400)  # 10 s of work, but the machine may be busy
 
 configs = st.builds(
     UpdateConfig,
@@ -198,6 +201,11 @@ class Life(RuleBasedStateMachine):
         serving = Counter(self.key(t) for t in world.serving() if t.meta.id not in self.away_once)
         assert all(count == 1 for count in serving.values()), serving
 
+    def left_at(self, task: Task) -> tuple[float, str]:
+        """The later a task ran in its slot, or was tried there, the greater."""
+        by_itself = task.desired_state <= S.RUNNING and is_terminal(task.status.state)
+        return (task.status.at if by_itself else task.meta.created_at), task.meta.id
+
     def note_revision(self) -> None:
         """Take down which slots are dirty as a new update (or rollback) begins."""
         service = self.world.service
@@ -206,7 +214,7 @@ class Life(RuleBasedStateMachine):
         live = {t.meta.id for t in self.world.live()}
         self.begun_in = {}
         for key, tasks in self.slots().items():
-            matter = [t for t in tasks if t.meta.id in live] or tasks[-1:]
+            matter = [t for t in tasks if t.meta.id in live] or [max(tasks, key=self.left_at)]
             if all(map(self.stale, matter)):
                 self.begun_in[key] = False
 
@@ -231,7 +239,7 @@ class Life(RuleBasedStateMachine):
                 tasks = []  # only tasks that no node has known, or whose node was removed, vanish so soon
             new = [t for t in tasks if t.revision == self.revision]
             over = any(t.running_since or is_terminal(t.status.state) for t in new)
-            clean = tasks and not any(map(self.stale, tasks[-1:]))
+            clean = tasks and not self.stale(max(tasks, key=self.left_at))
             if not tasks or over or (clean and not new and not begun):
                 del self.begun_in[key]
             elif new or begun:
@@ -286,8 +294,8 @@ class Life(RuleBasedStateMachine):
 
 TestLife = Life.TestCase
 TestLife.settings = settings(
-    max_examples=120,
-    stateful_step_count=40,
+    max_examples=100,
+    stateful_step_count=30,
     deadline=None,
     print_blob=True,
     report_multiple_bugs=False,

@@ -361,6 +361,19 @@ def test_without_an_earlier_revision_a_failing_update_pauses_and_says_so() -> No
     assert world.service.update.message.endswith("no earlier revision to return to")  # type: ignore[union-attr]
 
 
+def test_what_an_update_tried_in_vain_does_not_speak_for_the_slot_when_its_task_crashes_later() -> None:
+    world = deployed(2, failure_action=FailureAction.ROLLBACK)
+    world.fate = spoiled(world, "v2", S.PREPARING, S.REJECTED)
+    roll(world)
+    world.run(60)
+    assert world.update_state() is UpdateState.ROLLBACK_COMPLETED
+    world.end(world.running()[0].meta.id, S.FAILED)
+    world.run(4)
+    assert (world.images(), world.update_state()) == (["v1"], UpdateState.ROLLBACK_COMPLETED)
+    world.run(1)
+    assert world.images() == ["v1", "v1"]
+
+
 # While it is paused
 
 
