@@ -13,7 +13,7 @@ import structlog
 from argosy.agent import facts, logging
 from argosy.agent.images.fetch import BlobSource
 from argosy.agent.images.store import ImageStore
-from argosy.agent.logic.assignments import Assignments, Update, advance, check_leader
+from argosy.agent.logic.assignments import Assignments, advance, check_leader
 from argosy.agent.logs.tunnel import send_logs
 from argosy.agent.network.desired import NetworkSettings, NodeIdentity
 from argosy.agent.network.plane import NetworkPlane
@@ -21,7 +21,7 @@ from argosy.agent.runtime.native import NativeRuntime
 from argosy.agent.session.reporter import Reporter
 from argosy.agent.session.session import Session
 from argosy.agent.settings import AgentSettings
-from argosy.agent.state import Identity, StateDir, TaskRecord
+from argosy.agent.state import Identity, StateDir, TaskRecord, read_update
 from argosy.agent.tasks.host import Host
 from argosy.agent.tasks.id_ranges import IdRanges
 from argosy.agent.tasks.tasks import Tasks
@@ -182,7 +182,7 @@ class Agent:
         self._reporter = Reporter()
         self._wiring = Wiring(plane)
         self._assignments = state.load_assignments()
-        self._records = list(state.load_tasks())
+        self._records = state.load_tasks()
         self._host = Host(
             settings=settings,
             state=state,
@@ -213,7 +213,8 @@ class Agent:
         await self._wiring.set(assignments)
         self._tasks.apply(assignments)
         if assignments.synced:
-            await self._images.retain(assignments.of(Image))
+            in_use = {layer for layers in self._host.layers.values() for layer in layers}
+            await self._images.retain(assignments.of(Image), in_use)
 
     # ------------------------------------------------------------ SessionEvents
 
@@ -256,10 +257,10 @@ class Agent:
         """The session is over: nothing can be fetched until the next one."""
         self._blobs.use(None)
 
-    async def assigned(self, update: Update) -> int:
+    async def assigned(self, message: pb.ControllerMessage) -> int:
         """Apply an assignment message: to disk first, then to the parts."""
-        assignments = advance(self._assignments, update)
-        self._state.save_assignments(assignments)
+        assignments = advance(self._assignments, read_update(message))
+        self._state.save_assignments(message, assignments)
         await self._apply(assignments)
         return assignments.version
 

@@ -1,21 +1,23 @@
 """What the agent keeps on disk so that its own restart changes nothing.
 
     identity.json         node id and beat key, made at the first start and kept for good
-    assignments.pb        the last set applied, with its leader epoch: the agent goes on from it without a controller
-    tasks/ID.json         one record a task: its id range and the last status that matters
+    assignments.journal   the last full set applied and the increments since: the agent goes on without a controller
+    tasks.journal         records of tasks: id range and the last status that matters
 
-Files are replaced by rename, so a kill -9 leaves the old or the new one. They are not synced to the disk: after a
-crash of the *host* no container runs any more, and what an older file says is corrected by what the kernel shows.
+A kill -9 leaves whole records. Nothing is synced to the disk: after a crash of the *host* no container runs any more,
+and what an older record says is corrected by what the kernel shows.
 """
 
 import json
 import os
 import secrets
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-from argosy.agent.logic.assignments import Assignments, Update, advance
+from google.protobuf.message import DecodeError
+
+from argosy.agent.journal import Journal
+from argosy.agent.logic.assignments import Assignments, BrokenChainError, Update, advance
 from argosy.core.assignment import LeaderEpoch
 from argosy.core.errors import RejectedError
 from argosy.core.ids import new_id
@@ -23,6 +25,10 @@ from argosy.core.task import TaskStatus
 from argosy.core.task_state import TaskState
 from argosy.core.wire import put_piece, read_piece
 from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
+
+MAX_INCREMENTS = 200
+"""Increments kept behind a full set before they are merged into it."""
+_STATUS_FIELDS = tuple(f.name for f in fields(TaskStatus))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +53,21 @@ class StateDir:
     """The agent's files. One agent at a time: the lock is held until the process ends."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
-        self._tasks = root / "tasks"
-        self._tasks.mkdir(parents=True, exist_ok=True)
+        self.root = root
+        root.mkdir(parents=True, exist_ok=True)
         os.chmod(root, 0o700)
         self._lock = _lock(root / "lock")
+        self._assignments = Journal(root / "assignments.journal")
+        self._tasks = Journal(root / "tasks.journal")
+        self._records: dict[str, TaskRecord] = {}
+
+    def release(self) -> None:
+        """Let another agent have the files."""
+        os.close(self._lock)
 
     def identity(self) -> Identity:
         """Return this node's identity, made on the first call ever."""
-        path = self._root / "identity.json"
+        path = self.root / "identity.json"
         if path.exists():
             try:
                 data = json.loads(path.read_text())
@@ -69,53 +81,90 @@ class StateDir:
         _replace(path, json.dumps({"node_id": identity.node_id, "beat_key": identity.beat_key.hex()}).encode())
         return identity
 
-    def save_assignments(self, assignments: Assignments) -> None:
-        """Persist a set before it is acted on."""
-        message = pb.ControllerMessage()
-        message.leader.epoch = assignments.leader.epoch
-        message.leader.revision = assignments.leader.revision
-        body = message.assignments
-        body.full = True
-        body.version = assignments.version
-        for piece in assignments.pieces.values():
-            put_piece(piece, body.put.add())
-        _replace(self._root / "assignments.pb", message.SerializeToString())
+    def save_assignments(self, message: pb.ControllerMessage, after: Assignments) -> None:
+        """Persist an assignment message before it is acted on; `after` is what it makes of the set."""
+        if message.assignments.full:
+            self._assignments.rewrite([message.SerializeToString()])
+        elif self._assignments.records > MAX_INCREMENTS:
+            self._assignments.rewrite([_whole(after).SerializeToString()])
+        else:
+            self._assignments.append(message.SerializeToString())
 
     def load_assignments(self) -> Assignments:
         """Return the last set that was applied; an empty, unsynced one on a new or damaged state."""
-        try:
-            message = pb.ControllerMessage.FromString((self._root / "assignments.pb").read_bytes())
-        except (OSError, ValueError):
-            return Assignments()
-        except Exception as e:  # protobuf's DecodeError has no common base over its implementations
-            if type(e).__name__ != "DecodeError":
-                raise
-            return Assignments()
-        pieces = (read_piece(m) for m in message.assignments.put)
-        leader = LeaderEpoch(message.leader.epoch, message.leader.revision)
-        return advance(
-            Assignments(),
-            Update(leader, True, message.assignments.version, 0, tuple(p for p in pieces if p), ()),
-        )
+        assignments = Assignments()
+        for record in self._assignments.read():
+            try:
+                assignments = advance(assignments, read_update(pb.ControllerMessage.FromString(record)))
+            except (DecodeError, BrokenChainError):
+                return Assignments()
+        return assignments
 
     def save_task(self, record: TaskRecord) -> None:
         """Persist one task's record."""
-        _replace(self._tasks / f"{record.id}.json", json.dumps(asdict(record)).encode())
+        self._records[record.id] = record
+        self._tasks.append(_record_bytes(record))
+        if self._tasks.records > 8 * len(self._records) + 1000:
+            self._tasks.rewrite(map(_record_bytes, self._records.values()))
 
-    def load_tasks(self) -> Iterator[TaskRecord]:
-        """Yield the records of all tasks; a damaged one is dropped (its container, if any, is found by itself)."""
-        for path in sorted(self._tasks.glob("*.json")):
+    def load_tasks(self) -> list[TaskRecord]:
+        """Return the records of all tasks; a damaged one is dropped (its container, if any, is found by itself)."""
+        for line in self._tasks.read():
             try:
-                data = json.loads(path.read_text())
+                data = json.loads(line)
                 status = data.pop("status")
-                status["state"] = TaskState(status["state"])
-                yield TaskRecord(status=TaskStatus(**status), **data)
+                if status is None:
+                    self._records.pop(data["id"], None)
+                else:
+                    status["state"] = TaskState(status["state"])
+                    record = TaskRecord(status=TaskStatus(**status), **data)
+                    self._records[record.id] = record
             except (ValueError, KeyError, TypeError):
-                path.unlink(missing_ok=True)
+                continue
+        self._tasks.rewrite(map(_record_bytes, self._records.values()))
+        return list(self._records.values())
 
     def forget_task(self, task_id: str) -> None:
         """Drop a record; idempotent."""
-        (self._tasks / f"{task_id}.json").unlink(missing_ok=True)
+        if self._records.pop(task_id, None):
+            self._tasks.append(json.dumps({"id": task_id, "status": None}).encode())
+
+
+def _record_bytes(record: TaskRecord) -> bytes:
+    status = record.status
+    return json.dumps(
+        {
+            "id": record.id,
+            "status": {name: getattr(status, name) for name in _STATUS_FIELDS},
+            "id_range": record.id_range,
+            "stop_sent_at": record.stop_sent_at,
+        }
+    ).encode()
+
+
+def _whole(assignments: Assignments) -> pb.ControllerMessage:
+    """Return a set as one full message."""
+    message = pb.ControllerMessage()
+    message.leader.epoch, message.leader.revision = assignments.leader.epoch, assignments.leader.revision
+    message.assignments.full = True
+    message.assignments.version = assignments.version
+    for piece in assignments.pieces.values():
+        put_piece(piece, message.assignments.put.add())
+    return message
+
+
+def read_update(message: pb.ControllerMessage) -> Update:
+    """Return an assignment message in the domain's terms; pieces of a kind unknown to this version are left out."""
+    body = message.assignments
+    pieces = (read_piece(m) for m in body.put)
+    return Update(
+        leader=LeaderEpoch(message.leader.epoch, message.leader.revision),
+        full=body.full,
+        version=body.version,
+        base_version=body.base_version,
+        put=tuple(p for p in pieces if p is not None),
+        remove=tuple(body.remove),
+    )
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -22,12 +22,13 @@ from argosy.controller.changes.commit import change
 from argosy.controller.cluster import ClusterView
 from argosy.controller.content.blobs import BlobStore
 from argosy.controller.content.replicas import Replicas
+from argosy.controller.loops.images import collect
 from argosy.controller.server import check_address, serve, set_health
 from argosy.controller.session.dispatcher import DispatcherServicer
 from argosy.controller.session.heard import BeatProtocol
 from argosy.controller.session.tunnels import Tunnels
 from argosy.controller.settings import ControllerSettings
-from argosy.controller.store import Cache, Candidate, Election, EtcdClient, EtcdConfig, Store
+from argosy.controller.store import Cache, Candidate, Election, EtcdClient, EtcdConfig, Store, tune_collector
 from argosy.controller.term import Leader
 from argosy.core.errors import ArgosyError
 from argosy.core.image import Image
@@ -70,6 +71,7 @@ def main(
 ) -> None:
     """Entry of `argosy controller` and `python -m argosy.controller`."""
     logging.configure(log_level)
+    tune_collector()
     tcp = next((a for a in listen if not a.startswith("unix:")), "")
     settings = ControllerSettings(
         etcd=etcd,
@@ -141,6 +143,7 @@ async def _serve(settings: ControllerSettings) -> None:
             candidate = Candidate(id=settings.name, address=settings.advertise)
             election = Election(client, settings.cluster, candidate, ttl_s=settings.lease_ttl_s)
             background.run(election.run(Leader(client, store, cache, dispatcher, beats).run), "election")
+            background.run(collect(cache, blobs), "content")
             background.run(_observe(election, view, lambda leads: set_health(health, leads=leads)), "observer")
             await background.first(stop.wait())
             log.info("stopping")

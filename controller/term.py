@@ -4,6 +4,7 @@ import asyncio
 
 import structlog
 
+from argosy.controller.loops.images import ImagesLoop
 from argosy.controller.loops.networks import NetworksLoop
 from argosy.controller.loops.nodes import NodesLoop
 from argosy.controller.loops.scheduler import SchedulerLoop
@@ -57,6 +58,7 @@ class Leader:
                 group.create_task(SchedulerLoop(store, cache, fence).run(), name="scheduler")
                 group.create_task(NodesLoop(store, cache, fence, heard).run(), name="nodes")
                 group.create_task(NetworksLoop(store, cache, fence).run(), name="networks")
+                group.create_task(ImagesLoop(store, cache, fence).run(), name="images")
                 group.create_task(Maintenance(self._client).run(), name="maintenance")
                 self._dispatcher.term, self._beats.heard = term, heard
         finally:

@@ -1,5 +1,6 @@
 """Fetches blobs from the controllers: the image store's source of content on this node."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import grpc
@@ -7,6 +8,9 @@ import grpc
 from argosy.core.errors import RejectedError, TransientError
 from argosy.proto.argosy.v1 import content_pb2 as pb
 from argosy.proto.argosy.v1 import content_pb2_grpc as rpc
+
+STALLED_S = 30.0
+"""A transfer that brings nothing for so long has failed."""
 
 
 class BlobSource:
@@ -25,9 +29,25 @@ class BlobSource:
             raise TransientError("no controller can be reached to fetch the image from")
         call = rpc.ContentStub(self._channel).GetBlob(pb.GetBlobRequest(digest=digest, offset=offset))
         try:
-            async for part in call:
+            while True:
+                async with asyncio.timeout(STALLED_S):
+                    part = await call.read()
+                if not isinstance(part, pb.GetBlobResponse):
+                    if await call.code() is not grpc.StatusCode.OK:
+                        raise await _ended(call)
+                    return
                 yield part.data
+        except TimeoutError:
+            raise TransientError(f"fetching {digest} from the controller: nothing came for {STALLED_S:.0f} s") from None
         except grpc.aio.AioRpcError as e:
             if e.code() is grpc.StatusCode.NOT_FOUND:
                 raise RejectedError(f"the controllers have lost the content {digest}: import the image again") from e
             raise TransientError(f"fetching {digest} from the controller failed: {e.details()}") from e
+        finally:
+            call.cancel()
+
+
+async def _ended(call: "grpc.aio.UnaryStreamCall[pb.GetBlobRequest, pb.GetBlobResponse]") -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(
+        await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
+    )

@@ -13,11 +13,10 @@ from typing import Protocol, TypeAlias
 import grpc
 import structlog
 
-from argosy.agent.logic.assignments import BrokenChainError, StaleLeaderError, Update
+from argosy.agent.logic.assignments import BrokenChainError, StaleLeaderError
 from argosy.agent.session.backoff import Backoff
 from argosy.agent.session.reporter import Reporter
 from argosy.core.assignment import LeaderEpoch
-from argosy.core.wire import read_piece
 from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
 from argosy.proto.argosy.v1 import dispatcher_pb2_grpc as rpc
 
@@ -44,7 +43,7 @@ class SessionEvents(Protocol):
     def ended(self) -> None:
         """Note that the session is over."""
 
-    async def assigned(self, update: Update) -> int:
+    async def assigned(self, message: pb.ControllerMessage) -> int:
         """Apply an assignment message; return the version that is now in force (persisted)."""
 
     def open_tunnel(self, request: pb.OpenTunnel, channel: grpc.aio.Channel) -> None:
@@ -156,7 +155,7 @@ class Session:
             self._events.check_leader(_leader(message))
             match message.WhichOneof("body"):
                 case "assignments":
-                    version = await self._events.assigned(_update(message))
+                    version = await self._events.assigned(message)
                     outgoing.put_nowait(pb.AgentMessage(ack=pb.AssignmentAck(version=version)))
                 case "report_ack":
                     self._reporter.acknowledge(message.report_ack.sequence)
@@ -197,16 +196,3 @@ async def _ended(call: _Call) -> grpc.aio.AioRpcError:
 
 def _leader(message: pb.ControllerMessage) -> LeaderEpoch:
     return LeaderEpoch(message.leader.epoch, message.leader.revision)
-
-
-def _update(message: pb.ControllerMessage) -> Update:
-    body = message.assignments
-    pieces = (read_piece(m) for m in body.put)
-    return Update(
-        leader=_leader(message),
-        full=body.full,
-        version=body.version,
-        base_version=body.base_version,
-        put=tuple(p for p in pieces if p is not None),
-        remove=tuple(body.remove),
-    )

@@ -31,6 +31,8 @@ class Host:
     node_name: str
     hostname: str
     assignments: Assignments = field(default_factory=Assignments)
+    layers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Image layers that containers are mounted on, by task: they must stay while the container does."""
     preparing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
 
     def image_of(self, revision: RevisionAssignment | None) -> Image | None:

@@ -251,6 +251,7 @@ class TaskOwner:
             except TransientError as e:
                 self._log.warning("cannot release yet", why=str(e))
                 await asyncio.sleep(backoff.next())
+        self._host.layers.pop(self.task_id, None)
         if self._id_range >= 0:
             self._host.id_ranges.give_back(self._id_range)
         status = replace(self._seen.status, released=True)

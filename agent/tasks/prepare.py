@@ -16,6 +16,8 @@ from argosy.core.service import DEFAULT_STOP_GRACE_PERIOD_S
 
 INIT_PROGRAM = "/usr/bin/tini-static"
 """Debian's package `tini`: a static init for containers that ask for one."""
+LAYERS_LABEL = "layers"
+"""Of a container: the layers it is mounted on, so that an agent started anew keeps them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ async def prepare(host: Host, task: TaskAssignment, id_base: int) -> Prepared:
     if image is None:
         raise TransientError(f"waiting for the image {revision.spec.container.image}")
     unpacked = await host.images.ensure(image)
+    host.layers[task.id] = unpacked.layers
     async with host.preparing:
         await host.runtime.delete(task.id)  # what a crash in the middle of preparing may have left
         hostname = container.hostname_of(task, revision, NodeFacts(host.node_id, host.node_name, host.hostname))
@@ -60,7 +63,7 @@ async def prepare(host: Host, task: TaskAssignment, id_base: int) -> Prepared:
             build(spec),
             Rootfs(unpacked.layers_root, unpacked.layers, spec.read_only),
             LogTarget(str(log_path), settings.log_max_bytes, settings.log_max_files),
-            {"service": task.service_id, "project": task.project},
+            {"service": task.service_id, "project": task.project, LAYERS_LABEL: " ".join(unpacked.layers)},
         )
         await host.network.attach(task.id, created.pid, task.attachments)
     return Prepared(created.pid)

@@ -10,6 +10,7 @@ from argosy.agent.runtime.interface import ContainerState
 from argosy.agent.state import TaskRecord
 from argosy.agent.tasks.host import Host
 from argosy.agent.tasks.owner import TaskOwner
+from argosy.agent.tasks.prepare import LAYERS_LABEL
 from argosy.core.task import TaskStatus
 from argosy.core.task_state import TaskState
 
@@ -27,6 +28,7 @@ class Tasks:
     def adopt(self, records: list[TaskRecord], found: list[ContainerState]) -> None:
         """Start owners for what a former life of the agent left: records and containers."""
         by_id = {c.id: c for c in found}
+        self._host.layers.update({c.id: tuple(c.labels.get(LAYERS_LABEL, "").split()) for c in found})
         for record in records:
             self._start(record.id, record, by_id.pop(record.id, None))
         for container in by_id.values():

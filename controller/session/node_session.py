@@ -6,11 +6,15 @@ one is being sent are joined, so a slow node costs no memory.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from argosy.core.assignment import LeaderEpoch, Piece
 from argosy.core.wire import put_piece
 from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
+
+PACE_S = 0.025
+"""Least time between two differences to a node: what changes within it goes in one message."""
 
 Compute = Callable[[], Mapping[str, Piece]]
 
@@ -28,6 +32,7 @@ class NodeSession:
         self._version = 0
         self._queue: list[pb.ControllerMessage] = []
         self._dirty = True
+        self._not_before = 0.0
         self._closed = ""
         self._wake = asyncio.Event()
         self._wake.set()
@@ -63,9 +68,13 @@ class NodeSession:
             for message in queue:
                 yield self._stamped(message)
             if self._dirty:
+                if (early_s := self._not_before - time.monotonic()) > 0:
+                    asyncio.get_running_loop().call_later(early_s, self._wake.set)
+                    continue
                 self._dirty = False
                 difference = self._difference()
                 if difference is not None:
+                    self._not_before = time.monotonic() + PACE_S
                     yield self._stamped(difference)
 
     def _stamped(self, message: pb.ControllerMessage) -> pb.ControllerMessage:

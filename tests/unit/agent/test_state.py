@@ -1,0 +1,96 @@
+"""What the agent keeps on disk survives its end at any byte."""
+
+import pytest
+
+from argosy.agent.journal import Journal
+from argosy.agent.state import MAX_INCREMENTS, StateDir, TaskRecord, read_update
+from argosy.core.assignment import TaskAssignment, key_of
+from argosy.core.errors import RejectedError
+from argosy.core.task import TaskStatus
+from argosy.core.task_state import TaskState
+from argosy.core.wire import put_piece
+from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
+
+
+def message(*pieces, version, base=0, full=False, remove=()):
+    result = pb.ControllerMessage()
+    result.leader.epoch, result.leader.revision = 7, 100 + version
+    body = result.assignments
+    body.full, body.version, body.base_version = full, version, base
+    body.remove.extend(remove)
+    for piece in pieces:
+        put_piece(piece, body.put.add())
+    return result
+
+
+def reopened(state):
+    state.release()
+    return StateDir(state.root)
+
+
+@pytest.fixture
+def state(tmp_path):
+    return StateDir(tmp_path / "agent")
+
+
+def apply(state, current, update):
+    from argosy.agent.logic.assignments import advance
+
+    after = advance(current, read_update(update))
+    state.save_assignments(update, after)
+    return after
+
+
+def test_assignments_are_replayed(state):
+    from argosy.agent.logic.assignments import Assignments
+
+    now = apply(state, Assignments(), message(TaskAssignment(id="a"), version=1, full=True))
+    now = apply(state, now, message(TaskAssignment(id="b"), version=2, base=1))
+    now = apply(state, now, message(version=3, base=2, remove=(key_of(TaskAssignment(id="a")),)))
+    assert reopened(state).load_assignments() == now
+
+
+def test_many_increments_are_merged(state):
+    from argosy.agent.logic.assignments import Assignments
+
+    now = apply(state, Assignments(), message(version=1, full=True))
+    for version in range(2, 3 * MAX_INCREMENTS):
+        now = apply(state, now, message(TaskAssignment(id="a", slot=version), version=version, base=version - 1))
+    assert reopened(state).load_assignments() == now
+
+
+def test_a_record_that_was_cut_short_is_dropped_and_the_others_stay(tmp_path):
+    journal = Journal(tmp_path / "j")
+    for record in (b"one", b"two"):
+        journal.append(record)
+    whole = (tmp_path / "j").read_bytes()
+    for length in range(len(whole)):
+        (tmp_path / "j").write_bytes(whole[:length])
+        cut = Journal(tmp_path / "j")
+        assert list(cut.read()) == ([b"one"] if length >= 7 else [])
+        cut.append(b"three")
+        assert list(Journal(tmp_path / "j").read())[-1] == b"three"
+
+
+def test_task_records_and_their_end(state):
+    record = TaskRecord("t1", TaskStatus(TaskState.RUNNING, at=5.0, pid=9), 3, stop_sent_at=6.0)
+    state.save_task(TaskRecord("t1", TaskStatus(TaskState.PREPARING), 3))
+    state.save_task(record)
+    state.save_task(TaskRecord("t2", TaskStatus(TaskState.RUNNING), 4))
+    state.forget_task("t2")
+    assert reopened(state).load_tasks() == [record]
+
+
+def test_the_identity_is_made_once(state):
+    assert reopened(state).identity() == state.identity()
+
+
+def test_a_damaged_identity_is_not_replaced_in_silence(state):
+    (state.root / "identity.json").write_text("{")
+    with pytest.raises(RejectedError, match=r"damaged.*restore it"):
+        state.identity()
+
+
+def test_a_second_agent_is_refused(state):
+    with pytest.raises(RejectedError, match="another agent"):
+        StateDir(state.root)
