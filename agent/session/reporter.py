@@ -1,10 +1,12 @@
 """Monotone status reports: what changed since the controller last confirmed, resent until it is acknowledged.
 
 One report is under way at a time; what comes meanwhile forms the next one, so that reports grow as load does and
-each costs the controller one store write. An acknowledgement means the status is in etcd.
+each costs the controller one store write. An acknowledgement means the status is in etcd. States that tasks only pass
+through on their way up wait for a moment: mostly the next state is there before they would have been of any use.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 
 from argosy.core.codec import encode_into
@@ -17,17 +19,22 @@ class Reporter:
 
     MAX_TASKS = 500
     """Tasks in a report: the controller can write them in a few transactions."""
+    GATHER_S = 0.01
+    """How long a report waits for company."""
+    PASSING_S = 0.5
+    """How long a state that a task only passes through is held back."""
 
     def __init__(self) -> None:
         self._pending: dict[str, TaskStatus] = {}
         self._in_flight: dict[str, TaskStatus] = {}
         self._sequence = 0
+        self._due: float | None = None  # when to send what is pending, on the loop's clock
         self._wake = asyncio.Event()
 
-    def put(self, task_id: str, status: TaskStatus) -> None:
-        """Have a task's status reported."""
+    def put(self, task_id: str, status: TaskStatus, *, passing: bool = False) -> None:
+        """Have a task's status reported; `passing`: the next state is expected to follow at once."""
         self._pending[task_id] = status
-        self._wake.set()
+        self._send_within(self.PASSING_S if passing else self.GATHER_S)
 
     def drop(self, task_id: str) -> None:
         """Do not report a task any more: the controller has dropped it."""
@@ -37,20 +44,37 @@ class Reporter:
         """Begin a new session: nothing is confirmed, so everything known is reported again."""
         self._pending = dict(known)
         self._in_flight = {}
+        self._due = None
         if self._pending:
+            self._send_within(0.0)
+
+    def _send_within(self, seconds: float) -> None:
+        due = asyncio.get_running_loop().time() + seconds
+        if self._due is None or due < self._due:
+            self._due = due
             self._wake.set()
 
     async def next(self) -> pb.StatusReport:
-        """Wait until there is something to report and no report is under way; return the next report."""
-        while not self._pending or self._in_flight:
+        """Wait until a report is due and none is under way; return it."""
+        while not self._is_due():
             self._wake.clear()
-            await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(None if self._in_flight else self._due):
+                    await self._wake.wait()
         self._sequence += 1
         report = pb.StatusReport(sequence=self._sequence)
         for task_id in list(self._pending)[: self.MAX_TASKS]:
             status = self._in_flight[task_id] = self._pending.pop(task_id)
             encode_into(status, report.tasks.add(task_id=task_id).status)
+        self._due = None
+        if self._pending:
+            self._send_within(0.0)
         return report
+
+    def _is_due(self) -> bool:
+        if self._in_flight or self._due is None or not self._pending:
+            return False
+        return self._due <= asyncio.get_running_loop().time()
 
     def acknowledge(self, sequence: int) -> None:
         """Note that the report of this number is stored; older numbers are of no interest."""

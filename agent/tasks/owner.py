@@ -43,6 +43,7 @@ class TaskOwner:
         self._preparing: asyncio.Task[None] | None = None
         self._checking: asyncio.Task[None] | None = None
         self._id_range = record.id_range if record else -1
+        self._tried = record is not None
         self._seen = _observed_at_start(record, found)
         if record:
             host.reporter.put(task_id, self._seen.status)
@@ -136,8 +137,11 @@ class TaskOwner:
             assigned = self._assigned
             if assigned is None:
                 return
+            self._tried, again = True, self._tried
             try:
-                prepared = await prepare(self._host, assigned, self._host.id_ranges.first_id(self._id_range))
+                prepared = await prepare(
+                    self._host, assigned, self._host.id_ranges.first_id(self._id_range), again=again
+                )
             except TransientError as e:
                 self._set(TaskState.PREPARING, reason=str(e))
             except RejectedError as e:
@@ -289,7 +293,12 @@ class TaskOwner:
         status = self._status(state, reason=reason, pid=pid)
         self._seen = replace(self._seen, status=status)
         if not quiet:
-            self._host.reporter.put(self.task_id, status)
+            self._host.reporter.put(self.task_id, status, passing=self._is_passing(status))
+
+    def _is_passing(self, status: TaskStatus) -> bool:
+        """Whether the task is about to leave this state upwards by itself."""
+        wanted = self._assigned.desired_state if self._assigned else TaskState.SHUTDOWN
+        return not status.reason and status.state < min(wanted, TaskState.STARTING)
 
     def _note(self, seen: Observed) -> None:
         changed = seen.status != self._seen.status

@@ -38,8 +38,11 @@ def stop_signal(revision: RevisionAssignment | None, image: Image | None) -> int
     return container.stop_signal_of(revision.spec.container if revision else None, image.config if image else None)
 
 
-async def prepare(host: Host, task: TaskAssignment, id_base: int) -> Prepared:
-    """Make the container of a task; RejectedError when this host cannot, TransientError when it may later."""
+async def prepare(host: Host, task: TaskAssignment, id_base: int, *, again: bool) -> Prepared:
+    """Make the container of a task; RejectedError when this host cannot, TransientError when it may later.
+
+    `again`: an earlier try, or an earlier agent's, may have left a part of the container.
+    """
     revision = host.assignments.revision_of(task)
     if revision is None:
         raise TransientError("waiting for its service's spec")
@@ -49,7 +52,8 @@ async def prepare(host: Host, task: TaskAssignment, id_base: int) -> Prepared:
     unpacked = await host.images.ensure(image)
     host.layers[task.id] = unpacked.layers
     async with host.preparing:
-        await host.runtime.delete(task.id)  # what a crash in the middle of preparing may have left
+        if again:
+            await host.runtime.delete(task.id)
         hostname = container.hostname_of(task, revision, NodeFacts(host.node_id, host.node_name, host.hostname))
         files = _write_files(host, task, revision, hostname)
         spec = container.container_spec(

@@ -1,0 +1,82 @@
+"""Reports: one at a time, resent until acknowledged, passing states held back."""
+
+import asyncio
+
+import pytest
+
+from argosy.agent.session.reporter import Reporter
+from argosy.core.task import TaskStatus
+from argosy.core.task_state import TaskState
+
+
+def states(report):
+    return {t.task_id: TaskState(t.status.state) for t in report.tasks}
+
+
+async def is_silent(reporter):
+    """Whether no report is due now."""
+    waiting = asyncio.create_task(reporter.next())
+    done, _ = await asyncio.wait({waiting}, timeout=0.1)
+    if done:
+        return waiting.result()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    return None
+
+
+@pytest.fixture
+async def reporter():
+    return Reporter()
+
+
+async def test_what_comes_together_goes_together(reporter):
+    reporter.put("a", TaskStatus(TaskState.RUNNING))
+    reporter.put("b", TaskStatus(TaskState.FAILED))
+    assert states(await reporter.next()) == {"a": TaskState.RUNNING, "b": TaskState.FAILED}
+
+
+async def test_one_report_is_under_way_at_a_time(reporter):
+    reporter.put("a", TaskStatus(TaskState.RUNNING))
+    first = await reporter.next()
+    reporter.put("a", TaskStatus(TaskState.FAILED))
+    assert await is_silent(reporter) is None
+    reporter.acknowledge(first.sequence - 1)
+    assert await is_silent(reporter) is None
+    reporter.acknowledge(first.sequence)
+    assert states(await reporter.next()) == {"a": TaskState.FAILED}
+
+
+async def test_a_passing_state_is_overtaken(reporter):
+    reporter.put("a", TaskStatus(TaskState.PREPARING), passing=True)
+    assert await is_silent(reporter) is None
+    reporter.put("a", TaskStatus(TaskState.RUNNING))
+    assert states(await reporter.next()) == {"a": TaskState.RUNNING}
+
+
+async def test_a_passing_state_that_lasts_is_reported(reporter):
+    reporter.put("a", TaskStatus(TaskState.PREPARING), passing=True)
+    async with asyncio.timeout(5):
+        assert states(await reporter.next()) == {"a": TaskState.PREPARING}
+
+
+async def test_a_new_session_reports_everything_again(reporter):
+    reporter.put("a", TaskStatus(TaskState.RUNNING))
+    await reporter.next()
+    reporter.restart({"a": TaskStatus(TaskState.RUNNING), "b": TaskStatus(TaskState.COMPLETE)})
+    assert set(states(await reporter.next())) == {"a", "b"}
+
+
+async def test_a_dropped_task_is_not_reported(reporter):
+    reporter.put("a", TaskStatus(TaskState.RUNNING))
+    reporter.put("b", TaskStatus(TaskState.RUNNING))
+    reporter.drop("a")
+    assert set(states(await reporter.next())) == {"b"}
+
+
+async def test_a_large_report_is_cut(reporter):
+    for n in range(Reporter.MAX_TASKS + 1):
+        reporter.put(f"t{n}", TaskStatus(TaskState.RUNNING))
+    first = await reporter.next()
+    assert len(first.tasks) == Reporter.MAX_TASKS
+    reporter.acknowledge(first.sequence)
+    assert len((await reporter.next()).tasks) == 1
