@@ -13,12 +13,14 @@ plan named; both voices are kept in the leader's memory only, on its monotonic c
 **The brake.** When more than one node and over a third of them fall silent within one window, most likely something
 between us and them failed, and to replace everything would make it worse. So these nodes stay UNKNOWN, and are
 called DOWN only if they are silent for `brake_s` more. Nodes beat out of step, so when the first one's time is up,
-others that are silent for two beats count as lost with it.
+others that are silent for two beats count as lost with it. They come back out of step, too: once so many are back that
+the rest would be no mass loss, each of the rest has `lost_after_s` from the latest return to show up.
 """
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 from argosy.controller.logic.actions import Plan, SetNodeStatus
@@ -101,7 +103,7 @@ def plan_nodes(
     on its monotonic clock, as is `Plan.wake_at`; `wall` is the time for people, stored in `NodeStatus.since`.
     """
     silences = [_silence(node, heard.get(node.meta.id, Heard()), listening_since, timing) for node in nodes]
-    brake = _Brake(silences, now, timing)
+    brake = _Brake(silences, now, wall, timing)
     actions = []
     wake_at: float | None = None
     for silence in silences:
@@ -142,9 +144,9 @@ def _judge(silence: _Silence, brake: "_Brake", now: float, timing: NodeTiming) -
         return stored.state, stored.message, silence.agent_lost_at
     if now < silence.lost_at:
         return _while_host_beats(silence, now, timing)
-    if brake.holds(silence):
-        message = f"lost together with many other nodes: replacing its tasks waits {timing.brake_s:g} s"
-        return NodeState.UNKNOWN, message, silence.lost_at + timing.brake_s
+    held_until = brake.holds_until(silence)
+    if now < held_until:
+        return NodeState.UNKNOWN, _brake_message(timing), held_until
     return NodeState.DOWN, "neither its agent nor its host is heard", None
 
 
@@ -156,29 +158,45 @@ def _while_host_beats(silence: _Silence, now: float, timing: NodeTiming) -> tupl
     return NodeState.AGENT_LOST, message, min(silence.lost_at, replace_at)
 
 
+def _brake_message(timing: NodeTiming) -> str:
+    return f"lost together with many other nodes: replacing its tasks waits {timing.brake_s:g} s"
+
+
 class _Brake:
     """Tells which lost nodes are part of a mass loss that is still to be waited for."""
 
-    def __init__(self, silences: Sequence[_Silence], now: float, timing: NodeTiming) -> None:
+    def __init__(self, silences: Sequence[_Silence], now: float, wall: float, timing: NodeTiming) -> None:
         warning = timing.lost_after_s - timing.suspect_after_s
         silent = [s for s in silences if now >= s.lost_at - warning and not _is_old_loss(s)]
         self._losses = sorted(s.lost_at for s in silent)
         self._losses_of_down = sorted(s.lost_at for s in silent if _is_down(s))
         self._not_down = sum(1 for s in silences if not _is_down(s))
-        self._now = now
         self._timing = timing
+        self._latest_return = max((_returned_at(s, now, wall) for s in silences), default=-inf)
 
-    def holds(self, silence: _Silence) -> bool:
-        """Whether the loss of this node is held up."""
-        if self._now >= silence.lost_at + self._timing.brake_s:
-            return False
+    def holds_until(self, silence: _Silence) -> float:
+        """Return until when the loss of this node is held up, if nothing more happens; -inf: it is not."""
+        longest = silence.lost_at + self._timing.brake_s
         lost = self._within_window(self._losses, silence.lost_at)
         of_how_many = self._not_down + self._within_window(self._losses_of_down, silence.lost_at)
-        return lost > 1 and 3 * lost > of_how_many
+        if lost > 1 and 3 * lost > of_how_many:
+            return longest
+        status = silence.node.status
+        if status.state is NodeState.UNKNOWN and status.message == _brake_message(self._timing):
+            return min(longest, self._latest_return + self._timing.lost_after_s)
+        return -inf
 
     def _within_window(self, losses: Sequence[float], around: float) -> int:
         window = self._timing.brake_window_s
         return bisect_right(losses, around + window) - bisect_left(losses, around - window)
+
+
+def _returned_at(silence: _Silence, now: float, wall: float) -> float:
+    """Return since when a node has been READY, on the leader's monotonic clock; -inf while it is not."""
+    status = silence.node.status
+    if not silence.agent_heard or now >= silence.agent_lost_at:
+        return -inf
+    return status.since - wall + now if status.state is NodeState.READY else now
 
 
 def _is_down(silence: _Silence) -> bool:

@@ -193,6 +193,14 @@ def test_when_the_others_return_the_brake_lets_go_of_the_one_that_does_not() -> 
     assert states == {"n1": DOWN, "n2": READY, "n3": READY}
 
 
+def test_nodes_that_come_back_one_after_the_other_are_all_waited_for() -> None:
+    ear = Ear(3)
+    ear.hear(*ear.nodes)
+    ear.listen(5, "n3")
+    assert ear.listen(7, "n2", "n3") == {"n1": UNKNOWN, "n2": READY, "n3": READY}
+    assert ear.listen(7.2, "n1", "n2", "n3") == {"n1": READY, "n2": READY, "n3": READY}
+
+
 def test_nodes_lost_one_after_the_other_are_not_braked() -> None:
     ear = Ear(3)
     ear.hear(*ear.nodes)
