@@ -6,8 +6,9 @@
                      {"done": number}                        a numbered message took effect
     agent -> dns     {"socket": NET} + [udp, tcp]            answer on these
                      {"drop": NET}                           answer there no more
-                     {"replace": {key: record}, "number": n}
-                     {"put": {key: record}, "delete": [key], "number": n}
+                     {"replace": {key: record}}              these are all records
+                     {"put": {key: record}, "delete": [key]} these have changed
+                     {"number": number}                      say when all before this is in force
                      {"stop": true}                          end
 
 A message is a length of four bytes and its text. Descriptors travel with the first byte of their message (unix(7)).

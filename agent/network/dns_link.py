@@ -74,8 +74,9 @@ class DnsLink:
         self._take(sockets)
         try:
             self.ensure()
-            self._send_sockets()
-            self._send_records(records)
+            if self._send_sockets() | self._send_records(records):
+                self._await_done()
+                self._told = dict(records)
         except OSError as error:
             self._disconnect()
             raise TransientError(f"argosy-dns does not answer: {error}") from error
@@ -106,7 +107,8 @@ class DnsLink:
                 self.sockets[network] = pair
                 self._given.discard(network)
 
-    def _send_sockets(self) -> None:
+    def _send_sockets(self) -> bool:
+        before = set(self._given)
         for network in sorted(self._given - self.sockets.keys()):
             channel.send(self._connected(), {"drop": network})
             self._given.discard(network)
@@ -114,20 +116,26 @@ class DnsLink:
             if network not in self._given:
                 channel.send(self._connected(), {"socket": network}, pair)
                 self._given.add(network)
+        return before != self._given
 
-    def _send_records(self, records: Mapping[str, Record]) -> None:
+    def _send_records(self, records: Mapping[str, Record]) -> bool:
         told = self._told
         if told is None:
             message: dict[str, Any] = {"replace": dict(records)}
         else:
             put = {k: r for k, r in records.items() if told.get(k) is not r and told.get(k) != r}
             delete = [k for k in told if k not in records]
+            if not put and not delete:
+                return False
             message = {"put": put, "delete": delete}
-        # Numbered even if empty: the answer says that the sockets are in use too.
+        channel.send(self._connected(), message)
+        return True
+
+    def _await_done(self) -> None:
+        """Wait until all that was sent is in force."""
         self._number += 1
-        channel.send(self._connected(), {**message, "number": self._number})
+        channel.send(self._connected(), {"number": self._number})
         self._await("done", self._number)
-        self._told = dict(records)
 
     def _connect(self) -> bool:
         stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

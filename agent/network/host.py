@@ -38,6 +38,7 @@ class HostNamespace:
         self._tables = tables
         self._memory = memory
         self._switched: set[str] = set()
+        self._uplinks: list[tuple[NetworkAssignment, UplinkPair]] = []
         self._ever_wanted: set[Key] = set()
         self.kernel = KernelNamespace(home, open_namespace("/proc/thread-self/ns/net"), names.HOST_UPLINK_PREFIX)
         self.wanted: dict[Key, Entry] = {}
@@ -62,9 +63,18 @@ class HostNamespace:
         return held
 
     def want(self, uplinks: Iterable[tuple[NetworkAssignment, UplinkPair]]) -> None:
-        """Take over which networks have uplinks, and look anew which of the host's devices answers come in by."""
+        """Take over which networks have uplinks, and look which of the host's devices answers come in by.
+
+        That is looked up anew when the networks change, and by `look_again`.
+        """
+        self._uplinks, before = list(uplinks), self._uplinks
+        if self._uplinks != before:
+            self.look_again()
+
+    def look_again(self) -> None:
+        """Plan anew: the host may have other routes since."""
         entries: list[Entry] = []
-        for network, pair in uplinks:
+        for network, pair in self._uplinks:
             entries += plan_host_uplink(self._site, network, pair)
         if entries:
             entries += plan_egress(sorted(self._egress()))
@@ -83,7 +93,7 @@ class HostNamespace:
     def converge(self, make: LinkMaker) -> int:
         """Bring the kernel to what is wanted, and tell how many changes it took.
 
-        The table comes first: no uplink is there for a moment without it.
+        The table comes first and goes last: no uplink is there for a moment without it.
         """
         self._remember_switched()
         changes = self._ensure_table()
@@ -91,7 +101,7 @@ class HostNamespace:
         if operations:
             self.kernel.apply(operations, make)
         if not self.wanted and self.removes_leftovers:
-            changes += self._restore()
+            changes += self._drop_table() + self._restore()
         return len(operations) + changes
 
     def read(self) -> State:
@@ -123,6 +133,7 @@ class HostNamespace:
 
     def purge(self) -> None:
         """Remove all of the node's from the host's namespace."""
+        self._uplinks = []
         self.wanted = {}
         self.kernel.read({})
         devices = list(self.kernel.indexes)
@@ -153,11 +164,14 @@ class HostNamespace:
     def _ensure_table(self) -> int:
         if self.wanted:
             return int(self._tables.ensure(_SCOPE, self._firewall.table, host_ruleset(self._current()), inside=_here))
-        if self._tables.known(_SCOPE) and self.removes_leftovers:
-            nft.run(removal(self._firewall.table))
-            self._tables.forget(_SCOPE)
-            return 1
         return 0
+
+    def _drop_table(self) -> int:
+        if not self._tables.known(_SCOPE):
+            return 0
+        nft.run(removal(self._firewall.table))
+        self._tables.forget(_SCOPE)
+        return 1
 
     def _current(self) -> HostFirewall:
         """Restrict what we switched on, unless the host has since been made a router as a whole by someone else."""

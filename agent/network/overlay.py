@@ -133,6 +133,7 @@ class Overlay:
 
     def verify(self) -> list[Drift]:
         """Compare what is intended with what the kernel has, and believe the kernel from now on."""
+        self._host.look_again()
         drift = list(differences("", self._host.wanted, self._host.read()))
         if not self._host.table_intact():
             drift.append(Drift("", DriftKind.DIFFERENT, f"nft table {names.host_table(self._node_name)}"))
@@ -200,6 +201,7 @@ class Overlay:
         try:
             changes += self._host.converge(self._make_uplink)
         except OSError as error:
+            self._host.look_again()
             self._host.read()
             problems.append(f"the host's uplinks: {error}")
         for network_id, network in self._assigned.items():

@@ -98,10 +98,10 @@ class NetworkPlane:
             return 0
         async with self._applying:
             wanted = [task.container_id for task in self._desired.tasks]
-            try:
-                return await self._in_kernel(self._running.remove_unwanted, wanted)
-            finally:
+            changes = await self._in_kernel(self._running.remove_unwanted, wanted)
+            if changes:
                 await self._supply_dns()
+            return changes
 
     async def verify(self) -> list[Drift]:
         """Return how the kernel differs from what is intended."""

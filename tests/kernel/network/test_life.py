@@ -299,6 +299,31 @@ def test_uplinks_of_networks_that_want_the_same_address_do_not_collide(wire: Wor
     assert len({a.split()[3] for a in host.sh("ip -o -4 addr | grep ' au'").splitlines()}) == 2
 
 
+def test_a_container_without_networks_gets_its_loopback(pair: tuple[Host, Host]) -> None:
+    container = Container(pair[0], "taskalone0001")
+    pair[0].containers[container.id] = container
+    result = pair[0].do(pair[0].plane.attach(container.id, container.pid, ()))
+    assert result.interfaces == ()
+    assert container.sh("ip -br link").split()[:2] == ["lo", "UNKNOWN"]
+    pair[0].do(pair[0].plane.detach(container.id))
+
+
+def test_a_device_of_the_host_that_comes_later_leads_out_too(wire: World, ends) -> None:
+    """The host gets a second way out: found by the audit, and taken back with everything else."""
+    host = ends[0].host
+    other = Namespace.new()
+    try:
+        other.sh(f"ip link add eth0 type veth peer name wan1 netns /proc/{os.getpid()}/fd/{host.namespace.fd}")
+        other.sh("ip link set lo up; ip addr add 198.51.100.1/24 dev eth0; ip link set eth0 up")
+        host.sh("ip addr add 198.51.100.2/24 dev wan1; ip link set wan1 up")
+        assert [d.what.split()[1] for d in host.do(host.plane.repair())] == ["net.ipv4.conf.wan1.forwarding"]
+        assert converse(ends[0], other, "198.51.100.1") == "198.51.100.2"
+        host.do(host.plane.purge())
+        assert host.sh("cat /proc/sys/net/ipv4/conf/wan1/forwarding").strip() == "0"
+    finally:
+        other.close()
+
+
 def test_tasks_wait_for_nothing_but_their_own_attachment(wire: World, ends) -> None:
     """Twenty containers attached at once, and each reaches the other host at its first try."""
     host = ends[0].host
