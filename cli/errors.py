@@ -56,7 +56,12 @@ def explain(error: "grpc.RpcError") -> CliError:
     match code:
         case grpc.StatusCode.INVALID_ARGUMENT:
             return InvalidInputError(text)
-        case grpc.StatusCode.NOT_FOUND | grpc.StatusCode.ALREADY_EXISTS | grpc.StatusCode.FAILED_PRECONDITION:
+        case (
+            grpc.StatusCode.NOT_FOUND
+            | grpc.StatusCode.ALREADY_EXISTS
+            | grpc.StatusCode.FAILED_PRECONDITION
+            | grpc.StatusCode.RESOURCE_EXHAUSTED
+        ):
             return CliError(text)
         case grpc.StatusCode.ABORTED:
             return CliError(text or "the object changed meanwhile", "look at it again and repeat the command")

@@ -28,9 +28,11 @@ def state_text(row: Row) -> str:
 
 def reason_text(row: Row) -> str:
     """Return why a task is not as wanted, its exit code included."""
+    reason: str = row["reason"]
     code = f"exit code {row['exit_code']}" if row["exit_code"] else ""
     memory = "out of memory" if row["oom_killed"] else ""
-    return ": ".join(part for part in (code, memory, row["reason"]) if part)
+    known = [part for part in (code, memory) if part and part not in reason]
+    return ": ".join([*known, reason] if reason else known)
 
 
 @click.command(name="ps", help="List tasks: those that are to run, or with -a also those that have ended.")

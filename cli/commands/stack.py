@@ -99,7 +99,9 @@ def remove(session: Session, detach: bool, timeout: float, stacks: tuple[str, ..
         reply = session.control.RemoveStack(pb.RemoveStackRequest(project=session.project, stack=stack))
         gone_services += reply.services
         gone_networks += reply.networks
-        notice(f"{stack}: removing {len(reply.services)} services and {len(reply.networks)} networks")
+        names = [*(s.spec.name for s in reply.services), *(n.spec.name for n in reply.networks)]
+        for name in names:
+            notice(f"{name}: being removed")
     if not detach:
         until_gone(session, gone_services, gone_networks, timeout=timeout)
         for stack in stacks:

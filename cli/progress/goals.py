@@ -226,7 +226,7 @@ def _summary(service: Service, count: _Count, target: int) -> str:
     if count.finished:
         text += f", {count.finished} finished"
     state = service.update.state
-    if state not in (UpdateState.NONE, UpdateState.COMPLETED):
+    if state not in _AT_REST:
         text += f", {state.name.lower().replace('_', ' ')}"
     return text
 
@@ -293,6 +293,10 @@ def _ended_badly(service: Service, task: Task) -> bool:
     return task.status.state is TaskState.COMPLETE and restarts and task.desired_state <= TaskState.RUNNING
 
 
+def _tasks(number: int) -> str:
+    return f"{number} task{'s' if number != 1 else ''}"
+
+
 @dataclass(frozen=True, slots=True)
 class ServicesGone:
     """Removed services, and networks, are gone with all their tasks."""
@@ -316,7 +320,7 @@ class ServicesGone:
             tasks = sum(not is_terminal(task.status.state) for task in picture.tasks_of(service.meta.id))
             if service.meta.id in picture.services:
                 left += 1
-                summary.append(f"{service.spec.name}: {tasks} tasks left")
+                summary.append(f"{service.spec.name}: {_tasks(tasks)} left")
             else:
                 summary.append(f"{service.spec.name}: removed")
         networks = [picture.networks[i].spec.name for i in self.network_ids if i in picture.networks]
@@ -353,5 +357,5 @@ class NodeDrained:
         left = [t for t in picture.tasks.values() if self.concerns(t) and not is_terminal(t.status.state)]
         if not left:
             return Assessment(Status.DONE, (f"{name}: drained",))
-        summary = f"{name}: {len(left)} tasks left"
+        summary = f"{name}: {_tasks(len(left))} left"
         return Assessment(Status.WAITING, (summary,), summary + _why_waiting(picture.tasks.values()))

@@ -51,8 +51,9 @@ def describe(line: TaskLine) -> str:
         text = "stopped"
     if line.node:
         text += f" on {line.node}"
-    if line.exit_code is not None and line.state is TaskState.FAILED:
-        text += f", exit code {line.exit_code}"
+    code = f"exit code {line.exit_code}"
+    if line.exit_code is not None and line.state is TaskState.FAILED and code not in line.reason:
+        text += f", {code}"
     if line.reason and line.state is not TaskState.SHUTDOWN:
         text += f": {line.reason}"
     return text

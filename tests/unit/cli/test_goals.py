@@ -224,7 +224,7 @@ def test_gone() -> None:
     )
     found = goal.assess(seen)
     assert found.status is Status.WAITING
-    assert found.reason == "web: 1 tasks left; networks left: net; it waits for c, which cannot be reached"
+    assert found.reason == "web: 1 task left; networks left: net; it waits for c, which cannot be reached"
     for obj in (*seen.tasks.values(), *seen.services.values(), network):
         seen.remove(obj)
     assert goal.assess(seen).status is Status.DONE

@@ -12,6 +12,7 @@ def test_words() -> None:
     assert describe(line(S.RUNNING)) == "running on a"
     assert describe(line(S.PENDING, "no room", node="")) == "pending: no room"
     assert describe(line(S.FAILED, "out of memory", code=137)) == "failed on a, exit code 137: out of memory"
+    assert describe(line(S.FAILED, "ended with exit code 3", code=3)) == "failed on a: ended with exit code 3"
     assert describe(line(S.SHUTDOWN, "told to", code=0)) == "stopped on a"
 
 
