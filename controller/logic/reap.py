@@ -60,9 +60,19 @@ def reap(view: View, draft: Draft, tasks: Iterable[Task]) -> None:
 
 
 def trim(view: View, draft: Draft, slot: Slot) -> None:
-    """Keep the last few ended tasks of a slot."""
-    if len(slot.ended) > HISTORY_PER_SLOT:
-        for task in sorted(slot.ended, key=partial(left_at, view), reverse=True)[HISTORY_PER_SLOT:]:
+    """Keep the last few ended tasks of a slot; the last one of them that ran a former spec is among those.
+
+    By it the update can tell, and people can see, that the slot was updated and what it ran before.
+    """
+    if len(slot.ended) <= HISTORY_PER_SLOT:
+        return
+    latest_first = sorted(slot.ended, key=partial(left_at, view), reverse=True)
+    former = next((task for task in latest_first if not view.is_current(task)), None)
+    kept = latest_first[:HISTORY_PER_SLOT]
+    if former is not None and former not in kept:
+        kept[-1] = former
+    for task in latest_first:
+        if task not in kept:
             forget(view, draft, task)
 
 

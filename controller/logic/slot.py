@@ -41,11 +41,15 @@ class Order(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What a slot is to become. `hold`: the update is paused, so no serving task makes way for it."""
+    """What a slot is to become.
+
+    `hold`: the update is paused, so no serving task makes way for it. `since`: when the latest update started.
+    """
 
     revision: int
     order: Order
     hold: bool
+    since: float
 
 
 def plan_slot(view: View, draft: Draft, slot: Slot, aim: Aim) -> None:
@@ -64,12 +68,12 @@ def runs_aim(view: View, task: Task, revision: int) -> bool:
     return task.revision == revision or (revision == view.service.revision and view.is_current(task))
 
 
-def succession(view: View, slot: Slot, revision: int) -> Heritage | NoSuccessor:
+def succession(view: View, slot: Slot, revision: int, since: float) -> Heritage | NoSuccessor:
     """Return what a new task of `revision` would inherit in a slot without heir, or why there must be none.
 
     Only the latest task counts, and only if it ran the same: a new revision starts with a clean sheet.
     """
-    last = slot.latest()
+    last = slot.latest(since)
     if last is None or not runs_aim(view, last, revision):
         return Heritage()
     if ended_by_itself(last):
@@ -91,7 +95,7 @@ def _sort_out(view: View, slot: Slot, aim: Aim) -> tuple[list[Task], list[Task]]
 
 
 def _create_heir(view: View, draft: Draft, slot: Slot, aim: Aim, outgoing: list[Task]) -> None:
-    heritage = succession(view, slot, aim.revision)
+    heritage = succession(view, slot, aim.revision, aim.since)
     if isinstance(heritage, NoSuccessor):
         return
     draft.wake(heritage.not_before)

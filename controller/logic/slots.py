@@ -43,11 +43,15 @@ class Slot:
         """Whether the slot has a task that is not to be forgotten."""
         return self.past is not None or bool(self.live)
 
-    def latest(self) -> Task | None:
-        """Return the task that says how the slot is doing: the live one, or what was tried since that was created."""
+    def latest(self, since: float) -> Task | None:
+        """Return the task that says how the slot is doing: the live one, or what was tried beside it since it came.
+
+        Tries from before `since`, the start of the latest update, no longer count.
+        """
         newest = max(self.live, key=age, default=None)
-        if newest is None or (self.past is not None and age(self.past) > age(newest)):
-            return self.past
+        past = self.past
+        if newest is None or (past is not None and past.meta.created_at >= since and age(past) > age(newest)):
+            return past
         return newest
 
     def records(self) -> Iterable[Task]:

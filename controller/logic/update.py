@@ -49,6 +49,7 @@ class Rollout:
     """How this plan treats the slots: `moving` ones go to the present revision, `hold` keeps what serves."""
 
     config: UpdateConfig
+    since: float
     moving: Collection[Key] = ()
     hold: bool = False
     rollback: RollBack | None = None
@@ -61,27 +62,27 @@ def plan_update(view: View, draft: Draft, slots: Sequence[Slot]) -> Rollout:
     dirty = [slot for slot in slots if slot.may_create and is_dirty(view, slot)]
     if update.state in AT_REST:
         if not dirty:
-            return Rollout(config)
+            return Rollout(config, update.started_at)
         config = spec.update
         update = UpdateStatus(UpdateState.UPDATING, started_at=view.now)
         draft.set_update(update)
     if update.state in HELD:
-        return Rollout(config, hold=True)
+        return Rollout(config, update.started_at, hold=True)
     failed = [slot for slot in slots if _failures(view, slot, update, config)]
     if len(failed) > config.max_failure_ratio * len(slots) and config.failure_action is not FailureAction.CONTINUE:
         return _give_in(view, draft, update, config, failed, len(slots))
     if _is_settled(view, draft, update, config, slots):
-        return Rollout(config)
-    return Rollout(config, moving=_moving(view, draft, update, config, slots, dirty))
+        return Rollout(config, update.started_at)
+    return Rollout(config, update.started_at, moving=_moving(view, draft, update, config, slots, dirty))
 
 
 def aim_of(view: View, slot: Slot, rollout: Rollout) -> Aim:
     """Return what the slot is to become in this plan: the present revision, or the one that it has."""
     old = _stale(view, slot)
     if old is None or slot.key in rollout.moving or any(view.is_current(task) for task in slot.live):
-        return Aim(view.service.revision, _order(view, slot, rollout.config), rollout.hold)
+        return Aim(view.service.revision, _order(view, slot, rollout.config), rollout.hold, rollout.since)
     revision = old.revision if old.revision in view.revisions else view.service.revision
-    return Aim(revision, _order_of_config(rollout.config), rollout.hold)
+    return Aim(revision, _order_of_config(rollout.config), rollout.hold, rollout.since)
 
 
 def is_dirty(view: View, slot: Slot) -> bool:
@@ -144,10 +145,12 @@ def _give_in(
         target = rollback_target(view)
         if target is not None:
             started = UpdateStatus(UpdateState.ROLLBACK_STARTED, started_at=view.now, message=message)
-            return Rollout(config, hold=True, rollback=RollBack(view.service.meta.id, target, started))
+            return Rollout(
+                config, update.started_at, hold=True, rollback=RollBack(view.service.meta.id, target, started)
+            )
         message += "; there is no earlier revision to return to"
     _pause(draft, update, message)
-    return Rollout(config, hold=True)
+    return Rollout(config, update.started_at, hold=True)
 
 
 def _pause(draft: Draft, update: UpdateStatus, message: str) -> None:
@@ -189,9 +192,9 @@ def _is_settled(view: View, draft: Draft, update: UpdateStatus, config: UpdateCo
     for slot in slots:
         if not slot.may_create:
             continue
-        wait = _good_in(view, config, slot)
+        wait = _good_in(view, update, config, slot)
         if wait is None:
-            if not _has_given_up(view, slot):
+            if not _has_given_up(view, slot, update):
                 return False
             gave_up += 1
         else:
@@ -207,7 +210,7 @@ def _is_settled(view: View, draft: Draft, update: UpdateStatus, config: UpdateCo
     return True
 
 
-def _good_in(view: View, config: UpdateConfig, slot: Slot) -> float | None:
+def _good_in(view: View, update: UpdateStatus, config: UpdateConfig, slot: Slot) -> float | None:
     """Return when the slot will have done well for long enough, if it does well and nothing else is left; else None."""
     if slot.ending:
         return None
@@ -215,7 +218,7 @@ def _good_in(view: View, config: UpdateConfig, slot: Slot) -> float | None:
         last = slot.past
         if last is None or not view.is_current(last) or last.status.state is not TaskState.COMPLETE:
             return None
-        finished = succession(view, slot, view.service.revision) is NoSuccessor.FINISHED
+        finished = succession(view, slot, view.service.revision, update.started_at) is NoSuccessor.FINISHED
         return ended_at(last, view.now) if finished else None
     current = [task for task in slot.live if view.is_current(task)]
     if any(task.status.state is not TaskState.RUNNING for task in current):
@@ -226,12 +229,12 @@ def _good_in(view: View, config: UpdateConfig, slot: Slot) -> float | None:
     return max(task.running_since for task in current) + config.monitor
 
 
-def _has_given_up(view: View, slot: Slot) -> bool:
+def _has_given_up(view: View, slot: Slot, update: UpdateStatus) -> bool:
     """Whether the present spec was tried in the slot, and the restart policy allows no further attempt."""
-    last = slot.latest()
+    last = slot.latest(update.started_at)
     if last is None or last in slot.live or not view.is_current(last):
         return False
-    return isinstance(succession(view, slot, view.service.revision), NoSuccessor)
+    return isinstance(succession(view, slot, view.service.revision, update.started_at), NoSuccessor)
 
 
 def _moving(
@@ -253,7 +256,7 @@ def _moving(
             in_flight = turn == 0.0 or view.now < turn + config.delay
             occupied += in_flight
             draft.wake(turn + config.delay)
-        if slot.key not in dirty_keys or _has_given_up(view, slot):
+        if slot.key not in dirty_keys or _has_given_up(view, slot, update):
             continue
         if turn is not None or all(is_unassigned(t) for t in slot.records() if not view.is_current(t)):
             moving.add(slot.key)

@@ -70,6 +70,13 @@ def test_the_history_of_a_slot_keeps_its_last_five() -> None:
     assert plan([*ended, RUNNING], READY) == {DeleteTask("t0"), DeleteTask("t1"), DeleteTask("t2")}
 
 
+def test_the_history_keeps_the_last_task_of_a_former_spec() -> None:
+    former = [task(f"f{n}", S.SHUTDOWN, S.SHUTDOWN, at=n, released=True) for n in range(2)]
+    ended = [task(f"t{n}", S.FAILED, S.RUNNING, at=10 + n, released=True) for n in range(6)]
+    unknown = [replace(t, revision=0) for t in former]
+    assert plan([*unknown, *ended, RUNNING], READY) == {DeleteTask("f0"), DeleteTask("t0"), DeleteTask("t1")}
+
+
 def test_history_beyond_it_is_released_first() -> None:
     ended = [task(f"t{n}", S.FAILED, S.RUNNING, at=n, released=n > 0) for n in range(6)]
     assert plan([*ended, RUNNING], READY) == {SetDesired("t0", S.REMOVE)}

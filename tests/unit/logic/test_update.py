@@ -374,6 +374,20 @@ def test_what_an_update_tried_in_vain_does_not_speak_for_the_slot_when_its_task_
     assert world.images() == ["v1", "v1"]
 
 
+def test_a_spec_that_was_given_up_is_tried_afresh_when_it_is_deployed_again() -> None:
+    policy = RestartPolicy(delay=1, max_attempts=1)
+    world = deployed(2, restart=policy, failure_action=FailureAction.CONTINUE)
+    world.fate = spoiled(world, "v2", S.PREPARING, S.REJECTED)
+    roll(world)
+    world.run(60)
+    roll(world, "v1")
+    world.run(60)
+    world.fate = lambda task, following: following
+    roll(world)
+    world.run(60)
+    assert (world.images(), world.update_state()) == (["v2", "v2"], UpdateState.COMPLETED)
+
+
 # While it is paused
 
 
