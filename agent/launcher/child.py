@@ -249,7 +249,7 @@ def run(setup: Setup) -> None:
         await_go(setup)
         step = "exec"
         credentials.limit(setup.spec.process.rlimits)
-        credentials.reset_signals()
+        credentials.reset_inherited()
         error = credentials.execute(setup.spec.process.argv, setup.env)
         status = error.code or 1
         _report(setup.control, error)

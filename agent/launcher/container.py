@@ -415,7 +415,7 @@ class Container:
             self._loop.after(_REMOVE_RETRY_S, self._dispose_now)
             return
         path = self._host.scratch_dir(self.id)
-        if rundir.remove_tree(path, _INLINE_REMOVAL):
+        if rundir.remove_known(path, rundir.OVERLAY_LEFTOVERS) or rundir.remove_tree(path, _INLINE_REMOVAL):
             self._disposed()
             return
         pid, pidfd = sc.clone3(0)
@@ -431,7 +431,9 @@ class Container:
 
     def _disposed(self) -> None:
         # Last, since without a record a new launcher would not know what is left to remove.
-        rundir.remove_tree(self._host.container_dir(self.id))
+        directory = self._host.container_dir(self.id)
+        if not rundir.remove_known(directory, rundir.RECORD_FILES):
+            rundir.remove_tree(directory)
         self.status = "disposed"
         waiting, self._disposal = self._disposal, []
         for done in waiting:

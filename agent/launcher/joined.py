@@ -166,7 +166,7 @@ def _run(target: Target, output: int, failure: int) -> None:
         _end_if_abandoned(failure)
         step = "exec"
         credentials.limit(target.process.rlimits)
-        credentials.reset_signals()
+        credentials.reset_inherited()
         _report(failure, credentials.execute(target.process.argv, env))
     except LaunchError as error:
         _report(failure, error)

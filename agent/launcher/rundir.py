@@ -13,8 +13,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
+#: What overlayfs leaves of a container that wrote nothing, deepest first: the usual case, removed without a look.
+OVERLAY_LEFTOVERS = ("work/incompat/volatile", "work/incompat", "work/work", "work", "upper")
+RECORD_FILES = ("request.json", "state.jsonl", "log.intent", "out", "err")
 _FILE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
 
 
@@ -102,6 +106,24 @@ def remove_tree(path: str, budget: int = 1 << 62) -> bool:
     if left < 0:
         return False
     os.rmdir(path)
+    return True
+
+
+def remove_known(path: str, names: Sequence[str]) -> bool:
+    """Remove a directory of which the content is known, deepest first; return False if there was anything else.
+
+    Only for paths whose directories nobody but the kernel and the launcher can write: names are resolved as usual.
+    """
+    try:
+        for name in (*(f"{path}/{name}" for name in names), path):
+            try:
+                os.rmdir(name)
+            except NotADirectoryError:
+                os.unlink(name)
+            except FileNotFoundError:
+                continue
+    except OSError:
+        return False
     return True
 
 

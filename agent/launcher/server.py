@@ -16,8 +16,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
+from . import credentials, wire
 from . import syscalls as sc
-from . import wire
 from .beat import Beat
 from .container import Container
 from .errors import LaunchError, rejected
@@ -334,6 +334,7 @@ def main(argv: list[str]) -> int:
         print(f"argosy-launcher: cannot start: {error} (it must run as root of the host)", file=sys.stderr)
         return 2
     sc.preload()
+    credentials.raise_priority()
     # From here on nothing can be imported: in a container, a path would lead into the image.
     sys.meta_path.clear()
     sys.path.clear()

@@ -1,6 +1,7 @@
 """The user's program: who it runs as, where, how it ends, how it is told to."""
 
 import asyncio
+import os
 import signal
 import time
 from dataclasses import replace
@@ -110,6 +111,14 @@ async def test_signals_are_not_inherited_as_ignored(host: Host) -> None:
     _, lines = await host.run(spec)
     # Signals 32 and 33 belong to the C library, and no program can change what it inherited for them.
     assert {int(line.split()[1], 16) & ~(1 << 31 | 1 << 32) for line in lines} == {0}
+
+
+async def test_priority_is_normal(host: Host) -> None:
+    """The launcher runs at a higher one, which must not be inherited."""
+    container_id = await host.launch(sh("cut -d' ' -f19 /proc/self/stat; sleep 1000"))
+    await eventually(lambda: host.lines(container_id) == [str(os.getpriority(os.PRIO_PROCESS, 0))], "its nice value")
+    result = await host.runtime.exec(container_id, ("cut", "-d ", "-f19", "/proc/self/stat"), timeout_s=10)
+    assert result.output.decode().split() == host.lines(container_id)
 
 
 async def test_ulimits(host: Host) -> None:
