@@ -36,6 +36,8 @@ from argosy.proto.argosy.v1 import types_pb2 as tpb
 
 log = structlog.get_logger(__name__)
 
+TIDY_PERIOD_S = 60.0
+
 
 @click.command(help="Run the agent of this host. It listens on nothing: it calls the controllers.")
 @click.option("--controller", "controllers", multiple=True, required=True, help="HOST:PORT; repeat for each.")
@@ -180,6 +182,7 @@ class Agent:
         self._runtime = runtime
         self._group = group
         self._reporter = Reporter()
+        self._images_kept: set[str] = set()
         self._wiring = Wiring(plane)
         self._assignments = state.load_assignments()
         self._records = state.load_tasks()
@@ -206,15 +209,29 @@ class Agent:
         self._tasks.resume()
         self._group.create_task(self._wiring.run(), name="network")
         self._group.create_task(self._tasks.watch_exits(), name="exits")
+        self._group.create_task(self._tidy_images(), name="images")
         await Session(self._settings.controllers, self, self._reporter).run()
 
     async def _apply(self, assignments: Assignments) -> None:
         self._assignments = self._host.assignments = assignments
         await self._wiring.set(assignments)
         self._tasks.apply(assignments)
-        if assignments.synced:
+        if {i.digest for i in assignments.of(Image)} != self._images_kept:
+            await self._retain_images()
+
+    async def _retain_images(self) -> None:
+        """Delete image layers that neither an assignment nor a container needs."""
+        if self._assignments.synced:
+            images = list(self._assignments.of(Image))
             in_use = {layer for layers in self._host.layers.values() for layer in layers}
-            await self._images.retain(assignments.of(Image), in_use)
+            await self._images.retain(images, in_use)
+            self._images_kept = {i.digest for i in images}
+
+    async def _tidy_images(self) -> None:
+        """Look now and then: a container that has ended may have been the last to need a layer."""
+        while True:
+            await asyncio.sleep(TIDY_PERIOD_S)
+            await self._retain_images()
 
     # ------------------------------------------------------------ SessionEvents
 

@@ -36,7 +36,6 @@ class TaskOwner:
     def __init__(self, task_id: str, host: Host, record: TaskRecord | None, found: RuntimeState | None) -> None:
         self.task_id = task_id
         self._host = host
-        self._log = log.bind(task=task_id)
         self._assigned: TaskAssignment | None = None
         self._told = asyncio.Event()  # until then nothing is known of what is desired, and nothing is done
         self._wake = asyncio.Event()
@@ -149,7 +148,7 @@ class TaskOwner:
                 return
             except Exception as e:
                 # A bug in preparing one task must not end the agent that looks after the others.
-                self._log.exception("preparing failed: a bug")
+                log.exception("preparing failed: a bug", task=self.task_id)
                 self._reject(f"internal error of the agent: {type(e).__name__}: {e}")
                 return
             else:
@@ -189,7 +188,7 @@ class TaskOwner:
             try:
                 return await self._host.runtime.start(self.task_id)
             except TransientError as e:
-                self._log.warning("start not confirmed", why=str(e))
+                log.warning("start not confirmed", task=self.task_id, why=str(e))
             await asyncio.sleep(backoff.next())
             with contextlib.suppress(TransientError):
                 found = next((c for c in await self._host.runtime.list() if c.id == self.task_id), None)
@@ -239,7 +238,7 @@ class TaskOwner:
         ended_at = self._seen.exit.at if self._seen.exit and self._seen.exit.at else time.time()
         self._note(replace(self._seen, status=replace(decision.status, at=ended_at)))
         self._save()
-        self._log.info("task ended", state=decision.status.state.name, reason=decision.status.reason)
+        log.info("task ended", task=self.task_id, state=decision.status.state.name, reason=decision.status.reason)
 
     async def _release(self) -> None:
         if self._checking:
@@ -253,7 +252,7 @@ class TaskOwner:
                 shutil.rmtree(self._host.files_dir(self.task_id), ignore_errors=True)
                 break
             except TransientError as e:
-                self._log.warning("cannot release yet", why=str(e))
+                log.warning("cannot release yet", task=self.task_id, why=str(e))
                 await asyncio.sleep(backoff.next())
         self._host.layers.pop(self.task_id, None)
         if self._id_range >= 0:

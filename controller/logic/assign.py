@@ -69,14 +69,17 @@ def assignments_for(node_id: str, objects: ClusterObjects) -> dict[str, Piece]:
             pieces[key_of(piece)] = piece
 
     networks: set[str] = set()
+    revisions: set[tuple[str, int]] = set()
     for task in objects.task_list(node_id):
         if task.status.state < TaskState.ASSIGNED and not task.attachments:
             continue  # a global service's task that waits for the scheduler
         put(task_assignment(task))
         if task.status.released:
             continue
-        for piece in _revision_pieces(task, objects):
-            put(piece)
+        if (task.service_id, task.revision) not in revisions:
+            revisions.add((task.service_id, task.revision))
+            for piece in _revision_pieces(task, objects):
+                put(piece)
         networks.update(a.network_id for a in task.attachments)
     for network_id in networks:
         for piece in _network_pieces(network_id, objects):
