@@ -28,9 +28,13 @@ def main() -> int:
     except OSError as error:
         print(f"argosy-dns: cannot listen at {options.control}: {error.strerror}", file=sys.stderr)
         return 1
+    os.chdir("/")
+    pid_file = options.control.with_suffix(".pid")
+    pid_file.write_text(f"{os.getpid()}\n")
     with listening:
         asyncio.run(_run(listening, options.records, options.resolv_conf))
         options.control.unlink(missing_ok=True)
+        pid_file.unlink(missing_ok=True)
     return 0
 
 

@@ -150,7 +150,10 @@ class NetworkPlane:
 
     async def _in_kernel(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._kernel_thread, lambda: function(*args, **kwargs))
+        try:
+            return await loop.run_in_executor(self._kernel_thread, lambda: function(*args, **kwargs))
+        except OSError as error:
+            raise TransientError(f"the node's network: {error}") from error
 
     async def _in_dns(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         loop = asyncio.get_running_loop()
