@@ -19,9 +19,11 @@ from .cgroup import (
     remove_dir,
     write_file,
 )
+from .errors import rejected
 
 #: Handed down to the containers' groups where the host has them.
 _CONTROLLERS: Final = ("cpu", "memory", "pids", "cpuset", "io")
+_REQUIRED: Final = ("memory", "pids")
 
 
 class V2Host:
@@ -45,9 +47,9 @@ class V2Host:
             os.makedirs(path, exist_ok=True)
             available = read_file(f"{path}/cgroup.controllers").split()
             enabled = read_file(f"{path}/cgroup.subtree_control").split()
-            wanted = [f"+{name}" for name in _CONTROLLERS if name in available and name not in enabled]
-            if wanted:
-                write_file(f"{path}/cgroup.subtree_control", " ".join(wanted))
+            for name in _CONTROLLERS:
+                if name in available and name not in enabled:
+                    _hand_down(path, name)
 
     def group(self, path: str) -> V2Cgroup:
         """Return the group at a path from the hierarchy's root."""
@@ -69,6 +71,16 @@ class V2Host:
             except OSError:
                 return
             path = os.path.dirname(path)
+
+
+def _hand_down(path: str, controller: str) -> None:
+    """Enable one controller for a group's children. Without the optional ones, limits that need them are refused."""
+    try:
+        write_file(f"{path}/cgroup.subtree_control", f"+{controller}")
+    except OSError as error:
+        if controller in _REQUIRED:
+            reason = f"cgroup controller {controller} cannot be handed down from {path}: {error.strerror}"
+            raise rejected(f"{reason}; processes must not be in a group above the containers'") from None
 
 
 class V2Cgroup:

@@ -248,8 +248,8 @@ def run(setup: Setup) -> None:
         step = "wait for the start"
         await_go(setup)
         step = "exec"
-        credentials.limit(setup.spec.process.rlimits)
         credentials.reset_inherited()
+        credentials.limit(setup.spec.process.rlimits)
         error = credentials.execute(setup.spec.process.argv, setup.env)
         status = error.code or 1
         _report(setup.control, error)

@@ -23,6 +23,7 @@ from .spec import UNLIMITED, Capabilities, Process, Rlimit
 _MAX_ACCOUNT_FILE_BYTES: Final = 4 * 2**20
 #: Signals that are ignored here, by Python or by whoever started the launcher: a program must not inherit that.
 _IGNORED: Final = tuple(number for number in signal.valid_signals() if signal.getsignal(number) == signal.SIG_IGN)
+_NOFILE: Final = resource.getrlimit(resource.RLIMIT_NOFILE)
 _NICE: Final = os.getpriority(os.PRIO_PROCESS, 0)
 _NICER_BY: Final = 10
 
@@ -146,15 +147,21 @@ def _exceeds(value: int, ceiling: int) -> bool:
     return ceiling != UNLIMITED and (value == UNLIMITED or value > ceiling)
 
 
-def raise_priority() -> None:
-    """Let the launcher and its children go before what is to be started: on a busy host each step would wait."""
+def raise_own_limits() -> None:
+    """Take what the launcher needs and a container must not inherit: descriptors (four a container), and priority.
+
+    Let the launcher and its children go before what is to be started: on a busy host each step would wait.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, _NICE - _NICER_BY)
 
 
 def reset_inherited() -> None:
-    """Give the program default signal dispositions, an empty mask, normal priority: all of it survives an exec."""
+    """Give the program default signals, an empty mask, normal priority and limits: all of it survives an exec."""
     os.setpriority(os.PRIO_PROCESS, 0, _NICE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, _NOFILE)
     for number in _IGNORED:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

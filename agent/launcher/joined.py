@@ -165,8 +165,8 @@ def _run(target: Target, output: int, failure: int) -> None:
         sc.prctl(sc.PR_SET_PDEATHSIG, signal.SIGKILL)
         _end_if_abandoned(failure)
         step = "exec"
-        credentials.limit(target.process.rlimits)
         credentials.reset_inherited()
+        credentials.limit(target.process.rlimits)
         _report(failure, credentials.execute(target.process.argv, env))
     except LaunchError as error:
         _report(failure, error)

@@ -295,6 +295,19 @@ def _listen(path: str, loop: Loop, server: Server) -> None:
     loop.watch(listener.fileno(), accept)
 
 
+def _stop_on_signals(loop: Loop) -> None:
+    """End the loop on SIGTERM and SIGINT: the handler alone would not wake it up."""
+    woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(waker)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+
+    def stop() -> None:
+        loop.stopping = True
+
+    loop.watch(woken, stop)
+
+
 def _become_launcher(run_dir: str) -> int:
     """Take the place of the host's only launcher; return the lock's descriptor, or -1 if another one lives."""
     os.makedirs(run_dir, mode=0o700, exist_ok=True)
@@ -334,7 +347,7 @@ def main(argv: list[str]) -> int:
         print(f"argosy-launcher: cannot start: {error} (it must run as root of the host)", file=sys.stderr)
         return 2
     sc.preload()
-    credentials.raise_priority()
+    credentials.raise_own_limits()
     # From here on nothing can be imported: in a container, a path would lead into the image.
     sys.meta_path.clear()
     sys.path.clear()
@@ -345,8 +358,7 @@ def main(argv: list[str]) -> int:
     server = Server(host, loop)
     server.recover()
     _listen(options["--socket"], loop, server)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: setattr(loop, "stopping", True))
+    _stop_on_signals(loop)
 
     def collect() -> None:
         gc.collect()

@@ -165,7 +165,11 @@ class NativeRuntime:
         assert self._witness is not None
         answer = await client.request("hello", subscribe=self._subscribe, witnessed=self._witness.statuses())
         if answer["protocol"] != wire.PROTOCOL:
-            raise RuntimeRejected(f"it speaks protocol {answer['protocol']}, this agent {wire.PROTOCOL}")
+            # Left by an agent of another version. Its containers run on, and are adopted by a launcher of ours.
+            with contextlib.suppress(RuntimeTransient):
+                await client.request("shutdown")
+            await client.closed.wait()
+            raise RuntimeTransient("a launcher of another version is being replaced")
         self.launcher_pid = answer["pid"]
         for entry in (await client.request("list"))["containers"]:
             self._witness.hold(entry["id"], entry["pid"], entry["start_ticks"])

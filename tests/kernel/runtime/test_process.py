@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import time
 from dataclasses import replace
@@ -119,6 +120,12 @@ async def test_priority_is_normal(host: Host) -> None:
     await eventually(lambda: host.lines(container_id) == [str(os.getpriority(os.PRIO_PROCESS, 0))], "its nice value")
     result = await host.runtime.exec(container_id, ("cut", "-d ", "-f19", "/proc/self/stat"), timeout_s=10)
     assert result.output.decode().split() == host.lines(container_id)
+
+
+async def test_limits_of_descriptors_are_the_hosts(host: Host) -> None:
+    """The launcher raises its own, which must not be inherited."""
+    _, lines = await host.run(sh("ulimit -Sn; ulimit -Hn"))
+    assert lines == [str(limit) for limit in resource.getrlimit(resource.RLIMIT_NOFILE)]
 
 
 async def test_ulimits(host: Host) -> None:

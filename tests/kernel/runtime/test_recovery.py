@@ -94,6 +94,30 @@ async def test_an_agent_and_a_launcher_both_restarted(host: Host) -> None:
     assert exit.code in (3, None)
 
 
+async def test_a_launcher_that_is_told_to_stop_is_replaced(host: Host) -> None:
+    container_id = await host.launch(sh("echo ready; sleep 1000"))
+    await eventually(lambda: host.lines(container_id) == ["ready"], "ready")
+    pid, old = await host.pid(container_id), host.runtime.launcher_pid
+    os.kill(old, signal.SIGTERM)
+    await eventually(lambda: host.runtime.launcher_pid != old, "a new launcher")
+    assert await host.pid(container_id) == pid
+
+
+async def test_a_launcher_of_another_version_is_replaced(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    container_id = await host.launch(sh("sleep 1000"))
+    pid, old = await host.pid(container_id), host.runtime.launcher_pid
+    await host.close()
+    # The launcher reads its own copy of the constant: to it, this agent is of a later version.
+    monkeypatch.setattr("argosy.agent.launcher.wire.PROTOCOL", 2)
+    host.runtime = host.new_runtime()
+    opening = asyncio.create_task(host.open())
+    await eventually(lambda: _has_ended(old), "the old one's end")
+    monkeypatch.undo()
+    await opening
+    assert host.runtime.launcher_pid != old
+    assert await host.pid(container_id) == pid
+
+
 async def test_a_container_that_waited_for_its_start_ends_with_the_launcher(host: Host) -> None:
     container_id = await host.create(sh("true"))
     await host.kill_launcher()
@@ -109,6 +133,12 @@ async def test_requests_under_way_fail_as_transient(host: Host) -> None:
     with pytest.raises(RuntimeTransient):
         await waiting
     assert (await host.runtime.exec(container_id, ("true",), timeout_s=10)).code == 0
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a process is gone, or a zombie that its parent has not reaped yet."""
+    path = Path(f"/proc/{pid}/stat")
+    return not path.exists() or path.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def _children(pid: int) -> bool:
