@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +14,10 @@ from argosy.agent.dns.channel import Decoder
 from argosy.agent.dns.server import Server
 from argosy.agent.dns.zone import Zone
 
-_SAVE_DELAY_S: Final = 0.2
+_SAVE_DELAY_S: Final = 0.01
+_SAVE_SHARE: Final = 0.05
+"""Of the time at most, is spent saving: many records that keep changing are saved less often."""
+
 _SEND_TIMEOUT_S: Final = 5.0
 
 
@@ -25,6 +29,7 @@ class Control:
         self._server = server
         self._records = records
         self._saving: asyncio.TimerHandle | None = None
+        self._save_took = 0.0
         self._agent: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
 
@@ -103,18 +108,22 @@ class Control:
 
     def _save_soon(self) -> None:
         if self._saving is None:
-            self._saving = asyncio.get_running_loop().call_later(_SAVE_DELAY_S, self._save)
+            delay = max(_SAVE_DELAY_S, self._save_took / _SAVE_SHARE)
+            self._saving = asyncio.get_running_loop().call_later(delay, self._save)
 
     def _save(self) -> None:
         if self._saving:
             self._saving.cancel()
         self._saving = None
+        began = time.monotonic()
         temporary = self._records.with_suffix(".new")
         try:
             temporary.write_text(json.dumps(self._zone.records, separators=(",", ":")))
             temporary.replace(self._records)
         except OSError:
             return  # no disk: what is in memory is answered all the same, and the agent sends it again
+        finally:
+            self._save_took = time.monotonic() - began
 
 
 def _send(agent: socket.socket, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:

@@ -102,8 +102,11 @@ def plan_network(site: Site, network: NetworkAssignment, uplink: UplinkPair | No
 
 
 def plan_peer(network: NetworkAssignment, peer: PeerAssignment) -> list[Entry]:
-    """Return the entries that lead to a peer: a neighbour, a forwarding entry, and a route for each of its slices."""
-    if not peer.slices:
+    """Return the entries that lead to a peer: a neighbour, a forwarding entry, and a route for each of its slices.
+
+    None lead to a peer that has no slice, or whose address is not known yet.
+    """
+    if not peer.slices or not peer.underlay_address:
         return []
     base = int(IPv4Network(network.subnet).network_address)
     placeholder = base + min(peer.slices) * SLICE_SIZE

@@ -153,10 +153,8 @@ class CarriedNetwork:
         The VTEP must not wait for that: while it exists nobody else can have its VNI.
         """
         devices = [e.name for e in self.kernel.state.values() if isinstance(e, Link) and e.name != names.LOOPBACK]
-        self.kernel.netlink.execute([rtnetlink.delete_link(name) for name in devices if name == names.VTEP])
-        others = [name for name in devices if name != names.VTEP]
-        if others:
-            self.kernel.netlink.execute(rtnetlink.delete_links(others, group=DELETION_GROUP))
+        if devices:
+            self.kernel.netlink.execute(rtnetlink.delete_links(devices, DELETION_GROUP))
         namespace.unpin(self.pin)
         self.kernel.close()
         self.tables.forget(self.network_id)

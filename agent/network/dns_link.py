@@ -65,6 +65,16 @@ class DnsLink:
             self._start()
         self._receive_greeting()
 
+    def keep(self) -> None:
+        """Have it running, with the sockets that we hold. Raises TransientError."""
+        try:
+            self.ensure()
+            if self._send_sockets():
+                self._await_done()
+        except OSError as error:
+            self._disconnect()
+            raise TransientError(f"argosy-dns does not answer: {error}") from error
+
     def supply(self, records: Mapping[str, Record], sockets: Mapping[str, Sockets]) -> None:
         """Tell argosy-dns what it does not know yet, and wait until it is in force. Raises TransientError.
 
@@ -74,7 +84,8 @@ class DnsLink:
         self._take(sockets)
         try:
             self.ensure()
-            if self._send_sockets() | self._send_records(records):
+            # Records first: one that has just started must not deny what it has not heard of yet.
+            if self._send_records(records) | self._send_sockets():
                 self._await_done()
                 self._told = dict(records)
         except OSError as error:

@@ -46,6 +46,7 @@ class NetworkPlane:
         self._overlay: Overlay | None = None
         self._dns = DnsLink(settings.run_dir, settings.resolv_conf) if settings.dns else None
         self._desired = NetworkState()
+        self._applied = False
         self._leaving: dict[str, asyncio.Future[None]] = {}
         self._applying = asyncio.Lock()
         self._watched = -1
@@ -57,6 +58,8 @@ class NetworkPlane:
         await self._open()
         if self._dns:
             await self._in_dns(self._dns.adopt)
+            # Have one run before the first network needs it: a process takes longer to start than a network.
+            self._watch()
             self._supervisor = asyncio.create_task(self._supervise(), name="argosy-dns supervisor")
 
     async def apply(self, desired: NetworkState) -> int:
@@ -66,7 +69,7 @@ class NetworkPlane:
         TransientError if something could not be brought about; the rest was.
         """
         async with self._applying:
-            self._desired = desired
+            self._desired, self._applied = desired, True
             try:
                 return await self._in_kernel(self._running.apply, desired)
             finally:
@@ -175,8 +178,17 @@ class NetworkPlane:
         loop.call_soon_threadsafe(_finish, list(leaving.values()))
 
     async def _supply_dns(self) -> None:
-        """Have argosy-dns know the desired state and hold sockets in all networks. Raises TransientError."""
+        """Have argosy-dns know the desired state and hold sockets in all networks. Raises TransientError.
+
+        Before there is a desired state it goes on with what it knows.
+        """
         if self._dns is None:
+            return
+        if not self._applied:
+            try:
+                await self._in_dns(self._dns.keep)
+            finally:
+                self._watch()
             return
         held = dict(self._dns.sockets)
         sockets = await self._in_kernel(self._open_sockets, held)

@@ -311,6 +311,18 @@ def test_names_are_answered_while_the_agent_is_away(asker: Container, upstream: 
     assert ask(asker, "web").addresses == WEB_ADDRESSES
 
 
+def test_it_is_started_anew_by_a_life_that_has_seen_nothing_yet(asker: Container) -> None:
+    """The agent restarts, has no assignments yet, and argosy-dns ends: names are answered from what was known."""
+    host = asker.host
+    host.new_life()
+    before = dns_pid(host)
+    saved = host.run_dir / "network" / "dns-records.json"
+    wait_until(lambda: "task/taskasker0001" in saved.read_text())
+    kill(before)
+    assert ask(asker, "web", seconds=10).addresses == WEB_ADDRESSES
+    assert dns_pid(host) != before
+
+
 def test_purging_ends_it(wire: World) -> None:
     host = wire.add_host()
     wire.add_network(WEB, "10.64.0.0/16", {"h1": (1,)})
