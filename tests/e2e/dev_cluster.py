@@ -3,7 +3,9 @@
 What it observes of containers comes from the kernel (/proc, namespaces), not from Argosy.
 """
 
+import base64
 import contextlib
+import ipaddress
 import json
 import os
 import signal
@@ -11,6 +13,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from argosy.proto.argosy.v1 import types_pb2
+from tests.e2e import host_view
 
 ARGOSY = str(Path(sys.executable).parent / "argosy")
 
@@ -113,9 +118,22 @@ class DevCluster:
         os.kill(pid, number)
         return pid
 
+    def kill_pid(self, pid, number=signal.SIGKILL):
+        """Send a signal to a process of the cluster that its supervisor does not know, and wait until it has ended."""
+        assert f"/argosy/dev-{self.name}" in Path(f"/proc/{pid}/cgroup").read_text(), "only processes of this cluster"
+        os.kill(pid, number)
+        if number == signal.SIGKILL:
+            wait_until(lambda: not host_view.exists(pid), 20, f"process {pid} has ended")
+
     def wait_restarted(self, process, old_pid, timeout=20):
         """Wait until the supervisor has started a process anew."""
         wait_until(lambda: self.pid(process) not in (0, old_pid), timeout, f"{process} started anew")
+        if not process.startswith("agent"):
+            self.wait_answers(timeout)
+
+    def wait_answers(self, timeout=30):
+        """Wait until the cluster answers."""
+        wait_until(lambda: self.run("node", "ls").returncode == 0, timeout, lambda: self.run("node", "ls").stderr)
 
     def launcher_pid(self, node):
         """Return the id of a host's launcher."""
@@ -141,6 +159,46 @@ class DevCluster:
         )
         assert not check or done.returncode == 0, f"{command}: {done.stderr}"
         return done.stdout
+
+    def programs(self, command="sleep", nodes=None):
+        """Return the programs in containers whose command line begins with `command`, by task, as the kernel has it."""
+        return host_view.programs(self.name, nodes or self.nodes, command)
+
+    def wait_programs(self, count, timeout=60, command="sleep", nodes=None):
+        """Wait until exactly `count` such programs run; return them by task."""
+        found = {}
+
+        def counted():
+            found.clear()
+            found.update(self.programs(command, nodes))
+            return len(found) == count
+
+        wait_until(counted, timeout, lambda: f"{count} programs {command!r}: {found}\n{self.argosy('ps', '-a')}")
+        return dict(found)
+
+    def cut(self, node):
+        """Take a host's link down."""
+        self.argosy("dev", "cut", node, "--name", self.name)
+
+    def heal(self, node):
+        """Bring a host's link up."""
+        self.argosy("dev", "heal", node, "--name", self.name)
+
+    @contextlib.contextmanager
+    def held_down(self, *processes):
+        """Kill processes of the cluster and keep them from being started anew while the body runs."""
+        flags = [self.run_dir / "stopped" / process for process in processes]
+        for flag in flags:
+            flag.touch()
+        try:
+            pids = [self.kill(process) for process in processes]
+            wait_until(lambda: not any(map(host_view.exists, pids)), 20, f"{processes} have ended")
+            yield
+        finally:
+            for flag in flags:
+                flag.unlink()
+        for process, pid in zip(processes, pids, strict=True):
+            self.wait_restarted(process, pid, timeout=30)
 
     def container_pid(self, task):
         """Return the id of a task's first process."""
@@ -170,6 +228,66 @@ class DevCluster:
         etcdctl = os.environ.get("ARGOSY_ETCDCTL", "/opt/argosy/etcd/bin/etcdctl")
         return self.on_host("switch", etcdctl, "--endpoints=127.0.0.1:2379", *args)
 
+    def stored(self, kind, message):
+        """Return the stored objects of a kind, read by etcdctl and decoded here, by id."""
+        prefix = f"/argosy/{self.name}/{kind}/"
+        answer = json.loads(self.etcdctl("get", "--prefix", prefix, "--write-out=json"))
+        values = [base64.b64decode(kv["value"]) for kv in answer.get("kvs", ())]
+        objects = [message.FromString(value) for value in values]
+        return {obj.meta.id: obj for obj in objects}
+
+    def assert_etcd_tells_the_same(self, timeout=20):
+        """Check that etcd and `ps -a`, `service ls` and `node ls` tell the same (as soon as nothing moves)."""
+
+        def differences():
+            stored, shown = self._stored_rows(), self._shown_rows()
+            return [(kind, stored[kind], shown[kind]) for kind in stored if stored[kind] != shown[kind]]
+
+        wait_until(lambda: not differences(), timeout, lambda: f"etcd and the commands tell the same: {differences()}")
+
+    def _stored_rows(self):
+        name = types_pb2.TaskState.Name
+        tasks = self.stored("task", types_pb2.Task).values()
+        nodes = self.stored("node", types_pb2.Node)
+        return {
+            "tasks": {
+                t.meta.id: (
+                    name(t.status.state),
+                    name(t.desired_state),
+                    nodes[t.node_id].spec.name if t.node_id else "",
+                    t.slot,
+                    [a.address for a in t.attachments],
+                    t.status.reason,
+                )
+                for t in tasks
+            },
+            "services": {
+                s.meta.id: (s.spec.name, s.spec.replicas)
+                for s in self.stored("service", types_pb2.Service).values()
+                if s.spec.mode != types_pb2.SERVICE_MODE_GLOBAL
+            },
+            "nodes": {n.spec.name: types_pb2.NodeState.Name(n.status.state) for n in nodes.values()},
+        }
+
+    def _shown_rows(self):
+        return {
+            "tasks": {
+                t["id"]: (
+                    f"TASK_STATE_{t['state']}",
+                    f"TASK_STATE_{t['desired_state']}",
+                    t["node"],
+                    t["slot"],
+                    [int(ipaddress.ip_address(a)) for a in t["addresses"]],
+                    t["reason"],
+                )
+                for t in self.tasks(ended=True)
+            },
+            "services": {
+                s["id"]: (s["name"], s["replicas"]) for s in self.json("service", "ls") if s["mode"] == "replicated"
+            },
+            "nodes": {n["name"]: f"NODE_STATE_{n['state']}" for n in self.json("node", "ls")},
+        }
+
     def log_tails(self, lines=25):
         """Return the ends of all logs of the cluster."""
         parts = []
@@ -188,4 +306,12 @@ def wait_until(condition, timeout, what):
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout} s in vain for: {what() if callable(what) else what}")
+        time.sleep(0.05)
+
+
+def assert_throughout(seconds, condition, what):
+    """Check that `condition()` is true at every look during some seconds: for what must *not* happen."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert condition(), f"within {seconds} s no longer: {what() if callable(what) else what}"
         time.sleep(0.05)
