@@ -27,7 +27,7 @@ def ends(wire: World, pair: tuple[Host, Host]):
 
 def snapshot(host: Host) -> str:
     """Return everything of a host that a plane could change."""
-    commands = "ip -o link; ip -o addr; ip route; ip neigh show nud permanent; bridge fdb; nft list ruleset"
+    commands = "ip -o link; ip -4 -o addr; ip route; ip neigh show nud permanent; bridge fdb; nft list ruleset"
     settings = "grep . /proc/sys/net/ipv4/conf/*/forwarding /proc/sys/net/ipv4/conf/*/rp_filter"
     mounts = host.in_mounts(lambda: Path("/proc/thread-self/mountinfo").read_text())
     return host.sh(commands) + host.sh(settings) + mounts
