@@ -35,7 +35,11 @@ class DevCluster:
 
     def __enter__(self):
         up = ["dev", "up", "--name", self.name, "--nodes", str(len(self.nodes))]
-        self.argosy(*up, "--controllers", str(self._controllers))
+        try:
+            self.argosy(*up, "--controllers", str(self._controllers))
+        except BaseException:
+            self.run("dev", "down", "--name", self.name)
+            raise
         return self
 
     def __exit__(self, *_):
