@@ -36,6 +36,8 @@ from argosy.proto.argosy.v1 import types_pb2 as tpb
 
 log = structlog.get_logger(__name__)
 
+WIREGUARD_PORT = 51820
+
 TIDY_PERIOD_S = 60.0
 
 
@@ -154,6 +156,7 @@ def _network_settings(settings: AgentSettings) -> NetworkSettings:
         state_dir=settings.state_dir / "network",
         run_dir=settings.run_dir,
         vxlan_port=settings.vxlan_port,
+        protected_udp=tuple(sorted({WIREGUARD_PORT, *ports})),  # controllers take the hosts' beats there
         protected_tcp=tuple(sorted({2379, 2380, *ports, *settings.protect_tcp})),
     )
 
