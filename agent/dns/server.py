@@ -85,24 +85,26 @@ class Server:
             _send(udp, error.reply, client)
             return
         answer = self._own_answer(network, query, client[0], query.udp_bytes)
-        if answer is not None:
+        if not isinstance(answer, Elsewhere):
             _send(udp, answer, client)
             return
-        task = asyncio.get_running_loop().create_task(self._forward(udp, query, data, client))
+        task = asyncio.get_running_loop().create_task(self._forward(udp, query, data, client, answer.servers))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _forward(self, udp: socket.socket, query: Query, data: bytes, client: tuple[str, int]) -> None:
-        answer = await self._upstream.ask(query, data, tcp=False)
+    async def _forward(
+        self, udp: socket.socket, query: Query, data: bytes, client: tuple[str, int], servers: tuple[str, ...]
+    ) -> None:
+        answer = await self._upstream.ask(query, data, servers, tcp=False)
         _send(udp, answer if len(answer) <= query.udp_bytes else wire.cut(query), client)
 
-    def _own_answer(self, network: str, query: Query, client: str, limit: int) -> bytes | None:
-        """Return the answer to a query, None if it is to be asked upstream."""
+    def _own_answer(self, network: str, query: Query, client: str, limit: int) -> bytes | Elsewhere:
+        """Return the answer to a query, or where else it is to be asked."""
         if not query.in_class:
             return wire.failure(query, wire.REFUSED)
         match self._zone.resolve(network, int(IPv4Address(client)), query.name):
-            case Elsewhere():
-                return None
+            case Elsewhere() as elsewhere:
+                return elsewhere
             case Missing():
                 return wire.negative(query, wire.NXDOMAIN)
             case FoundName(name):
@@ -146,7 +148,9 @@ class Server:
         except FormatError as error:
             return error.reply
         answer = self._own_answer(network, query, client, _TCP_BYTES)
-        return await self._upstream.ask(query, data, tcp=True) if answer is None else answer
+        if isinstance(answer, Elsewhere):
+            return await self._upstream.ask(query, data, answer.servers, tcp=True)
+        return answer
 
 
 def _send(udp: socket.socket, answer: bytes | None, client: tuple[str, int]) -> None:

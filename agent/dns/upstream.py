@@ -1,4 +1,4 @@
-"""Asking the host's own resolvers, from the host's namespace: what we cannot answer ourselves.
+"""Asking the host's own resolvers, or a task's, from the host's namespace: what we cannot answer ourselves.
 
 Each question goes out by a socket of its own (random port) under a random id, and only an answer that repeats both id
 and question is passed on. A resolver that is silent is given up after `_TRY_S` for the next one; after two rounds the
@@ -36,13 +36,13 @@ class Upstream:
         self._checked = 0.0
         self._waiting = 0
 
-    async def ask(self, query: Query, message: bytes, *, tcp: bool) -> bytes:
-        """Return the answer to a query that is not ours; SERVFAIL if nobody gives one."""
+    async def ask(self, query: Query, message: bytes, servers: tuple[str, ...] = (), *, tcp: bool) -> bytes:
+        """Return the answer to a query that is not ours; SERVFAIL if nobody gives one. `servers`: not the host's."""
         if self._waiting >= _MAX_WAITING:
             return wire.failure(query, wire.SERVFAIL)
         self._waiting += 1
         try:
-            return await self._ask_all(query, message, tcp=tcp)
+            return await self._ask_all(query, message, servers, tcp=tcp)
         finally:
             self._waiting -= 1
 
@@ -64,9 +64,9 @@ class Upstream:
         except OSError:
             self._stamp = None  # being replaced, or gone: what was read before still holds
 
-    async def _ask_all(self, query: Query, message: bytes, *, tcp: bool) -> bytes:
+    async def _ask_all(self, query: Query, message: bytes, servers: tuple[str, ...], *, tcp: bool) -> bytes:
         for _ in range(_ROUNDS):
-            for server in self.servers():
+            for server in tuple((address, _PORT) for address in servers[:_MAX_SERVERS]) or self.servers():
                 number = secrets.randbits(16)
                 renamed = wire.with_id(message, number)
                 with suppress(OSError, asyncio.TimeoutError, asyncio.IncompleteReadError):

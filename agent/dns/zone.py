@@ -6,6 +6,7 @@ Records have keys, so that an increment carries only what changed:
     names/NET/SERVICE       [name, alias, …]
     endpoint/NET/TASK       [service, slot, address]
     task/ID                 [[network, address], …]     a task of this host, its networks in order
+    resolvers/ID            [address, …]                name servers of its own (Compose: `dns`) instead of the host's
 
 Who asks is known by the address on the network whose socket the question came in by. Its networks are searched in
 order, and the first one that knows the name answers:
@@ -16,7 +17,8 @@ order, and the first one that knows the name answers:
     any of these + .NETWORK the same on the network of that name only
 
 Other names without a dot do not exist: they are never sent upstream, where they would leak what runs here and could
-be answered by strangers. Other names with dots are asked upstream, unless the task is on internal networks only.
+be answered by strangers. Other names with dots are asked upstream (of the task's own name servers, if it has some, else
+of the host's), unless the task is on internal networks only.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,13 +51,16 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """Not ours: ask upstream."""
+    """Not ours: ask these servers, or the host's if there are none."""
+
+    servers: tuple[str, ...] = ()
 
 
 Answer: TypeAlias = Found | FoundName | Missing | Elsewhere
 
 _MISSING: Final = Missing()
 _ELSEWHERE: Final = Elsewhere()
+_STRANGER: Final = ("", ())
 
 
 @dataclass(slots=True)
@@ -73,7 +78,8 @@ class Zone:
     def __init__(self) -> None:
         self.records: dict[str, Record] = {}
         self._networks: dict[str, _Network] = {}
-        self._askers: dict[tuple[str, int], tuple[str, ...]] = {}
+        self._askers: dict[tuple[str, int], tuple[str, tuple[str, ...]]] = {}  # network, address -> task, its networks
+        self._elsewhere: dict[str, Elsewhere] = {}  # of tasks with name servers of their own
 
     def replace(self, records: Mapping[str, Record]) -> None:
         """Take over all records, and forget those that are not among them."""
@@ -94,10 +100,11 @@ class Zone:
 
     def resolve(self, network: str, source: int, name: str) -> Answer:
         """Return what a name means to whoever has an address on a network."""
-        networks = [self._networks[n] for n in self._askers.get((network, source), (network,)) if n in self._networks]
+        task, joined = self._askers.get((network, source), _STRANGER)
+        networks = [self._networks[n] for n in joined or (network,) if f"network/{n}" in self.records]
         address = wire.reverse_address(name)
         if address is not None:
-            return self._reverse(networks, address) or self._outside(networks)
+            return self._reverse(networks, address) or self._outside(networks, task)
         for one in networks:
             found = _lookup(one, name)
             if found is not None:
@@ -108,11 +115,12 @@ class Zone:
                 found = _lookup(one, head)
                 if found is not None:
                     return found
-        return self._outside(networks) if head else _MISSING
+        return self._outside(networks, task) if head else _MISSING
 
-    @staticmethod
-    def _outside(networks: Sequence[_Network]) -> Answer:
-        return _MISSING if networks and all(n.internal for n in networks) else _ELSEWHERE
+    def _outside(self, networks: Sequence[_Network], task: str) -> Answer:
+        if networks and all(n.internal for n in networks):
+            return _MISSING
+        return self._elsewhere.get(task, _ELSEWHERE)
 
     @staticmethod
     def _reverse(networks: Sequence[_Network], address: int) -> Answer | None:
@@ -132,12 +140,17 @@ class Zone:
             network = self._networks.setdefault(rest, _Network())
             network.name, network.internal = (str(record[0]).lower(), bool(record[1])) if add else ("", False)
         elif kind == "task":
-            networks = tuple(str(n) for n, _ in record)
+            asker = rest, tuple(str(n) for n, _ in record)
             for network_id, address in record:
                 if add:
-                    self._askers[(network_id, address)] = networks
-                elif self._askers.get((network_id, address)) == networks:
+                    self._askers[(network_id, address)] = asker
+                elif self._askers.get((network_id, address)) == asker:
                     del self._askers[(network_id, address)]
+        elif kind == "resolvers":
+            if add:
+                self._elsewhere[rest] = Elsewhere(tuple(map(str, record)))
+            else:
+                self._elsewhere.pop(rest, None)
         elif kind in ("names", "endpoint"):
             network_id, _, owner = rest.partition("/")
             network = self._networks.setdefault(network_id, _Network())

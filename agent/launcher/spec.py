@@ -34,7 +34,10 @@ _OPTION_FLAGS: Final = {
     "nosuid": sc.MS_NOSUID,
     "nodev": sc.MS_NODEV,
     "noexec": sc.MS_NOEXEC,
+    "sync": sc.MS_SYNCHRONOUS,
+    "dirsync": sc.MS_DIRSYNC,
     "noatime": sc.MS_NOATIME,
+    "nodiratime": sc.MS_NODIRATIME,
     "relatime": sc.MS_RELATIME,
     "strictatime": sc.MS_STRICTATIME,
     "bind": sc.MS_BIND,
@@ -42,7 +45,7 @@ _OPTION_FLAGS: Final = {
 }
 #: Options that say what is so anyway: nothing propagates into or out of a container, and these are the defaults.
 _OPTIONS_WITHOUT_EFFECT: Final = frozenset(
-    ("rw", "suid", "dev", "exec", "private", "rprivate", "slave", "rslave", "defaults")
+    ("rw", "async", "suid", "dev", "exec", "private", "rprivate", "slave", "rslave", "defaults")
 )
 _FILESYSTEMS: Final = frozenset(["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "bind"])
 

@@ -11,6 +11,7 @@ from argosy.core.image import ImageConfig
 from argosy.core.node import Resources
 from argosy.core.service import ContainerSpec as WantedContainer
 from argosy.core.service import DnsConfig
+from argosy.core.service import Tmpfs as WantedTmpfs
 from argosy.core.signals import parse_signal
 
 ROUTER_ADDRESS = "169.254.1.1"
@@ -67,6 +68,7 @@ def hostname_of(task: TaskAssignment, revision: RevisionAssignment, node: NodeFa
         node_hostname=node.hostname,
         service_id=task.service_id,
         service_name=revision.service_name,
+        service_labels=revision.service_labels,
         task_id=task.id,
         slot=task.slot,
     )
@@ -85,9 +87,11 @@ def etc_files(wanted: WantedContainer, addresses: Iterable[int], hostname: str) 
 
 
 def resolv_conf(dns: DnsConfig, on_network: bool) -> str:
-    """Return a resolv.conf: the cluster's name server first; name servers of the user's come after it."""
-    servers = [*([ROUTER_ADDRESS] if on_network else []), *dns.nameservers]
-    lines = [f"nameserver {server}" for server in servers]
+    """Return a resolv.conf. On a network the cluster's name server is asked alone: it asks the user's for the rest.
+
+    Side by side the user's would never be heard: a resolver takes the first one's "no such name" for the answer.
+    """
+    lines = [f"nameserver {server}" for server in ((ROUTER_ADDRESS,) if on_network else dns.nameservers)]
     if dns.search:
         lines.append(f"search {' '.join(dns.search)}")
     options = [*dns.options]
@@ -113,7 +117,7 @@ def container_spec(
     files: Mapping[str, str],
     init: str,
 ) -> ContainerSpec:
-    """Return the runtime's spec. `files`: host paths by "hosts", "resolv_conf", "hostname"; `init`: path of the init."""
+    """Return the runtime's spec. `files`: host paths of "hosts", "resolv_conf", "hostname"; `init`: path of the init."""
     wanted = revision.spec.container
     return ContainerSpec(
         argv=argv_of(wanted, image),
@@ -122,7 +126,7 @@ def container_spec(
         cwd=wanted.working_dir or image.working_dir or "/",
         user=wanted.user or image.user,
         hostname=hostname,
-        tmpfs=tuple(Tmpfs(t.target, t.size_bytes or None, t.mode or 0o1777) for t in wanted.tmpfs),
+        tmpfs=tuple(map(_tmpfs, wanted.tmpfs)),
         ulimits=tuple(Ulimit(u.name, u.soft, u.hard) for u in wanted.ulimits),
         cap_add=wanted.cap_add,
         cap_drop=wanted.cap_drop,
@@ -134,6 +138,11 @@ def container_spec(
         resolv_conf_path=files["resolv_conf"],
         hostname_path=files["hostname"],
     )
+
+
+def _tmpfs(wanted: WantedTmpfs) -> Tmpfs:
+    options = tuple(filter(None, wanted.options.split(",")))
+    return Tmpfs(wanted.target, wanted.size_bytes or None, wanted.mode or 0o1777, options)
 
 
 def limits_of(limits: Resources, reservations: Resources) -> Limits:

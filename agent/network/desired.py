@@ -52,10 +52,14 @@ class NetworkSettings:
 
 @dataclass(frozen=True, slots=True)
 class LocalTask:
-    """A task of this node that holds addresses; names are answered to it for all its networks."""
+    """A task of this node that holds addresses; names are answered to it for all its networks.
+
+    `nameservers` (addresses) are asked for what is not ours, instead of the host's.
+    """
 
     container_id: str
     attachments: tuple[Attachment, ...]
+    nameservers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,4 +10,5 @@ def records_of(state: NetworkState) -> dict[str, Record]:
     records |= {f"names/{n.network_id}/{n.service_id}": n.names for n in state.names}
     records |= {f"endpoint/{e.network_id}/{e.task_id}": (e.service_id, e.slot, e.address) for e in state.endpoints}
     records |= {f"task/{t.container_id}": tuple((a.network_id, a.address) for a in t.attachments) for t in state.tasks}
+    records |= {f"resolvers/{t.container_id}": t.nameservers for t in state.tasks if t.nameservers}
     return records

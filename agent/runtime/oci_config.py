@@ -78,11 +78,12 @@ class Bind:
 
 @dataclass(frozen=True, slots=True)
 class Tmpfs:
-    """A file system in memory, gone with the container."""
+    """A file system in memory, gone with the container. `options` as of mount(8), such as `exec` or `uid=1000`."""
 
     target: str
     size_bytes: int | None = None
     mode: int = 0o1777
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +241,8 @@ def _tmpfs(target: str, options: list[str]) -> dict[str, Any]:
 
 def _tmpfs_mount(entry: Tmpfs) -> dict[str, Any]:
     size = [f"size={entry.size_bytes}"] if entry.size_bytes is not None else []
-    return _tmpfs(entry.target, ["nosuid", "nodev", "noexec", f"mode={entry.mode:o}", *size])
+    flags = [flag for flag in ("nosuid", "nodev", "noexec") if flag.removeprefix("no") not in entry.options]
+    return _tmpfs(entry.target, [*flags, f"mode={entry.mode:o}", *size, *entry.options])
 
 
 def _bind(entry: Bind) -> dict[str, Any]:

@@ -69,7 +69,8 @@ async def prepare(host: Host, task: TaskAssignment, id_base: int, *, again: bool
             LogTarget(str(log_path), settings.log_max_bytes, settings.log_max_files),
             {"service": task.service_id, "project": task.project, LAYERS_LABEL: " ".join(unpacked.layers)},
         )
-        await host.network.attach(task.id, created.pid, task.attachments)
+        nameservers = revision.spec.container.dns.nameservers
+        await host.network.attach(task.id, created.pid, task.attachments, nameservers)
     return Prepared(created.pid)
 
 

@@ -30,7 +30,7 @@ class Wiring:
         self._generation = 0
         self._applied = 0
         self._changed = asyncio.Condition()
-        self._holding: dict[str, tuple[Attachment, ...]] = {}
+        self._holding: dict[str, LocalTask] = {}
         self._assignments = Assignments()
 
     async def set(self, assignments: Assignments) -> None:
@@ -67,12 +67,14 @@ class Wiring:
                 self._applied = generation
                 self._changed.notify_all()
 
-    async def attach(self, task_id: str, pid: int, attachments: tuple[Attachment, ...]) -> None:
+    async def attach(
+        self, task_id: str, pid: int, attachments: tuple[Attachment, ...], nameservers: tuple[str, ...] = ()
+    ) -> None:
         """Give a container its links and addresses; waits until its networks are there."""
         if not attachments:
             await self._plane.attach(task_id, pid, ())
             return
-        self._holding[task_id] = attachments
+        self._holding[task_id] = LocalTask(task_id, attachments, nameservers)
         await self._renew()
         generation = self._generation
         async with self._changed:
@@ -86,16 +88,18 @@ class Wiring:
             await self._renew()
 
 
-def network_state(assignments: Assignments, holding: dict[str, tuple[Attachment, ...]]) -> NetworkState:
+def network_state(assignments: Assignments, holding: dict[str, LocalTask]) -> NetworkState:
     """Return what the assignments want of the network; `holding`: tasks that still have their links."""
     tasks = dict(holding)
     for task in assignments.tasks().values():
         if task.desired_state <= TaskState.RUNNING and task.attachments:
-            tasks[task.id] = task.attachments
+            revision = assignments.revision_of(task)
+            nameservers = revision.spec.container.dns.nameservers if revision else ()
+            tasks[task.id] = LocalTask(task.id, task.attachments, nameservers)
     return NetworkState(
         networks={n.id: n for n in assignments.of(NetworkAssignment)},
         peers=tuple(assignments.of(PeerAssignment)),
         names=tuple(assignments.of(NamesAssignment)),
         endpoints=tuple(assignments.of(EndpointAssignment)),
-        tasks=tuple(LocalTask(task_id, attached) for task_id, attached in sorted(tasks.items())),
+        tasks=tuple(task for _, task in sorted(tasks.items())),
     )

@@ -80,6 +80,8 @@ RECORDS = {
     "endpoint/b/t3": ["db", 0, 23],
     "task/t1": [["a", 11], ["b", 21]],
     "task/t3": [["b", 23]],
+    "task/t4": [["a", 14]],
+    "resolvers/t4": ["203.0.113.53"],
 }
 
 
@@ -101,6 +103,8 @@ def zone() -> Zone:
         (("a", 11), "3.web", Missing()),
         (("a", 11), "tasks.www.front", Found((11, 12))),
         (("a", 11), "example.org", Elsewhere()),
+        (("a", 14), "example.org", Elsewhere(("203.0.113.53",))),
+        (("a", 14), "web", Found((11, 12))),
         (("a", 11), "nosuch", Missing()),
         (("a", 11), "web.example.org", Elsewhere()),
         (("b", 23), "web", Found((23,))),
