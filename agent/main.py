@@ -39,6 +39,7 @@ log = structlog.get_logger(__name__)
 WIREGUARD_PORT = 51820
 
 TIDY_PERIOD_S = 60.0
+WIREGUARD_PORT = 51820
 
 
 @click.command(help="Run the agent of this host. It listens on nothing: it calls the controllers.")

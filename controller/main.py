@@ -22,6 +22,7 @@ from argosy.controller.changes.commit import change
 from argosy.controller.cluster import ClusterView
 from argosy.controller.content.blobs import BlobStore
 from argosy.controller.content.replicas import Replicas
+from argosy.controller.leader_watch import watch_leader
 from argosy.controller.loops.images import collect
 from argosy.controller.server import check_address, serve, set_health
 from argosy.controller.session.dispatcher import DispatcherServicer
@@ -143,6 +144,7 @@ async def _serve(settings: ControllerSettings) -> None:
             candidate = Candidate(id=settings.name, address=settings.advertise)
             election = Election(client, settings.cluster, candidate, ttl_s=settings.lease_ttl_s)
             background.run(election.run(Leader(client, store, cache, dispatcher, beats).run), "election")
+            background.run(watch_leader(election, view), "leader watch")
             background.run(collect(cache, blobs), "content")
             background.run(_observe(election, view, lambda leads: set_health(health, leads=leads)), "observer")
             await background.first(stop.wait())
