@@ -117,7 +117,7 @@ def container_spec(
     files: Mapping[str, str],
     init: str,
 ) -> ContainerSpec:
-    """Return the runtime's spec. `files`: host paths of "hosts", "resolv_conf", "hostname"; `init`: path of the init."""
+    """Return the runtime's spec. `files`: host paths of "hosts", "resolv_conf", "hostname"; `init`: the init's."""
     wanted = revision.spec.container
     return ContainerSpec(
         argv=argv_of(wanted, image),
