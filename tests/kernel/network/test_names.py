@@ -317,7 +317,7 @@ def test_it_is_started_anew_by_a_life_that_has_seen_nothing_yet(asker: Container
     host.new_life()
     before = dns_pid(host)
     saved = host.run_dir / "network" / "dns-records.json"
-    wait_until(lambda: "task/taskasker0001" in saved.read_text())
+    wait_until(lambda: saved.exists() and "task/taskasker0001" in saved.read_text())
     kill(before)
     assert ask(asker, "web", seconds=10).addresses == WEB_ADDRESSES
     assert dns_pid(host) != before
