@@ -42,7 +42,7 @@ step "Start a cluster: three hosts on this machine, each in namespaces of its ow
 run argosy dev up --name "$name" --nodes 3
 run argosy node ls
 
-step "Import the image (a root file system of busybox and two scripts)"
+step "Import the image (a root file system of busybox and three scripts)"
 for version in 1 2; do
     "$here/image.sh" "$version" >"$work/demo-$version.tar"
     run argosy image import "demo:$version" "$work/demo-$version.tar"

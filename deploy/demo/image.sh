@@ -1,5 +1,5 @@
 #!/bin/bash
-# Make the demo's root file system: image.sh VERSION > FILE.tar     (busybox and two scripts)
+# Make the demo's root file system: image.sh VERSION > FILE.tar     (busybox and three scripts)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 version=${1:?usage: image.sh VERSION > FILE.tar}
@@ -17,6 +17,7 @@ done
 echo 'root:x:0:0:root:/:/bin/sh' >"$root/etc/passwd"
 echo 'root:x:0:' >"$root/etc/group"
 install -m 755 "$here/hello.sh" "$root/www/cgi-bin/hello"
+install -m 755 "$here/ask.sh" "$root/bin/ask"
 install -m 755 "$here/ask-api.sh" "$root/bin/ask-api"
 echo "$version" >"$root/version"
 tar --numeric-owner --owner=0 --group=0 -C "$root" -cf - .
