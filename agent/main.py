@@ -157,7 +157,6 @@ def _network_settings(settings: AgentSettings) -> NetworkSettings:
         state_dir=settings.state_dir / "network",
         run_dir=settings.run_dir,
         vxlan_port=settings.vxlan_port,
-        protected_udp=tuple(sorted({WIREGUARD_PORT, *ports})),  # hosts beat to the controllers by UDP
         protected_udp=tuple(sorted({WIREGUARD_PORT, *ports})),  # controllers take the hosts' beats there
         protected_tcp=tuple(sorted({2379, 2380, *ports, *settings.protect_tcp})),
     )

@@ -38,6 +38,7 @@ def groups_of(
     tasks: dict[str, Task] = {}
     deleted: set[str] = set()
     ops: list[Op] = []
+    last: list[Op] = []
     for action in actions:
         match action:
             case CreateTask():
@@ -58,12 +59,13 @@ def groups_of(
             case RollBack(_, to_revision, status):
                 return [_rolled_back(snap, service, to_revision, status, now)]
             case DeleteService():
-                ops += [delete(service), *(delete(r) for r in snap.revisions_of_service(service.meta.id))]
+                # Last, and with nothing after it: every group before it checks that the service is there.
+                last += [*(delete(r) for r in snap.revisions_of_service(service.meta.id)), delete(service)]
             case SetNodeStatus():
                 raise AssertionError("a node's status is no service's business")
     ops += [update(task) for task_id, task in tasks.items() if task_id not in deleted]
     ops += [delete(_task(snap, task_id)) for task_id in sorted(deleted)]
-    return _grouped(ops, service)
+    return _grouped([*ops, *last], service)
 
 
 def node_groups(actions: Iterable[Action], snap: Snapshot, now: float) -> list[list[Op]]:
