@@ -6,7 +6,7 @@
 # run:  what a host that runs controller or agent needs
 # venv: what building the Python environment needs
 # test: what the tests need beside that
-# vm:   what `make test-vm` needs (an emulator and what makes its disks)
+# vm:   what `make test-vm` needs (an emulator, and what makes its disk)
 set -euo pipefail
 cd "$(dirname "$0")"
 . ./lib.sh
@@ -14,8 +14,8 @@ cd "$(dirname "$0")"
 declare -A GROUPS_OF=(
     [run]="nftables libnftables1 libseccomp2 iproute2 busybox-static tini ca-certificates debian-archive-keyring"
     [venv]="python3 python3-venv"
-    [test]="debootstrap conntrack procps util-linux"
-    [vm]="qemu-system-x86 seabios cpio e2fsprogs xz-utils"
+    [test]="debootstrap procps util-linux skopeo umoci zstd"
+    [vm]="qemu-system-x86 e2fsprogs util-linux"
 )
 
 wanted=()
