@@ -118,3 +118,8 @@ class AddressWatch:
 def exists(pid):
     """Whether there is a process of this id."""
     return os.path.exists(f"/proc/{pid}")
+
+
+def kill(pid, number):
+    """Send a signal to a process."""
+    os.kill(pid, number)
