@@ -1,6 +1,7 @@
 """`argosy agent`: parses the configuration, puts the parts together and runs them until told to stop."""
 
 import asyncio
+import resource
 import signal
 import socket
 import sys
@@ -114,6 +115,8 @@ def _labels(texts: tuple[str, ...]) -> dict[str, str]:
 
 async def _serve(settings: AgentSettings) -> None:
     """Run all parts until SIGTERM or SIGINT; containers go on after that."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # three descriptors a container
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,8 +1,8 @@
 """Watches a dev cluster from outside, for the benchmarks: standard library only, nothing of Argosy is imported.
 
-    observer.py answers PID PORT SECONDS EXPECTED PREFIX...   run inside a probe container's network namespace: tries every
-                                                           address until so many have answered, prints a line for each
-    (as a module) `Kernel`: pids, cgroups and veths of a dev cluster, read from /proc and /sys
+observer.py answers PID PORT SECONDS EXPECTED PREFIX...   run inside a probe container's network namespace: tries every
+                                                       address until so many have answered, prints a line for each
+(as a module) `Kernel`: pids, cgroups and veths of a dev cluster, read from /proc and /sys
 """
 
 import ctypes
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 CLONE_NEWNET = 0x40000000
-PAUSE_S = 0.02
+PAUSE_S = 0.05
 
 
 def answers(addresses: list[str], port: int, seconds: float, own_host: str) -> None:

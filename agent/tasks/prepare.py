@@ -62,15 +62,15 @@ async def prepare(host: Host, task: TaskAssignment, id_base: int, *, again: bool
         log_path = host.log_path(task.id)
         log_path.parent.mkdir(parents=True, exist_ok=True)
         settings = host.settings
+        nameservers = revision.spec.container.dns.nameservers
         created = await host.runtime.create(
             task.id,
             build(spec),
             Rootfs(unpacked.layers_root, unpacked.layers, spec.read_only),
             LogTarget(str(log_path), settings.log_max_bytes, settings.log_max_files),
             {"service": task.service_id, "project": task.project, LAYERS_LABEL: " ".join(unpacked.layers)},
+            wire=lambda made: host.network.attach(task.id, made.pid, task.attachments, nameservers),
         )
-        nameservers = revision.spec.container.dns.nameservers
-        await host.network.attach(task.id, created.pid, task.attachments, nameservers)
     return Prepared(created.pid)
 
 
