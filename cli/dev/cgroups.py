@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from argosy.cli.dev import directories
 from argosy.cli.errors import CliError
 
 ROOT = Path("/sys/fs/cgroup")
@@ -34,7 +35,7 @@ def hierarchies() -> list[Path]:
 def enter(subtree: str) -> None:
     """Put the calling process into the subtree's `system` group; its children follow."""
     group = hierarchies()[0] / f"{subtree.lstrip('/')}/system"
-    group.mkdir(parents=True, exist_ok=True)
+    directories.make(group)
     (group / "cgroup.procs").write_text(str(os.getpid()))
 
 
@@ -62,8 +63,7 @@ def end(subtree: str, timeout_s: float = 20.0) -> None:
         top = root / subtree.lstrip("/")
         for group in reversed(list(_groups(top))):
             _remove(group, deadline)
-        with contextlib.suppress(OSError):
-            top.parent.rmdir()  # the common parent of all dev clusters: only when it is the last
+        directories.remove_unused((top.parent,))
 
 
 def _groups(top: Path) -> Iterator[Path]:

@@ -1,6 +1,5 @@
 """Brings a dev cluster up and down, and says how it is."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -11,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from argosy.cli.dev import cgroups, supervisor
+from argosy.cli.dev import cgroups, directories, supervisor
 from argosy.cli.dev.layout import RUN_ROOT, STATE_ROOT, Layout
-from argosy.cli.dev.plan import SWITCH, plan
+from argosy.cli.dev.plan import SWITCH, Plan, plan
 from argosy.cli.errors import CliError
 
 NEEDED = {
@@ -62,10 +61,18 @@ def up(layout: Layout, nodes: int, controllers: int) -> None:
             f"the dev cluster {layout.name} is up already",
             f"`argosy dev status --name {layout.name}` shows it, `argosy dev down --name {layout.name}` ends it",
         )
-    down(layout)  # what a crash may have left
     wanted = plan(layout, nodes, controllers, find_etcd())
+    down(layout)  # what a crash may have left
+    try:
+        _start(layout, wanted)
+    except BaseException:
+        down(layout)
+        raise
+
+
+def _start(layout: Layout, wanted: Plan) -> None:
     for directory in (layout.run_dir / "logs", layout.run_dir / "stopped", *map(layout.host_dir, wanted.nodes)):
-        directory.mkdir(parents=True, exist_ok=True)
+        directories.make(directory)
     os.chmod(layout.state_dir, 0o700)
     layout.spec_path.write_text(json.dumps(wanted.to_json(), indent=1))
     with layout.log("supervisor").open("ab") as log:
@@ -90,9 +97,7 @@ def down(layout: Layout) -> bool:
         (layout.state_dir, (STATE_ROOT, STATE_ROOT.parent)),
     ):
         shutil.rmtree(directory, ignore_errors=True)
-        for parent in parents:
-            with contextlib.suppress(OSError):
-                parent.rmdir()
+        directories.remove_unused(parents)
     return existed
 
 
