@@ -219,8 +219,9 @@ class TaskOwner:
             result = await self._host.runtime.exec(self.task_id, command_of(check), timeout_s=check.timeout)
         except (RejectedError, TransientError) as e:
             return False, str(e)
-        output = result.output.decode(errors="replace")
-        return result.code == 0, output or f"exit code {result.code}"
+        if result.timed_out:
+            return False, f"it took longer than {check.timeout:g} s"
+        return result.code == 0, result.output.decode(errors="replace") or f"exit code {result.code}"
 
     async def _stop(self) -> None:
         revision = self._host.assignments.revision_of(self._assigned) if self._assigned else None
