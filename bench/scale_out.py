@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from observer import Kernel  # noqa: E402  # beside this file
+from observer import Kernel  # beside this file
 
 PROJECT = Path(__file__).resolve().parent.parent
 ARGOSY = str(PROJECT / ".venv/bin/argosy")
@@ -133,7 +133,8 @@ def scale_up(replicas: int, pids: dict[str, int]) -> float:
     time.sleep(0.3)  # the observers' own start is not what is measured
     began = time.monotonic_ns()
     cli = subprocess.Popen(
-        [ARGOSY, "--context", f"dev/{CLUSTER}", "scale", f"bench_echo={replicas}"], stdout=subprocess.DEVNULL,
+        [ARGOSY, "--context", f"dev/{CLUSTER}", "scale", f"bench_echo={replicas}"],
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     seen = first_answers(observers, replicas, time.monotonic() + 60)
@@ -151,7 +152,8 @@ def scale_down(kernel: Kernel, before: tuple[set[int], set[str], set[tuple[str, 
     pids, groups, veths = (now - then for now, then in zip(state(kernel), before, strict=True))
     began = time.monotonic_ns()
     cli = subprocess.Popen(
-        [ARGOSY, "--context", f"dev/{CLUSTER}", "scale", "bench_echo=0"], stdout=subprocess.DEVNULL,
+        [ARGOSY, "--context", f"dev/{CLUSTER}", "scale", "bench_echo=0"],
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 60
@@ -192,10 +194,14 @@ def main() -> None:
             down.append(scale_down(kernel, before))
             load = os.getloadavg()[0]
             print(f"run {run + 1}: up {up[-1]:.2f} s, down {down[-1]:.2f} s   (load {load:.1f})", flush=True)
-        print(f"0 -> {options.replicas}: median {statistics.median(up):.2f} s   Docker Swarm 10.9 s: "
-              f"{10.9 / statistics.median(up):.1f} times as fast")
-        print(f"{options.replicas} -> 0: median {statistics.median(down):.2f} s   Docker Swarm  7.7 s: "
-              f"{7.7 / statistics.median(down):.1f} times as fast")
+        print(
+            f"0 -> {options.replicas}: median {statistics.median(up):.2f} s   Docker Swarm 10.9 s: "
+            f"{10.9 / statistics.median(up):.1f} times as fast"
+        )
+        print(
+            f"{options.replicas} -> 0: median {statistics.median(down):.2f} s   Docker Swarm  7.7 s: "
+            f"{7.7 / statistics.median(down):.1f} times as fast"
+        )
     finally:
         if not options.keep:
             argosy("dev", "down", "--name", CLUSTER)

@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 
 LEADER_KEY = "argosy-leader"
 """Trailing metadata in which a controller that does not lead names the one that does."""
+FOLLOW_HINT_S = 0.05
 MISSED_ANSWERS = 3
 """Heartbeats without an answer after which the connection counts as dead."""
 
@@ -82,8 +83,8 @@ class Session:
                 log.info("session ended", controller=target, code=e.code().name, details=e.details())
             except (TimeoutError, StaleLeaderError, BrokenChainError) as e:
                 log.warning("session dropped", controller=target, why=str(e) or "no answer")
-            if self._hint is None:
-                await asyncio.sleep(backoff.next())
+            # A hint is followed soon, but not at once: two controllers may each take the other for the leader.
+            await asyncio.sleep(backoff.next() if self._hint is None else FOLLOW_HINT_S)
 
     def _next_target(self) -> str:
         """Return the leader that was named, else the next controller in turn."""

@@ -17,7 +17,7 @@ from argosy.controller.changes import images, networks, nodes, refs, services, s
 from argosy.controller.changes.commit import change
 from argosy.controller.changes.refs import project_of
 from argosy.controller.cluster import ClusterView
-from argosy.controller.store import Cache, Snapshot, Store
+from argosy.controller.store import Cache, Op, Snapshot, Store
 from argosy.core.codec import decode, encode, encode_into
 from argosy.core.errors import InvalidError
 from argosy.core.ids import new_id
@@ -131,18 +131,13 @@ class ControlServicer(rpc.ControlServicer):
         """Give a service another spec, under a version check."""
         project, spec = project_of(request.project), decode(request.spec, ServiceSpec)
         services.check(spec)
-        service = await change(
-            self._store,
-            self._cache,
-            lambda snap: services.updated(
-                snap,
-                refs.service(snap, project, request.ref),
-                services.resolve(snap, project, spec, {}),
-                time.time(),
-                request.version,
-            ),
-        )
-        return self._service(service)
+
+        def decide(snap: Snapshot) -> tuple[list[Op], Service]:
+            present = refs.service(snap, project, request.ref)
+            resolved = services.resolve(snap, project, spec, {}, present)
+            return services.updated(snap, present, resolved, time.time(), request.version)
+
+        return self._service(await change(self._store, self._cache, decide))
 
     async def ScaleServices(self, request: pb.ScaleServicesRequest, context: Context) -> pb.ScaleServicesResponse:
         """Set numbers of replicas, all or none."""

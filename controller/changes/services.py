@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from argosy.controller.changes import refs
+from argosy.controller.changes.images import by_digest
 from argosy.controller.logic import change_service
 from argosy.controller.logic.change_service import ServiceChange
 from argosy.controller.store import Claim, Op, Put, Release, Snapshot, create, delete, update
@@ -35,12 +36,15 @@ def check(spec: ServiceSpec) -> None:
         )
 
 
-def resolve(snap: Snapshot, project: str, spec: ServiceSpec, new_networks: Mapping[str, str]) -> ServiceSpec:
+def resolve(
+    snap: Snapshot, project: str, spec: ServiceSpec, new_networks: Mapping[str, str], present: Service | None = None
+) -> ServiceSpec:
     """Return the spec with the image's digest and platform and networks' ids put in; NotFoundError for unknown ones.
 
-    `new_networks` are those that the same request creates: name -> id.
+    `new_networks` are those that the same request creates: name -> id. `present`: the service that is being changed; a
+    spec that names the very image and digest which it has keeps them, so that no tag moves an update of something else.
     """
-    image = _image(snap, project, spec)
+    image = _kept_image(snap, project, spec, present) or _image(snap, project, spec)
     container = replace(spec.task.container, image_digest=image.digest)
     placement = spec.task.placement
     if not placement.platforms and image.platform.os:
@@ -51,6 +55,16 @@ def resolve(snap: Snapshot, project: str, spec: ServiceSpec, new_networks: Mappi
     )
     _check_overlaps(snap, spec.name, networks)
     return replace(spec, task=replace(spec.task, container=container, networks=networks, placement=placement))
+
+
+def _kept_image(snap: Snapshot, project: str, spec: ServiceSpec, present: Service | None) -> Image | None:
+    wanted = spec.task.container
+    if present is None or not wanted.image_digest:
+        return None
+    has = present.spec.task.container
+    if (wanted.image, wanted.image_digest) != (has.image, has.image_digest):
+        return None
+    return by_digest(snap, project, wanted.image_digest)
 
 
 def _image(snap: Snapshot, project: str, spec: ServiceSpec) -> Image:

@@ -39,9 +39,7 @@ def test_hosts_and_hostname():
 def test_resolv_conf():
     assert resolv_conf(DnsConfig(), True) == "nameserver 169.254.1.1\noptions ndots:0\n"
     mine = DnsConfig(nameservers=("9.9.9.9",), search=("a.example",), options=("ndots:2",))
-    assert resolv_conf(mine, True) == (
-        "nameserver 169.254.1.1\nsearch a.example\noptions ndots:2\n"
-    )
+    assert resolv_conf(mine, True) == ("nameserver 169.254.1.1\nsearch a.example\noptions ndots:2\n")
     assert resolv_conf(mine, False).startswith("nameserver 9.9.9.9\n")
 
 
