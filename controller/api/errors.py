@@ -6,6 +6,7 @@ What is no ArgosyError is a bug: it is logged with its traceback, and the caller
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn, TypeAlias
 
@@ -84,7 +85,10 @@ def _single(behaviour: Any, method: str) -> Callable[[Any, Context], Awaitable[A
     return run
 
 
-def _stream(behaviour: Any, method: str) -> Callable[[Any, Context], AsyncIterator[Any]]:
+def _stream(behaviour: Any, method: str) -> Callable[[Any, Context], Any]:
+    if inspect.iscoroutinefunction(behaviour):
+        return _single(behaviour, method)  # it writes its responses to the context, as the health service does
+
     async def run(request: Any, context: Context) -> AsyncIterator[Any]:
         try:
             async for response in behaviour(request, context):
