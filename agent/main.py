@@ -290,8 +290,7 @@ class Agent:
 
     def open_tunnel(self, request: pb.OpenTunnel, channel: grpc.aio.Channel) -> None:
         """Open a tunnel for the output of tasks."""
-        statuses = self._tasks.statuses
-        sending = send_logs(request, channel, self._host, lambda task_id: statuses().get(task_id))
+        sending = send_logs(request, channel, self._host, self._tasks.released)
         self._group.create_task(sending, name=f"tunnel {request.tunnel_id}")
 
 

@@ -64,7 +64,7 @@ def make_cluster() -> dict[str, int]:
     argosy("scale", "bench_echo=3")  # the image is used once on every host
     argosy("scale", "bench_echo=0")
     status = json.loads(Path("/run/argosy/dev", CLUSTER, "processes.json").read_text())
-    return {name: pid for name, pid in status["holders"].items()}
+    return dict(status["holders"])
 
 
 def probes() -> dict[str, int]:

@@ -8,23 +8,22 @@ import structlog
 
 from argosy.agent.logs.reader import LogLine, read_lines
 from argosy.agent.tasks.host import Host
-from argosy.core.task import TaskStatus
-from argosy.core.task_state import is_terminal
 from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
 from argosy.proto.argosy.v1 import dispatcher_pb2_grpc as rpc
 
 log = structlog.get_logger(__name__)
 
-StatusOf = Callable[[str], TaskStatus | None]
+ReleasedOf = Callable[[str], asyncio.Event | None]
+"""Of a task's id: what is set when the task is released, after its last line was written; None: no such task."""
 
 QUEUED_LINES = 1000
 """Lines read ahead of what the controller took: its flow control reaches the reader."""
 
 
-async def send_logs(request: pb.OpenTunnel, channel: grpc.aio.Channel, host: Host, status_of: StatusOf) -> None:
+async def send_logs(request: pb.OpenTunnel, channel: grpc.aio.Channel, host: Host, released_of: ReleasedOf) -> None:
     """Open the tunnel and send what was asked for; returns when all is sent or the other end has gone."""
     queue: asyncio.Queue[pb.LogTunnelMessage | None] = asyncio.Queue(QUEUED_LINES)
-    readers = asyncio.create_task(_read_all(request, host, status_of, queue))
+    readers = asyncio.create_task(_read_all(request, host, released_of, queue))
     try:
         await rpc.DispatcherStub(channel).LogTunnel(_messages(request.tunnel_id, queue))
     except grpc.aio.AioRpcError as e:
@@ -43,11 +42,11 @@ async def _messages(
 
 
 async def _read_all(
-    request: pb.OpenTunnel, host: Host, status_of: StatusOf, queue: "asyncio.Queue[pb.LogTunnelMessage | None]"
+    request: pb.OpenTunnel, host: Host, released_of: ReleasedOf, queue: "asyncio.Queue[pb.LogTunnelMessage | None]"
 ) -> None:
     async with asyncio.TaskGroup() as group:
         for task_id in request.task_ids:
-            group.create_task(_read_one(task_id, request, host, status_of, queue))
+            group.create_task(_read_one(task_id, request, host, released_of, queue))
     await queue.put(None)
 
 
@@ -55,28 +54,17 @@ async def _read_one(
     task_id: str,
     request: pb.OpenTunnel,
     host: Host,
-    status_of: StatusOf,
+    released_of: ReleasedOf,
     queue: "asyncio.Queue[pb.LogTunnelMessage | None]",
 ) -> None:
-    if status_of(task_id) is None:
+    released = released_of(task_id)
+    if released is None:
         await queue.put(pb.LogTunnelMessage(task_id=task_id, notice="this node knows nothing of the task"))
         return
-    ended = asyncio.Event()
-    watcher = asyncio.create_task(_set_when_ended(task_id, status_of, ended))
-    try:
-        tail = request.tail if request.HasField("tail") else None
-        lines = read_lines(host.log_path(task_id), tail=tail, since=request.since, follow=request.follow, ended=ended)
-        async for line in lines:
-            await queue.put(_message(task_id, line))
-    finally:
-        watcher.cancel()
-
-
-async def _set_when_ended(task_id: str, status_of: StatusOf, ended: asyncio.Event) -> None:
-    # Released means that the launcher has written the last line.
-    while (status := status_of(task_id)) is not None and not (is_terminal(status.state) and status.released):
-        await asyncio.sleep(0.1)
-    ended.set()
+    tail = request.tail if request.HasField("tail") else None
+    lines = read_lines(host.log_path(task_id), tail=tail, since=request.since, follow=request.follow, ended=released)
+    async for line in lines:
+        await queue.put(_message(task_id, line))
 
 
 def _message(task_id: str, line: LogLine) -> pb.LogTunnelMessage:

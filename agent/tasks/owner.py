@@ -39,6 +39,8 @@ class TaskOwner:
         self._assigned: TaskAssignment | None = None
         self._told = asyncio.Event()  # until then nothing is known of what is desired, and nothing is done
         self._wake = asyncio.Event()
+        self.released = asyncio.Event()
+        """Set when nothing of the task is left but its record and its log, which has its last line."""
         self._preparing: asyncio.Task[None] | None = None
         self._checking: asyncio.Task[None] | None = None
         self._id_range = record.id_range if record else -1
@@ -46,6 +48,8 @@ class TaskOwner:
         self._seen = _observed_at_start(record, found)
         if record:
             host.reporter.put(task_id, self._seen.status)
+        if self._seen.status.released:
+            self.released.set()
 
     @property
     def status(self) -> TaskStatus:
@@ -258,6 +262,7 @@ class TaskOwner:
         self._host.layers.pop(self.task_id, None)
         if self._id_range >= 0:
             self._host.id_ranges.give_back(self._id_range)
+        self.released.set()
         status = replace(self._seen.status, released=True)
         self._note(replace(self._seen, status=status, container=ContainerState.NONE))
         self._save()

@@ -54,6 +54,11 @@ class Tasks:
         for owner in self._owners.values():
             owner.resume_health()
 
+    def released(self, task_id: str) -> asyncio.Event | None:
+        """Return what is set when a task is released; None for a task that is not known here."""
+        owner = self._owners.get(task_id)
+        return owner.released if owner else None
+
     def statuses(self) -> dict[str, TaskStatus]:
         """Return the present status of every task."""
         return {task_id: owner.status for task_id, owner in self._owners.items()}
