@@ -23,7 +23,7 @@ from typing import Final
 
 from . import credentials, rootfs
 from . import syscalls as sc
-from .errors import LaunchError, from_os_error
+from .errors import LaunchError, from_os_error, rejected
 from .identity import Identity
 from .spec import LaunchSpec
 
@@ -146,13 +146,24 @@ def make_devices(setup: Setup) -> None:
 def write_sysctls(setup: Setup) -> None:
     """While /proc/sys is writable. The names were checked to be the container's own."""
     for name, value in setup.spec.sysctls:
-        fd = os.open("/proc/sys/" + name.replace(".", "/"), os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            fd = os.open("/proc/sys/" + name.replace(".", "/"), os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise rejected(_no_such_sysctl(name), step="set kernel parameters") from None
         try:
             os.write(fd, value.encode())
         except OSError as error:
             raise OSError(error.errno, error.strerror, f"{name} = {value}") from None
         finally:
             os.close(fd)
+
+
+def _no_such_sysctl(name: str) -> str:
+    """Say why a parameter is not there. Kernels before 6.8 hide net.core.* from all but the host's own namespaces."""
+    reason = f"sysctl {name}: this host's kernel ({os.uname().release}) has no such parameter in a container's network"
+    if name.startswith("net.core."):
+        reason += "; it takes Linux 6.8 or later, or the host's network: set it on the host and use its network mode"
+    return reason
 
 
 def mask_paths(setup: Setup) -> None:

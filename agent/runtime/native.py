@@ -25,7 +25,7 @@ from .spawn import launcher_command, spawn
 from .witness import Witness, reap_strays
 
 #: How long a call waits for a launcher that is being (re)started.
-CONNECT_TIMEOUT_S: Final = 10.0
+CONNECT_TIMEOUT_S: Final = 60.0
 _CONNECT_POLL_S: Final = 0.005
 _RESTART_PAUSE_S: Final = 0.5
 _REAP_PERIOD_S: Final = 0.5

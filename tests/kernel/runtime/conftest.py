@@ -18,10 +18,12 @@ from argosy.agent.runtime.native import NativeRuntime
 from argosy.agent.runtime.oci_config import ContainerSpec, build
 
 ID_BASE = 1_000_000
+DEADLINE_S = 60.0
+"""How long a test waits for a condition. Far more than any needs: an emulated machine is twenty times slower."""
 BUSYBOX = "/usr/bin/busybox" if os.path.exists("/usr/bin/busybox") else "/bin/busybox"
 
 
-async def eventually(condition: Callable[[], bool], what: str, timeout_s: float = 10.0) -> None:
+async def eventually(condition: Callable[[], bool], what: str, timeout_s: float = DEADLINE_S) -> None:
     """Wait until a condition holds; fail with `what` at the deadline."""
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -135,7 +137,7 @@ class Host:
         await self.runtime.start(container_id)
         return container_id
 
-    async def wait(self, container_id: str, timeout_s: float = 20.0) -> Exit:
+    async def wait(self, container_id: str, timeout_s: float = DEADLINE_S) -> Exit:
         await eventually(lambda: container_id in self.exits, f"exit of {container_id}", timeout_s)
         return self.exits[container_id]
 
@@ -157,18 +159,24 @@ def sh(script: str, **changes: object) -> ContainerSpec:
 def cgroup_parent() -> Iterator[str]:
     name = f"/argosy-test-rt-{os.getpid()}"
     yield name
-    for mount in Path("/sys/fs/cgroup").glob(f"**{name}"):
-        pytest.fail(f"left behind: {mount}")
+    left = [str(path) for path in Path("/sys/fs/cgroup").glob(f"**{name}")]
+    for path in left:
+        # The next test has the same name: what this one left must not be held against it.
+        subprocess.run(f"find {path} -depth -type d -exec rmdir {{}} +", shell=True, capture_output=True)
+    if left:
+        pytest.fail(f"left behind: {left}")
 
 
 @pytest.fixture
 async def host(tmp_path: Path, cgroup_parent: str, rootfs: Rootfs) -> AsyncIterator[Host]:
     made = Host(tmp_path, cgroup_parent, rootfs)
-    await made.open()
     try:
+        await made.open()
         yield made
     finally:
-        for state in await made.runtime.list():
-            await made.runtime.delete(state.id)
-        await made.runtime.stop_launcher()
-        await made.close()
+        try:
+            for state in await made.runtime.list():
+                await made.runtime.delete(state.id)
+            await made.runtime.stop_launcher()
+        finally:
+            await made.close()

@@ -118,7 +118,7 @@ async def test_priority_is_normal(host: Host) -> None:
     """The launcher runs at a higher one, which must not be inherited."""
     container_id = await host.launch(sh("cut -d' ' -f19 /proc/self/stat; sleep 1000"))
     await eventually(lambda: host.lines(container_id) == [str(os.getpriority(os.PRIO_PROCESS, 0))], "its nice value")
-    result = await host.runtime.exec(container_id, ("cut", "-d ", "-f19", "/proc/self/stat"), timeout_s=10)
+    result = await host.runtime.exec(container_id, ("cut", "-d ", "-f19", "/proc/self/stat"), timeout_s=60)
     assert result.output.decode().split() == host.lines(container_id)
 
 

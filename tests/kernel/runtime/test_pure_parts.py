@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from argosy.agent.launcher import cgroup_v1, cgroup_v2, exits, wire
@@ -36,6 +36,7 @@ def test_lines(data: bytes, last: bool, text: bytes, used: int) -> None:
     assert encode(data, b"stdout", NOW, last=last) == (text, used)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=3 * MAX_LINE_BYTES), st.booleans())
 def test_every_byte_is_kept_once(data: bytes, last: bool) -> None:
     text, used = encode(data, b"stdout", NOW, last=last)
@@ -50,6 +51,7 @@ def test_every_byte_is_kept_once(data: bytes, last: bool) -> None:
     assert used == len(data) if last else len(data) - used < MAX_LINE_BYTES
 
 
+@settings(deadline=None)
 @given(st.lists(st.dictionaries(st.text(), st.integers() | st.text())), st.integers(1, 50))
 def test_messages_survive_any_cut(messages: list[dict[str, Any]], size: int) -> None:
     stream = b"".join(wire.pack(message) for message in messages)

@@ -14,6 +14,7 @@ from argosy.agent.runtime.errors import RuntimeTransient
 from .conftest import Host, eventually, sh
 
 CHATTER = "i=0; while [ $i -lt {count} ]; do i=$((i+1)); echo line $i; {pause}; done; exit 3"
+WAITING = "echo ready; while :; do sleep 0.05; done"
 
 
 async def test_a_killed_launcher_loses_and_doubles_no_line(host: Host) -> None:
@@ -45,11 +46,12 @@ async def test_an_exit_while_no_launcher_lives_is_known(host: Host) -> None:
 
 async def test_exit_codes_are_known_to_the_agent_as_the_new_parent(host: Host) -> None:
     """The launcher is dead when the container ends; the agent, as subreaper, sees how, and holds the last output."""
-    container_id = await host.launch(sh("echo ready; sleep 0.5; echo last words; exit 42"))
+    container_id = await host.launch(sh(f"trap 'echo last words; exit 42' TERM; {WAITING}"))
     await eventually(lambda: host.lines(container_id) == ["ready"], "ready")
     pid = await host.pid(container_id)
     launcher = host.runtime.launcher_pid
     os.kill(launcher, signal.SIGSTOP)
+    os.kill(pid, signal.SIGTERM)
     await eventually(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z", "the end")
     os.kill(launcher, signal.SIGKILL)
     exit = await host.wait(container_id)
@@ -58,7 +60,7 @@ async def test_exit_codes_are_known_to_the_agent_as_the_new_parent(host: Host) -
 
 
 async def test_an_exit_after_a_launcher_restart_is_known(host: Host) -> None:
-    container_id = await host.launch(sh("trap 'exit 6' TERM; echo ready; while :; do sleep 0.05; done"))
+    container_id = await host.launch(sh(f"trap 'exit 6' TERM; {WAITING}"))
     await eventually(lambda: host.lines(container_id) == ["ready"], "ready")
     await host.kill_launcher()
     await host.runtime.kill(container_id, signal.SIGTERM)
@@ -67,7 +69,9 @@ async def test_an_exit_after_a_launcher_restart_is_known(host: Host) -> None:
 
 async def test_a_restarted_agent_finds_all_and_misses_no_exit(host: Host) -> None:
     living = await host.launch(sh("echo ready; sleep 1000"))
-    ending = await host.launch(sh("read x < /run/never || sleep 0.2; exit 8"))
+    ending = await host.launch(sh(f"trap 'exit 8' TERM; {WAITING}"))
+    await eventually(lambda: host.lines(ending) == ["ready"], "ready")
+    ending_pid = await host.pid(ending)
     consumed = await host.launch(sh("exit 1"))
     await host.wait(consumed)
     await asyncio.sleep(0)
@@ -75,6 +79,7 @@ async def test_a_restarted_agent_finds_all_and_misses_no_exit(host: Host) -> Non
     pid = next(int(name) for name in [str(host.runtime.launcher_pid)])
     await eventually(lambda: os.path.exists(f"/proc/{pid}"), "the launcher lives on")
     host.exits.clear()
+    os.kill(ending_pid, signal.SIGTERM)
     host.runtime = host.new_runtime()
     await host.open()
     assert host.runtime.launcher_pid == pid
@@ -132,7 +137,7 @@ async def test_requests_under_way_fail_as_transient(host: Host) -> None:
     os.kill(host.runtime.launcher_pid, signal.SIGKILL)
     with pytest.raises(RuntimeTransient):
         await waiting
-    assert (await host.runtime.exec(container_id, ("true",), timeout_s=10)).code == 0
+    assert (await host.runtime.exec(container_id, ("true",), timeout_s=60)).code == 0
 
 
 def _has_ended(pid: int) -> bool:
