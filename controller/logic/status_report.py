@@ -8,6 +8,9 @@ from dataclasses import replace
 from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import CONTROLLER_STATES, TaskState, may_follow
 
+MAX_REASON = 1000
+"""Characters of a reason that are kept: an error may quote a program's output, and a record has to stay small."""
+
 
 def reported(task: Task, status: TaskStatus, now: float) -> Task | None:
     """Return the task after the report, or None when the report says nothing new or nothing lawful.
@@ -15,7 +18,7 @@ def reported(task: Task, status: TaskStatus, now: float) -> Task | None:
     States only grow; an agent never writes the controller's states. A report of an orphaned task only tells that its
     resources are released.
     """
-    old = task.status
+    old, status = task.status, replace(status, reason=status.reason[:MAX_REASON])
     if old.state is TaskState.ORPHANED:
         if status.released and not old.released:
             return _with(task, replace(old, released=True), now)

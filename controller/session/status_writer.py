@@ -13,10 +13,13 @@ import structlog
 
 from argosy.controller.logic.status_report import reported
 from argosy.controller.store import Cache, Fence, Op, Store, update
-from argosy.core.errors import ArgosyError, ConflictError, LostLeadershipError
+from argosy.core.errors import ConflictError, LostLeadershipError
 from argosy.core.task import Task, TaskStatus
 
 log = structlog.get_logger(__name__)
+
+RETRY_S = 0.2
+"""Pause before a status that the store did not take, other than for a conflict, is tried again."""
 
 
 @dataclass(slots=True)
@@ -51,9 +54,10 @@ class StatusWriter:
             await self._wake.wait()
             self._wake.clear()
             reports, self._queue = self._queue, []
-            while reports:
-                await self._write(reports)
-                reports = [r for r in reports if r.left]
+            await self._write(reports)
+            if left := [r for r in reports if r.left]:
+                self._queue[:0] = left
+                self._wake.set()
 
     async def _write(self, reports: list[Report]) -> None:
         now, snap = time.time(), self._cache.snapshot
@@ -82,7 +86,7 @@ class StatusWriter:
             return
         groups: list[list[Op]] = [[update(task)] for task in tasks.values()]
         outcomes = await self._store.commit_batched(groups, self._fence)
-        settled, again = 0, False
+        settled, conflict, refused = 0, False, None
         for task_id, outcome in zip(tasks, outcomes, strict=True):
             if outcome.ok:
                 settled = max(settled, outcome.revision)
@@ -90,12 +94,11 @@ class StatusWriter:
                     report.left.discard(task_id)
             elif isinstance(outcome.error, LostLeadershipError):
                 raise outcome.error
+            elif isinstance(outcome.error, ConflictError):
+                conflict = True
             else:
-                again = True
-                _log_unsettled(task_id, outcome.error)
-        await self._cache.wait_for(await self._store.revision() if again else settled)
-
-
-def _log_unsettled(task_id: str, error: ArgosyError | None) -> None:
-    if not isinstance(error, ConflictError):
-        log.warning("status not stored yet", task=task_id, why=str(error))
+                refused = outcome.error
+        if refused is not None:
+            log.warning("statuses not stored yet", why=str(refused))
+            await asyncio.sleep(RETRY_S)
+        await self._cache.wait_for(await self._store.revision() if conflict or refused else settled)

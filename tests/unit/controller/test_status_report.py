@@ -53,3 +53,10 @@ def test_an_orphan_only_learns_that_it_is_released():
     assert reported(orphan, TaskStatus(TaskState.RUNNING), NOW) is None
     released = reported(orphan, TaskStatus(TaskState.SHUTDOWN, released=True), NOW)
     assert (released.status.state, released.status.released) == (TaskState.ORPHANED, True)
+
+
+def test_a_long_reason_is_cut():
+    rejected = TaskStatus(TaskState.REJECTED, reason="x" * 2_000_000)
+    after = reported(task(TaskState.PREPARING), rejected, NOW)
+    assert after.status.reason == "x" * 1000
+    assert reported(after, rejected, NOW) is None

@@ -1,0 +1,172 @@
+"""Sessions of agents with the leader: chains of assignments, newer and older sessions, reports and their acks."""
+
+import asyncio
+
+import grpc
+
+from argosy.core.node import Node, NodeState
+from argosy.core.task import Task, TaskStatus
+from argosy.core.task_state import TaskState
+from argosy.proto.argosy.v1 import dispatcher_pb2, dispatcher_pb2_grpc
+from tests.controller.harness import FakeAgent, until
+
+
+async def test_a_full_set_comes_first_and_increments_chain_on_it(leader, agents):
+    await leader.add_image()
+    agent = await agents(leader.address, obedient=True)
+    await leader.create(replicas=2)
+    await until(lambda: len(agent.tasks()) == 2)
+    await until(lambda: [t.status.state for t in leader.tasks()] == [TaskState.RUNNING] * 2)
+    sets = agent.bodies("assignments")
+    assert [s.full for s in sets] == [True] + [False] * (len(sets) - 1)
+    assert [s.base_version for s in sets[1:]] == [s.version for s in sets[:-1]]
+    revisions = [(m.leader.epoch, m.leader.revision) for m in agent.messages]
+    assert revisions == sorted(revisions)
+    assert revisions[0][0] == leader.view.epoch
+
+
+async def test_a_newer_session_of_a_node_ends_the_older_one(leader, agents):
+    older = await agents(leader.address)
+    newer = await agents(leader.address, node_id=older.node_id)
+    await until(lambda: older.error)
+    assert older.error.code() is grpc.StatusCode.UNAVAILABLE
+    assert "newer session" in older.error.details()
+    assert newer.error is None
+    assert leader.session_of(newer) is not None
+
+
+async def test_a_session_that_the_agent_ends_is_forgotten(leader, agents):
+    agent = await agents(leader.address)
+    await agent.close()
+    await until(lambda: leader.session_of(agent) is None)
+
+
+async def test_a_name_that_another_node_has_is_refused(leader, agents):
+    first = await agents(leader.address, "n1")
+    second = await agents(leader.address, "n1")
+    assert second.error.code() is grpc.StatusCode.ALREADY_EXISTS
+    assert first.node_id in second.error.details()
+    assert first.error is None
+
+
+async def test_a_stream_without_hello_is_refused_and_is_no_bug(leader):
+    async with grpc.aio.insecure_channel(leader.address) as channel:
+        call = dispatcher_pb2_grpc.DispatcherStub(channel).Session()
+        await call.done_writing()
+        assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+        call = dispatcher_pb2_grpc.DispatcherStub(channel).Session()
+        await call.write(dispatcher_pb2.AgentMessage(heartbeat=dispatcher_pb2.Heartbeat(sequence=1)))
+        assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_node_that_is_heard_is_ready(leader, agents):
+    agent = await agents(leader.address)
+    node = await until(lambda: leader.cache.snapshot.get(Node, agent.node_id))
+    await until(lambda: leader.cache.snapshot.get(Node, agent.node_id).status.state is NodeState.READY)
+    assert node.spec.name == "n1"
+
+
+async def one_running(leader, agents):
+    """Return an agent and its one task, which runs."""
+    await leader.add_image()
+    agent = await agents(leader.address)
+    await leader.create()
+    (task_id,) = await until(lambda: list(agent.tasks()))
+    number = await agent.report({task_id: TaskStatus(TaskState.RUNNING)})
+    await until(lambda: agent.acknowledged(number))
+    return agent, task_id
+
+
+async def test_a_report_is_acknowledged_when_etcd_has_it(leader, agents):
+    agent, task_id = await one_running(leader, agents)
+    # Linearizable: from etcd itself, not from the cache.
+    assert (await leader.store.get(Task, "default", task_id)).status.state is TaskState.RUNNING
+    assert agent.error is None
+
+
+async def test_a_report_waits_for_etcd(own_etcd, tmp_path):
+    from tests.controller.harness import Controller
+
+    async with Controller(own_etcd.endpoint, "paused", tmp_path) as controller:
+        await controller.lead()
+        await controller.add_image()
+        agent = await FakeAgent("n1").connect(controller.address)
+        try:
+            await controller.create()
+            (task_id,) = await until(lambda: list(agent.tasks()))
+            own_etcd.pause()
+            number = await agent.report({task_id: TaskStatus(TaskState.RUNNING)})
+            await asyncio.sleep(0.3)  # there is nothing to wait for: what must not come does not come
+            assert not agent.acknowledged(number)
+            own_etcd.resume()
+            await until(lambda: agent.acknowledged(number) or agent.error)
+            stored = await controller.store.get(Task, "default", task_id)
+            assert stored.status.state is TaskState.RUNNING or not agent.acknowledged(number)
+        finally:
+            own_etcd.resume()
+            await agent.close()
+
+
+async def test_a_status_from_before_is_ignored_and_acknowledged(leader, agents):
+    agent, task_id = await one_running(leader, agents)
+    number = await agent.report({task_id: TaskStatus(TaskState.PREPARING, reason="late")})
+    await until(lambda: agent.acknowledged(number))
+    stored = await leader.store.get(Task, "default", task_id)
+    assert (stored.status.state, stored.status.reason) == (TaskState.RUNNING, "")
+
+
+async def test_reports_of_unknown_and_of_foreign_tasks_are_ignored(leader, agents):
+    _, task_id = await one_running(leader, agents)
+    other = await agents(leader.address, "n2")
+    number = await other.report({task_id: TaskStatus(TaskState.FAILED), "nosuchtaskatall": TaskStatus()})
+    await until(lambda: other.acknowledged(number))
+    assert (await leader.store.get(Task, "default", task_id)).status.state is TaskState.RUNNING
+
+
+async def test_an_agent_cannot_write_the_controllers_states(leader, agents):
+    agent, task_id = await one_running(leader, agents)
+    number = await agent.report({task_id: TaskStatus(TaskState.ORPHANED)})
+    await until(lambda: agent.acknowledged(number))
+    assert (await leader.store.get(Task, "default", task_id)).status.state is TaskState.RUNNING
+
+
+async def test_many_statuses_go_in_few_writes(leader, agents):
+    await leader.add_image()
+    agent = await agents(leader.address)
+    await leader.create(replicas=90)
+    await until(lambda: len(agent.tasks()) == 90)
+    before = await leader.store.revision()
+    number = await agent.report({t: TaskStatus(TaskState.RUNNING) for t in agent.tasks()})
+    await until(lambda: agent.acknowledged(number))
+    assert await leader.store.revision() - before <= 3
+
+
+async def test_statuses_and_the_orchestrator_write_the_same_tasks(leader, agents):
+    """Both write the same objects at once: of each conflict one is decided anew, and nothing is lost."""
+    await leader.add_image()
+    agent = await agents(leader.address)
+    service = await leader.create(replicas=40)
+    await until(lambda: len(agent.tasks()) == 40)
+    from argosy.proto.argosy.v1 import control_pb2
+
+    ids = list(agent.tasks())
+    numbers = [await agent.report({t: TaskStatus(TaskState.PREPARING)}) for t in ids]
+    remove = leader.control.RemoveService(control_pb2.RemoveServiceRequest(ref=service.meta.id))
+    numbers += [await agent.report({t: TaskStatus(TaskState.RUNNING)}) for t in ids]
+    await remove
+    await until(lambda: all(map(agent.acknowledged, numbers)))
+    await until(lambda: all(t.desired_state is TaskState.REMOVE for t in leader.tasks()))
+    assert {t.status.state for t in leader.tasks()} == {TaskState.RUNNING}
+    number = await agent.report({t: TaskStatus(TaskState.SHUTDOWN, released=True) for t in ids})
+    await until(lambda: agent.acknowledged(number))
+    await until(lambda: not leader.tasks())
+
+
+async def test_a_status_too_large_for_etcd_does_not_stop_the_others(leader, agents):
+    agent, task_id = await one_running(leader, agents)
+    poison = await agent.report({task_id: TaskStatus(TaskState.FAILED, reason="x" * 2_000_000)})
+    await until(lambda: agent.acknowledged(poison))
+    (successor,) = await until(lambda: [t.meta.id for t in leader.tasks() if t.meta.id != task_id])
+    await until(lambda: successor in agent.tasks())
+    number = await agent.report({successor: TaskStatus(TaskState.PREPARING)})
+    await until(lambda: agent.acknowledged(number))
