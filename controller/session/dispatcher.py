@@ -27,9 +27,11 @@ from argosy.core.assignment import LeaderEpoch, Piece
 from argosy.core.codec import decode
 from argosy.core.errors import InvalidError, NoLeaderError
 from argosy.core.ids import new_id
+from argosy.core.image import Image
 from argosy.core.kinds import StoredObject
 from argosy.core.network import Network, Slice
 from argosy.core.node import Node, NodeDescription, NodeSpec
+from argosy.core.service import Service
 from argosy.core.task import Task, TaskStatus
 from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
 from argosy.proto.argosy.v1 import dispatcher_pb2_grpc as rpc
@@ -38,6 +40,7 @@ log = structlog.get_logger(__name__)
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 LEADER_KEY = "argosy-leader"
+TERM_OVER = "this controller does not lead any more"
 
 
 class NotLeaderError(NoLeaderError):
@@ -58,16 +61,28 @@ class Term:
         self.writer = StatusWriter(store, cache, leadership.fence)
         self._cache = cache
         self._index = EndpointIndex()
+        self._ended = False
+
+    def open(self, node_id: str) -> NodeSession:
+        """Begin a session; it ends an older one of the node. NoLeaderError when the term is over."""
+        if self._ended:
+            raise NoLeaderError(TERM_OVER)
+        session = NodeSession(node_id, new_id(), lambda: self.compute(node_id), self.leader_epoch)
+        if older := self.sessions.get(node_id):
+            older.close("a newer session of this node has begun")
+        self.sessions[node_id] = session
+        return session
 
     async def run(self) -> None:
-        """Serve sessions until cancelled; then all of them are closed."""
+        """Serve sessions until cancelled; then all of them are closed, and no more are opened."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.writer.run())
                 group.create_task(self._follow())
         finally:
-            for session in list(self.sessions.values()):
-                session.close("this controller does not lead any more")
+            self._ended = True
+            for session in self.sessions.values():
+                session.close(TERM_OVER)
 
     async def _follow(self) -> None:
         with self._cache.subscribe(coalesce=True) as changes:
@@ -96,6 +111,10 @@ class Term:
                         networks.add(obj.network_id)
                     case Network():
                         networks.add(obj.meta.id)
+                    case Image():  # that tasks may wait for
+                        nodes.update(self.sessions)
+                    case Service() if _labels(one.old) != _labels(one.new):
+                        nodes.update(t.node_id for t in batch.snapshot.tasks_of_service(obj.meta.id))
                     case Node() if _description(one.old) != _description(one.new):
                         networks.update(s.network_id for s in batch.snapshot.slices_on_node(obj.meta.id))
                     case _:
@@ -116,6 +135,10 @@ class Term:
 
 def _description(obj: StoredObject | None) -> NodeDescription | None:
     return obj.description if isinstance(obj, Node) else None
+
+
+def _labels(obj: StoredObject | None) -> Mapping[str, str] | None:
+    return obj.spec.labels if isinstance(obj, Service) else None
 
 
 class DispatcherServicer(rpc.DispatcherServicer):
@@ -139,11 +162,11 @@ class DispatcherServicer(rpc.DispatcherServicer):
     ) -> AsyncIterator[pb.ControllerMessage]:
         """Hold one agent's session."""
         term = self.leading()
-        first = await anext(aiter(request_iterator))
-        if first.WhichOneof("body") != "hello":
+        first = await anext(aiter(request_iterator), None)
+        if first is None or first.WhichOneof("body") != "hello":
             raise InvalidError("a session begins with hello")
         node = await self._register(first.hello)
-        session = self._open(term, node.meta.id)
+        session = term.open(node.meta.id)  # not before: the term may have ended while the store was asked
         term.heard.agent(node.meta.id, first.hello.beat_key)
         log.info("session opened", node=node.spec.name, session=session.session_id)
         reader = asyncio.create_task(self._read(term, session, request_iterator))
@@ -155,8 +178,11 @@ class DispatcherServicer(rpc.DispatcherServicer):
             session.send(pb.ControllerMessage(started=started))
             async for message in session.messages():
                 yield message
+            if reader.done():
+                reader.result()  # what it stumbled over, if it did
         finally:
             reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
             if term.sessions.get(session.node_id) is session:
                 del term.sessions[session.node_id]
             log.info("session closed", node=node.spec.name, session=session.session_id, why=session.closed)
@@ -170,14 +196,6 @@ class DispatcherServicer(rpc.DispatcherServicer):
             self._cache,
             lambda snap: registered(snap, hello.node_id, spec, description, time.time()),
         )
-
-    def _open(self, term: Term, node_id: str) -> NodeSession:
-        session = NodeSession(node_id, new_id(), lambda: term.compute(node_id), term.leader_epoch)
-        older = term.sessions.get(node_id)
-        if older:
-            older.close("a newer session of this node has begun")
-        term.sessions[node_id] = session
-        return session
 
     async def _read(self, term: Term, session: NodeSession, requests: AsyncIterator[pb.AgentMessage]) -> None:
         try:
