@@ -31,7 +31,7 @@ from argosy.controller.session.tunnels import Tunnels
 from argosy.controller.settings import ControllerSettings
 from argosy.controller.store import Cache, Candidate, Election, EtcdClient, EtcdConfig, Store, tune_collector
 from argosy.controller.term import Leader
-from argosy.core.errors import ArgosyError
+from argosy.core.errors import ArgosyError, first_of
 from argosy.core.image import Image
 
 log = structlog.get_logger(__name__)
@@ -103,14 +103,7 @@ def _run(settings: ControllerSettings) -> None:
     try:
         uvloop.run(_serve(settings))
     except* ArgosyError as group:
-        raise _first(group) from None
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+        raise first_of(group) from None
 
 
 async def _serve(settings: ControllerSettings) -> None:

@@ -12,7 +12,7 @@ from argosy.controller.loops.services import ServicesLoop
 from argosy.controller.session.dispatcher import DispatcherServicer, Term
 from argosy.controller.session.heard import BeatProtocol, HeardNodes
 from argosy.controller.store import Cache, EtcdClient, Leadership, Maintenance, Store
-from argosy.core.errors import LostLeadershipError, TransientError
+from argosy.core.errors import LostLeadershipError, TransientError, first_of
 
 log = structlog.get_logger(__name__)
 
@@ -31,9 +31,6 @@ class Leader:
 
     async def run(self, leadership: Leadership) -> None:
         """Lead until cancelled or until leadership is lost. A store that is away for a while starts the loops anew."""
-        # What the term before wrote has to be in the cache before anything is decided.
-        await self._cache.wait_for(await self._store.revision())
-        log.info("leading", epoch=leadership.epoch)
         while True:
             lost = False
             try:
@@ -41,13 +38,16 @@ class Leader:
             except* LostLeadershipError:
                 lost = True
             except* TransientError as group:
-                log.warning("the store is away: starting over", why=str(group.exceptions[0]))
+                log.warning("the store is away: starting over", why=str(first_of(group)))
             if lost:
                 log.warning("leadership lost", epoch=leadership.epoch)
                 return
             await asyncio.sleep(0.2)
 
     async def _lead(self, leadership: Leadership) -> None:
+        # What was written before, by another or with an unknown outcome, has to be seen before anything is decided.
+        await self._cache.wait_for(await self._store.revision())
+        log.info("leading", epoch=leadership.epoch)
         heard = HeardNodes()
         term = Term(self._store, self._cache, leadership, heard)
         store, cache, fence = self._store, self._cache, leadership.fence

@@ -66,3 +66,10 @@ class NoLeaderError(TransientError):
 
 class LostLeadershipError(TransientError):
     """This controller is not the leader any more; the write was not applied."""
+
+
+def first_of(error: BaseException) -> BaseException:
+    """Return what a task group died of first, however deep the groups are nested; any other error as it is."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

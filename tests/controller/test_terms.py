@@ -1,0 +1,136 @@
+"""Terms of leadership: taking over, the fence, and what a term that is over may still do."""
+
+import asyncio
+import contextlib
+
+import grpc
+import pytest
+
+from argosy.controller.session.dispatcher import LEADER_KEY, Term
+from argosy.controller.session.heard import HeardNodes
+from argosy.controller.store import Fence, update
+from argosy.core.errors import LostLeadershipError, NoLeaderError
+from argosy.core.node import Node, NodeState
+from argosy.core.task import Task, TaskStatus
+from argosy.core.task_state import TaskState
+from argosy.proto.argosy.v1 import control_pb2
+from tests.controller.harness import Controller, FakeAgent, until
+
+
+async def test_a_follower_refuses_sessions_and_names_the_leader(controllers, agents):
+    leader = await (await controllers("c1")).lead()
+    follower = await controllers("c2")
+    await until(lambda: follower.view.leader_address)
+    agent = await agents(follower.address)
+    assert agent.error.code() is grpc.StatusCode.UNAVAILABLE
+    assert dict(agent.error.trailing_metadata())[LEADER_KEY] == leader.address
+
+
+async def test_another_controller_takes_over_and_goes_on(controllers, agents):
+    first = await (await controllers("c1")).lead()
+    second = await controllers("c2")
+    await first.add_image()
+    agent = await agents(first.address, obedient=True)
+    service = await first.create(replicas=2)
+    await until(lambda: [t.status.state for t in first.tasks()] == [TaskState.RUNNING] * 2)
+    ids, epoch = {t.meta.id for t in first.tasks()}, first.view.epoch
+    await first.resign()
+    await until(lambda: agent.error)
+    assert agent.error.code() is grpc.StatusCode.UNAVAILABLE
+    await second.lead()
+    await agent.connect(second.address)
+    assert set(agent.tasks()) == ids
+    assert agent.messages[0].leader.epoch > epoch
+    await second.control.ScaleServices(control_pb2.ScaleServicesRequest(replicas={service.meta.id: 3}))
+    await until(lambda: len(agent.tasks()) == 3)
+    assert ids < set(agent.tasks())
+
+
+async def test_a_leader_that_was_replaced_can_neither_write_nor_command(controllers, agents):
+    first = await (await controllers("c1")).lead()
+    agent = await agents(first.address)
+    old_term = first.dispatcher.term
+    fence: Fence = old_term.leadership.fence
+    await first.resign()
+    second = await (await controllers("c2")).lead()
+    node = second.cache.snapshot.get(Node, agent.node_id)
+    with pytest.raises(LostLeadershipError):
+        await first.store.commit([update(node)], fence)
+    with pytest.raises(LostLeadershipError):
+        old_term.compute(agent.node_id)
+    with pytest.raises(NoLeaderError):
+        old_term.open(agent.node_id)
+
+
+async def test_no_session_is_opened_in_a_term_that_ended_meanwhile(leader, agents):
+    """As when the store is away while a node registers: the session would be served by nobody, for ever."""
+    term = Term(leader.store, leader.cache, leader.dispatcher.term.leadership, HeardNodes())
+    serving = asyncio.create_task(term.run())
+    term.open("a-node")
+    await asyncio.sleep(0)
+    serving.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+    assert term.sessions["a-node"].closed
+    with pytest.raises(NoLeaderError):
+        term.open("another")
+
+
+async def test_an_etcd_that_goes_away_for_a_while_ends_no_controller(own_etcd, tmp_path):
+    async with Controller(own_etcd.endpoint, "away", tmp_path) as controller:
+        await controller.lead()
+        await controller.add_image()
+        agent = await FakeAgent("n1", obedient=True).connect(controller.address)
+        try:
+            service = await controller.create()
+            await until(lambda: [t.status.state for t in controller.tasks()] == [TaskState.RUNNING])
+            own_etcd.kill()
+            agent.obedient = False
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await agent.report({t: TaskStatus(TaskState.FAILED) for t in agent.tasks()})
+            await until(lambda: controller.dispatcher.term is None)
+            own_etcd.start()
+            await until(lambda: controller.dispatcher.term is not None, 20)
+            assert not controller.election_task.done()
+            agent.obedient = True
+            await agent.close()
+            await agent.connect(controller.address)
+            await until(lambda: controller.cache.snapshot.get(Node, agent.node_id).status.state is NodeState.READY)
+            await controller.control.ScaleServices(control_pb2.ScaleServicesRequest(replicas={service.meta.id: 2}))
+            running = TaskState.RUNNING
+            await until(lambda: [t.status.state for t in controller.tasks()].count(running) == 2)
+            stored = [await controller.store.get(Task, "default", t.meta.id) for t in controller.tasks()]
+            assert {t.status.state for t in stored} >= {running}
+        finally:
+            await agent.close()
+
+
+async def test_a_store_that_is_away_at_the_moment_of_election_ends_no_controller(leader):
+    """The first thing a term does is to read: that may fail as everything else may."""
+    from argosy.controller.store import StoreUnavailableError
+
+    class FailsOnce:
+        def __init__(self) -> None:
+            self.failed = False
+
+        def __getattr__(self, name):
+            return getattr(leader.store, name)
+
+        async def revision(self):
+            if not self.failed:
+                self.failed = True
+                raise StoreUnavailableError("etcd does not answer")
+            return await leader.store.revision()
+
+    from argosy.controller.session.heard import BeatProtocol
+    from argosy.controller.term import Leader
+
+    leadership = leader.dispatcher.term.leadership
+    running = asyncio.create_task(
+        Leader(leader.client, FailsOnce(), leader.cache, leader.dispatcher, BeatProtocol()).run(leadership)
+    )
+    before = leader.dispatcher.term
+    await until(lambda: running.done() or leader.dispatcher.term is not before)
+    assert not running.done()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
