@@ -3,6 +3,10 @@
 What the host had before is changed as little as possible: forwarding is switched on for single devices, those that
 routes lead over; through them nothing else is forwarded than before; and it is switched off again when the last
 uplink goes. Which devices were switched is remembered in `run_dir`, as the kernel's state lasts no longer than that.
+
+The kernel looks at the setting of the device that a packet comes in by alone. So a device that forwarded before is
+never restricted, nor is what comes in by any other; and one that was switched is given free when someone else has made
+a router of the host since (`ip_forward`, which sets all devices), and is then left on in the end too.
 """
 
 import json
@@ -37,7 +41,8 @@ class HostNamespace:
         self._firewall = firewall
         self._tables = tables
         self._memory = memory
-        self._switched: set[str] = set()
+        self._switched: dict[str, bool] = {}
+        """The devices that did not forward before, and whether the host as a whole did."""
         self._uplinks: list[tuple[NetworkAssignment, UplinkPair]] = []
         self._ever_wanted: set[Key] = set()
         self.kernel = KernelNamespace(home, open_namespace("/proc/thread-self/ns/net"), names.HOST_UPLINK_PREFIX)
@@ -50,7 +55,7 @@ class HostNamespace:
 
     def adopt(self) -> None:
         """Read what a former life left."""
-        self._switched = set(_remembered(self._memory))
+        self._switched = _remembered(self._memory)
         self.kernel.read({})
 
     def held_pairs(self, uplink_range: IPv4Network) -> dict[str, int]:
@@ -109,9 +114,11 @@ class HostNamespace:
         return self.kernel.read(self.wanted)
 
     def table_intact(self) -> bool:
-        """Tell whether the host's table is as it should be."""
+        """Tell whether the host's table is as it should be, and still what the host's own forwarding calls for."""
         if not self.wanted and not self._tables.known(_SCOPE):
             return True
+        if self.wanted and not self._tables.written_from(_SCOPE, host_ruleset(self._current())):
+            return False
         return self._tables.intact(_SCOPE, self._firewall.table, inside=_here)
 
     def distrust_table(self) -> None:
@@ -157,9 +164,9 @@ class HostNamespace:
             if not _is_uplink(d) and d not in self._switched and read_setting(_FORWARDING.format(d)) == "0"
         }
         if new:
-            self._switched |= new
+            self._switched |= dict.fromkeys(new, _routes())
             self._memory.parent.mkdir(parents=True, exist_ok=True)
-            self._memory.write_text(json.dumps(sorted(self._switched)))
+            self._memory.write_text(json.dumps(self._switched, sort_keys=True))
 
     def _ensure_table(self) -> int:
         if self.wanted:
@@ -174,20 +181,26 @@ class HostNamespace:
         return 1
 
     def _current(self) -> HostFirewall:
-        """Restrict what we switched on, unless the host has since been made a router as a whole by someone else."""
-        routes_anyway = read_setting("ipv4/ip_forward") == "1"
-        return replace(self._firewall, restricted=() if routes_anyway else tuple(sorted(self._switched)))
+        return replace(self._firewall, restricted=tuple(sorted(self._ours())))
+
+    def _ours(self) -> set[str]:
+        """Return the devices that forward because of us alone."""
+        routes = _routes()
+        return {device for device, routed in self._switched.items() if routed or not routes}
 
     def _restore(self) -> int:
         restored = 0
-        if read_setting("ipv4/ip_forward") == "0":
-            for device in self._switched:
-                if read_setting(_FORWARDING.format(device)) == "1":
-                    write_setting(_FORWARDING.format(device), "0")
-                    restored += 1
-        self._switched = set()
+        for device in self._ours():
+            if read_setting(_FORWARDING.format(device)) == "1":
+                write_setting(_FORWARDING.format(device), "0")
+                restored += 1
+        self._switched = {}
         self._memory.unlink(missing_ok=True)
         return restored
+
+
+def _routes() -> bool:
+    return read_setting("ipv4/ip_forward") == "1"
 
 
 def _is_uplink(name: str) -> bool:
@@ -198,8 +211,8 @@ def _here(action: Callable[[], None]) -> None:
     action()
 
 
-def _remembered(path: Path) -> list[str]:
+def _remembered(path: Path) -> dict[str, bool]:
     try:
-        return [str(name) for name in json.loads(path.read_text())]
-    except (OSError, ValueError, TypeError):
-        return []
+        return {str(name): bool(routed) for name, routed in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, AttributeError):
+        return {}

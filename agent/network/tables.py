@@ -82,6 +82,11 @@ class Tables:
             self._save()
         self._checked.discard(scope)
 
+    def written_from(self, scope: str, ruleset: str) -> bool:
+        """Tell whether a table was last written from just this ruleset."""
+        record = self._records.get(scope)
+        return record is not None and record[0] == _digest(ruleset)
+
     def known(self, scope: str) -> bool:
         """Tell whether a table of this scope was written."""
         return scope in self._records

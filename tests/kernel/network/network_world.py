@@ -30,6 +30,10 @@ T = TypeVar("T")
 
 _NEWNS, _NEWNET = 0x00020000, 0x40000000
 _MS_REC_PRIVATE = 0x4000 | 0x40000
+
+DEADLINE_S = 60.0
+"""How long a test waits for a condition. Far more than any needs: an emulated machine is twenty times slower."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -58,7 +62,7 @@ def in_thread(action: Callable[[], T], *namespaces: tuple[int, int]) -> T:
     return outcome.result()
 
 
-def wait_until(condition: Callable[[], T], seconds: float = 5.0) -> T:
+def wait_until(condition: Callable[[], T], seconds: float = DEADLINE_S) -> T:
     """Wait for a condition to hold and return what it said."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -98,7 +102,7 @@ class Namespace:
     ) -> socket.socket:
         """Open a socket in here; it stays here."""
         opened = self.run(lambda: socket.socket(family, kind, protocol))
-        opened.settimeout(3)
+        opened.settimeout(DEADLINE_S)
         return opened
 
     def listen(self, address: str, port: int) -> socket.socket:
@@ -152,7 +156,7 @@ class Host:
         ready: Future[tuple[int, int]] = Future()
         self._thread = threading.Thread(target=self._run, args=(ready,), name=self.name)
         self._thread.start()
-        net, self._mount = ready.result(10)
+        net, self._mount = ready.result(DEADLINE_S)
         self.namespace = Namespace(net)
         self.plane = self._new_plane()
 
@@ -266,6 +270,7 @@ class World:
             f"ip link set lo up; ip addr add {host.address}/24 dev eth0; ip link set eth0 mtu {mtu} up;"
             f"ip route add default via 192.0.2.254"
         )
+        wait_until(lambda: "state UP" in host.sh("ip link show eth0"))
         self.hosts.append(host)
         host.do(host.plane.start())
         return host
