@@ -80,6 +80,31 @@ def _task_row(
     }
 
 
+def latest_rows(rows: Iterable[Row]) -> list[Row]:
+    """Return, of task rows in `task_rows`' order, those that tell how each slot is.
+
+    These are the tasks that have not ended and, where a slot has none, the one that ended last: it has the reason.
+    """
+    found = list(rows)
+    told = {_slot_of(row) for row in found if not _has_ended(row)}
+    latest = []
+    for row in found:
+        if not _has_ended(row):
+            latest.append(row)
+        elif _slot_of(row) not in told and row["desired_state"] != "REMOVE":
+            told.add(_slot_of(row))
+            latest.append(row)
+    return latest
+
+
+def _has_ended(row: Row) -> bool:
+    return int(types.TaskState.Value(f"TASK_STATE_{row['state']}")) > types.TASK_STATE_RUNNING
+
+
+def _slot_of(row: Row) -> tuple[str, int, str]:
+    return row["service_id"], row["slot"], "" if row["slot"] else row["node_id"]
+
+
 def service_rows(services: Iterable[types.Service], tasks: Iterable[types.Task]) -> list[Row]:
     """Return services with how many of their tasks run."""
     running: dict[str, int] = {}

@@ -55,12 +55,15 @@ def show_tasks(
     stack: str = "",
     node: str = "",
     everything: bool = False,
+    latest: bool = False,
     quiet: bool = False,
 ) -> None:
-    """Print the tasks that fit."""
+    """Print the tasks that fit; with `latest` also the last one of a slot in which nothing runs."""
     control = session.control
-    from argosy.cli.rows import task_rows
+    from argosy.cli.rows import latest_rows, task_rows
     from argosy.proto.argosy.v1 import control_pb2 as pb
 
-    request = pb.ListTasksRequest(project=session.project, service=service, node=node, stack=stack, all=everything)
-    show(task_rows(control.ListTasks(request)), TASK_COLUMNS, form, quiet=quiet)
+    wanted = everything or latest
+    request = pb.ListTasksRequest(project=session.project, service=service, node=node, stack=stack, all=wanted)
+    rows = task_rows(control.ListTasks(request))
+    show(rows if everything or not latest else latest_rows(rows), TASK_COLUMNS, form, quiet=quiet)

@@ -47,7 +47,7 @@ def list_services(session: Session, stack: str, quiet: bool, form: str) -> None:
 @click.argument("service", shell_complete=complete.services)
 @pass_session
 def ps(session: Session, everything: bool, quiet: bool, form: str, service: str) -> None:
-    show_tasks(session, service=service, everything=everything, quiet=quiet, form=form)
+    show_tasks(session, service=service, everything=everything, latest=True, quiet=quiet, form=form)
 
 
 @command.command("inspect", help="Show services in full, as JSON.")
