@@ -213,7 +213,6 @@ class Agent:
         """Adopt what a former life left, then follow the controller."""
         self._tasks.adopt(self._records, await self._runtime.list())
         await self._apply(self._assignments)
-        self._tasks.resume()
         self._group.create_task(self._wiring.run(), name="network")
         self._group.create_task(self._tasks.watch_exits(), name="exits")
         self._group.create_task(self._tidy_images(), name="images")

@@ -28,8 +28,9 @@ class IdRanges:
         return number
 
     def give_back(self, number: int) -> None:
-        """Return a number to the end of the queue; idempotent."""
-        self._free.setdefault(number, None)
+        """Return a number to the end of the queue; idempotent. One beyond a count that was lowered is not kept."""
+        if number < self._count:
+            self._free.setdefault(number, None)
 
     def first_id(self, number: int) -> int:
         """Return the host id that is root in this range."""

@@ -22,7 +22,7 @@ from argosy.agent.state import TaskRecord
 from argosy.agent.tasks.host import Host
 from argosy.agent.tasks.prepare import Prepared, prepare, stop_grace_s, stop_signal
 from argosy.core.assignment import TaskAssignment
-from argosy.core.errors import RejectedError, TransientError
+from argosy.core.errors import ArgosyError, NotFoundError, RejectedError, TransientError
 from argosy.core.service import Healthcheck
 from argosy.core.task import TaskStatus
 from argosy.core.task_state import TaskState, is_terminal
@@ -77,14 +77,16 @@ class TaskOwner:
     async def run(self) -> None:
         """Own the task until it is forgotten."""
         await self._told.wait()
+        self._resume_health()
         try:
             while await self._advance():
                 pass
             self._host.state.forget_task(self.task_id)
         finally:
-            for child in (self._preparing, self._checking):
-                if child:
-                    child.cancel()
+            children = [child for child in (self._preparing, self._checking) if child]
+            for child in children:
+                child.cancel()
+            await asyncio.gather(*children, return_exceptions=True)
 
     async def _advance(self) -> bool:
         """Carry out one step; False when the task is forgotten."""
@@ -100,7 +102,7 @@ class TaskOwner:
             case Step.STOP:
                 await self._stop()
             case Step.KILL:
-                await self._host.runtime.kill(self.task_id, 9, everything=True)
+                await self._signal(9, everything=True)
                 self._note(replace(self._seen, killed=True))
             case Step.END:
                 await self._end(decision)
@@ -120,8 +122,6 @@ class TaskOwner:
     async def _prepare(self) -> None:
         """Start preparing, or wait until that is done or something else is wanted."""
         if self._preparing is None:
-            if self._id_range < 0:
-                self._id_range = self._host.id_ranges.take()
             self._set(TaskState.PREPARING)
             self._save()
             self._preparing = asyncio.create_task(self._prepare_with_retries(), name=f"prepare {self.task_id}")
@@ -142,9 +142,7 @@ class TaskOwner:
                 return
             self._tried, again = True, self._tried
             try:
-                prepared = await prepare(
-                    self._host, assigned, self._host.id_ranges.first_id(self._id_range), again=again
-                )
+                prepared = await prepare(self._host, assigned, self._first_id(), again=again)
             except TransientError as e:
                 self._set(TaskState.PREPARING, reason=str(e))
             except RejectedError as e:
@@ -159,6 +157,13 @@ class TaskOwner:
                 self._ready(prepared)
                 return
             await asyncio.sleep(backoff.next())
+
+    def _first_id(self) -> int:
+        """Return the host id that is root in the container; TransientError while no range is free."""
+        if self._id_range < 0:
+            self._id_range = self._host.id_ranges.take()
+            self._save()  # before anything has its ids: another life of the agent must not give them to somebody else
+        return self._host.id_ranges.first_id(self._id_range)
 
     def _reject(self, reason: str) -> None:
         self._note(replace(self._seen, status=self._status(TaskState.REJECTED, reason=reason)))
@@ -187,19 +192,29 @@ class TaskOwner:
 
     async def _execute(self) -> None:
         """Start the program once, however often the launcher dies over it; RejectedError when it cannot be."""
-        backoff = Backoff(0.1, 5.0)
-        while True:
+        started = False
+        while not started:
             try:
                 return await self._host.runtime.start(self.task_id)
-            except TransientError as e:
+            except RejectedError:
+                raise
+            except ArgosyError as e:
                 log.warning("start not confirmed", task=self.task_id, why=str(e))
+            started = await self._was_started()
+
+    async def _was_started(self) -> bool:
+        """Find out what became of a start without an answer; RejectedError when the container is gone."""
+        backoff = Backoff(0.1, 5.0)
+        while True:
             await asyncio.sleep(backoff.next())
-            with contextlib.suppress(TransientError):
+            try:
                 found = next((c for c in await self._host.runtime.list() if c.id == self.task_id), None)
-                if found is None:
-                    raise RejectedError("its container was lost while it was being started")
-                if found.status != "created":
-                    return None
+            except ArgosyError as e:
+                log.warning("cannot see whether it was started", task=self.task_id, why=str(e))
+                continue
+            if found is None:
+                raise RejectedError("its container was lost while it was being started")
+            return found.status != "created"
 
     def _watch_health(self, check: Healthcheck | None) -> None:
         if check is None:
@@ -214,14 +229,18 @@ class TaskOwner:
             if health.ever_well and self._seen.status.state < TaskState.RUNNING:
                 self._set(TaskState.RUNNING)
             await asyncio.sleep(health.next_delay_s(check, loop.time()))
-            well, output = await self._probe(check)
+            try:
+                well, output = await self._probe(check)
+            except ArgosyError as e:  # the launcher's trouble says nothing about the task
+                log.warning("health not checked", task=self.task_id, why=str(e))
+                continue
             health = health.after(check, loop.time(), well, output)
         self._note(replace(self._seen, unhealthy=health.reason()))
 
     async def _probe(self, check: Healthcheck) -> tuple[bool, str]:
         try:
             result = await self._host.runtime.exec(self.task_id, command_of(check), timeout_s=check.timeout)
-        except (RejectedError, TransientError) as e:
+        except RejectedError as e:
             return False, str(e)
         if result.timed_out:
             return False, f"it took longer than {check.timeout:g} s"
@@ -231,8 +250,19 @@ class TaskOwner:
         revision = self._host.assignments.revision_of(self._assigned) if self._assigned else None
         self._note(replace(self._seen, stop_sent_at=time.time()))
         self._save()
-        image = self._host.image_of(revision)
-        await self._host.runtime.kill(self.task_id, stop_signal(revision, image))
+        await self._signal(stop_signal(revision, self._host.image_of(revision)))
+
+    async def _signal(self, number: int, *, everything: bool = False) -> None:
+        """Send a signal, however often the launcher is away; a container that is gone has ended."""
+        backoff = Backoff(0.1, 5.0)
+        while self._seen.container is ContainerState.RUNNING:
+            try:
+                return await self._host.runtime.kill(self.task_id, number, everything=everything)
+            except NotFoundError:
+                self._note(replace(self._seen, container=ContainerState.STOPPED))
+            except ArgosyError as e:
+                log.warning("cannot signal yet", task=self.task_id, signal=number, why=str(e))
+                await asyncio.sleep(backoff.next())
 
     async def _end(self, decision: Decision) -> None:
         if self._preparing:
@@ -256,7 +286,7 @@ class TaskOwner:
                 await self._host.network.detach(self.task_id)
                 shutil.rmtree(self._host.files_dir(self.task_id), ignore_errors=True)
                 break
-            except TransientError as e:
+            except ArgosyError as e:
                 log.warning("cannot release yet", task=self.task_id, why=str(e))
                 await asyncio.sleep(backoff.next())
         self._host.layers.pop(self.task_id, None)
@@ -279,8 +309,8 @@ class TaskOwner:
             revision.spec.container.healthcheck if revision else None, image.config.healthcheck if image else None
         )
 
-    def resume_health(self) -> None:
-        """After the agent's restart: go on checking a container that runs."""
+    def _resume_health(self) -> None:
+        """After the agent's restart: go on checking a container that runs. Before it is told, it knows no check."""
         if self._seen.container is ContainerState.RUNNING:
             check = self._check()
             if check is not None or self._seen.status.state < TaskState.RUNNING:

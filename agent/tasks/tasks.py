@@ -49,11 +49,6 @@ class Tasks:
                 if task_id not in wanted:
                     owner.assign(None)
 
-    def resume(self) -> None:
-        """After `adopt` and the first `apply`: go on with what runs."""
-        for owner in self._owners.values():
-            owner.resume_health()
-
     def released(self, task_id: str) -> asyncio.Event | None:
         """Return what is set when a task is released; None for a task that is not known here."""
         owner = self._owners.get(task_id)

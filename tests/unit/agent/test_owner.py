@@ -1,0 +1,386 @@
+"""Task owners on a real loop, with a runtime, a network and images that live in memory."""
+
+import asyncio
+import time
+
+import pytest
+
+from argosy.agent.logic.assignments import Assignments
+from argosy.agent.runtime.errors import ContainerMissing, LauncherBug, RuntimeRejected
+from argosy.agent.state import TaskRecord
+from argosy.agent.tasks.id_ranges import IdRanges
+from argosy.core.errors import RejectedError, TransientError
+from argosy.core.service import ContainerSpec, Healthcheck
+from argosy.core.task import TaskStatus
+from argosy.core.task_state import TaskState
+from tests.unit.agent.node_parts import (
+    DIGEST,
+    RANGES,
+    MemoryRuntime,
+    NodeParts,
+    a_task,
+    assignments,
+    transient,
+)
+
+RUNNING, STOP = a_task(), a_task(desired=TaskState.SHUTDOWN)
+
+
+@pytest.fixture
+async def nodes(tmp_path):
+    """A function that makes a started node; later calls with the same name come after a stop."""
+    made = []
+
+    async def make(known=None, **more) -> NodeParts:
+        made.append(await NodeParts(tmp_path, **more).start(known))
+        return made[-1]
+
+    yield make
+    for node in made:
+        if not node._running.done():
+            await node.stop()
+
+
+async def running(nodes, container=None, **more) -> NodeParts:
+    node = await nodes(assignments(RUNNING, container=container), **more)
+    await node.until_state(TaskState.RUNNING)
+    return node
+
+
+def free_ranges(node: NodeParts) -> list[int]:
+    return list(node.host.id_ranges._free)
+
+
+async def test_a_task_runs_is_stopped_released_and_forgotten(nodes):
+    node = await running(nodes)
+    assert node.runtime.ran == {"t1": 1}
+    assert node.network.attached == {"t1"}
+    assert len(free_ranges(node)) == RANGES - 1
+    node.apply(assignments(STOP))
+    await node.until_state(TaskState.SHUTDOWN, released=True)
+    assert node.reported().released
+    assert not node.runtime.containers
+    assert not node.network.attached
+    assert not node.host.layers
+    assert len(free_ranges(node)) == len(set(free_ranges(node))) == RANGES
+    node.apply(assignments())
+    await node.until(lambda: node.status() is None)
+    await node.stop()
+    assert NodeParts(node.root).records == []
+
+
+async def test_nothing_is_done_before_the_controllers_will_is_known(nodes):
+    first = await running(nodes)
+    second = await first.successor(Assignments())  # nothing on disk: an unsynced view
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert second.runtime.containers["t1"].status == "running"
+    assert second.status().state is TaskState.STARTING  # what is on disk: that it is never started again
+    assert second.runtime.signals == []
+    second.apply(assignments())
+    await second.until(lambda: second.status() is None)
+    assert not second.runtime.containers
+    await second.stop()
+
+
+async def test_a_shutdown_while_it_is_prepared_releases_everything(nodes):
+    node = await nodes()
+    node.network.faults.hold("attach")
+    node.apply(assignments(RUNNING))
+    await node.until(lambda: node.network.faults.calls)
+    assert "t1" in node.runtime.containers
+    node.apply(assignments(STOP))
+    await node.until_state(TaskState.SHUTDOWN, released=True)
+    assert not node.runtime.containers
+    assert len(free_ranges(node)) == RANGES
+    assert node.runtime.ran == {}
+
+
+async def test_transient_errors_are_tried_again_and_the_reason_is_shown(nodes):
+    node = await nodes()
+    node.images.faults.add("ensure", TransientError("no controller has the layer"))
+    node.apply(assignments(RUNNING))
+    status = await node.until(lambda: (s := node.status()) and s.reason and s)
+    assert (status.state, status.reason) == (TaskState.PREPARING, "no controller has the layer")
+    assert node.reported().reason == "no controller has the layer"
+    status = await node.until_state(TaskState.RUNNING)
+    assert status.reason == ""
+
+
+async def test_what_this_host_cannot_run_is_rejected_and_released(nodes):
+    node = await nodes()
+    node.runtime.faults.add("create", RuntimeRejected("rlimits above the host's hard limit"))
+    node.apply(assignments(RUNNING))
+    status = await node.until_state(TaskState.REJECTED, released=True)
+    assert status.reason == "rlimits above the host's hard limit"
+    assert len(free_ranges(node)) == RANGES
+
+
+async def test_more_tasks_than_id_ranges_wait_and_end_nothing(nodes):
+    """A host whose ranges are all in use shows that as a reason; the agent lives on for the tasks that run."""
+    tasks = [a_task(f"t{i}") for i in range(RANGES + 1)]
+    node = await nodes(assignments(*tasks))
+    last = await node.until(lambda: [s for s in node.tasks.statuses().values() if "id ranges" in s.reason])
+    assert last[0].state is TaskState.PREPARING
+    await node.until(lambda: len(node.runtime.ran) == RANGES)
+    waiting = next(t for t in tasks if t.id not in node.runtime.ran)
+    stopped = next(t.id for t in tasks if t.id in node.runtime.ran)
+    node.apply(assignments(*(t for t in tasks if t.id != stopped)))
+    await node.until_state(TaskState.RUNNING, waiting.id)
+
+
+async def test_an_end_while_it_is_started_is_not_lost(nodes):
+    node = await nodes()
+    gate = node.runtime.faults.hold("start")
+    node.apply(assignments(RUNNING))
+    await node.until(lambda: "start" in node.runtime.faults.calls)
+    gate.set()
+    await node.until(lambda: node.runtime.ran)
+    node.runtime.end("t1", 3)
+    status = await node.until_state(TaskState.FAILED, released=True)
+    assert status.exit_code == 3
+    assert node.runtime.ran == {"t1": 1}
+
+
+async def test_a_program_that_does_not_start_fails(nodes):
+    node = await nodes()
+    node.runtime.faults.add("start", RuntimeRejected("no such program", exit_code=127))
+    node.apply(assignments(RUNNING))
+    status = await node.until_state(TaskState.FAILED, released=True)
+    assert status.exit_code == 127
+    assert "no such program" in status.reason
+
+
+@pytest.mark.parametrize("lists_that_fail", [0, 2])
+async def test_a_launcher_that_dies_after_the_start_runs_it_once(nodes, lists_that_fail):
+    node = await nodes()
+    node.runtime.lost_answers = 1
+    node.runtime.faults.add("list", *(transient() for _ in range(lists_that_fail)))
+    node.apply(assignments(RUNNING))
+    await node.until(lambda: node.runtime.ran)
+    status = await node.until(lambda: (s := node.status()) and s.state >= TaskState.RUNNING and s)
+    assert (status.state, status.reason) == (TaskState.RUNNING, "")
+    assert node.runtime.ran == {"t1": 1}
+
+
+async def test_a_launcher_that_dies_before_the_start_starts_it_after_all(nodes):
+    node = await nodes()
+    node.runtime.faults.add("start", transient())
+    node.apply(assignments(RUNNING))
+    await node.until_state(TaskState.RUNNING)
+    assert node.runtime.ran == {"t1": 1}
+
+
+async def test_a_container_that_went_with_its_launcher_fails(nodes):
+    node = await nodes()
+    gate = node.runtime.faults.hold("start")
+    node.runtime.faults.add("start", transient())
+    node.apply(assignments(RUNNING))
+    await node.until(lambda: "start" in node.runtime.faults.calls)
+    node.runtime.containers.clear()
+    gate.set()
+    status = await node.until_state(TaskState.FAILED)
+    assert "lost" in status.reason
+    assert node.runtime.ran == {}
+
+
+@pytest.mark.parametrize("error", [transient(), LauncherBug("bug in the launcher: KeyError")], ids=["transient", "bug"])
+@pytest.mark.parametrize("call", ["start", "kill", "delete", "list"])
+async def test_no_failure_of_the_launcher_ends_the_agent(nodes, call, error):
+    node = await nodes()
+    if call == "list":
+        node.runtime.faults.add("start", transient())
+    node.runtime.faults.add(call, error)
+    node.apply(assignments(RUNNING))
+    await node.until_state(TaskState.RUNNING)
+    node.apply(assignments(STOP))
+    status = await node.until_state(TaskState.SHUTDOWN, released=True)
+    assert status.exit_code == 128 + 15
+    assert node.runtime.signals == [("t1", 15)]
+
+
+async def test_a_kill_that_the_launcher_missed_is_sent_again(nodes):
+    node = await running(nodes, ContainerSpec(image_digest=DIGEST, command=("x",), stop_grace_period=0.05))
+    node.runtime.stubborn.add("t1")
+    node.apply(assignments(STOP, container=ContainerSpec(image_digest=DIGEST, stop_grace_period=0.05)))
+    await node.until(lambda: node.runtime.signals)
+    node.runtime.faults.add("kill", transient())
+    status = await node.until_state(TaskState.SHUTDOWN, released=True)
+    assert node.runtime.signals == [("t1", 15), ("t1", 9)]
+    assert status.exit_code == 137
+
+
+async def test_a_container_that_is_gone_when_it_is_to_be_stopped_ends(nodes):
+    node = await running(nodes)
+    node.runtime.faults.add("kill", ContainerMissing("no container t1"))
+    node.apply(assignments(STOP))
+    await node.until_state(TaskState.SHUTDOWN, released=True)
+
+
+async def test_a_task_is_started_when_its_time_has_come(nodes):
+    when = time.time() + 0.3
+    node = await nodes(assignments(a_task(not_before=when)))
+    await node.until_state(TaskState.READY)
+    await node.until_state(TaskState.RUNNING)
+    assert time.time() >= when
+
+
+async def test_ready_waits_for_running_to_be_desired(nodes):
+    node = await nodes(assignments(a_task(desired=TaskState.READY)))
+    await node.until_state(TaskState.READY)
+    assert node.runtime.ran == {}
+    node.apply(assignments(RUNNING))
+    await node.until_state(TaskState.RUNNING)
+
+
+# ------------------------------------------------------------ health
+
+
+def checked(**more) -> ContainerSpec:
+    times = {"interval": 0.01, "timeout": 1.0, "retries": 2, "start_interval": 0.01, **more}
+    return ContainerSpec(image_digest=DIGEST, command=("x",), healthcheck=Healthcheck(("CMD", "check"), **times))
+
+
+async def test_a_task_with_a_check_runs_when_it_is_well(nodes):
+    runtime = MemoryRuntime()
+    runtime.health = 1
+    node = await nodes(assignments(RUNNING, container=checked(start_period=60.0)), runtime=runtime)
+    await node.until(lambda: runtime.faults.calls.count("exec") > 2)
+    assert node.status().state is TaskState.STARTING
+    runtime.health = 0
+    await node.until_state(TaskState.RUNNING)
+
+
+async def test_an_unhealthy_task_is_stopped_and_has_failed(nodes):
+    node = await running(nodes, checked())
+    node.runtime.health = 7
+    status = await node.until_state(TaskState.FAILED, released=True)
+    assert "health" in status.reason
+    assert node.runtime.signals == [("t1", 15)]
+
+
+async def test_a_launcher_that_is_away_makes_nobody_unhealthy(nodes):
+    node = await running(nodes, checked(retries=1))
+    node.runtime.faults.add("exec", transient(), transient(), transient())
+    before = node.runtime.faults.calls.count("exec")
+    await node.until(lambda: node.runtime.faults.calls.count("exec") > before + 5)
+    assert node.status().state is TaskState.RUNNING
+    assert node.runtime.signals == []
+
+
+async def test_health_is_watched_again_after_a_restart(nodes):
+    first = await running(nodes, checked())
+    second = await first.successor()
+    # The view on disk was lost: what to check is only known when the controller tells.
+    for _ in range(20):
+        await asyncio.sleep(0)
+    second.apply(assignments(RUNNING, container=checked()))
+    second.runtime.health = 1
+    status = await second.until_state(TaskState.FAILED, released=True)
+    assert "health" in status.reason
+    await second.stop()
+
+
+async def test_a_starting_task_is_not_running_before_its_check_is_known(nodes):
+    runtime = MemoryRuntime()
+    runtime.health = 1
+    first = await nodes(assignments(RUNNING, container=checked(start_period=60.0)), runtime=runtime)
+    await first.until(lambda: runtime.faults.calls.count("exec") > 0)
+    second = await first.successor()
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert second.status().state is TaskState.STARTING
+    await second.stop()
+
+
+# ------------------------------------------------------------ an agent's restart
+
+RECORDS = [None, TaskState.PREPARING, TaskState.READY, TaskState.STARTING, TaskState.RUNNING, TaskState.FAILED]
+CONTAINERS = [None, "created", "running", "stopped"]
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("recorded", RECORDS)
+async def test_an_agent_goes_on_from_whatever_it_finds(tmp_path, recorded, container):
+    """What was started once never runs again; the others run; nothing is left of those that ended."""
+    before = NodeParts(tmp_path)
+    if recorded is not None:
+        status = TaskStatus(recorded, at=1.0, reason="why")
+        before.state.save_task(TaskRecord("t1", status, id_range=2))
+    before.state.release()
+    runtime = MemoryRuntime()
+    if container is not None:
+        await runtime.create("t1", {}, None, None, {})
+    if container in ("running", "stopped"):
+        await runtime.start("t1")
+    if container == "stopped":
+        runtime.end("t1", 4)
+    started_before = runtime.ran.get("t1", 0)
+    node = await NodeParts(tmp_path, runtime).start(assignments(RUNNING))
+    try:
+        ends = (
+            recorded is TaskState.FAILED
+            or container == "stopped"
+            or (container is None and recorded in (TaskState.READY, TaskState.STARTING, TaskState.RUNNING))
+        )
+        if ends:
+            await node.until_state(TaskState.FAILED, released=True)
+            assert not runtime.containers
+            assert len(free_ranges(node)) == len(set(free_ranges(node))) == RANGES
+        else:
+            await node.until_state(TaskState.RUNNING)
+            await node.until(lambda: runtime.containers["t1"].status == "running")
+        assert runtime.ran.get("t1", 0) == (started_before if ends else 1)
+    finally:
+        await node.stop()
+
+
+async def test_a_released_task_gives_nothing_back_twice(nodes):
+    node = await running(nodes)
+    node.runtime.end("t1", 0)
+    await node.until_state(TaskState.COMPLETE, released=True)
+    second = await node.successor(assignments(RUNNING, a_task("t2")))
+    await second.until_state(TaskState.RUNNING, "t2")
+    assert second.status("t1").state is TaskState.COMPLETE
+    assert second.runtime.ran == {"t1": 1, "t2": 1}
+    second.apply(assignments(a_task("t2")))
+    await second.until(lambda: second.status("t1") is None)
+    assert len(free_ranges(second)) == RANGES - 1
+    await second.stop()
+
+
+async def test_an_agent_that_stops_while_it_prepares_leaves_nothing_behind_for_good(nodes):
+    first = await nodes()
+    first.network.faults.hold("attach")
+    first.apply(assignments(RUNNING))
+    await first.until(lambda: first.network.faults.calls)
+    second = await first.successor(assignments(RUNNING))
+    await second.until_state(TaskState.RUNNING)
+    assert second.runtime.ran == {"t1": 1}
+    await second.stop()
+
+
+def test_a_range_that_is_not_one_of_ours_is_not_given_out():
+    """After a restart with fewer ranges a task may still have one of those that were."""
+    ranges = IdRanges(0, 2, taken=[0, 7])
+    ranges.give_back(7)
+    assert ranges.take() == 1
+    with pytest.raises(TransientError):
+        ranges.take()
+
+
+async def test_a_bug_in_preparing_one_task_does_not_end_the_others(nodes):
+    node = await nodes()
+    node.images.faults.add("ensure", KeyError("oops"))
+    node.apply(assignments(RUNNING, a_task("t2")))
+    await node.until(
+        lambda: {s.state for s in node.tasks.statuses().values()} == {TaskState.REJECTED, TaskState.RUNNING}
+    )
+
+
+async def test_a_rejected_error_of_the_image_store_rejects(nodes):
+    node = await nodes()
+    node.images.faults.add("ensure", RejectedError("layer 1: a file outside of the root"))
+    node.apply(assignments(RUNNING))
+    status = await node.until_state(TaskState.REJECTED, released=True)
+    assert "outside of the root" in status.reason
