@@ -38,17 +38,33 @@ class Journal:
 
     def append(self, record: bytes) -> None:
         """Add a record; it survives the process from here on."""
-        os.write(self._fd, _LENGTH.pack(len(record)) + record)
+        _append(self._fd, record)
         self.records += 1
 
     def rewrite(self, records: Iterable[bytes]) -> None:
-        """Replace everything, so that a crash leaves either the old or the new contents."""
+        """Replace everything, so that a crash or a full disk leaves either the old or the new contents."""
         fresh = self._path.with_name(self._path.name + ".new")
         fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         count = 0
-        for record in records:
-            os.write(fd, _LENGTH.pack(len(record)) + record)
-            count += 1
-        os.replace(fresh, self._path)
+        try:
+            for record in records:
+                _append(fd, record)
+                count += 1
+            os.replace(fresh, self._path)
+        except OSError:
+            os.close(fd)
+            fresh.unlink(missing_ok=True)
+            raise
         os.close(self._fd)
         self._fd, self.records = fd, count
+
+
+def _append(fd: int, record: bytes) -> None:
+    """Write a whole record or none: half of one would swallow the beginning of the next."""
+    data, written = _LENGTH.pack(len(record)) + record, 0
+    try:
+        while written < len(data):
+            written += os.write(fd, data[written:])
+    except OSError:
+        os.ftruncate(fd, os.fstat(fd).st_size - written)
+        raise

@@ -107,8 +107,10 @@ class Session:
                 await call.write(pb.AgentMessage(hello=self._events.hello()))
                 async with asyncio.timeout(5):
                     first = await call.read()
-                if not isinstance(first, pb.ControllerMessage) or first.WhichOneof("body") != "started":
+                if not isinstance(first, pb.ControllerMessage):
                     raise await _ended(call)
+                if first.WhichOneof("body") != "started":
+                    raise BrokenChainError("a session does not begin so: is this a controller of another version?")
                 self._events.check_leader(_leader(first))
                 self._events.started(first.started, channel)
                 log.info("session started", controller=target, session=first.started.session_id)
@@ -171,7 +173,10 @@ class Session:
         outgoing: "asyncio.Queue[pb.AgentMessage]",
     ) -> None:
         while True:
-            await call.write(await outgoing.get())
+            message = await outgoing.get()
+            if call.done():  # while the reader was applying something: grpc calls a write then a misuse
+                raise await _ended(call)
+            await call.write(message)
 
     async def _beat(self, outgoing: "asyncio.Queue[pb.AgentMessage]", alive: _Liveness) -> None:
         loop, sequence = asyncio.get_running_loop(), 0

@@ -195,12 +195,13 @@ class TaskOwner:
         started = False
         while not started:
             try:
-                return await self._host.runtime.start(self.task_id)
+                await self._host.runtime.start(self.task_id)
+                started = True
             except RejectedError:
                 raise
             except ArgosyError as e:
                 log.warning("start not confirmed", task=self.task_id, why=str(e))
-            started = await self._was_started()
+                started = await self._was_started()
 
     async def _was_started(self) -> bool:
         """Find out what became of a start without an answer; RejectedError when the container is gone."""
@@ -257,7 +258,8 @@ class TaskOwner:
         backoff = Backoff(0.1, 5.0)
         while self._seen.container is ContainerState.RUNNING:
             try:
-                return await self._host.runtime.kill(self.task_id, number, everything=everything)
+                await self._host.runtime.kill(self.task_id, number, everything=everything)
+                return
             except NotFoundError:
                 self._note(replace(self._seen, container=ContainerState.STOPPED))
             except ArgosyError as e:

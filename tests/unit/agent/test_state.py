@@ -1,5 +1,7 @@
 """What the agent keeps on disk survives its end at any byte."""
 
+import signal
+
 import pytest
 
 from argosy.agent.journal import Journal
@@ -94,3 +96,25 @@ def test_a_damaged_identity_is_not_replaced_in_silence(state):
 def test_a_second_agent_is_refused(state):
     with pytest.raises(RejectedError, match="another agent"):
         StateDir(state.root)
+
+
+def test_a_disk_that_fills_up_tears_no_record(tmp_path):
+    """A record that was cut short would swallow the next ones, and a task that ran could run again."""
+    resource = pytest.importorskip("resource")
+    journal = Journal(tmp_path / "journal")
+    journal.append(b"first")
+    size = (tmp_path / "journal").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            journal.append(b"x" * 100)
+        with pytest.raises(OSError, match="too large"):
+            journal.rewrite([b"y" * 100])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    journal.append(b"second")
+    assert list(Journal(tmp_path / "journal").read()) == [b"first", b"second"]
+    assert not (tmp_path / "journal.new").exists()
