@@ -20,7 +20,7 @@ from argosy.agent.dns.channel import Decoder
 from argosy.agent.dns.zone import Record
 from argosy.core.errors import TransientError
 
-_START_S: Final = 10.0
+_START_S: Final = 60.0
 _ANSWER_S: Final = 5.0
 _END_S: Final = 3.0
 _POLL_S: Final = 0.005
@@ -94,6 +94,8 @@ class DnsLink:
 
     def stop(self) -> None:
         """End argosy-dns, also one that does not listen to us any more."""
+        if self._socket is not None and self._ended():
+            self._disconnect()  # it listens to another connection, or is another process by now
         if self._socket is None and not self._connect():
             self.close()
             return
