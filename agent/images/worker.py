@@ -23,7 +23,15 @@ async def run_worker(request: Request, command: tuple[str, ...] = COMMAND) -> Re
     The reply is the worker's word on stdout; its exit status may have been collected by somebody else, since the agent
     reaps the children of dead launchers.
     """
-    process = await asyncio.to_thread(_spawn, command)
+    spawning = asyncio.create_task(asyncio.to_thread(_spawn, command))
+    try:
+        process = await asyncio.shield(spawning)
+    except asyncio.CancelledError:
+        # The thread spawns it all the same.
+        await asyncio.shield(asyncio.wait({spawning}))
+        if not spawning.cancelled() and spawning.exception() is None:
+            await asyncio.shield(asyncio.to_thread(_end, spawning.result()))
+        raise
     talk = asyncio.create_task(
         asyncio.to_thread(process.communicate, replace(request, parent_pid=os.getpid()).to_json())
     )
@@ -41,6 +49,11 @@ async def run_worker(request: Request, command: tuple[str, ...] = COMMAND) -> Re
         # Not raised as a bug of the agent: one strange layer or a failing disk must not restart it again and again.
         raise TransientError(f"unpacking failed unexpectedly: {reply.problem}")
     return reply
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.communicate()
 
 
 def _spawn(command: tuple[str, ...]) -> "subprocess.Popen[bytes]":

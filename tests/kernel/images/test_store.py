@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -179,6 +180,28 @@ async def test_close_ends_the_workers(store, blobs):
     task = asyncio.create_task(store.ensure(image))
     await until(workers)
     await store.close()
+    assert workers() == []
+    with pytest.raises(TransientError, match="stopping"):
+        await task
+
+
+async def test_close_ends_a_worker_that_is_only_being_spawned(store, blobs, monkeypatch):
+    """What a thread has begun is done whether its caller is cancelled or not."""
+    spawning, spawned = threading.Event(), threading.Event()
+    spawn = worker._spawn
+
+    def slow_spawn(command):
+        spawning.set()
+        assert spawned.wait(60)
+        return spawn(command)
+
+    monkeypatch.setattr(worker, "_spawn", slow_spawn)
+    task = asyncio.create_task(store.ensure(image_with(blobs, b"x")))
+    await until(spawning.is_set)
+    closing = asyncio.create_task(store.close())
+    await asyncio.sleep(0)
+    spawned.set()
+    await closing
     assert workers() == []
     with pytest.raises(TransientError, match="stopping"):
         await task
