@@ -1,6 +1,8 @@
 """`argosy agent`: parses the configuration, puts the parts together and runs them until told to stop."""
 
 import asyncio
+import contextlib
+import errno
 import resource
 import signal
 import socket
@@ -29,7 +31,7 @@ from argosy.agent.tasks.tasks import Tasks
 from argosy.agent.tasks.wiring import Wiring
 from argosy.core.assignment import LeaderEpoch
 from argosy.core.codec import encode
-from argosy.core.errors import ArgosyError, TransientError
+from argosy.core.errors import ArgosyError, TransientError, first_of
 from argosy.core.image import Image
 from argosy.core.node import NodeDescription
 from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
@@ -94,13 +96,21 @@ def main(
 
     try:
         uvloop.run(_serve(settings))
-    except* ArgosyError as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        sys.exit(f"argosy agent: {error}")
-    except* PermissionError as group:
-        sys.exit(f"argosy agent: {group.exceptions[0]}: it has to run as root")
+    except Exception as error:
+        sys.exit(f"argosy agent: {_last_words(error)}")
+
+
+def _last_words(error: Exception) -> str:
+    """Return what to tell the operator of an error that ended the agent; a bug is raised as it is."""
+    # Not `except*`: what is raised or exited with in there comes out as a group again in Python before 3.11.4.
+    first = first_of(error)
+    if isinstance(first, ArgosyError):
+        return str(first)
+    if isinstance(first, PermissionError):
+        return f"{first}: it has to run as root"
+    if isinstance(first, OSError) and first.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return f"{first}: make room for --state-dir, and it goes on; containers run meanwhile"
+    raise error
 
 
 def _labels(texts: tuple[str, ...]) -> dict[str, str]:
@@ -190,6 +200,8 @@ class Agent:
         self._group = group
         self._reporter = Reporter()
         self._images_kept: set[str] = set()
+        self._images_changed = asyncio.Event()
+        self._setting_beat: asyncio.Task[None] | None = None
         self._wiring = Wiring(plane)
         self._assignments = state.load_assignments()
         self._records = state.load_tasks()
@@ -222,22 +234,24 @@ class Agent:
         self._assignments = self._host.assignments = assignments
         await self._wiring.set(assignments)
         self._tasks.apply(assignments)
-        if {i.digest for i in assignments.of(Image)} != self._images_kept:
-            await self._retain_images()
-
-    async def _retain_images(self) -> None:
-        """Delete image layers that neither an assignment nor a container needs."""
-        if self._assignments.synced:
-            images = list(self._assignments.of(Image))
-            in_use = {layer for layers in self._host.layers.values() for layer in layers}
-            await self._images.retain(images, in_use)
-            self._images_kept = {i.digest for i in images}
+        if (images := {i.digest for i in assignments.of(Image)}) != self._images_kept:
+            self._images_kept = images
+            self._images_changed.set()
 
     async def _tidy_images(self) -> None:
-        """Look now and then: a container that has ended may have been the last to need a layer."""
+        """Delete image layers that neither an assignment nor a container needs; never returns.
+
+        Not while assignments are applied: to delete much takes so long that the session would count as dead. Looks
+        also now and then: a container that has ended may have been the last to need a layer.
+        """
         while True:
-            await asyncio.sleep(TIDY_PERIOD_S)
-            await self._retain_images()
+            if self._assignments.synced:
+                in_use = {layer for layers in self._host.layers.values() for layer in layers}
+                await self._images.retain(list(self._assignments.of(Image)), in_use)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TIDY_PERIOD_S):
+                    await self._images_changed.wait()
+            self._images_changed.clear()
 
     # ------------------------------------------------------------ SessionEvents
 
@@ -260,7 +274,9 @@ class Agent:
         """A session stands: report everything, since nobody has confirmed anything to this leader."""
         self._blobs.use(channel)
         self._reporter.restart(self._tasks.statuses())
-        self._group.create_task(self._set_beat(message.heartbeat_period), name="beat")
+        if self._setting_beat:
+            self._setting_beat.cancel()  # else an older period could be set last
+        self._setting_beat = self._group.create_task(self._set_beat(message.heartbeat_period), name="beat")
 
     async def _set_beat(self, period_s: float) -> None:
         settings = {

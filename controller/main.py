@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 import structlog
+import uvloop
 
 from argosy.controller import logging
 from argosy.controller.api.content import ContentServicer
@@ -31,7 +32,7 @@ from argosy.controller.session.tunnels import Tunnels
 from argosy.controller.settings import ControllerSettings
 from argosy.controller.store import Cache, Candidate, Election, EtcdClient, EtcdConfig, Store, tune_collector
 from argosy.controller.term import Leader
-from argosy.core.errors import ArgosyError, first_of
+from argosy.core.errors import ArgosyError, InvalidError, first_of
 from argosy.core.image import Image
 
 log = structlog.get_logger(__name__)
@@ -88,22 +89,20 @@ def main(
     try:
         for address in listen:
             check_address(address, trusted_network)
-        _run(settings)
-    except ArgosyError as e:
-        sys.exit(f"argosy controller: {e}")
-    except PermissionError as e:
-        sys.exit(
-            f"argosy controller: {e.filename}: permission denied: run it as root, or choose --data-dir and --listen"
-        )
-
-
-def _run(settings: ControllerSettings) -> None:
-    import uvloop
-
-    try:
         uvloop.run(_serve(settings))
-    except* ArgosyError as group:
-        raise first_of(group) from None
+    except Exception as error:
+        sys.exit(f"argosy controller: {_last_words(error)}")
+
+
+def _last_words(error: Exception) -> str:
+    """Return what to tell the operator of an error that ended the controller; a bug is raised as it is."""
+    # Not `except*`: what is raised or exited with in there comes out as a group again in Python before 3.11.4.
+    first = first_of(error)
+    if isinstance(first, ArgosyError):
+        return str(first)
+    if isinstance(first, PermissionError):
+        return f"{first.filename}: permission denied: run it as root, or choose --data-dir and --listen"
+    raise error
 
 
 async def _serve(settings: ControllerSettings) -> None:
@@ -117,7 +116,8 @@ async def _serve(settings: ControllerSettings) -> None:
         store = Store(client, settings.cluster)
         cache = Cache(store)
         background.run(cache.run(), "cache")
-        await background.first(cache.ready())
+        if await background.first(stop.wait(), cache.ready()) == 0:
+            return  # told to stop while etcd is away
         blobs = BlobStore(settings.data_dir / "blobs")
         await blobs.open()
         tunnels = Tunnels()
@@ -129,30 +129,37 @@ async def _serve(settings: ControllerSettings) -> None:
 
         replicas = Replicas(blobs, settings.peers)
         content = ContentServicer(blobs, store_image, replicas.replicate, replicas.fetch)
-        server, health = await serve(settings.listen, settings.trusted_networks, control, dispatcher, content)
         beats = BeatProtocol()
         with contextlib.closing(await _listen_for_beats(settings, beats)):
-            await set_health(health, leads=False)
-            log.info("listening", addresses=settings.listen)
-            candidate = Candidate(id=settings.name, address=settings.advertise)
-            election = Election(client, settings.cluster, candidate, ttl_s=settings.lease_ttl_s)
-            background.run(election.run(Leader(client, store, cache, dispatcher, beats).run), "election")
-            background.run(watch_leader(election, view), "leader watch")
-            background.run(collect(cache, blobs), "content")
-            background.run(_observe(election, view, lambda leads: set_health(health, leads=leads)), "observer")
-            await background.first(stop.wait())
-            log.info("stopping")
-        await background.cancel()
-        await server.stop(grace=0.5)
+            server, health = await serve(settings.listen, settings.trusted_networks, control, dispatcher, content)
+            try:
+                await set_health(health, leads=False)
+                log.info("listening", addresses=settings.listen)
+                candidate = Candidate(id=settings.name, address=settings.advertise)
+                election = Election(client, settings.cluster, candidate, ttl_s=settings.lease_ttl_s)
+                background.run(election.run(Leader(client, store, cache, dispatcher, beats).run), "election")
+                background.run(watch_leader(election, view), "leader watch")
+                background.run(collect(cache, blobs), "content")
+                background.run(_observe(election, view, lambda leads: set_health(health, leads=leads)), "observer")
+                await background.first(stop.wait())
+                log.info("stopping")
+                await background.cancel()
+            finally:
+                await server.stop(grace=0.5)
 
 
 async def _listen_for_beats(settings: ControllerSettings, beats: BeatProtocol) -> asyncio.BaseTransport:
     """Listen for the hosts' beats on the UDP port that has the number of the first TCP one."""
     tcp = next((a for a in settings.listen if not a.startswith("unix:")), "127.0.0.1:0")
     host, _, port = tcp.rpartition(":")
-    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-        lambda: beats, local_addr=(host.strip("[]"), int(port))
-    )
+    try:
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: beats, local_addr=(host.strip("[]"), int(port))
+        )
+    except OSError as e:
+        raise InvalidError(
+            f"--listen {tcp}: hosts beat to the UDP port of the same number, which cannot be had: {e.strerror}"
+        ) from None
     return transport
 
 
@@ -180,15 +187,19 @@ class _Background:
         """Start a part."""
         self._tasks.append(asyncio.create_task(part, name=name))
 
-    async def first(self, event: Coroutine[Any, Any, Any]) -> None:
-        """Wait for `event`; raise what a part died of, if one does before."""
-        waiting = asyncio.ensure_future(event)
-        done, _ = await asyncio.wait({waiting, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-        if waiting not in done:
-            waiting.cancel()
-            raise AssertionError(f"a part ended by itself: {[t.get_name() for t in done if t in self._tasks]}")
+    async def first(self, *events: Coroutine[Any, Any, Any]) -> int:
+        """Wait for one of the events and return which; raise what a part died of, if one does before."""
+        waiting = [asyncio.ensure_future(event) for event in events]
+        try:
+            done, _ = await asyncio.wait({*waiting, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waiting:
+                one.cancel()
+        for task in self._tasks:
+            if task in done:
+                task.result()
+                raise AssertionError(f"a part ended by itself: {task.get_name()}")
+        return next(number for number, one in enumerate(waiting) if one in done)
 
     async def cancel(self) -> None:
         """End all parts, the last started first."""

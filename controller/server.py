@@ -38,8 +38,11 @@ def check_address(address: str, trusted: tuple[str, ...]) -> None:
     """Refuse an address on which a server without TLS must not listen; InvalidError."""
     if address.startswith("unix:"):
         return
-    host = address.rpartition(":")[0].strip("[]")
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
     try:
+        if not 0 < int(port) < 65_536:
+            raise ValueError(f"{port} is no port")
         ip = ipaddress.ip_address(host)
         networks = [ipaddress.ip_network(t) for t in trusted]
     except ValueError as e:
@@ -84,6 +87,7 @@ async def serve(
         try:
             server.add_insecure_port(address)
         except RuntimeError:
+            await server.stop(grace=None)
             raise InvalidError(
                 f"--listen {address}: the address cannot be had: is another controller running?"
             ) from None

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 
 import grpc
 import pytest
@@ -104,7 +105,7 @@ async def running(events, reporter, *addresses):
 
 async def until(condition, task):
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 (conditions are of many kinds)
+        while not condition():
             if task.done():
                 task.result()
             await asyncio.sleep(0.005)
@@ -197,3 +198,14 @@ async def test_a_controller_that_may_not_command_is_left(first):
         over.set()
     assert events.started_sessions == 0
     assert events.versions == []
+
+
+def test_an_error_deep_in_task_groups_is_told_in_a_sentence():
+    from argosy.agent.main import _last_words
+    from argosy.core.errors import TransientError
+
+    nested = ExceptionGroup("a", [ExceptionGroup("b", [TransientError("the launcher is restarting")])])
+    assert _last_words(nested) == "the launcher is restarting"
+    assert "make room" in _last_words(ExceptionGroup("a", [OSError(errno.ENOSPC, "No space left on device")]))
+    with pytest.raises(ExceptionGroup):
+        _last_words(ExceptionGroup("a", [KeyError("x")]))
