@@ -196,6 +196,12 @@ class DnsLink:
                 if os.waitpid(pid, os.WNOHANG)[0]:
                     break
             time.sleep(_POLL_S)
+        else:
+            # One that starts after all would take the place of the next, and nobody would ever end that.
+            with suppress(ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG)[0] == 0:  # still ours: the number cannot be somebody else's by now
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
         said = (self._directory / "dns.log").read_text(errors="replace").strip().splitlines()
         raise TransientError(f"argosy-dns did not start: {said[-1] if said else 'it said nothing'}")
 
