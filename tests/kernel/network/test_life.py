@@ -275,7 +275,21 @@ def test_purging_leaves_the_host_as_it_was(wire: World) -> None:
     assert snapshot(host) == before
 
 
+def machine_slowness() -> float:
+    """Return how many times slower this machine is than an ordinary one, by a piece of work that takes 20 ms there."""
+
+    def work() -> float:
+        began = time.process_time()
+        for number in range(200_000):
+            str(number)
+        return time.process_time() - began
+
+    return max(1.0, min(work() for _ in range(5)) / 0.02)
+
+
 def test_a_node_learns_many_peers_quickly(wire: World) -> None:
+    """In processor time, which is the same however busy the machine is, and measured against what it can do."""
+    slowness = machine_slowness()
     host = wire.add_host(dns=False)
     wire.add_network(WEB, "10.64.0.0/12", {"h1": (1,)})
     host.apply()
@@ -283,11 +297,11 @@ def test_a_node_learns_many_peers_quickly(wire: World) -> None:
     state = NetworkState(host.state.networks, peers)
     began = time.process_time()
     assert host.do(host.plane.apply(state)) == 500 * 4
-    assert time.process_time() - began < 1.0
+    assert time.process_time() - began < 1.0 * slowness
     assert host.in_network(WEB, "ip route show dev vtep").count("via") == 1000
     began = time.process_time()
     assert host.do(host.plane.apply(NetworkState(host.state.networks, peers[1:]))) == 4
-    assert time.process_time() - began < 0.25
+    assert time.process_time() - began < 0.25 * slowness
     assert host.do(host.plane.verify()) == []
 
 
