@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from observer import Kernel  # beside this file
+from _observer import Kernel  # beside this file
 
 PROJECT = Path(__file__).resolve().parent.parent
 ARGOSY = str(PROJECT / ".venv/bin/argosy")
@@ -76,7 +76,7 @@ def probes() -> dict[str, int]:
 def observe(pids: dict[str, int], addresses: list[str], seconds: float) -> list[subprocess.Popen[str]]:
     """Start an observer in each probe's network namespace."""
     observers = []
-    script = str(Path(__file__).resolve().parent / "observer.py")
+    script = str(Path(__file__).resolve().parent / "_observer.py")
     for host, pid in pids.items():
         command = ["nsenter", f"--target={pid}", "--net", "--", sys.executable, "-I", "-S", script]
         child = subprocess.Popen(

@@ -1,8 +1,8 @@
 """Watches a dev cluster from outside, for the benchmarks: standard library only, nothing of Argosy is imported.
 
-observer.py answers PID PORT SECONDS EXPECTED PREFIX...   run inside a probe container's network namespace: tries every
-                                                       address until so many have answered, prints a line for each
-(as a module) `Kernel`: pids, cgroups and veths of a dev cluster, read from /proc and /sys
+As a program, `_observer.py answers PORT SECONDS OWN_HOST` with addresses on standard input: run inside a probe
+container's network namespace, it prints a line for each address that answers from another host. As a module, `Kernel`:
+pids, cgroups and veths of a dev cluster's containers, read from /proc and /sys.
 """
 
 import ctypes
