@@ -1,7 +1,8 @@
 """The network reaper: deletes networks that are being removed, and gives slices of removed nodes back.
 
 A slice or a network goes only when no task record holds an address of it: a record stays until its agent confirmed that
-nothing of the task is left, or the operator removed the node.
+nothing of the task is left, or the operator removed the node. A network that a service joined at the very moment when
+its removal began stays until that service leaves.
 """
 
 import time
@@ -13,6 +14,7 @@ from argosy.core.addresses import Subnet
 from argosy.core.errors import ConflictError
 from argosy.core.network import Network, Slice
 from argosy.core.node import Node
+from argosy.core.service import Service
 from argosy.core.task import Task
 
 
@@ -29,7 +31,7 @@ class NetworksLoop:
         async for batch in batches(self._cache, Wake(time.monotonic)):
             relevant = batch is not None and (
                 batch.resync
-                or any(c.kind in (Network, Node) or (c.kind is Task and c.new is None) for c in batch.changes)
+                or any(c.kind in (Network, Node, Service) or (c.kind is Task and c.new is None) for c in batch.changes)
             )
             if relevant:
                 await self._reap()
@@ -55,10 +57,11 @@ def unneeded(snap: Snapshot) -> list[list[Op]]:
         for attachment in task.attachments:
             if attachment.network_id in subnets:
                 held[attachment.network_id].add(subnets[attachment.network_id].slice_of(attachment.address))
+    joined = {n.target for s in snap.all(Service) if not s.removing for n in s.spec.task.networks}
     groups: list[list[Op]] = []
     gone = set()
     for network in removing:
-        if not held[network.meta.id]:
+        if not held[network.meta.id] and network.meta.id not in joined:
             gone.add(network.meta.id)
             groups += [[delete(s)] for s in snap.slices_of_network(network.meta.id)]
             groups.append([delete(network)])

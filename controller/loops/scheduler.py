@@ -86,8 +86,8 @@ class SchedulerLoop:
         if self._view is None:
             self._view = build_view(snap, time.time())
         placed, slices = decide(snap, self._view, self._last_given, tasks, time.time())
-        if slices:
-            await self._store.commit([create(s) for s in slices], self._fence)
+        if not await self._lease(slices):
+            return
         changed = [t for t in placed if t != snap.get(Task, t.meta.id)]
         groups: list[list[Op]] = [[update(t)] for t in changed]
         outcomes = await self._store.commit_batched(groups, self._fence) if groups else []
@@ -101,11 +101,28 @@ class SchedulerLoop:
             elif task.status.state is TaskState.ASSIGNED:
                 self._waiting.discard(task.meta.id)
         self._next_retry = time.monotonic() + RETRY_PERIOD_S
-        await self._cache.wait_for(await self._store.revision() if conflict else revision)
         if conflict:
-            self._view = None
-            self._wake.now()
-            await asyncio.sleep(0)
+            await self._look_again()
+        else:
+            await self._cache.wait_for(revision)
+
+    async def _lease(self, slices: list[Slice]) -> bool:
+        """Store slices, before any task gets an address of them; False when that is to be planned anew."""
+        for outcome in await self._store.commit_batched([[create(s)] for s in slices], self._fence):
+            if isinstance(outcome.error, ConflictError):
+                await self._look_again()
+                return False
+            if outcome.error is not None:
+                raise outcome.error
+        return True
+
+    async def _look_again(self) -> None:
+        """Somebody else has changed what was planned with: see that, and plan anew."""
+        await self._cache.wait_for(await self._store.revision())
+        self._view = None
+        self._next_retry = 0.0
+        self._wake.now()
+        await asyncio.sleep(0)
 
 
 def _waits(task: Task) -> bool:

@@ -14,6 +14,7 @@ async def batches(cache: Cache, wake: "Wake") -> AsyncIterator[ChangeBatch | Non
         yield ChangeBatch(snap.revision, snap, (), resync=True)
         source = aiter(changes)
         pending: asyncio.Task[ChangeBatch] | None = None
+        waker: asyncio.Task[None] | None = None
         try:
             while True:
                 pending = pending or asyncio.ensure_future(_next(source))
@@ -26,9 +27,10 @@ async def batches(cache: Cache, wake: "Wake") -> AsyncIterator[ChangeBatch | Non
                 else:
                     yield None
         finally:
-            if pending:
-                pending.cancel()
-                await asyncio.gather(pending, return_exceptions=True)
+            unfinished = [task for task in (pending, waker) if task]
+            for task in unfinished:
+                task.cancel()
+            await asyncio.gather(*unfinished, return_exceptions=True)
 
 
 async def _next(source: AsyncIterator[ChangeBatch]) -> ChangeBatch:
