@@ -44,14 +44,15 @@ class Change:
 class _Index:
     name: str
     kind: type[Any]
-    key: Callable[[Any], IndexKey]
+    key: Callable[[Any], IndexKey | None]
+    """None: the object is not in this index."""
 
 
 _INDEXES: Final = (
     _Index("tasks by service", Task, lambda t: t.service_id),
     _Index("tasks by node", Task, lambda t: t.node_id),
-    _Index("service by name", Service, lambda s: (s.meta.project, s.spec.name)),
-    _Index("network by name", Network, lambda n: (n.meta.project, n.spec.name)),
+    _Index("service by name", Service, lambda s: None if s.removing else (s.meta.project, s.spec.name)),
+    _Index("network by name", Network, lambda n: None if n.removing else (n.meta.project, n.spec.name)),
     _Index("image by name", Image, lambda i: (i.meta.project, i.name)),
     _Index("node by name", Node, lambda n: (n.meta.project, n.spec.name)),
     _Index("slices by network", Slice, lambda s: s.network_id),
@@ -101,7 +102,10 @@ class Snapshot:
         return len(self._tables[kind])
 
     def by_name(self, kind: type[K], project: str, name: str) -> K | None:
-        """Return the service, network, image or node (project "") of a name; the newest should there be several."""
+        """Return the service, network, image or node (project "") that has a name: not one that is being removed.
+
+        Should there be several (images without a name), the newest.
+        """
         bucket = self._indexes[_NAME_INDEX[kind]].get((project, name))
         if not bucket:
             return None
