@@ -6,12 +6,12 @@ from typing import Any, Final
 
 import grpc
 
+from argosy.controller.changes.refs import project_of
 from argosy.controller.content.blobs import BlobStore
 from argosy.controller.content.manifest import build_image, config_digest_of
 from argosy.core.codec import encode
 from argosy.core.errors import InvalidError, PreconditionError
 from argosy.core.image import Image
-from argosy.core.meta import DEFAULT_PROJECT
 from argosy.core.oci.digests import check_digest, is_digest
 from argosy.core.oci.media import MAX_DOCUMENT_BYTES
 from argosy.core.oci.names import normalise
@@ -84,7 +84,7 @@ class ContentServicer(Base):
         name = normalise(request.name)
         if is_digest(name):
             raise InvalidError("an image cannot be named by a digest: give it a name such as web:1")
-        image = await self._image(request.project or DEFAULT_PROJECT, name, check_digest(request.manifest_digest))
+        image = await self._image(project_of(request.project), name, check_digest(request.manifest_digest))
         if (size := encode(image, types_pb2.Image).ByteSize()) > MAX_RECORD_BYTES:
             raise InvalidError(
                 f"the image's configuration (environment, labels, layers) takes {size} bytes; at most "

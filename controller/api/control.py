@@ -213,12 +213,12 @@ class ControlServicer(rpc.ControlServicer):
         return response
 
     async def UpdateNode(self, request: pb.UpdateNodeRequest, context: Context) -> tpb.Node:
-        """Give a node another spec (availability, labels), under a version check on the spec only."""
+        """Give a node another spec (availability, labels), under a version check."""
         spec = decode(request.spec, NodeSpec)
         node = await change(
             self._store,
             self._cache,
-            lambda snap: nodes.updated(refs.node(snap, request.ref), spec, time.time()),
+            lambda snap: nodes.updated(refs.node(snap, request.ref), spec, time.time(), request.version),
         )
         return encode(self._cache.snapshot.get(Node, node.meta.id) or node, tpb.Node)
 

@@ -5,14 +5,21 @@ from collections.abc import AsyncIterator
 from argosy.controller.changes.refs import project_of
 from argosy.controller.store import Cache, Change
 from argosy.core.codec import encode_into
-from argosy.core.errors import PreconditionError
+from argosy.core.errors import InvalidError, PreconditionError
 from argosy.core.kinds import BY_TYPE, KINDS, StoredObject
 from argosy.proto.argosy.v1 import control_pb2 as pb
 
 
+NAMES = {pb.Kind.Value(f"KIND_{k.name.upper()}"): k.name for k in KINDS}
+"""The kinds' names by their numbers in requests."""
+
+
 async def watch(cache: Cache, request: pb.WatchRequest) -> AsyncIterator[pb.WatchResponse]:
     """Yield what exists (unless resumed), then every change of the wanted kinds in the caller's project."""
-    wanted = {pb.Kind.Name(k).removeprefix("KIND_").lower() for k in request.kinds} or {k.name for k in KINDS}
+    unknown = [k for k in request.kinds if k not in NAMES]
+    if unknown:
+        raise InvalidError(f"this controller knows no kind {unknown[0]}")
+    wanted = {NAMES[k] for k in request.kinds} or set(NAMES.values())
     project = project_of(request.project)
     with cache.subscribe(after=request.after_version or None) as changes:
         if not request.after_version:

@@ -3,17 +3,18 @@
 from dataclasses import replace
 
 from argosy.controller.store import Op, Release, Snapshot, delete, update
-from argosy.core.errors import InvalidError, PreconditionError
+from argosy.core.errors import ConflictError, InvalidError, PreconditionError
 from argosy.core.node import Node, NodeSpec, NodeState
 from argosy.core.validate import validate_node_spec
 
 
-def updated(node: Node, spec: NodeSpec, now: float) -> tuple[list[Op], Node]:
-    """Give a node another spec; its name stays.
+def updated(node: Node, spec: NodeSpec, now: float, version: int = 0) -> tuple[list[Op], Node]:
+    """Give a node another spec; its name stays. `version` 0: of any version.
 
-    The node's status changes all the time, so the whole object's version would refuse every operator: the write is
-    guarded by the version of this reading and decided again when only the status changed.
+    ConflictError when the node was changed since: the caller reads it again, and changes what is there by then.
     """
+    if version and version != node.meta.version:
+        raise ConflictError(f"node {node.spec.name} was changed since version {version}: read it again")
     problems = validate_node_spec(spec)
     if problems:
         raise InvalidError(f"node {node.spec.name} cannot be changed so", tuple((p.where, p.what) for p in problems))

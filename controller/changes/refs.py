@@ -1,5 +1,6 @@
 """Finds what a user means by a reference: an id, a name, or the unique beginning of an id."""
 
+import re
 from typing import TypeVar
 
 from argosy.controller.store import Snapshot
@@ -12,11 +13,16 @@ from argosy.core.oci.names import normalise
 from argosy.core.service import Service
 from argosy.core.task import Task
 
+PROJECT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+"""It stands in keys of the store."""
+
 T = TypeVar("T", Service, Network, Node, Image, Task)
 
 
 def project_of(project: str) -> str:
-    """Return the project of a request; "" means the default one."""
+    """Return the project of a request; "" means the default one. InvalidError for what cannot be one's name."""
+    if project and not PROJECT.fullmatch(project):
+        raise InvalidError(f"{project!r} cannot be a project: use up to 63 lower-case letters, digits and dashes")
     return project or DEFAULT_PROJECT
 
 
