@@ -357,5 +357,7 @@ class NodeDrained:
         left = [t for t in picture.tasks.values() if self.concerns(t) and not is_terminal(t.status.state)]
         if not left:
             return Assessment(Status.DONE, (f"{name}: drained",))
-        summary = f"{name}: {_tasks(len(left))} left"
-        return Assessment(Status.WAITING, (summary,), summary + _why_waiting(picture.tasks.values()))
+        moving = {(t.service_id, t.slot) for t in left if t.slot}
+        others = (t for t in picture.tasks.values() if (t.service_id, t.slot) in moving)
+        summary = f"{name}: {_tasks(len(left))} left{_why_waiting(others)}"
+        return Assessment(Status.WAITING, (summary,), summary)

@@ -1,5 +1,6 @@
 """A picture's tasks as lines for a person, and what is worth saying when they change. Pure."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,6 +12,8 @@ from argosy.core.task_state import TaskState, is_terminal
 
 REASON_AFTER_S: Final = 3.0
 """A task that waits is mentioned only when it has waited this long: most wait for an instant."""
+MOST_ALIKE: Final = 5
+"""Of more tasks than this of which the same is said at the same time, only the number is told."""
 _QUIET: Final = frozenset(
     {TaskState.NEW, TaskState.ASSIGNED, TaskState.ACCEPTED, TaskState.PREPARING, TaskState.READY, TaskState.STARTING}
 )
@@ -74,15 +77,15 @@ class Narrator:
 
     def tell(self, lines: Mapping[str, TaskLine], now: float) -> list[str]:
         """Return what is new since the last call."""
-        news = []
+        news: list[tuple[str, str]] = []
         for task_id, line in lines.items():
             if line.state in _QUIET or not self._is_due(task_id, line, now):
                 continue
             text = describe(line)
             if self._said.get(task_id) != text:
                 self._said[task_id] = text
-                news.append(f"{line.name}: {text}")
-        return news
+                news.append((line.name, text))
+        return _condensed(news)
 
     def _is_due(self, task_id: str, line: TaskLine, now: float) -> bool:
         if line.state is not TaskState.PENDING:
@@ -90,6 +93,17 @@ class Narrator:
         if not line.reason:
             return False
         return now - self._waits_since.setdefault(task_id, now) >= REASON_AFTER_S
+
+
+def _condensed(news: list[tuple[str, str]]) -> list[str]:
+    """Return one line a task, but one for all tasks of a service of which the same is said when they are many."""
+    alike = Counter((name.rpartition(".")[0], text) for name, text in news)
+    lines = dict.fromkeys(
+        f"{service}: {alike[service, text]} tasks {text}" if alike[service, text] > MOST_ALIKE else f"{name}: {text}"
+        for name, text in news
+        for service in (name.rpartition(".")[0],)
+    )
+    return list(lines)
 
 
 def by_urgency(lines: Mapping[str, TaskLine], room: int) -> tuple[list[TaskLine], int]:

@@ -36,12 +36,15 @@ def failure_report(session: "Session", assessment: Assessment, picture: Picture)
 
 
 def _failed_tasks(assessment: Assessment, picture: Picture) -> tuple[Task, ...]:
-    """Return the latest failures of what is assessed, for a failure that the cluster found itself."""
+    """Return the latest failure of each slot of what is assessed, for a failure that the cluster found itself."""
     named = {line.partition(":")[0] for line in assessment.reason.splitlines()}
     ids = {s.meta.id for s in picture.services.values() if s.spec.name in named}
     seen = {**picture.tasks, **picture.endings}
-    failed = [t for t in seen.values() if t.service_id in ids and is_failure(t.status.state)]
-    return tuple(sorted(failed, key=lambda t: -t.status.at))
+    failed = sorted(
+        (t for t in seen.values() if t.service_id in ids and is_failure(t.status.state)), key=lambda t: t.status.at
+    )
+    latest = {(t.service_id, t.slot, "" if t.slot else t.node_id): t for t in failed}
+    return tuple(sorted(latest.values(), key=lambda t: -t.status.at))
 
 
 def _last_lines(session: "Session", task: Task) -> list[str]:

@@ -42,3 +42,10 @@ def test_what_is_not_well_is_shown_first() -> None:
     shown, more = by_urgency(lines, 3)
     assert [(x.name, x.state) for x in shown] == [("web.1", S.RUNNING), ("web.2", S.RUNNING), ("web.30", S.PENDING)]
     assert more == 27
+
+
+def test_of_many_tasks_alike_only_the_number_is_told() -> None:
+    few = {f"t{i}": line(S.RUNNING, name=f"web.{i}") for i in range(5)}
+    many = {f"u{i}": line(S.RUNNING, name=f"api.{i}", node="b") for i in range(6)}
+    said = Narrator().tell(few | many, now=0.0)
+    assert said == [*(f"web.{i}: running on a" for i in range(5)), "api: 6 tasks running on b"]
