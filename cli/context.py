@@ -65,6 +65,17 @@ def resolve(host: str, context: str, project: str, environ: Mapping[str, str]) -
     return Target(default_hosts(), project or DEFAULT_PROJECT)
 
 
+def dev_name(context: str, environ: Mapping[str, str]) -> str:
+    """Return the dev cluster that `argosy dev` means when it is not named: the one that other commands talk to.
+
+    "default" where they talk to none. Raises InvalidInputError when `context`, the option, is none of a dev cluster.
+    """
+    if context and not context.startswith(DEV_PREFIX):
+        raise InvalidInputError(f"the context '{context}' is no dev cluster", "name one: --name NAME")
+    name = context or environ.get("ARGOSY_CONTEXT", "") or current(config_dir(environ))
+    return name.removeprefix(DEV_PREFIX) if name.startswith(DEV_PREFIX) else "default"
+
+
 def default_hosts() -> tuple[str, ...]:
     """Return the default dev cluster's sockets if it is up, else the system's."""
     if (DEV_ROOT / "default" / "controller.sock").exists():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from argosy.cli.context import Target, resolve
+from argosy.cli.context import Target, dev_name, resolve
 
 if TYPE_CHECKING:
     import grpc
@@ -24,6 +24,11 @@ class Session:
     def target(self) -> Target:
         """The endpoints and the project."""
         return resolve(*self._options, os.environ)
+
+    @property
+    def dev_name(self) -> str:
+        """The dev cluster that is meant when none is named."""
+        return dev_name(self._options[1], os.environ)
 
     @property
     def project(self) -> str:

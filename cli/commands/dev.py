@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from argosy.cli.output import Column, format_option, say, show
+from argosy.cli.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +20,17 @@ def command() -> None:
     """Group of the dev commands."""
 
 
-_name = click.option("--name", default="default", show_default=True, help="Several may live side by side.")
+def _named(ctx: click.Context, _: click.Parameter, name: str | None) -> str:
+    """Return the name given, else that of the dev cluster in use: what ends it must not meet another."""
+    return name if name is not None else ctx.ensure_object(Session).dev_name
+
+
+_name = click.option(
+    "--name",
+    metavar="NAME",
+    callback=_named,
+    help="Several may live side by side.  [default: that of the context in use, or default]",
+)
 
 
 @command.command(help="Start a dev cluster and wait until its hosts are ready.")
@@ -74,7 +85,7 @@ def status(name: str, form: str) -> None:
     if not cluster.is_up(layout):
         others = ", ".join(n for n in cluster.names() if cluster.is_up(Layout(n)))
         raise CliError(
-            f"the dev cluster {name} is not up{f'; {others} is' if others else ''}",
+            f"the dev cluster {name} is not up{f' (up: {others})' if others else ''}",
             f"`argosy dev up{_flag(name)}` starts it",
         )
     found = cluster.processes(layout)

@@ -122,6 +122,8 @@ def set_link(layout: Layout, node: str, state: str) -> None:
     if node not in hosts:
         have = f"it has {', '.join(hosts)}" if hosts else "it is not up"
         raise CliError(f"the dev cluster {layout.name} has no host {node}", have)
+    if os.geteuid() != 0:
+        raise CliError("a host's link takes root to change", "run it as root")
     link = ["ip", "link", "set", f"to-{node}", state]
     subprocess.run(["nsenter", f"--target={holders[SWITCH]}", "--net", "--", *link], check=True)
 

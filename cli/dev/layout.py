@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from argosy.cli.errors import CliError
+from argosy.cli.errors import InvalidInputError
 
 RUN_ROOT = Path("/run/argosy/dev")
 STATE_ROOT = Path("/var/lib/argosy/dev")
@@ -24,7 +24,7 @@ class Layout:
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
-            raise CliError(
+            raise InvalidInputError(
                 f"{self.name!r} cannot be a dev cluster's name", "use up to 20 lower-case letters, digits and dashes"
             )
 

@@ -70,3 +70,13 @@ def test_removing_the_one_in_use(tmp_path: Path) -> None:
     contexts.use(tmp_path, "one")
     contexts.remove(tmp_path, "one")
     assert contexts.current(tmp_path) == ""
+
+
+def test_the_dev_cluster_that_is_meant(tmp_path: Path) -> None:
+    environ = {"ARGOSY_CONFIG": str(tmp_path)}
+    assert contexts.dev_name("", environ) == "default"
+    assert contexts.dev_name("dev/other", environ) == "other"
+    assert contexts.dev_name("", environ | {"ARGOSY_CONTEXT": "dev/other"}) == "other"
+    assert contexts.dev_name("", environ | {"ARGOSY_CONTEXT": "far"}) == "default"
+    with pytest.raises(InvalidInputError, match="no dev cluster"):
+        contexts.dev_name("far", environ)
