@@ -163,7 +163,11 @@ class _Opened:
 
 def _never_connected(details: str) -> bool:
     """Whether grpc says that the request left this process at no time."""
-    return "failed to connect" in details or "DNS resolution failed" in details or "No such file" in details
+    return "failed to connect" in details or "No such file" in details or _unresolved(details)
+
+
+def _unresolved(details: str) -> bool:
+    return "DNS resolution failed" in details or "errors resolving" in details
 
 
 def _broke_off(details: str) -> bool:
@@ -176,6 +180,6 @@ def _short_reason(details: str) -> str:
         return "there is no such socket"
     if "Connection refused" in details:
         return "connection refused"
-    if "DNS resolution failed" in details:
+    if _unresolved(details):
         return "the name cannot be resolved"
     return ""

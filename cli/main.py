@@ -3,6 +3,7 @@
 Commands are imported only when they are used: `argosy ps` in a script must not pay for what `argosy deploy` needs.
 """
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -123,6 +124,9 @@ def run(arguments: list[str]) -> int:
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as error:
         return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return EXIT_INVALID
     except click.UsageError as error:
         _tell(error.format_message(), _how_to_use(error))
         return EXIT_INVALID
@@ -139,6 +143,12 @@ def run(arguments: list[str]) -> int:
     except CliError as error:
         _tell(error.message, error.hint)
         return error.status
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            return _failed(error)
+        _tell("cannot write the output: no space is left where it goes")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
     except Exception as error:
         return _failed(error)
 
@@ -165,7 +175,8 @@ def _how_to_use(error: click.UsageError) -> str:
 
 def _tell(message: str, hint: str = "") -> None:
     lines = (message or "it failed without saying why").strip()
-    click.echo(click.style("argosy: ", fg="red") + lines, err=True)
+    name = "argosy: " if os.environ.get("NO_COLOR") else click.style("argosy: ", fg="red")
+    click.echo(name + lines, err=True)
     if hint:
         click.echo(f"  {hint}", err=True)
 

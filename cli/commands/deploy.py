@@ -115,10 +115,10 @@ def _say_changes(reply: "pb.ApplyStackResponse") -> None:
     for service in reply.services:
         if service.meta.id not in changed:
             what = "is as wanted"
-        elif service.revision <= 1:
+        elif service.meta.created_at == service.meta.updated_at:
             what = "created"
         else:
-            what = f"updated to revision {service.revision}"
+            what = f"updated (revision {service.revision})"
         notice(f"{service.spec.name}: {what}")
     for service in reply.removed:
         notice(f"{service.spec.name}: being removed")

@@ -23,7 +23,9 @@ def read_document(text: str, file: str, findings: Findings) -> Map | None:
         mark = error.problem_mark or error.context_mark
         position = Position(file, mark.line + 1, mark.column + 1) if mark else Position(file)
         words = " ".join(part for part in (error.context, error.problem) if part)
-        findings.problem(position, "", f"this is no valid YAML: {words}", _yaml_advice(words))
+        lines = text.split("\n")
+        character = lines[mark.line][mark.column : mark.column + 1] if mark and mark.line < len(lines) else ""
+        findings.problem(position, "", f"this is no valid YAML: {words}", _yaml_advice(words, character))
         return None
     except yaml.YAMLError as error:
         findings.problem(Position(file), "", f"this is no valid YAML: {' '.join(str(error).split())}")
@@ -42,9 +44,9 @@ def read_document(text: str, file: str, findings: Findings) -> Map | None:
     return node
 
 
-def _yaml_advice(words: str) -> str:
-    if "\\t" in words or "tab" in words:
-        return "indent with spaces"
+def _yaml_advice(words: str, character: str) -> str:
+    if "tab" in words or ("cannot start any token" in words and character == "\t"):
+        return "a tab is there: indent with spaces"
     if "single document" in words:
         return "one file holds one document: split it at '---'"
     return ""

@@ -27,6 +27,8 @@ def test_deploy_waits_until_all_runs(argosy: Argosy, compose: Compose, cluster: 
     again = argosy("deploy", "-c", compose(TWO), "shop")
     assert again.status == 0
     assert "shop_web: is as wanted" in again.err
+    assert argosy("scale", "shop_web=1").status == 0
+    assert "shop_web: updated (revision 1)" in argosy("deploy", "-c", compose(TWO), "shop").err
 
 
 def test_deploy_of_a_bad_file_sends_nothing(argosy: Argosy, compose: Compose, cluster: FakeCluster) -> None:

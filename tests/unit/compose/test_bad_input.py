@@ -98,6 +98,11 @@ FILE_CASES = [
     ("services: {web: {image: 'A B'}}", "services.web.image"),
     ("services: {w.x: {image: web}}", "services.w.x: the service's name: "),
     ("servces: {web: {image: web}}", "did you mean 'services'?"),
+    (
+        "services:\n\tweb: {image: web}",
+        "compose.yaml:2:1: this is no valid YAML: while scanning for the next token found character "
+        "that cannot start any token; a tab is there: indent with spaces",
+    ),
     ("image: web\nservices: {web: {image: web}}", "'image' belongs to a service"),
     ("services: {web: {image: web}}\nx-argosy: {a: 1}", "there is no key 'a' in x-argosy"),
     ("services: {web: {image: web}}\nvolumes: {data: }", "volumes are not there yet"),
