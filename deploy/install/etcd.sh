@@ -30,10 +30,7 @@ mkdir -p "$parent" 2>/dev/null && [ -w "$parent" ] ||
     fail "cannot write to $parent. Run this as root, or give a prefix that you may write to: ${0##*/} ~/.local/lib/argosy/etcd"
 [ -r "$KEYRING" ] || fail "$KEYRING is missing: install the package debian-archive-keyring (system-packages.sh does)"
 
-# The mirror of the host's own Debian packages, from whichever format its sources are written in.
-mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 2>/dev/null |
-    awk '$3 == "main" && $2 !~ /security/ && $1 ~ /\/debian\/?$/ { print $1; exit }')
-[ -n "$mirror" ] || fail "no Debian archive (component main) among this host's package sources: add one under /etc/apt/sources.list.d"
+mirror=$(debian_mirror)
 
 work=$(mktemp -d "$parent/.etcd-fetch.XXXXXX")
 trap 'rm -rf "$work"' EXIT

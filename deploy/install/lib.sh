@@ -25,3 +25,13 @@ need_root() {
 apt() {
     DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@" </dev/null
 }
+
+# debian_mirror: print the address of the Debian archive that this host's package sources name, in whichever format.
+debian_mirror() {
+    local mirror
+    mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 2>/dev/null |
+        awk '$3 == "main" && $2 !~ /security/ && $1 ~ /\/debian\/?$/ { print $1; exit }')
+    [ -n "$mirror" ] ||
+        fail "no Debian archive (component main) among this host's package sources: add one under /etc/apt/sources.list.d"
+    printf '%s\n' "$mirror"
+}
