@@ -39,6 +39,7 @@ async def _messages(
     yield pb.LogTunnelMessage(tunnel_id=tunnel_id)
     while (message := await queue.get()) is not None:
         yield message
+    yield pb.LogTunnelMessage(tunnel_id=tunnel_id)  # that was all
 
 
 async def _read_all(
@@ -63,8 +64,11 @@ async def _read_one(
         return
     tail = request.tail if request.HasField("tail") else None
     lines = read_lines(host.log_path(task_id), tail=tail, since=request.since, follow=request.follow, ended=released)
-    async for line in lines:
-        await queue.put(_message(task_id, line))
+    try:
+        async for line in lines:
+            await queue.put(_message(task_id, line))
+    except OSError as e:
+        await queue.put(pb.LogTunnelMessage(task_id=task_id, notice=f"its output cannot be read: {e}"))
 
 
 def _message(task_id: str, line: LogLine) -> pb.LogTunnelMessage:

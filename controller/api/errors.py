@@ -105,6 +105,8 @@ async def _abort(error: Exception, method: str, context: Context) -> NoReturn:
     if isinstance(error, errors.ArgosyError):
         trailing = tuple(getattr(error, "trailing_metadata", ()))
         await context.abort(code_of(error), text_of(error), trailing)
+    if isinstance(error, grpc.aio.AioRpcError):  # another controller's answer to a request that was passed on
+        await context.abort(error.code(), error.details() or "")
     number = new_id()
     log.error("bug in a handler", method=method, number=number, exc_info=error)
     await context.abort(grpc.StatusCode.INTERNAL, f"internal error {number}; the controller's log has the details")

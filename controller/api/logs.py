@@ -56,6 +56,7 @@ class LogRelay:
         try:
             while (entry := await entries.get()) is not None:
                 yield entry
+            await work  # which raises what it ended with
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
@@ -63,6 +64,7 @@ class LogRelay:
     async def _collect(
         self, term: Term, request: pb.LogsRequest, selected: "_Selection", entries: "asyncio.Queue[pb.LogEntry | None]"
     ) -> None:
+        """Put all entries into the queue, and None behind them; not when cancelled: then nobody makes room in it."""
         seen: set[str] = set()
         try:
             with self._cache.subscribe(coalesce=True) as changes:
@@ -72,8 +74,12 @@ class LogRelay:
                         async for batch in changes:
                             tasks = selected.tasks(batch.snapshot)
                             self._open_new(group, term, request, tasks, seen, entries)
-        finally:
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
             await entries.put(None)
+            raise
+        await entries.put(None)
 
     def _open_new(
         self,
@@ -121,16 +127,15 @@ class LogRelay:
     async def _relay(
         self, tunnel: Tunnel, tasks: dict[str, Task], entries: "asyncio.Queue[pb.LogEntry | None]"
     ) -> None:
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await tunnel.connected.wait()
-        except TimeoutError:
+        if not (await asyncio.wait({tunnel.opened}, timeout=CONNECT_TIMEOUT_S))[0]:
             await _notice(list(tasks.values()), "the node did not answer: its output cannot be read now", entries)
             return
-        while (message := await tunnel.queue.get()) is not None:
+        async for message in tunnel.messages():
             task = tasks.get(message.task_id)
             if task is not None:
                 await entries.put(_entry(task, message))
+        if not tunnel.complete:
+            await _notice(list(tasks.values()), "the connection to its node broke: what follows is missing", entries)
 
 
 class _Selection:

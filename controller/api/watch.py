@@ -9,7 +9,6 @@ from argosy.core.errors import InvalidError, PreconditionError
 from argosy.core.kinds import BY_TYPE, KINDS, StoredObject
 from argosy.proto.argosy.v1 import control_pb2 as pb
 
-
 NAMES = {pb.Kind.Value(f"KIND_{k.name.upper()}"): k.name for k in KINDS}
 """The kinds' names by their numbers in requests."""
 

@@ -1,23 +1,40 @@
-"""Tunnels: streams that agents open when asked, matched to whoever asked by the tunnel's id."""
+"""Tunnels: streams that agents open when asked, matched to whoever asked by the tunnel's id.
+
+Who asked reads the agent's stream itself, so that gRPC's flow control reaches from the reader to the log file, and
+nothing is queued here. A stream that ends without the agent's word that all was sent has broken.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
 
-from argosy.core.errors import NotFoundError
+import grpc
+
+from argosy.core.errors import InvalidError, NotFoundError
 from argosy.core.ids import new_id
 from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
 
-QUEUED = 256
+Messages = AsyncIterator[pb.LogTunnelMessage]
 
 
 class Tunnel:
-    """One tunnel: a bounded queue, so that a slow reader slows the agent down."""
+    """One tunnel, from the asking on."""
 
     def __init__(self) -> None:
         self.id = new_id()
-        self.queue: asyncio.Queue[pb.LogTunnelMessage | None] = asyncio.Queue(QUEUED)
-        self.connected = asyncio.Event()
+        self.opened: asyncio.Future[Messages] = asyncio.get_running_loop().create_future()
         self.closed = asyncio.Event()
+        self.complete = False
+
+    async def messages(self) -> Messages:
+        """Yield what the agent sends once the tunnel is open; `complete` says afterwards whether that was all."""
+        try:
+            async for message in await self.opened:
+                if message.tunnel_id:
+                    self.complete = True
+                else:
+                    yield message
+        except grpc.aio.BaseError:
+            return  # the stream broke
 
 
 class Tunnels:
@@ -33,31 +50,17 @@ class Tunnels:
         return tunnel
 
     def close(self, tunnel: Tunnel) -> None:
-        """Forget a tunnel; the agent's stream ends with its next message."""
+        """Forget a tunnel; the agent's stream ends."""
         self._open.pop(tunnel.id, None)
         tunnel.closed.set()
 
-    async def receive(self, messages: AsyncIterator[pb.LogTunnelMessage]) -> None:
-        """Pass an agent's stream on to whoever expects it, until either side ends."""
-        first = await anext(aiter(messages))
+    async def receive(self, messages: Messages) -> None:
+        """Hand an agent's stream over to whoever expects it, and hold it until that closes it."""
+        first = await anext(aiter(messages), None)
+        if first is None:
+            raise InvalidError("a tunnel begins with its id")
         tunnel = self._open.get(first.tunnel_id)
-        if tunnel is None:
+        if tunnel is None or tunnel.opened.done():
             raise NotFoundError("nobody waits for this tunnel any more")
-        tunnel.connected.set()
-        pump = asyncio.create_task(_pump(messages, tunnel))
-        closed = asyncio.create_task(tunnel.closed.wait())
-        try:
-            await asyncio.wait({pump, closed}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            closed.cancel()
-            pump.cancel()
-            await asyncio.gather(pump, return_exceptions=True)
-
-
-async def _pump(messages: AsyncIterator[pb.LogTunnelMessage], tunnel: Tunnel) -> None:
-    try:
-        async for message in messages:
-            await tunnel.queue.put(message)
-    finally:
-        if not tunnel.closed.is_set():
-            await tunnel.queue.put(None)
+        tunnel.opened.set_result(messages)
+        await tunnel.closed.wait()
