@@ -12,8 +12,9 @@ from test_reach import OTHER, WEB, converse
 
 from argosy.agent.network.desired import DriftKind, LocalTask, NetworkState
 from argosy.core.assignment import NetworkAssignment, PeerAssignment
-from argosy.core.errors import PreconditionError
+from argosy.core.errors import PreconditionError, TransientError
 from argosy.core.task import Attachment
+from tests.pace import machine_slowness
 
 
 @pytest.fixture
@@ -125,6 +126,31 @@ def test_a_container_that_died_is_forgotten_by_detaching(ends) -> None:
     host.apply()
     wait_until(lambda: "ve" not in host.in_network(WEB, "ip -br link show type veth").replace("uplink", ""))
     assert host.do(host.plane.verify()) == []
+
+
+@pytest.mark.parametrize("life", ["a new life", "the same life"])
+def test_a_container_that_ended_unnoticed_keeps_nothing_from_being_as_wanted(life: str, ends) -> None:
+    """Its link went with it, and cannot be made without it: others are attached all the same, and itself anew."""
+    host, ended = ends[0].host, ends[0]
+    wanted, plane = host.state, host.new_life() if life == "a new life" else host.plane
+    host.containers.pop(ended.id).end()
+    wait_until(lambda: "ve" + ended.id not in host.in_network(WEB, "ip -br link"))
+    if life == "the same life":
+        host.do(plane.verify())  # from here on the plane knows that the link is missing
+
+    def applied() -> bool:
+        try:
+            host.do(plane.apply(wanted))
+        except TransientError:
+            return False
+        return True
+
+    wait_until(applied)
+    other = host.start_container("taskcccccccc1", (WEB, "10.64.0.34"))
+    assert converse(ends[1], other, "10.64.0.34") == "10.64.0.161"
+    again = host.start_container(ended.id, (WEB, "10.64.0.33"))
+    assert converse(ends[1], again, "10.64.0.33") == "10.64.0.161"
+    assert host.do(plane.verify()) == []
 
 
 def test_attaching_to_what_is_not_there_is_refused(wire: World, ends) -> None:
@@ -273,18 +299,6 @@ def test_purging_leaves_the_host_as_it_was(wire: World) -> None:
     host.plane = host._new_plane()
     host.do(host.plane.purge())
     assert snapshot(host) == before
-
-
-def machine_slowness() -> float:
-    """Return how many times slower this machine is than an ordinary one, by a piece of work that takes 20 ms there."""
-
-    def work() -> float:
-        began = time.process_time()
-        for number in range(200_000):
-            str(number)
-        return time.process_time() - began
-
-    return max(1.0, min(work() for _ in range(5)) / 0.02)
 
 
 def test_a_node_learns_many_peers_quickly(wire: World) -> None:
