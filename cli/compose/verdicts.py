@@ -200,7 +200,9 @@ TABLE: Final[tuple[Row, ...]] = (
     _refused(
         "services.*.devices", "containers get no devices yet; see 'argosy node'", "source", "target", "permissions"
     ),
-    _honoured("services.*.dns", "test_dns"),
+    _honoured(
+        "services.*.dns", "test_dns", "asked for what is no name of the cluster's, instead of the host's servers"
+    ),
     _honoured("services.*.dns_opt", "test_dns"),
     _honoured("services.*.dns_search", "test_dns"),
     _refused("services.*.domainname", "write the whole name in 'hostname'"),
