@@ -15,11 +15,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from argosy.controller.cluster import ClusterView
 from argosy.controller.store import Election, LeaderRecord
 from argosy.core.errors import TransientError
+from argosy.proto.argosy.v1 import dispatcher_pb2
 
 log = structlog.get_logger(__name__)
 
 PROBE_TIMEOUT_S = 0.5
 RETRY_S = 0.2
+DISPATCHER = dispatcher_pb2.DESCRIPTOR.services_by_name["Dispatcher"].full_name
+"""It serves only while its controller leads."""
 
 
 async def watch_leader(election: Election, view: ClusterView) -> None:
@@ -28,7 +31,7 @@ async def watch_leader(election: Election, view: ClusterView) -> None:
         leader = None
         with contextlib.suppress(TransientError):
             leader = await election.leader()
-        if leader is not None and leader.id != view.own_name:
+        if leader is not None and leader.address and leader.id != view.own_name:
             await _until_broken(leader)
             if await _is_dead(leader):
                 log.warning("the leader is dead: ending its lease", leader=leader.id)
@@ -38,11 +41,13 @@ async def watch_leader(election: Election, view: ClusterView) -> None:
 
 
 async def _until_broken(leader: LeaderRecord) -> None:
+    """Wait until the stream breaks, or the other says that it does not lead any more: then another is to be watched."""
     async with grpc.aio.insecure_channel(leader.address) as channel:
-        watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=""))
+        watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=DISPATCHER))
         with contextlib.suppress(grpc.aio.AioRpcError):
-            async for _ in watching:
-                pass
+            async for health in watching:
+                if health.status != health_pb2.HealthCheckResponse.SERVING:
+                    return
 
 
 async def _is_dead(leader: LeaderRecord) -> bool:
