@@ -79,20 +79,25 @@ class Attachments:
             if attached.plug and attached.plug.link.mtu != mtu:
                 entries = tuple(plan_container(self._site, network, device, attached.address))
                 plug = Plug(entries, replace(attached.plug.link, mtu=mtu))
-                self._plug_again(carried, device, replace(attached, plug=plug))
+                if not self._plug_again(carried, device, replace(attached, plug=plug)):
+                    carried.unwant_container(device)
 
     def replug(self, carried: CarriedNetwork) -> None:
-        """Make links anew that are missing; of a container that has ended, want nothing any more."""
-        for device, attached in list(carried.containers.items()):
-            if attached.plug and device not in carried.kernel.indexes:
-                self._plug_again(carried, device, attached)
+        """Make links anew that are missing, and forget containers of which nothing is there and can be made by us.
 
-    def _plug_again(self, carried: CarriedNetwork, device: str, attached: Attached) -> None:
+        These have ended, or only a former life knew their processes: to want their links would keep the network from
+        ever being as wanted. Their owners attach them again if they are to go on.
+        """
+        for device, attached in list(carried.containers.items()):
+            if device not in carried.kernel.indexes and not self._plug_again(carried, device, attached):
+                carried.drop_container(device)
+
+    def _plug_again(self, carried: CarriedNetwork, device: str, attached: Attached) -> bool:
+        """Make a link anew; False where the container is not known to be what it was."""
         plug = attached.plug
-        fd = self._reopen(attached)
+        fd = self._reopen(attached) if plug else None
         if fd is None or plug is None:
-            carried.unwant_container(device)
-            return
+            return False
         try:
             container.plug_in(self._home, fd, [(carried.kernel, plug)])
         except OSError as error:
@@ -100,6 +105,7 @@ class Attachments:
         finally:
             os.close(fd)
         carried.add_container(device, attached)
+        return True
 
     @staticmethod
     def _reopen(attached: Attached) -> int | None:

@@ -100,6 +100,7 @@ class Overlay:
             changed = carried.assign(network, pairs.get(network_id), grouped.get(network_id, ()))
             if adopted:
                 carried.read()
+                self._attachments.replug(carried)
             elif changed:
                 self._attachments.refresh(carried, network)
         self._host.want((n, pairs[i]) for i, n in desired.networks.items() if i in pairs)
@@ -209,11 +210,20 @@ class Overlay:
             try:
                 changes += carried.converge(self._maker(carried))
             except OSError as error:
-                carried.read()
                 problems.append(f"network {network.name}: {error}")
+                problems += self._look_again(carried)
         if problems:
             raise TransientError("; ".join(problems))
         return changes
+
+    def _look_again(self, carried: CarriedNetwork) -> list[str]:
+        """Believe the kernel after a failure, also that links went with their containers; return what else failed."""
+        carried.read()
+        try:
+            self._attachments.replug(carried)
+        except TransientError as error:
+            return [str(error)]
+        return []
 
     def _make_uplink(self, link: Link) -> None:
         """Make an uplink: the outer end here, the inner end in its network's namespace."""
