@@ -237,6 +237,15 @@ def test_names_that_are_taken_unknown_or_in_use(cluster, tmp_path):
     assert state(cluster) == before
 
 
+def test_a_service_name_that_another_stack_has(cluster, tmp_path):
+    cluster.deploy("x", GOOD.replace("web:", "y_web:"), tmp_path)
+    before = state(cluster)
+    said = refused(cluster, "deploy", "-c", str(_file(tmp_path, GOOD)), "x_y")
+    assert "x_y_web exists already and is of stack x" in said
+    assert state(cluster) == before
+    cluster.argosy("stack", "rm", "x")
+
+
 def test_an_image_whose_name_was_removed_stays_with_who_runs_it(cluster, image_tar, tmp_path):
     cluster.argosy("image", "rm", "busybox:1")
     assert cluster.json("image", "ls") == []

@@ -53,7 +53,11 @@ def scaling(cluster, stack):
     )
     first = wait_until(lambda: cluster.programs("sleep\000100000"), 30, "the first containers run")
     yield first
-    said, _ = waiting.communicate(timeout=60)
+    try:
+        said, _ = waiting.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        waiting.kill()
+        pytest.fail(f"{waiting.communicate()[0]}\n{cluster.argosy('ps', '-a')}\n{cluster.log_tails(60)}")
     assert waiting.returncode == 0, said
     assert "Traceback" not in said
     tasks = cluster.wait_running("k_web", ALL, timeout=60)
