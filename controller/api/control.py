@@ -4,8 +4,9 @@ Any controller serves it: reads come from its cache, writes are guarded by the v
 needs the agents' sessions (logs) is passed on to the leader.
 """
 
+import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -296,15 +297,17 @@ class ControlServicer(rpc.ControlServicer):
 
     # ------------------------------------------------------------ streams
 
-    async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncIterator[pb.WatchResponse]:
+    async def Watch(self, request: pb.WatchRequest, context: Context) -> AsyncGenerator[pb.WatchResponse, None]:
         """Stream changes."""
-        async for response in watch(self._cache, request):
-            yield response
+        async with contextlib.aclosing(watch(self._cache, request)) as responses:
+            async for response in responses:
+                yield response
 
-    async def Logs(self, request: pb.LogsRequest, context: Context) -> AsyncIterator[pb.LogEntry]:
+    async def Logs(self, request: pb.LogsRequest, context: Context) -> AsyncGenerator[pb.LogEntry, None]:
         """Stream the output of tasks."""
-        async for entry in self._logs.entries(request):
-            yield entry
+        async with contextlib.aclosing(self._logs.entries(request)) as entries:
+            async for entry in entries:
+                yield entry
 
 
 def _tasks(snap: Snapshot, project: str, request: pb.ListTasksRequest) -> list[Task]:

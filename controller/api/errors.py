@@ -6,8 +6,9 @@ What is no ArgosyError is a bug: it is logged with its traceback, and the caller
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -89,12 +90,18 @@ def _stream(behaviour: Any, method: str) -> Callable[[Any, Context], Any]:
     if inspect.iscoroutinefunction(behaviour):
         return _single(behaviour, method)  # it writes its responses to the context, as the health service does
 
-    async def run(request: Any, context: Context) -> AsyncIterator[Any]:
-        try:
-            async for response in behaviour(request, context):
-                yield response
-        except Exception as e:
-            await _abort(e, method, context)
+    # Not a generator itself: gRPC leaves one where it stands when the caller goes while a response is being sent, and
+    # what the handler holds (a session, a subscription, an open file) would stay until the garbage is collected.
+    async def run(request: Any, context: Context) -> None:
+        async with contextlib.aclosing(behaviour(request, context)) as responses:
+            while True:
+                try:
+                    response = await anext(responses, None)
+                except Exception as e:
+                    await _abort(e, method, context)
+                if response is None:
+                    return
+                await context.write(response)
 
     return run
 

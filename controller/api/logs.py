@@ -4,8 +4,9 @@ The leader holds the agents' sessions; any other controller passes the request o
 """
 
 import asyncio
+import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import grpc
 
@@ -36,11 +37,12 @@ class LogRelay:
         self._dispatcher = dispatcher
         self._tunnels = tunnels
 
-    async def entries(self, request: pb.LogsRequest) -> AsyncIterator[pb.LogEntry]:
+    async def entries(self, request: pb.LogsRequest) -> AsyncGenerator[pb.LogEntry, None]:
         """Yield lines, in order within a task."""
         if self._dispatcher.term is not None:
-            async for entry in self._from_agents(self._dispatcher.term, request):
-                yield entry
+            async with contextlib.aclosing(self._from_agents(self._dispatcher.term, request)) as entries:
+                async for entry in entries:
+                    yield entry
         elif self._view.leader_address and not self._view.leads:
             async with grpc.aio.insecure_channel(self._view.leader_address) as channel:
                 async for entry in rpc.ControlStub(channel).Logs(request):
@@ -48,7 +50,7 @@ class LogRelay:
         else:
             raise NoLeaderError("no controller leads at the moment: try again")
 
-    async def _from_agents(self, term: Term, request: pb.LogsRequest) -> AsyncIterator[pb.LogEntry]:
+    async def _from_agents(self, term: Term, request: pb.LogsRequest) -> AsyncGenerator[pb.LogEntry, None]:
         project = project_of(request.project)
         selected = _Selection(self._cache.snapshot, project, request)
         entries: asyncio.Queue[pb.LogEntry | None] = asyncio.Queue(256)

@@ -1,6 +1,6 @@
 """The Watch RPC: the cache's change batches as messages, one a store version."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from argosy.controller.changes.refs import project_of
 from argosy.controller.store import Cache, Change
@@ -13,7 +13,7 @@ NAMES = {pb.Kind.Value(f"KIND_{k.name.upper()}"): k.name for k in KINDS}
 """The kinds' names by their numbers in requests."""
 
 
-async def watch(cache: Cache, request: pb.WatchRequest) -> AsyncIterator[pb.WatchResponse]:
+async def watch(cache: Cache, request: pb.WatchRequest) -> AsyncGenerator[pb.WatchResponse, None]:
     """Yield what exists (unless resumed), then every change of the wanted kinds in the caller's project."""
     unknown = [k for k in request.kinds if k not in NAMES]
     if unknown:

@@ -181,11 +181,12 @@ class DispatcherServicer(rpc.DispatcherServicer):
             if reader.done():
                 reader.result()  # what it stumbled over, if it did
         finally:
-            reader.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
+            # First what needs no waiting: gRPC may cancel a handler a second time.
             if term.sessions.get(session.node_id) is session:
                 del term.sessions[session.node_id]
             log.info("session closed", node=node.spec.name, session=session.session_id, why=session.closed)
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
         raise NoLeaderError(session.closed)
 
     async def _register(self, hello: pb.Hello) -> Node:

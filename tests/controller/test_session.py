@@ -1,6 +1,7 @@
 """Sessions of agents with the leader: chains of assignments, newer and older sessions, reports and their acks."""
 
 import asyncio
+import gc
 
 import grpc
 
@@ -39,6 +40,20 @@ async def test_a_session_that_the_agent_ends_is_forgotten(leader, agents):
     agent = await agents(leader.address)
     await agent.close()
     await until(lambda: leader.session_of(agent) is None)
+
+
+async def test_what_a_session_held_is_let_go_also_while_something_is_sent(leader):
+    """Without waiting for the garbage collector, which is told to rest in large clusters."""
+    gc.disable()
+    try:
+        for number in range(40):
+            agent = await FakeAgent("n1", node_id="abcdefghijklm").connect(leader.address)
+            for _ in range(number % 7):
+                await agent.beat()
+            await agent.close()
+            await until(lambda agent=agent: leader.session_of(agent) is None)
+    finally:
+        gc.enable()
 
 
 async def test_a_name_that_another_node_has_is_refused(leader, agents):
