@@ -47,7 +47,7 @@ def test_wheel_holds_the_generated_modules_and_the_command(wheel: zipfile.ZipFil
     names = wheel.namelist()
     assert "argosy/proto/argosy/v1/control_pb2_grpc.py" in names
     (entry_points,) = [name for name in names if name.endswith("entry_points.txt")]
-    assert "argosy = argosy.cli.main:main" in wheel.read(entry_points).decode()
+    assert "argosy = argosy.cli.entry:main" in wheel.read(entry_points).decode()
 
 
 def test_links_give_the_checkout_the_names_of_the_wheel() -> None:
