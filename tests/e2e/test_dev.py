@@ -45,6 +45,12 @@ def down(machine, name):
     assert f"The dev cluster {name} is gone." in said
 
 
+def assert_as_before(machine, before):
+    """Check that there is what there was; what has ended may still be waiting to be reaped."""
+    wait_until(lambda: machine.processes() == before["processes"], 20, machine.processes)
+    assert machine.state() == before
+
+
 def deploy(machine, name, image_tar, tmp_path):
     """Deploy four replicas; return their programs."""
     (tmp_path / "compose.yaml").write_text(COMPOSE)
@@ -71,7 +77,7 @@ def test_a_cluster_that_had_work_leaves_nothing_when_it_is_taken_down(machine, i
     began = time.monotonic()
     down(machine, ONE)
     print(f"down took {time.monotonic() - began:.2f} s")
-    assert machine.state() == before
+    assert_as_before(machine, before)
     status, said = machine.argosy("dev", "down", "--name", ONE)
     assert (status, said.strip()) == (0, f"There is no dev cluster {ONE}.")
 
@@ -81,18 +87,18 @@ def test_a_cluster_whose_every_process_was_killed_leaves_nothing(machine, image_
     up(machine, ONE)
     assert len(deploy(machine, ONE, image_tar, tmp_path)) == 4
     machine.kill_all(ONE)
-    assert machine.processes() == before["processes"]
+    wait_until(lambda: machine.processes() == before["processes"], 20, machine.processes)
     status, said = machine.argosy("dev", "status", "--name", ONE)
     assert status != 0
     assert "is not up" in said
     down(machine, ONE)
-    assert machine.state() == before
+    assert_as_before(machine, before)
     # And one that is not taken down first is begun anew, without anything of the former.
     up(machine, ONE)
     machine.kill_all(ONE)
     up(machine, ONE)
     down(machine, ONE)
-    assert machine.state() == before
+    assert_as_before(machine, before)
 
 
 def test_a_cluster_whose_supervisor_was_killed_leaves_nothing(machine, image_tar, tmp_path):
@@ -104,7 +110,7 @@ def test_a_cluster_whose_supervisor_was_killed_leaves_nothing(machine, image_tar
     wait_until(lambda: not host_view.exists(supervisor), 10, "it is gone")
     assert all(map(host_view.is_alive, running.values())), "containers do not depend on it"
     down(machine, ONE)
-    assert machine.state() == before
+    assert_as_before(machine, before)
 
 
 @pytest.mark.parametrize("moment", ["supervisor.py", "argosy-dev-host", "etcd", "argosy.agent", "launcher"])
@@ -118,7 +124,7 @@ def test_an_up_that_is_interrupted_leaves_nothing(machine, moment):
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "Traceback" not in said
-    assert machine.state() == before
+    assert_as_before(machine, before)
 
 
 def test_a_cluster_that_is_up_is_not_started_again(machine):
@@ -154,4 +160,4 @@ def test_two_clusters_side_by_side_do_not_disturb_each_other(machine, image_tar,
     assert status == 0, said
     assert len(host_view.programs(ONE, ["node1", "node2"])) == 6
     down(machine, ONE)
-    assert machine.state() == before
+    assert_as_before(machine, before)
