@@ -27,6 +27,7 @@ def cluster(image_tar, tmp_path_factory):
     with DevCluster(f"t{os.getpid() % 100_000}-bad", nodes=1) as cluster:
         cluster.argosy("image", "import", "busybox:1", str(image_tar))
         cluster.deploy("good", GOOD, tmp_path_factory.mktemp("stack"))
+        cluster.wait_programs(1)
         yield cluster
 
 
@@ -239,6 +240,7 @@ def test_names_that_are_taken_unknown_or_in_use(cluster, tmp_path):
 
 def test_a_service_name_that_another_stack_has(cluster, tmp_path):
     cluster.deploy("x", GOOD.replace("web:", "y_web:"), tmp_path)
+    cluster.wait_programs(2)
     before = state(cluster)
     said = refused(cluster, "deploy", "-c", str(_file(tmp_path, GOOD)), "x_y")
     assert "x_y_web exists already and is of stack x" in said
