@@ -34,6 +34,8 @@ QUEUE = 1024
 """Items between the stream and a consumer."""
 SHORTEST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 0.5
+ASK_AGAIN_S = 0.1
+"""How long etcd may take to answer how far the watches are, before it is asked once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,7 @@ class WatchStream:
         self._call: Any = None
         self._outbox: asyncio.Queue[pb.WatchRequest] = asyncio.Queue()
         self._asked: frozenset[int] | None = None
+        self._ask_again_at = 0.0
         endpoints.on_move(self._moved)
 
     def add(self, key: bytes, range_end: bytes, start_revision: int) -> Watch:
@@ -175,11 +178,19 @@ class WatchStream:
             self._outbox.put_nowait(pb.WatchRequest(cancel_request=pb.WatchCancelRequest(watch_id=watch.id)))
 
     async def request_progress(self) -> None:
-        """Ask how far all watches are, unless the answer to an earlier question is still to come."""
-        if self._asked is None and self._call is not None:
-            # A watch that is created after the question may be behind the answer: it must not believe it.
-            self._asked = frozenset(w.id for w in self._watches.values() if w.created)
-            self._outbox.put_nowait(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
+        """Ask how far all watches are, unless the answer to an earlier question may still come.
+
+        etcd leaves a question unanswered while a watch of the stream is still catching up, so it is asked again.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._call is None or (self._asked is not None and now < self._ask_again_at):
+            return
+        # A watch that is created after the question may be behind the answer: it must not believe it. An answer does
+        # not say to which question it belongs, so only those count that were there at every one of them.
+        created = frozenset(w.id for w in self._watches.values() if w.created)
+        self._asked = created if self._asked is None else self._asked & created
+        self._ask_again_at = now + ASK_AGAIN_S
+        self._outbox.put_nowait(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
 
     async def close(self) -> None:
         """End all watches and the stream."""
@@ -211,6 +222,7 @@ class WatchStream:
         call = endpoint.stream("/etcdserverpb.Watch/Watch", pb.WatchResponse)(metadata=NEEDS_LEADER)
         self._outbox = asyncio.Queue()
         self._asked = None
+        self._ask_again_at = 0.0
         for watch in self._watches.values():
             watch.restarted()
             self._outbox.put_nowait(_create(watch))
