@@ -36,19 +36,26 @@ Opener = Callable[[grpc.Channel], Callable[..., Any]]
 
 
 class FailoverChannel(grpc.Channel):
-    """Looks like one channel to generated stubs. Streams are not repeated: their callers know from where to resume."""
+    """Looks like one channel to generated stubs. Streams are not repeated: their callers know from where to resume.
+
+    `changes_sent` is set once a call that may change the cluster has begun.
+    """
 
     def __init__(self, hosts: tuple[str, ...]) -> None:
         self._hosts = hosts
         self._channels: dict[int, grpc.Channel] = {}
         self._current = 0
+        self.changes_sent = False
 
     def unary_unary(
         self, method: str, request_serializer: Any = None, response_deserializer: Any = None, **_: Any
     ) -> Any:
         """Return a call that fails over."""
+        reads = is_read(method)
 
         def call(request: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+            self.changes_sent = self.changes_sent or not reads
+
             def attempt(channel: grpc.Channel) -> Any:
                 multi = channel.unary_unary(method, request_serializer, response_deserializer)
                 return multi(request, timeout=timeout or DEFAULT_TIMEOUT_S, **kwargs)
@@ -135,6 +142,11 @@ class FailoverChannel(grpc.Channel):
                     low, high = _RETRY_PAUSE_S
                     time.sleep(random.uniform(low, high))
                 self._next()
+
+
+def is_read(method: str) -> bool:
+    """Whether a unary call by this name (/package.Service/Method) changes nothing."""
+    return method.rpartition("/")[2].startswith(("Get", "List", "Find"))
 
 
 class _Opened:

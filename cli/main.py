@@ -96,7 +96,7 @@ def _daemon(name: str) -> click.Command:
 @click.pass_context
 def cli(ctx: click.Context, host: str, context: str, project: str) -> None:
     """Argosy runs services across many hosts."""
-    ctx.obj = Session(host, context, project)
+    ctx.ensure_object(Session).choose(host, context, project)
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 
@@ -118,8 +118,9 @@ def main() -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Run the command line; return the exit status. Messages go to stderr, never a traceback (but see ARGOSY_DEBUG)."""
+    session = Session()
     try:
-        result: Any = cli.main(args=arguments, prog_name="argosy", standalone_mode=False)
+        result: Any = cli.main(args=arguments, prog_name="argosy", standalone_mode=False, obj=session)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as error:
@@ -134,7 +135,10 @@ def run(arguments: list[str]) -> int:
         _tell(error.format_message())
         return EXIT_INVALID
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        if session.changes_sent:
+            _tell("interrupted; what the cluster was asked for goes on", "look with 'argosy ps' or 'argosy service ls'")
+        else:
+            click.echo("interrupted", err=True)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone: not an error. Keep the interpreter from flushing into it again.

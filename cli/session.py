@@ -9,8 +9,7 @@ import click
 from argosy.cli.context import Target, dev_name, resolve
 
 if TYPE_CHECKING:
-    import grpc
-
+    from argosy.cli.channel import FailoverChannel
     from argosy.proto.argosy.v1.control_pb2_grpc import ControlStub
 
 
@@ -18,6 +17,10 @@ class Session:
     """Resolves the target on first use only, so that commands without a cluster do not care about contexts."""
 
     def __init__(self, host: str = "", context: str = "", project: str = "") -> None:
+        self._options = (host, context, project)
+
+    def choose(self, host: str, context: str, project: str) -> None:
+        """Take the command line's options; before the first use of the target."""
         self._options = (host, context, project)
 
     @cached_property
@@ -41,11 +44,17 @@ class Session:
         return self.target.hosts
 
     @cached_property
-    def channel(self) -> "grpc.Channel":
+    def channel(self) -> "FailoverChannel":
         """A channel that fails over between the controllers."""
         from argosy.cli.channel import FailoverChannel
 
         return FailoverChannel(self.hosts)
+
+    @property
+    def changes_sent(self) -> bool:
+        """Whether a call that may change the cluster has begun."""
+        found = self.__dict__.get("channel")
+        return found is not None and found.changes_sent
 
     @cached_property
     def control(self) -> "ControlStub":

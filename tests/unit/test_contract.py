@@ -3,7 +3,12 @@
 import pytest
 
 from argosy.proto.argosy.v1 import content_pb2, control_pb2, dispatcher_pb2
-from argosy.proto.argosy.v1.options_pb2 import PERMISSION_UNSPECIFIED, permission
+from argosy.proto.argosy.v1.options_pb2 import (
+    PERMISSION_CLUSTER_READ,
+    PERMISSION_READ,
+    PERMISSION_UNSPECIFIED,
+    permission,
+)
 
 METHODS = [
     (service.name, method)
@@ -25,6 +30,15 @@ def test_every_rpc_carries_a_permission(service, method):
 @pytest.mark.parametrize(("service", "method"), METHODS, ids=_name)
 def test_every_request_carries_a_project(service, method):
     assert "project" in method.input_type.fields_by_name
+
+
+@pytest.mark.parametrize(("service", "method"), METHODS, ids=_name)
+def test_the_command_line_knows_reading_calls_by_their_names(service, method):
+    from argosy.cli.channel import is_read
+
+    if not (method.client_streaming or method.server_streaming):
+        reads = method.GetOptions().Extensions[permission] in (PERMISSION_READ, PERMISSION_CLUSTER_READ)
+        assert is_read(f"/{service}/{method.name}") == (reads or method.name == "FindMissing")
 
 
 def test_stored_objects_carry_a_schema_version_and_meta():

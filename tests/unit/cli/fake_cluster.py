@@ -7,7 +7,7 @@ to a `crash…` image is paused, or rolled back when the spec's failure action s
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +25,7 @@ FAILS = ("crash", "reject")
 
 
 class FakeCluster(rpc.ControlServicer):
-    """The model and its API. `calls` counts requests by name; `fail` makes a method abort."""
+    """The model and its API. `calls` counts requests by name; `meanwhile` runs in a method; `fail` makes it abort."""
 
     def __init__(self, nodes: int = 3) -> None:
         self._lock = threading.RLock()
@@ -37,6 +37,7 @@ class FakeCluster(rpc.ControlServicer):
         self._history: list[pb.WatchResponse] = []
         self.calls: dict[str, int] = {}
         self.fail: dict[str, list[tuple[grpc.StatusCode, str]]] = {}
+        self.meanwhile: dict[str, Callable[[], object]] = {}
         self.logs: list[pb.LogEntry] = []
         self.last_logs = pb.LogsRequest()
         self.cut_watches = 0
@@ -227,6 +228,7 @@ class FakeCluster(rpc.ControlServicer):
 
     def _enter(self, name: str, context: Any) -> None:
         self.calls[name] = self.calls.get(name, 0) + 1
+        self.meanwhile.get(name, lambda: None)()
         if self.fail.get(name):
             code, text = self.fail[name].pop(0)
             context.abort(code, text)

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -293,6 +295,32 @@ def test_nothing_heavy_is_imported_for_help_and_little_for_ps(host: str) -> None
         assert ran.returncode == 0
         loaded = set(ran.stderr.split())
         assert [name for name in unwanted if name in loaded] == []
+
+
+@pytest.mark.usefixtures("shop")
+@pytest.mark.parametrize(
+    ("method", "arguments", "said"),
+    [
+        ("ScaleServices", ("scale", "shop_web=3"), "argosy: interrupted; what the cluster was asked for goes on"),
+        ("ListServices", ("service", "ls"), "interrupted"),
+    ],
+)
+def test_ctrl_c_while_the_cluster_is_asked(
+    method: str,
+    arguments: tuple[str, ...],
+    said: str,
+    argosy: Argosy,
+    cluster: FakeCluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        threading.Event().wait(0.5)  # the answer must not win: an unanswered call is what is looked at
+
+    monkeypatch.setenv("NO_COLOR", "1")
+    cluster.meanwhile[method] = interrupt
+    ran = argosy(*arguments)
+    assert (ran.status, ran.err.split("\n")[1]) == (130, said)  # the first ends the line with the ^C
 
 
 def test_the_daemons_are_started_with_their_arguments() -> None:
