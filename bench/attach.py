@@ -21,7 +21,7 @@ from network_world import Container, Host, world
 from argosy.agent.logic.network_state import Link, LinkKind
 from argosy.agent.network import rtnetlink
 from argosy.agent.network.netlink import Netlink
-from argosy.core.task import Attachment
+from argosy.core.network import Attachment
 
 NETWORK = "benchnetwork1"
 CONTAINERS = 60

@@ -37,7 +37,8 @@ from argosy.controller.store.snapshot import Change
 from argosy.core.ids import new_id
 from argosy.core.kinds import BY_TYPE
 from argosy.core.meta import Meta
-from argosy.core.task import Attachment, Task
+from argosy.core.network import Attachment
+from argosy.core.task import Task
 from argosy.core.task_state import TaskState
 from argosy.proto.etcd import rpc_pb2 as pb
 from tests.store.etcd_server import EtcdServer

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from argosy.core.image import Image
+from argosy.core.network import Attachment
 from argosy.core.service import TaskSpec
-from argosy.core.task import Attachment
 from argosy.core.task_state import TaskState
 
 

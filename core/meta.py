@@ -1,6 +1,7 @@
 """What all stored objects have in common."""
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +15,13 @@ class Meta:
     updated_at: float = 0.0
 
 
+class Scheduling(IntEnum):
+    """Which of the nodes that can run a task gets it: the emptiest, or the fullest."""
+
+    SPREAD = 0
+    BINPACK = 1
+
+
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """The cluster itself: one object."""
@@ -21,6 +29,7 @@ class Cluster:
     meta: Meta = Meta()
     name: str = ""
     next_vni: int = 0
+    scheduling: Scheduling = Scheduling.SPREAD
     schema: int = 1
 
 

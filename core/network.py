@@ -11,6 +11,14 @@ SLICE_SIZE = 1 << (32 - SLICE_PREFIX)
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """An address (IPv4, host byte order) on a network: a task's, or a service's virtual one."""
+
+    network_id: str = ""
+    address: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkSpec:
     """What the user wants of a network; an empty subnet lets the cluster choose."""
 

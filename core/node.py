@@ -43,6 +43,17 @@ class Platform:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """How a drained node is emptied: `pace` tasks on their way at once (0: as the budgets allow).
+
+    What is left at `deadline` (0: never) is stopped without waiting for its replacement.
+    """
+
+    pace: int = 0
+    deadline: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class NodeSpec:
     """What the operator wants of a node."""
 
@@ -50,6 +61,7 @@ class NodeSpec:
     role: str = "worker"
     availability: Availability = Availability.ACTIVE
     labels: Mapping[str, str] = field(default_factory=dict)
+    drain: Drain = Drain()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,40 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from argosy.core.meta import Meta
+from argosy.core.network import Attachment
 from argosy.core.node import Platform, Resources
 
 
 @dataclass(frozen=True, slots=True)
+class HttpProbe:
+    """GET `path` at the task's own address; a status from 200 to 399 is good."""
+
+    port: int = 0
+    path: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TcpProbe:
+    """Good when a connection can be opened."""
+
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcProbe:
+    """Ask grpc.health.v1.Health/Check for `service`; good when it answers SERVING."""
+
+    port: int = 0
+    service: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Healthcheck:
-    """How to ask a task whether it is well; `test` as in Compose: ["NONE"], ["CMD", …] or ["CMD-SHELL", line]."""
+    """How to ask a task whether it is well: one of `test`, `http`, `tcp`, `grpc`.
+
+    `test` is as in Compose: ["NONE"], ["CMD", …] or ["CMD-SHELL", line].
+    """
 
     test: tuple[str, ...] = ()
     interval: float = 30.0
@@ -21,6 +49,9 @@ class Healthcheck:
     retries: int = 3
     start_period: float = 0.0
     start_interval: float = 5.0
+    http: HttpProbe | None = None
+    tcp: TcpProbe | None = None
+    grpc: GrpcProbe | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +82,24 @@ class DnsConfig:
     options: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class FileRef:
+    """A config or secret as a file in the container; `id` is the version that the controller resolved `name` to.
+
+    A relative `target` counts from / for configs and from /run/secrets for secrets; mode 0 means 0444.
+    """
+
+    secret: bool = False
+    name: str = ""
+    id: str = ""
+    target: str = ""
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0
+
+
 DEFAULT_STOP_GRACE_PERIOD_S = 10.0
+DEFAULT_DRAIN_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +129,8 @@ class ContainerSpec:
     extra_hosts: tuple[str, ...] = ()
     dns: DnsConfig = DnsConfig()
     sysctls: Mapping[str, str] = field(default_factory=dict)
+    readiness: Healthcheck | None = None
+    files: tuple[FileRef, ...] = ()
 
 
 class RestartCondition(IntEnum):
@@ -109,6 +159,20 @@ class SpreadPreference:
 
 
 @dataclass(frozen=True, slots=True)
+class Affinity:
+    """Run near to, or with `anti` away from, tasks of the service of that name (which may be the own one).
+
+    `within` is the node attribute that makes two nodes one place ("node.labels.rack"); "" means the node itself.
+    Required unless `preferred`.
+    """
+
+    service: str = ""
+    anti: bool = False
+    preferred: bool = False
+    within: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
     """Which nodes may run a task, and how tasks spread over them."""
 
@@ -116,6 +180,7 @@ class Placement:
     preferences: tuple[SpreadPreference, ...] = ()
     max_replicas_per_node: int = 0
     platforms: tuple[Platform, ...] = ()
+    affinities: tuple[Affinity, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +211,20 @@ class TaskSpec:
     networks: tuple[NetworkAttachmentSpec, ...] = ()
     force_update: int = 0
     host_ports: tuple[HostPort, ...] = ()
+    drain_timeout: float | None = None
+    weight: int = 0
 
 
 class ServiceMode(IntEnum):
-    """REPLICATED: so many tasks; GLOBAL: one on every eligible node."""
+    """REPLICATED: so many tasks; GLOBAL: one on every eligible node; the job modes: the same, run to completion."""
 
     REPLICATED = 0
     GLOBAL = 1
+    REPLICATED_JOB = 2
+    GLOBAL_JOB = 3
+
+
+JOB_MODES = frozenset({ServiceMode.REPLICATED_JOB, ServiceMode.GLOBAL_JOB})
 
 
 class FailureAction(IntEnum):
@@ -172,7 +244,7 @@ class UpdateOrder(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class UpdateConfig:
-    """How slots move to a new revision; parallelism 0 means all at once."""
+    """How slots move to a new revision; parallelism 0 means all at once, progress_deadline 0 never."""
 
     parallelism: int = 1
     delay: float = 0.0
@@ -180,6 +252,94 @@ class UpdateConfig:
     monitor: float = 5.0
     max_failure_ratio: float = 0.0
     order: UpdateOrder = UpdateOrder.STOP_FIRST
+    progress_deadline: float = 600.0
+
+
+class Overlap(IntEnum):
+    """What happens when a job's next run is due while the last one goes on: both run, none is begun, or the new one."""
+
+    ALLOW = 0
+    FORBID = 1
+    REPLACE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """When a job runs: crontab(5) fields or @daily and the like, in an IANA time zone ("": UTC)."""
+
+    schedule: str = ""
+    time_zone: str = ""
+    overlap: Overlap = Overlap.ALLOW
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """How often a job's program has to complete, and how many run at once (0: all)."""
+
+    total_completions: int = 1
+    max_concurrent: int = 0
+    cron: Cron | None = None
+
+
+class DependencyCondition(IntEnum):
+    """What a dependency must have reached."""
+
+    STARTED = 0
+    HEALTHY = 1
+    COMPLETED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """A service, by name, that is waited for; see proto/argosy/v1/types.proto for the flags."""
+
+    service: str = ""
+    condition: DependencyCondition = DependencyCondition.STARTED
+    optional: bool = False
+    restart: bool = False
+
+
+class Disconnect(IntEnum):
+    """What becomes of a task whose node is cut off: replaced, waited for, or ended there first."""
+
+    REPLACE = 0
+    KEEP = 1
+    FENCE = 2
+
+
+class EndpointMode(IntEnum):
+    """What the service's name stands for: one virtual address, or the tasks' own."""
+
+    VIP = 0
+    DNSRR = 1
+
+
+class PublishMode(IntEnum):
+    """Where a published port answers: on every node, or where a task runs."""
+
+    INGRESS = 0
+    HOST = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PortSpec:
+    """A port of the tasks that the nodes answer on; `published` 0 lets the cluster choose."""
+
+    name: str = ""
+    protocol: str = "tcp"
+    target: int = 0
+    published: int = 0
+    mode: PublishMode = PublishMode.INGRESS
+    host_ip: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSpec:
+    """How the service is reached. With `client_affinity` a client's address keeps its task."""
+
+    mode: EndpointMode = EndpointMode.VIP
+    client_affinity: bool = False
+    ports: tuple[PortSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +353,14 @@ class ServiceSpec:
     task: TaskSpec = TaskSpec()
     update: UpdateConfig = UpdateConfig()
     rollback: UpdateConfig = UpdateConfig()
+    job: JobSpec | None = None
+    stopped: bool = False
+    max_unavailable: str = ""
+    canary: int = 0
+    auto_promote: bool = False
+    disconnect: Disconnect = Disconnect.REPLACE
+    depends_on: tuple[Dependency, ...] = ()
+    endpoint: EndpointSpec = EndpointSpec()
 
 
 class UpdateState(IntEnum):
@@ -215,6 +383,18 @@ class UpdateStatus:
     started_at: float = 0.0
     completed_at: float = 0.0
     message: str = ""
+    promoted: bool = False
+    resumed_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """The run of a job that was started last, and when cron starts the next one (0: never)."""
+
+    iteration: int = 0
+    started_at: float = 0.0
+    next_at: float = 0.0
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +407,9 @@ class Service:
     previous_revision: int = 0
     update: UpdateStatus = UpdateStatus()
     removing: bool = False
+    job: JobStatus = JobStatus()
+    virtual_addresses: tuple[Attachment, ...] = ()
+    ports: tuple[PortSpec, ...] = ()
     schema: int = 1
 
 

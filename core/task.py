@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from argosy.core.meta import Meta
+from argosy.core.network import Attachment
 from argosy.core.task_state import TaskState
 
 
@@ -11,6 +12,7 @@ class TaskStatus:
     """What was observed of a task; written by its agent, and by the controller up to ASSIGNED.
 
     `exit_code` None means not ended, or unknown. `released`: ended, and the agent holds no resource of it any more.
+    `unready`: its readiness check fails, so it gets no requests.
     """
 
     state: TaskState = TaskState.NEW
@@ -20,14 +22,7 @@ class TaskStatus:
     oom_killed: bool = False
     pid: int = 0
     released: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """An address (IPv4, host byte order) of a task on a network."""
-
-    network_id: str = ""
-    address: int = 0
+    unready: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,4 +42,6 @@ class Task:
     running_since: float = 0.0
     attempts: int = 0
     attempts_since: float = 0.0
+    iteration: int = 0
+    evict: bool = False
     schema: int = 1

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from argosy.core.assignment import EndpointAssignment, NamesAssignment, NetworkAssignment, PeerAssignment
-from argosy.core.task import Attachment
+from argosy.core.network import Attachment
 
 ROUTER_ADDRESS: Final = "169.254.1.1"
 """What every container has as its router and name server, in every network."""

@@ -24,7 +24,7 @@ from argosy.agent.network.namespace import Home
 from argosy.agent.network.tables import Tables
 from argosy.core.assignment import NetworkAssignment
 from argosy.core.errors import PreconditionError, TransientError
-from argosy.core.task import Attachment
+from argosy.core.network import Attachment
 
 
 class Overlay:

@@ -26,7 +26,7 @@ from argosy.agent.network.dns_link import DnsLink, Sockets
 from argosy.agent.network.overlay import Overlay
 from argosy.agent.network.records import records_of
 from argosy.core.errors import TransientError
-from argosy.core.task import Attachment
+from argosy.core.network import Attachment
 
 P = ParamSpec("P")
 R = TypeVar("R")

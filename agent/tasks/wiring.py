@@ -14,7 +14,7 @@ from argosy.agent.network.plane import NetworkPlane
 from argosy.agent.session.backoff import Backoff
 from argosy.core.assignment import EndpointAssignment, NamesAssignment, NetworkAssignment, PeerAssignment
 from argosy.core.errors import TransientError
-from argosy.core.task import Attachment
+from argosy.core.network import Attachment
 from argosy.core.task_state import TaskState
 
 log = structlog.get_logger(__name__)

@@ -16,8 +16,8 @@ from typing import Final
 
 from argosy.core.addresses import Subnet
 from argosy.core.meta import Meta
-from argosy.core.network import SLICE_SIZE, Network, Slice, slice_id
-from argosy.core.task import Attachment, Task
+from argosy.core.network import SLICE_SIZE, Attachment, Network, Slice, slice_id
+from argosy.core.task import Task
 
 FIRST_SLICE: Final = 1
 

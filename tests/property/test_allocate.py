@@ -8,8 +8,8 @@ from argosy.controller.logic.address_pool import AddressPool, Full, Grant
 from argosy.controller.logic.allocate import choose_subnet
 from argosy.core.addresses import Subnet
 from argosy.core.meta import Meta
-from argosy.core.network import Network, NetworkSpec, Slice
-from argosy.core.task import Attachment, Task, TaskStatus
+from argosy.core.network import Attachment, Network, NetworkSpec, Slice
+from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState
 
 NODES = st.sampled_from(["a", "b", "c"])

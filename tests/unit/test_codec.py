@@ -12,7 +12,8 @@ from argosy.core import assignment
 from argosy.core.codec import decode, encode, shape_of
 from argosy.core.kinds import KINDS
 from argosy.core.meta import Meta
-from argosy.core.task import Attachment, Task, TaskStatus
+from argosy.core.network import Attachment
+from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState
 from argosy.proto.argosy.v1 import dispatcher_pb2 as dpb
 

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from argosy.agent.network.desired import LocalTask, NetworkSettings, NetworkState, NodeIdentity
 from argosy.agent.network.plane import NetworkPlane
 from argosy.core.assignment import NetworkAssignment, PeerAssignment
-from argosy.core.task import Attachment
+from argosy.core.network import Attachment
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from test_reach import OTHER, WEB, converse
 from argosy.agent.network.desired import DriftKind, LocalTask, NetworkState
 from argosy.core.assignment import NetworkAssignment, PeerAssignment
 from argosy.core.errors import PreconditionError, TransientError
-from argosy.core.task import Attachment
+from argosy.core.network import Attachment
 from tests.pace import machine_slowness
 
 

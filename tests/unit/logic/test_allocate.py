@@ -9,8 +9,8 @@ from argosy.controller.logic.allocate import FIRST_VNI, LAST_VNI, choose_subnet,
 from argosy.core.addresses import format_ipv4, parse_ipv4
 from argosy.core.errors import ExhaustedError, InvalidError
 from argosy.core.meta import Meta
-from argosy.core.network import Network, NetworkSpec, Slice, slice_id
-from argosy.core.task import Attachment, Task, TaskStatus
+from argosy.core.network import Attachment, Network, NetworkSpec, Slice, slice_id
+from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState
 
 
