@@ -25,14 +25,23 @@ class Program:
 
 
 def container_pids(cluster, node):
-    """Return the processes of each container of a host, by task."""
+    """Return the processes of each container of a host, by task; its init is the first."""
     found = {}
     with contextlib.suppress(FileNotFoundError):
         for group in (HIERARCHY / f"argosy/dev-{cluster}/{node}").iterdir():
             with contextlib.suppress(OSError):
                 if pids := [int(pid) for pid in (group / "cgroup.procs").read_text().split()]:
-                    found[group.name] = pids
+                    found[group.name] = sorted(pids, key=lambda pid: not is_init(pid))
     return found
+
+
+def is_init(pid):
+    """Whether a process is pid 1 where it lives. The lowest number is not enough: numbers begin anew at pid_max."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("NSpid:"):
+                return line.split()[-1] == "1"
+    return False
 
 
 def programs(cluster, nodes, command="sleep"):
