@@ -44,6 +44,14 @@ def is_init(pid):
     return False
 
 
+def catches(pid, signal):
+    """Whether a process has a handler for a signal."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("SigCgt:"):
+            return bool(int(line.split()[1], 16) >> (signal - 1) & 1)
+    return False
+
+
 def programs(cluster, nodes, command="sleep"):
     """Return the programs whose command line begins with `command`, by task."""
     found = {}

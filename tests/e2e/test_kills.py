@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from tests.e2e.dev_cluster import ARGOSY, assert_throughout, wait_until
-from tests.e2e.host_view import container_pids, is_alive
+from tests.e2e.host_view import catches, container_pids, is_alive
 
 STACK = """
 services:
@@ -140,9 +140,11 @@ def writers(cluster, tmp_path):
 
 
 def let_go(cluster, tasks):
-    """Give the tasks the sign, from outside."""
+    """Give the tasks the sign, from outside, once they listen for it."""
     for task in tasks.values():
-        os.kill(container_pids(cluster.name, task["node"])[task["id"]][0], signal.SIGUSR1)
+        pid = container_pids(cluster.name, task["node"])[task["id"]][0]
+        wait_until(lambda pid=pid: catches(pid, signal.SIGUSR1), 30, f"{task['name']} listens for the sign")
+        os.kill(pid, signal.SIGUSR1)
 
 
 def assert_nothing_was_lost(cluster, tasks):
