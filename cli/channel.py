@@ -190,6 +190,8 @@ def _broke_off(details: str) -> bool:
 def _short_reason(details: str) -> str:
     if "No such file" in details:
         return "there is no such socket"
+    if "Permission denied" in details:
+        return "this user may not open it: use sudo"
     if "Connection refused" in details:
         return "connection refused"
     if _unresolved(details):

@@ -90,6 +90,11 @@ def dev_hosts(name: str) -> tuple[str, ...]:
     return tuple(f"unix://{path}" for path in found) or (f"unix://{directory / 'controller.sock'}",)
 
 
+def dev_contexts() -> list[str]:
+    """Return the contexts of the dev clusters on this machine."""
+    return [DEV_PREFIX + path.parent.name for path in sorted(DEV_ROOT.glob("*/controller.sock"))]
+
+
 def parse_hosts(text: str) -> tuple[str, ...]:
     """Return the endpoints in a comma list of unix:///path, /path, host:port or tcp://host:port.
 
@@ -131,7 +136,7 @@ def load(directory: Path, name: str) -> Context:
         data = json.loads(path.read_text())
         return Context(name, str(data["host"]), str(data.get("project") or DEFAULT_PROJECT))
     except FileNotFoundError:
-        known = ", ".join(c.name for c in load_all(directory)) or "none"
+        known = ", ".join([*(c.name for c in load_all(directory)), *dev_contexts()]) or "none"
         raise InvalidInputError(
             f"there is no context '{name}' (known: {known})", f"make it: argosy context create {name} HOST"
         ) from None

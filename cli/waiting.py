@@ -10,7 +10,8 @@ from argosy.cli.session import Session
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _seconds(ctx: click.Context, param: click.Parameter, text: str) -> float:
+def seconds(ctx: click.Context, param: click.Parameter, text: str) -> float:
+    """Read an option's value: a duration (1m30s), or plain seconds."""
     from argosy.core.errors import InvalidError
     from argosy.core.units import parse_duration
 
@@ -26,7 +27,7 @@ def waiting_options(command: F) -> F:
         "--timeout",
         default="10m",
         metavar="DURATION",
-        callback=_seconds,
+        callback=seconds,
         help="How long to wait (10m); the cluster goes on in any case.",
     )(command)
     return click.option("-d", "--detach", is_flag=True, help="Do not wait until it has happened.")(timed)

@@ -16,6 +16,7 @@ from typing import Final
 from argosy.agent.images.tree import Tree, UnsafeError, open_in_root, split
 from argosy.core.errors import ExhaustedError, RejectedError
 from argosy.core.oci.tar_format import Entry, EntryKind
+from argosy.core.units import human_bytes
 
 WHITEOUT_PREFIX: Final = ".wh."
 OPAQUE_MARKER: Final = ".wh..wh..opq"
@@ -234,13 +235,14 @@ class LayerWriter:
 
     def _check_room(self, entry: Entry) -> None:
         if entry.stored > self._limits.max_unpacked_bytes:
-            raise TooBigError(f"its file {entry.name!r} alone has {entry.stored} bytes")
+            raise TooBigError(f"its file {entry.name!r} alone has {human_bytes(entry.stored)}")
         if entry.stored < 2**20 and self.entries % 512:
             return
         room = os.fstatvfs(self._tree.root)
         free = room.f_bavail * room.f_frsize
         if free - entry.stored < self._limits.min_free_bytes:
-            raise ExhaustedError(f"the disk has {free} bytes free, of which {self._limits.min_free_bytes} are kept")
+            kept = self._limits.min_free_bytes
+            raise ExhaustedError(f"the disk has {human_bytes(free)} free, of which {human_bytes(kept)} are kept")
 
 
 def _make_opaque(directory: int) -> None:

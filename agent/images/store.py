@@ -24,6 +24,7 @@ from argosy.agent.images.unpack import Reply, Request
 from argosy.agent.images.worker import run_worker
 from argosy.core.errors import ExhaustedError, RejectedError, TransientError
 from argosy.core.image import Image, Layer
+from argosy.core.units import human_bytes
 
 __all__ = ["ImageStore", "Limits", "Unpacked"]
 
@@ -206,8 +207,8 @@ class ImageStore:
         free = self._directory.free_bytes()
         if free - layer.size < self._limits.min_free_bytes:
             raise ExhaustedError(
-                f"layer {layer.digest} has {layer.size} bytes, the disk {free} free, of which "
-                f"{self._limits.min_free_bytes} are kept: free space under {self._directory.root}"
+                f"layer {layer.digest} has {human_bytes(layer.size)}, the disk {human_bytes(free)} free, of which "
+                f"{human_bytes(self._limits.min_free_bytes)} are kept: free space under {self._directory.root}"
             )
 
     async def _parents(self, records: list[LayerRecord]) -> tuple[str, ...]:

@@ -25,9 +25,8 @@ def list_contexts(session: Session, quiet: bool, form: str) -> None:
         {"name": c.name, "host": c.host, "project": c.project, "current": c.name == chosen}
         for c in contexts.load_all(directory)
     ]
-    for path in sorted(contexts.DEV_ROOT.glob("*/controller.sock")):
-        name = contexts.DEV_PREFIX + path.parent.name
-        hosts = ",".join(contexts.dev_hosts(path.parent.name))
+    for name in contexts.dev_contexts():
+        hosts = ",".join(contexts.dev_hosts(name.removeprefix(contexts.DEV_PREFIX)))
         rows.append({"name": name, "host": hosts, "project": contexts.DEFAULT_PROJECT, "current": name == chosen})
     columns = (
         Column("", lambda row: "*" if row["current"] else ""),

@@ -8,6 +8,7 @@ import click
 
 from argosy.cli.output import Column, format_option, say, show
 from argosy.cli.session import Session
+from argosy.cli.waiting import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,14 @@ _name = click.option(
 @_name
 @click.option("--nodes", default=3, show_default=True, type=click.IntRange(1, 100), help="Number of hosts.")
 @click.option("--controllers", default=1, show_default=True, type=click.IntRange(1, 5))
-@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for the hosts.")
+@click.option(
+    "--timeout",
+    default="1m",
+    show_default=True,
+    metavar="DURATION",
+    callback=seconds,
+    help="How long to wait for the hosts.",
+)
 def up(name: str, nodes: int, controllers: int, timeout: float) -> None:
     """Start a cluster."""
     import time

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from argosy.cli.errors import InvalidInputError
-from argosy.cli.output import Column, age_text, format_option, quiet_option, say, show, size_text
+from argosy.cli.output import Column, age_text, format_option, notice, quiet_option, say, show, size_text
 from argosy.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
@@ -109,6 +109,10 @@ def rm(session: Session, names: tuple[str, ...]) -> None:
     for name in names:
         image = session.control.RemoveImage(pb.RemoveImageRequest(project=session.project, ref=name))
         say(image.name or name)
+        services = session.control.ListServices(pb.ListServicesRequest(project=session.project)).services
+        users = [s.spec.name for s in services if s.spec.task.container.image_digest == image.digest and not s.removing]
+        if users:
+            notice(f"note: still run by {', '.join(sorted(users))}, which keep its content")
 
 
 def _row(image: Any) -> dict[str, Any]:

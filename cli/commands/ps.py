@@ -4,6 +4,7 @@ import time
 
 import click
 
+from argosy.cli.errors import CliError
 from argosy.cli.output import Column, Row, age_text, format_option, quiet_option, show
 from argosy.cli.session import Session, pass_session
 
@@ -63,7 +64,17 @@ def show_tasks(
     from argosy.cli.rows import latest_rows, task_rows
     from argosy.proto.argosy.v1 import control_pb2 as pb
 
+    if stack:
+        stack_must_exist(session, stack)
     wanted = everything or latest
     request = pb.ListTasksRequest(project=session.project, service=service, node=node, stack=stack, all=wanted)
     rows = task_rows(control.ListTasks(request))
     show(rows if everything or not latest else latest_rows(rows), TASK_COLUMNS, form, quiet=quiet)
+
+
+def stack_must_exist(session: Session, stack: str) -> None:
+    """Raise CliError when no service belongs to a stack of that name."""
+    from argosy.proto.argosy.v1 import control_pb2 as pb
+
+    if not session.control.ListServices(pb.ListServicesRequest(project=session.project, stack=stack)).services:
+        raise CliError(f"there is no stack '{stack}'", "'argosy stack ls' lists them")

@@ -3,9 +3,8 @@
 import click
 
 from argosy.cli import complete
-from argosy.cli.commands.ps import show_tasks
+from argosy.cli.commands.ps import show_tasks, stack_must_exist
 from argosy.cli.commands.service import SERVICE_COLUMNS
-from argosy.cli.errors import CliError
 from argosy.cli.output import Column, format_option, notice, quiet_option, say, show
 from argosy.cli.session import Session, pass_session
 from argosy.cli.waiting import until_gone, waiting_options
@@ -59,7 +58,6 @@ def list_stacks(session: Session, quiet: bool, form: str) -> None:
 @click.argument("stack", shell_complete=complete.stacks)
 @pass_session
 def ps(session: Session, everything: bool, quiet: bool, form: str, stack: str) -> None:
-    _must_exist(session, stack)
     show_tasks(session, stack=stack, everything=everything, quiet=quiet, form=form)
 
 
@@ -72,17 +70,10 @@ def services(session: Session, quiet: bool, form: str, stack: str) -> None:
     from argosy.cli.rows import service_rows
     from argosy.proto.argosy.v1 import control_pb2 as pb
 
-    _must_exist(session, stack)
+    stack_must_exist(session, stack)
     found = session.control.ListServices(pb.ListServicesRequest(project=session.project, stack=stack))
     tasks = session.control.ListTasks(pb.ListTasksRequest(project=session.project, stack=stack))
     show(service_rows(found.services, tasks.tasks), SERVICE_COLUMNS, form, quiet=quiet)
-
-
-def _must_exist(session: Session, stack: str) -> None:
-    from argosy.proto.argosy.v1 import control_pb2 as pb
-
-    if not session.control.ListServices(pb.ListServicesRequest(project=session.project, stack=stack)).services:
-        raise CliError(f"there is no stack '{stack}'", "'argosy stack ls' lists them")
 
 
 @command.command("rm", help="Remove stacks with all their services and networks, and wait until they are gone.")

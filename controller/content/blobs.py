@@ -20,6 +20,7 @@ from typing import Final, ParamSpec
 
 from argosy.core.errors import ExhaustedError, InvalidError, NotFoundError
 from argosy.core.oci.digests import check_digest, hex_of
+from argosy.core.units import human_bytes
 
 READ_BYTES: Final = 256 * 1024
 GRACE_S: Final = 3600.0
@@ -155,8 +156,9 @@ class BlobStore:
         free = room.f_bavail * room.f_frsize
         if free - size < self._min_free_bytes:
             raise ExhaustedError(
-                f"the controller's disk is full: a blob of {size} bytes, {free} free, of which {self._min_free_bytes} "
-                f"are kept. Remove images (`argosy image rm`) or make room under {self._blobs.parent} on the controller"
+                f"the controller's disk is full: a blob of {human_bytes(size)}, {human_bytes(free)} free, of which "
+                f"{human_bytes(self._min_free_bytes)} are kept. Remove images (`argosy image rm`) or make room under "
+                f"{self._blobs.parent} on the controller"
             )
 
 

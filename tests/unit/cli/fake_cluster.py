@@ -301,6 +301,15 @@ class FakeCluster(rpc.ControlServicer):
             self._set_spec(service, request.spec, types.UPDATE_STATE_UPDATING)
             return service
 
+    def RemoveImage(self, request: Any, context: Any) -> Any:
+        with self._lock:
+            self._enter("RemoveImage", context)
+            image = next((i for i in self.all("image") if request.ref in (i.meta.id, i.name)), None)
+            if image is None:
+                context.abort(grpc.StatusCode.NOT_FOUND, f"there is no image {request.ref!r}")
+            self._drop("image", image)
+            return image
+
     def ScaleServices(self, request: Any, context: Any) -> Any:
         with self._lock:
             self._enter("ScaleServices", context)

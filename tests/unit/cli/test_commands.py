@@ -323,6 +323,24 @@ def test_ctrl_c_while_the_cluster_is_asked(
     assert (ran.status, ran.err.split("\n")[1]) == (130, said)  # the first ends the line with the ^C
 
 
+@pytest.mark.usefixtures("shop")
+def test_what_is_not_there_is_no_empty_table(argosy: Argosy) -> None:
+    for arguments in (("ps", "--stack", "nosuch"), ("stack", "ps", "nosuch"), ("stack", "services", "nosuch")):
+        ran = argosy(*arguments)
+        assert (ran.status, ran.out) == (1, "")
+        assert "there is no stack 'nosuch'" in ran.err
+
+
+@pytest.mark.usefixtures("shop")
+def test_an_image_that_services_run_is_removed_with_a_note(argosy: Argosy, cluster: FakeCluster) -> None:
+    for service in cluster.all("service"):
+        service.spec.task.container.image_digest = "sha256:one"
+    cluster._put("image", types.Image(name="web", digest="sha256:one"))
+    ran = argosy("image", "rm", "web")
+    assert (ran.status, ran.out) == (0, "web\n")
+    assert "still run by shop_db, shop_web" in ran.err
+
+
 def test_the_daemons_are_started_with_their_arguments() -> None:
     process = argosy_process("controller", "--no-such-option-of-ours")
     out, err = process.communicate(timeout=60)

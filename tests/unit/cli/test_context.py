@@ -53,9 +53,12 @@ def test_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve("", "dev/x", "", env).hosts == (f"unix://{tmp_path}/dev/x/controller.sock",)
 
 
-def test_an_unknown_or_broken_context(tmp_path: Path) -> None:
+def test_an_unknown_or_broken_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contexts, "DEV_ROOT", tmp_path / "dev")
+    (tmp_path / "dev" / "mine").mkdir(parents=True)
+    (tmp_path / "dev" / "mine" / "controller.sock").touch()
     contexts.save(tmp_path, Context("one", "h:1"))
-    with pytest.raises(InvalidInputError, match="no context 'two' \\(known: one\\)"):
+    with pytest.raises(InvalidInputError, match="no context 'two' \\(known: one, dev/mine\\)"):
         contexts.load(tmp_path, "two")
     with pytest.raises(InvalidInputError, match="cannot be a context's name"):
         contexts.load(tmp_path, "../x")
