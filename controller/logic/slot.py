@@ -21,9 +21,9 @@ from typing import Final
 
 from argosy.controller.logic.actions import CreateTask
 from argosy.controller.logic.draft import Draft
-from argosy.controller.logic.restart import Heritage, NoSuccessor, ended_by_itself, inherit, succeed
 from argosy.controller.logic.slots import Slot, is_unassigned, serves
 from argosy.controller.logic.view import View
+from argosy.core.restart import Heritage, NoSuccessor, ended_by_itself, inherit, succeed
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from argosy.controller.logic.restart import ended_at, ended_by_itself
 from argosy.controller.logic.view import View
+from argosy.core.restart import ended_at, ended_by_itself
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState, is_terminal
 

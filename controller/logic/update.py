@@ -22,10 +22,10 @@ from typing import Final
 
 from argosy.controller.logic.actions import RollBack
 from argosy.controller.logic.draft import Draft
-from argosy.controller.logic.restart import NoSuccessor, ended_at, ended_by_itself
 from argosy.controller.logic.slot import Aim, Order, succession
 from argosy.controller.logic.slots import Key, Slot, age, is_unassigned, serves
 from argosy.controller.logic.view import View
+from argosy.core.restart import NoSuccessor, ended_at, ended_by_itself
 from argosy.core.service import (
     FailureAction,
     RestartCondition,

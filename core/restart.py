@@ -1,5 +1,8 @@
 """The restart policy: whether a task that ended gets a successor, when, and what the successor inherits.
 
+The leader decides by it (controller/logic/slot.py), and so does the agent of a task's node while it hears of no
+controller (agent/logic/succession.py): pure, so that both come to the same answer.
+
 Everything that the policy counts stands in the tasks themselves, so that it survives a failover of the controller: a
 task carries how many of its predecessors failed in a row (`failures`) and how many restarts of its slot count against
 `max_attempts` (`attempts`, counted since `attempts_since`).

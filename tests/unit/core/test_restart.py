@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from argosy.controller.logic.restart import Heritage, NoSuccessor, inherit, succeed
+from argosy.core.restart import Heritage, NoSuccessor, inherit, succeed
 from argosy.core.service import RestartCondition, RestartPolicy, ServiceSpec
 from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState as S
