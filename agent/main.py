@@ -22,13 +22,14 @@ from argosy.agent.network.desired import NetworkSettings, NodeIdentity
 from argosy.agent.network.plane import NetworkPlane
 from argosy.agent.runtime.native import NativeRuntime
 from argosy.agent.session.reporter import Reporter
-from argosy.agent.session.session import Session
+from argosy.agent.session.session import Connect, Session, connect
 from argosy.agent.settings import AgentSettings
 from argosy.agent.state import Identity, StateDir, TaskRecord, read_update
 from argosy.agent.tasks.host import Host
 from argosy.agent.tasks.id_ranges import IdRanges
 from argosy.agent.tasks.tasks import Tasks
 from argosy.agent.tasks.wiring import Wiring
+from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.assignment import LeaderEpoch
 from argosy.core.codec import encode
 from argosy.core.errors import ArgosyError, TransientError, first_of
@@ -189,6 +190,8 @@ class Agent:
         plane: NetworkPlane,
         runtime: NativeRuntime,
         group: asyncio.TaskGroup,
+        connect: Connect = connect,
+        ambient: Ambient = SYSTEM,
     ) -> None:
         self._settings = settings
         self._state = state
@@ -198,6 +201,7 @@ class Agent:
         self._images = images
         self._runtime = runtime
         self._group = group
+        self._connect = connect
         self._reporter = Reporter()
         self._images_kept: set[str] = set()
         self._images_changed = asyncio.Event()
@@ -216,6 +220,7 @@ class Agent:
             node_id=identity.node_id,
             node_name=settings.node_name,
             hostname=description.hostname,
+            ambient=ambient,
             assignments=self._assignments,
             preparing=asyncio.Semaphore(settings.prepare_parallelism),
         )
@@ -228,7 +233,7 @@ class Agent:
         self._group.create_task(self._wiring.run(), name="network")
         self._group.create_task(self._tasks.watch_exits(), name="exits")
         self._group.create_task(self._tidy_images(), name="images")
-        await Session(self._settings.controllers, self, self._reporter).run()
+        await Session(self._settings.controllers, self, self._reporter, self._connect).run()
 
     async def _apply(self, assignments: Assignments) -> None:
         self._assignments = self._host.assignments = assignments

@@ -1,6 +1,7 @@
 """A term of leadership: everything that only the leader does, started together and ended together."""
 
 import asyncio
+import contextlib
 
 import structlog
 
@@ -12,6 +13,7 @@ from argosy.controller.loops.services import ServicesLoop
 from argosy.controller.session.dispatcher import DispatcherServicer, Term
 from argosy.controller.session.heard import BeatProtocol, HeardNodes
 from argosy.controller.store import Cache, EtcdClient, Leadership, Maintenance, Store
+from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.errors import LostLeadershipError, TransientError, first_of
 
 log = structlog.get_logger(__name__)
@@ -21,13 +23,20 @@ class Leader:
     """Runs terms for one controller process."""
 
     def __init__(
-        self, client: EtcdClient, store: Store, cache: Cache, dispatcher: DispatcherServicer, beats: BeatProtocol
+        self,
+        client: EtcdClient,
+        store: Store,
+        cache: Cache,
+        dispatcher: DispatcherServicer,
+        beats: BeatProtocol,
+        ambient: Ambient = SYSTEM,
     ) -> None:
         self._client = client
         self._store = store
         self._cache = cache
         self._dispatcher = dispatcher
         self._beats = beats
+        self._ambient = ambient
 
     async def run(self, leadership: Leadership) -> None:
         """Lead until cancelled or until leadership is lost. A store that is away for a while starts the loops anew."""
@@ -37,6 +46,10 @@ class Leader:
                 await self._lead(leadership)
             except* LostLeadershipError:
                 lost = True
+            except* StoreFullError as group:
+                log.error("the store is full: starting over", why=str(first_of(group)))
+                with contextlib.suppress(TransientError):
+                    await make_room(self._client)
             except* TransientError as group:
                 log.warning("the store is away: starting over", why=str(first_of(group)))
             if lost:
@@ -48,16 +61,16 @@ class Leader:
         # What was written before, by another or with an unknown outcome, has to be seen before anything is decided.
         await self._cache.wait_for(await self._store.revision())
         log.info("leading", epoch=leadership.epoch)
-        heard = HeardNodes()
-        term = Term(self._store, self._cache, leadership, heard)
-        store, cache, fence = self._store, self._cache, leadership.fence
+        heard = HeardNodes(self._ambient)
+        term = Term(self._store, self._cache, leadership, heard, self._ambient)
+        store, cache, fence, ambient = self._store, self._cache, leadership.fence, self._ambient
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(term.run(), name="sessions")
-                group.create_task(ServicesLoop(store, cache, fence).run(), name="services")
-                group.create_task(SchedulerLoop(store, cache, fence).run(), name="scheduler")
-                group.create_task(NodesLoop(store, cache, fence, heard).run(), name="nodes")
-                group.create_task(NetworksLoop(store, cache, fence).run(), name="networks")
+                group.create_task(ServicesLoop(store, cache, fence, ambient).run(), name="services")
+                group.create_task(SchedulerLoop(store, cache, fence, ambient).run(), name="scheduler")
+                group.create_task(NodesLoop(store, cache, fence, heard, ambient).run(), name="nodes")
+                group.create_task(NetworksLoop(store, cache, fence, ambient).run(), name="networks")
                 group.create_task(ImagesLoop(store, cache, fence).run(), name="images")
                 group.create_task(Maintenance(self._client).run(), name="maintenance")
                 self._dispatcher.term, self._beats.heard = term, heard

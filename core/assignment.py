@@ -30,13 +30,14 @@ class TaskAssignment:
 
 @dataclass(frozen=True, slots=True)
 class RevisionAssignment:
-    """The spec that tasks of one revision run; sent once for all of them."""
+    """The spec that tasks of one revision run; sent once for all of them. `fenced`: only while granted (core/fence.py)."""
 
     service_id: str = ""
     number: int = 0
     service_name: str = ""
     service_labels: Mapping[str, str] = field(default_factory=dict)
     spec: TaskSpec = TaskSpec()
+    fenced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ A controller that does not lead refuses and names the leader, which is then trie
 
 import asyncio
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -27,6 +28,16 @@ LEADER_KEY = "argosy-leader"
 FOLLOW_HINT_S = 0.05
 MISSED_ANSWERS = 3
 """Heartbeats without an answer after which the connection counts as dead."""
+
+
+Connect: TypeAlias = "Callable[[str], grpc.aio.Channel]"
+"""Makes the channel to the controller at an address."""
+
+
+def connect(address: str) -> grpc.aio.Channel:
+    """Make a channel over TCP or a unix socket."""
+    options = [("grpc.max_receive_message_length", 64 * 2**20), ("grpc.keepalive_time_ms", 10_000)]
+    return grpc.aio.insecure_channel(address, options=options)
 
 
 class SessionEvents(Protocol):
@@ -65,10 +76,13 @@ class _Liveness:
 class Session:
     """Keeps a session open for as long as `run` runs. One owner; not shared between loops."""
 
-    def __init__(self, controllers: tuple[str, ...], events: SessionEvents, reporter: Reporter) -> None:
+    def __init__(
+        self, controllers: tuple[str, ...], events: SessionEvents, reporter: Reporter, connect: Connect = connect
+    ) -> None:
         self._controllers = list(controllers)
         self._events = events
         self._reporter = reporter
+        self._connect = connect
         self._hint: str | None = None
 
     async def run(self) -> None:
@@ -100,8 +114,7 @@ class Session:
                 self._hint = value
 
     async def _talk(self, target: str, backoff: Backoff) -> None:
-        options = [("grpc.max_receive_message_length", 64 * 2**20), ("grpc.keepalive_time_ms", 10_000)]
-        async with grpc.aio.insecure_channel(target, options=options) as channel:
+        async with self._connect(target) as channel:
             call = rpc.DispatcherStub(channel).Session(wait_for_ready=False)
             try:
                 await call.write(pb.AgentMessage(hello=self._events.hello()))

@@ -12,6 +12,7 @@ from argosy.agent.settings import AgentSettings
 from argosy.agent.state import StateDir
 from argosy.agent.tasks.id_ranges import IdRanges
 from argosy.agent.tasks.wiring import Wiring
+from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.assignment import RevisionAssignment
 from argosy.core.image import Image
 
@@ -30,6 +31,7 @@ class Host:
     node_id: str
     node_name: str
     hostname: str
+    ambient: Ambient = SYSTEM
     assignments: Assignments = field(default_factory=Assignments)
     layers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Image layers that containers are mounted on, by task: they must stay while the container does."""

@@ -8,7 +8,6 @@ state, so that an owner started after a crash goes on where the old one stood.
 import asyncio
 import contextlib
 import shutil
-import time
 from dataclasses import replace
 
 import structlog
@@ -36,6 +35,7 @@ class TaskOwner:
     def __init__(self, task_id: str, host: Host, record: TaskRecord | None, found: RuntimeState | None) -> None:
         self.task_id = task_id
         self._host = host
+        self._wall = host.ambient.wall
         self._assigned: TaskAssignment | None = None
         self._told = asyncio.Event()  # until then nothing is known of what is desired, and nothing is done
         self._wake = asyncio.Event()
@@ -45,7 +45,7 @@ class TaskOwner:
         self._checking: asyncio.Task[None] | None = None
         self._id_range = record.id_range if record else -1
         self._tried = record is not None
-        self._seen = _observed_at_start(record, found)
+        self._seen = _observed_at_start(record, found, self._wall())
         if record:
             host.reporter.put(task_id, self._seen.status)
         if self._seen.status.released:
@@ -91,7 +91,7 @@ class TaskOwner:
     async def _advance(self) -> bool:
         """Carry out one step; False when the task is forgotten."""
         self._wake.clear()
-        decision = next_step(self._assigned, self._seen, self._grace_s(), time.time())
+        decision = next_step(self._assigned, self._seen, self._grace_s(), self._wall())
         match decision.step:
             case Step.WAIT:
                 await self._sleep(decision.until)
@@ -114,7 +114,7 @@ class TaskOwner:
 
     async def _sleep(self, until: float | None) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(None if until is None else max(0.0, until - time.time())):
+            async with asyncio.timeout(None if until is None else max(0.0, until - self._wall())):
                 await self._wake.wait()
 
     # ------------------------------------------------------------ steps
@@ -249,7 +249,7 @@ class TaskOwner:
 
     async def _stop(self) -> None:
         revision = self._host.assignments.revision_of(self._assigned) if self._assigned else None
-        self._note(replace(self._seen, stop_sent_at=time.time()))
+        self._note(replace(self._seen, stop_sent_at=self._wall()))
         self._save()
         await self._signal(stop_signal(revision, self._host.image_of(revision)))
 
@@ -272,7 +272,7 @@ class TaskOwner:
             await asyncio.gather(self._preparing, return_exceptions=True)
             self._preparing = None
         assert decision.status is not None
-        ended_at = self._seen.exit.at if self._seen.exit and self._seen.exit.at else time.time()
+        ended_at = self._seen.exit.at if self._seen.exit and self._seen.exit.at else self._wall()
         self._note(replace(self._seen, status=replace(decision.status, at=ended_at)))
         self._save()
         log.info("task ended", task=self.task_id, state=decision.status.state.name, reason=decision.status.reason)
@@ -320,7 +320,7 @@ class TaskOwner:
 
     def _status(self, state: TaskState, *, reason: str = "", pid: int = 0, exit_code: int | None = None) -> TaskStatus:
         return TaskStatus(
-            state=state, at=time.time(), reason=reason, pid=pid or self._seen.status.pid, exit_code=exit_code
+            state=state, at=self._wall(), reason=reason, pid=pid or self._seen.status.pid, exit_code=exit_code
         )
 
     def _set(self, state: TaskState, *, reason: str = "", pid: int = 0, quiet: bool = False) -> None:
@@ -356,9 +356,9 @@ def _exit_code_of(error: Exception) -> int | None:
 _FOUND = {"created": ContainerState.CREATED, "running": ContainerState.RUNNING, "stopped": ContainerState.STOPPED}
 
 
-def _observed_at_start(record: TaskRecord | None, found: RuntimeState | None) -> Observed:
+def _observed_at_start(record: TaskRecord | None, found: RuntimeState | None, now: float) -> Observed:
     """Put together what the disk and the runtime know of a task when its owner starts."""
-    status = record.status if record else TaskStatus(TaskState.ACCEPTED, at=time.time())
+    status = record.status if record else TaskStatus(TaskState.ACCEPTED, at=now)
     seen = Observed(status=status, stop_sent_at=record.stop_sent_at if record else None)
     if found is None or status.released:
         return seen

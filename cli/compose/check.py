@@ -4,7 +4,7 @@ from difflib import get_close_matches
 
 from argosy.cli.compose.cursor import Cursor
 from argosy.cli.compose.document import Map, Scalar, Seq
-from argosy.cli.compose.verdicts import ARGOSY_KEYS, EXTENSION, Branch, Verdict, key_tree
+from argosy.cli.compose.verdicts import EXTENSION, Branch, Verdict, key_tree
 
 
 def check_keys(root: Cursor, *, enabled: frozenset[str]) -> None:
@@ -23,8 +23,9 @@ def _walk(at: Cursor, branch: Branch, pattern: str, enabled: frozenset[str], *, 
         value = at.find(key)
         if value is None:
             continue
-        if key.startswith("x-"):
-            _check_extension(key, value, pattern)
+        if key.startswith("x-") and key not in branch.children:
+            if key == EXTENSION:
+                value.problem(f"'{EXTENSION}' has no meaning here", "put it right below a service")
             continue
         child = branch.child(key)
         if child is None:
@@ -74,6 +75,7 @@ def _elsewhere(key: str, pattern: str) -> str:
     """Say where a key that is known, but not here, belongs: one level up or down is a usual slip of indentation."""
     tree = key_tree()
     service = tree.children["services"].children["*"]
+    ours = service.children[EXTENSION].children
     if pattern.startswith("services.*.") and key in service.children:
         return f"'{key}' stands right below the service: is it indented too far?"
     if pattern and key in tree.children:
@@ -82,20 +84,6 @@ def _elsewhere(key: str, pattern: str) -> str:
         return f"'{key}' belongs to a service: put it below 'services:' and the service's name"
     if pattern == "services.*" and key in service.children["deploy"].children:
         return f"'{key}' stands below 'deploy'"
+    if pattern.startswith("services.*") and key in ours:
+        return f"'{key}' is a key of ours: it stands below '{EXTENSION}' of the service"
     return ""
-
-
-def _check_extension(key: str, value: Cursor, pattern: str) -> None:
-    if key != EXTENSION:
-        return
-    known = ARGOSY_KEYS.get(pattern)
-    if known is None:
-        value.problem(f"'{EXTENSION}' has no meaning here", "put it at the top level or right below a service")
-        return
-    for name, inner in value.entries():
-        if name not in known:
-            near = get_close_matches(name, sorted(known), n=1)
-            advice = (
-                f"did you mean '{near[0]}'?" if near else "this version knows " + (", ".join(known) or "no key there")
-            )
-            inner.findings.problem(inner.key_position, inner.path, f"there is no key '{name}' in {EXTENSION}", advice)

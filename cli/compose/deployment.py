@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from argosy.cli.compose.cursor import Cursor
+from argosy.cli.compose.extension import progress_deadline
 from argosy.core.node import Platform, Resources
 from argosy.core.service import (
     FailureAction,
@@ -181,7 +182,7 @@ def _older_restart(at: Cursor) -> RestartPolicy:
 def update_config(service: Cursor, which: str) -> UpdateConfig:
     """Return `deploy.update_config` or `deploy.rollback_config`."""
     at = find(service, "deploy", which)
-    default = UpdateConfig()
+    default = UpdateConfig(progress_deadline=progress_deadline(service))
     if at is None or not at.mapping():
         return default
     actions = _ACTIONS if which == "update_config" else _ROLLBACK_ACTIONS
@@ -192,6 +193,7 @@ def update_config(service: Cursor, which: str) -> UpdateConfig:
         monitor=_value(at, "monitor", Cursor.duration, default.monitor),
         max_failure_ratio=_value(at, "max_failure_ratio", lambda c: c.number(least=0), default.max_failure_ratio),
         order=_value(at, "order", lambda c: c.choice(_ORDERS), default.order),
+        progress_deadline=default.progress_deadline,
     )
 
 

@@ -22,6 +22,7 @@ from argosy.cli.compose.deployment import (
     update_config,
 )
 from argosy.cli.compose.document import Map
+from argosy.cli.compose.extension import canary, drain_timeout, weight
 from argosy.cli.compose.files import Reader, combine
 from argosy.cli.compose.networks import DefinedNetwork, attachments, defined_networks
 from argosy.cli.compose.problems import ComposeError, Findings, Position, Problem
@@ -178,6 +179,7 @@ class _Builder:
         labels = labels.get("labels") if labels is not None else None
         endpoint_mode(at)
         _reject_values(at)
+        canaries = canary(at)
         spec = ServiceSpec(
             name=stack_name(self._stack, name),
             labels={**(labels.text_map() if labels is not None else {}), STACK_LABEL: self._stack},
@@ -190,9 +192,13 @@ class _Builder:
                 restart=restart_policy(at),
                 placement=placement(at),
                 networks=attachments(at, name, defined, self._used),
+                drain_timeout=drain_timeout(at),
+                weight=weight(at),
             ),
             update=update_config(at, "update_config"),
             rollback=update_config(at, "rollback_config"),
+            canary=canaries.count,
+            auto_promote=canaries.auto_promote,
         )
         told = at.problems_below()
         for wrong in validate_service(spec):

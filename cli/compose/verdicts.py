@@ -61,6 +61,14 @@ def _syntax(key: str, text: str) -> Row:
     return Row(key, Verdict.SYNTAX, text)
 
 
+def _ours(key: str, test: str, text: str) -> Row:
+    """Return the row of a key below a service's `x-argosy`."""
+    return Row(f"services.*.{EXTENSION}.{key}", Verdict.HONOURED, text, test)
+
+
+EXTENSION: Final = "x-argosy"
+"""Where a service says what the specification has no word for. Other extensions (x-…) are the user's own."""
+
 _LATER_VOLUMES: Final = "volumes are not there yet; keep the data in the image, or use 'tmpfs' for what may be lost"
 _LATER_CONFIGS: Final = "configs are not there yet; put the file into the image, or pass its content in 'environment'"
 _LATER_SECRETS: Final = (
@@ -329,6 +337,13 @@ TABLE: Final[tuple[Row, ...]] = (
     ),
     _refused("services.*.volumes_from", _LATER_VOLUMES),
     _honoured("services.*.working_dir", "test_working_dir"),
+    # ---- services: what the specification has no word for (one line a key; read by extension.py)
+    _syntax(f"services.*.{EXTENSION}", "what the specification has no word for; its keys are ours"),
+    _ours("auto_promote", "test_argosy_canary", "the update goes on by itself once the canaries did well for `monitor`"),
+    _ours("canary", "test_argosy_canary", "an update first tries so many new tasks beside the old ones"),
+    _ours("drain_timeout", "test_argosy_drain_timeout", "how long requests may take to end before a task is stopped"),
+    _ours("progress_deadline", "test_argosy_progress_deadline", "an update without progress for so long has failed"),
+    _ours("weight", "test_argosy_weight", "the share of requests that a task gets; 1 by default"),
     # ---- networks
     _syntax("networks", "what services may join; without any they join the stack's default network"),
     _syntax("networks.*", "becomes the network STACK_NAME, if a service joins it"),
@@ -369,11 +384,6 @@ TABLE: Final[tuple[Row, ...]] = (
         *("*.driver_opts", "*.template_driver"),
     ),
 )
-
-EXTENSION: Final = "x-argosy"
-ARGOSY_KEYS: Final[dict[str, frozenset[str]]] = {"": frozenset(), "services.*": frozenset()}
-"""Keys of our own under `x-argosy`, by where it may stand. None yet; any is an error, so that none is ignored."""
-
 
 @dataclass(slots=True)
 class Branch:

@@ -124,8 +124,11 @@ def _revision_pieces(task: Task, objects: ClusterObjects) -> Iterable[Piece | No
     revision, service = objects.revision(task.service_id, task.revision), objects.service(task.service_id)
     if revision is None:
         return
-    labels = service.spec.labels if service else revision.spec.labels
-    yield RevisionAssignment(task.service_id, task.revision, revision.spec.name, labels, revision.spec.task)
+    present = service.spec if service else revision.spec
+    fenced = present.disconnect is Disconnect.FENCE
+    yield RevisionAssignment(
+        task.service_id, task.revision, revision.spec.name, present.labels, revision.spec.task, fenced
+    )
     yield objects.image(task.meta.project, revision.spec.task.container.image_digest)
 
 

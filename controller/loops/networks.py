@@ -5,12 +5,12 @@ nothing of the task is left, or the operator removed the node. A network that a 
 its removal began stays until that service leaves.
 """
 
-import time
 from collections import defaultdict
 
 from argosy.controller.loops.triggers import Wake, batches
 from argosy.controller.store import Cache, Fence, Op, Snapshot, Store, delete
 from argosy.core.addresses import Subnet
+from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.errors import ConflictError
 from argosy.core.network import Network, Slice
 from argosy.core.node import Node
@@ -21,14 +21,15 @@ from argosy.core.task import Task
 class NetworksLoop:
     """One for a term of leadership."""
 
-    def __init__(self, store: Store, cache: Cache, fence: Fence) -> None:
+    def __init__(self, store: Store, cache: Cache, fence: Fence, ambient: Ambient = SYSTEM) -> None:
         self._store = store
         self._cache = cache
         self._fence = fence
+        self._ambient = ambient
 
     async def run(self) -> None:
         """Run until cancelled."""
-        async for batch in batches(self._cache, Wake(time.monotonic)):
+        async for batch in batches(self._cache, Wake(self._ambient.monotonic)):
             relevant = batch is not None and (
                 batch.resync
                 or any(c.kind in (Network, Node, Service) or (c.kind is Task and c.new is None) for c in batch.changes)

@@ -1,7 +1,5 @@
 """The node loop: turns the silence of agents and hosts into nodes' states."""
 
-import time
-
 import structlog
 
 from argosy.controller.logic.actions import SetNodeStatus
@@ -10,6 +8,7 @@ from argosy.controller.loops.apply import node_groups
 from argosy.controller.loops.triggers import Wake, batches
 from argosy.controller.session.heard import HeardNodes
 from argosy.controller.store import Cache, Fence, Store
+from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.errors import ConflictError
 from argosy.core.node import Node
 
@@ -23,26 +22,26 @@ STALL_S = 1.0
 class NodesLoop:
     """One for a term of leadership; `heard` is fed by the sessions and the hosts' beats."""
 
-    def __init__(self, store: Store, cache: Cache, fence: Fence, heard: HeardNodes) -> None:
+    def __init__(self, store: Store, cache: Cache, fence: Fence, heard: HeardNodes, ambient: Ambient = SYSTEM) -> None:
         self._store = store
         self._cache = cache
         self._fence = fence
         self._heard = heard
-        self._wake = Wake(time.monotonic)
-        self._listening_since = time.monotonic()
-        self._expected = time.monotonic()
+        self._ambient = ambient
+        self._wake = Wake(ambient.monotonic)
+        self._listening_since = self._expected = ambient.monotonic()
         heard.on_hello = self._wake.now
 
     async def run(self) -> None:
         """Run until cancelled."""
         async for _ in batches(self._cache, self._wake):
-            now = time.monotonic()
+            now = self._ambient.monotonic()
             if now - self._expected > STALL_S:
                 self._listening_since = now
             await self._look(now)
 
     async def _look(self, now: float) -> None:
-        snap, wall = self._cache.snapshot, time.time()
+        snap, wall = self._cache.snapshot, self._ambient.wall()
         nodes = snap.all(Node)
         plan = plan_nodes(
             nodes,
@@ -60,9 +59,9 @@ class NodesLoop:
                 if outcome.error is not None and not isinstance(outcome.error, ConflictError):
                     raise outcome.error
             await self._cache.wait_for(await self._store.revision())
-        wake = time.monotonic() + LONGEST_SLEEP_S
+        wake = self._ambient.monotonic() + LONGEST_SLEEP_S
         if plan.wake_at is not None:
-            wake = min(wake, max(plan.wake_at, time.monotonic() + 0.01))
+            wake = min(wake, max(plan.wake_at, self._ambient.monotonic() + 0.01))
         self._expected = wake
         self._wake.at(wake)
 

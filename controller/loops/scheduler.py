@@ -4,7 +4,6 @@ What cannot be placed now stays PENDING with the reason, and is tried again when
 """
 
 import asyncio
-import time
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -14,6 +13,7 @@ from argosy.controller.logic.schedule import Request, place, predecessor_of, req
 from argosy.controller.logic.shunned import shunned_nodes
 from argosy.controller.loops.triggers import Wake, batches
 from argosy.controller.store import Cache, ChangeBatch, Fence, Op, Snapshot, Store, create, update
+from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.errors import ConflictError
 from argosy.core.network import Network, Slice
 from argosy.core.node import Node
@@ -28,11 +28,12 @@ RETRY_PERIOD_S = 0.25
 class SchedulerLoop:
     """One for a term of leadership. Keeps its view of the nodes' load from round to round, changed as tasks change."""
 
-    def __init__(self, store: Store, cache: Cache, fence: Fence) -> None:
+    def __init__(self, store: Store, cache: Cache, fence: Fence, ambient: Ambient = SYSTEM) -> None:
         self._store = store
         self._cache = cache
         self._fence = fence
-        self._wake = Wake(time.monotonic)
+        self._ambient = ambient
+        self._wake = Wake(ambient.monotonic)
         self._waiting: set[str] = set()
         self._next_retry = 0.0
         self._view: ClusterView | None = None
@@ -44,7 +45,7 @@ class SchedulerLoop:
             fresh = batch is not None and self._take(batch)
             if not self._waiting:
                 continue
-            if not fresh and time.monotonic() < self._next_retry:
+            if not fresh and self._ambient.monotonic() < self._next_retry:
                 self._wake.at(self._next_retry)
                 continue
             await self._place()
@@ -84,8 +85,8 @@ class SchedulerLoop:
         if not tasks:
             return
         if self._view is None:
-            self._view = build_view(snap, time.time())
-        placed, slices = decide(snap, self._view, self._last_given, tasks, time.time())
+            self._view = build_view(snap, self._ambient.wall())
+        placed, slices = decide(snap, self._view, self._last_given, tasks, self._ambient.wall())
         if not await self._lease(slices):
             return
         changed = [t for t in placed if t != snap.get(Task, t.meta.id)]
@@ -100,7 +101,7 @@ class SchedulerLoop:
                 raise outcome.error
             elif task.status.state is TaskState.ASSIGNED:
                 self._waiting.discard(task.meta.id)
-        self._next_retry = time.monotonic() + RETRY_PERIOD_S
+        self._next_retry = self._ambient.monotonic() + RETRY_PERIOD_S
         if conflict:
             await self._look_again()
         else:

@@ -3,8 +3,6 @@
 Looks at a service when it, one of its tasks or a node that it uses changed, and at the time that its last plan named.
 """
 
-import time
-
 import structlog
 
 from argosy.controller.logic.actions import Plan
@@ -13,8 +11,8 @@ from argosy.controller.logic.orchestrate import plan_service
 from argosy.controller.loops.apply import groups_of
 from argosy.controller.loops.triggers import Wake, batches
 from argosy.controller.store import Cache, Change, ChangeBatch, Fence, Op, Snapshot, Store
+from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.errors import ConflictError
-from argosy.core.ids import new_id
 from argosy.core.node import Node
 from argosy.core.service import Revision, Service, ServiceMode
 from argosy.core.task import Task
@@ -25,11 +23,12 @@ log = structlog.get_logger(__name__)
 class ServicesLoop:
     """One for a term of leadership."""
 
-    def __init__(self, store: Store, cache: Cache, fence: Fence) -> None:
+    def __init__(self, store: Store, cache: Cache, fence: Fence, ambient: Ambient = SYSTEM) -> None:
         self._store = store
         self._cache = cache
         self._fence = fence
-        self._wake = Wake(time.time)
+        self._ambient = ambient
+        self._wake = Wake(ambient.wall)
         self._due: dict[str, float] = {}  # service id -> when to look again
 
     async def run(self) -> None:
@@ -41,7 +40,7 @@ class ServicesLoop:
             self._wake.at(min(self._due.values(), default=None))
 
     def _dirty(self, batch: ChangeBatch | None) -> set[str]:
-        now = time.time()
+        now = self._ambient.wall()
         dirty = {service_id for service_id, when in self._due.items() if when <= now}
         if batch is None:
             return dirty
@@ -53,7 +52,7 @@ class ServicesLoop:
 
     async def _settle(self, dirty: set[str]) -> set[str]:
         """Plan and write for the services; return those whose write conflicted and which are to be planned anew."""
-        snap, now = self._cache.snapshot, time.time()
+        snap, now = self._cache.snapshot, self._ambient.wall()
         owners: list[str] = []
         groups: list[list[Op]] = []
         for service_id in sorted(dirty):
@@ -64,7 +63,7 @@ class ServicesLoop:
             plan = _plan(service, snap, now)
             if plan.wake_at is not None:
                 self._due[service_id] = plan.wake_at
-            for group in groups_of(plan.actions, snap, service, now, new_id):
+            for group in groups_of(plan.actions, snap, service, now, self._ambient.new_id):
                 owners.append(service_id)
                 groups.append(group)
         if not groups:

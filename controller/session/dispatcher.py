@@ -5,7 +5,6 @@ reports. A controller that does not lead refuses sessions and names the leader.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, TypeAlias
 
@@ -23,10 +22,10 @@ from argosy.controller.session.objects import SnapshotObjects
 from argosy.controller.session.status_writer import Report, StatusWriter
 from argosy.controller.session.tunnels import Tunnels
 from argosy.controller.store import Cache, ChangeBatch, Leadership, Store
+from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.assignment import LeaderEpoch, Piece
 from argosy.core.codec import decode
 from argosy.core.errors import InvalidError, NoLeaderError
-from argosy.core.ids import new_id
 from argosy.core.image import Image
 from argosy.core.kinds import StoredObject
 from argosy.core.network import Network, Slice
@@ -54,12 +53,15 @@ class NotLeaderError(NoLeaderError):
 class Term:
     """A term of leadership: the sessions and what serves them. Ends by cancelling `run`."""
 
-    def __init__(self, store: Store, cache: Cache, leadership: Leadership, heard: HeardNodes) -> None:
+    def __init__(
+        self, store: Store, cache: Cache, leadership: Leadership, heard: HeardNodes, ambient: Ambient = SYSTEM
+    ) -> None:
         self.leadership = leadership
         self.heard = heard
         self.sessions: dict[str, NodeSession] = {}
-        self.writer = StatusWriter(store, cache, leadership.fence)
+        self.writer = StatusWriter(store, cache, leadership.fence, ambient)
         self._cache = cache
+        self._ambient = ambient
         self._index = EndpointIndex()
         self._ended = False
 
@@ -67,7 +69,7 @@ class Term:
         """Begin a session; it ends an older one of the node. NoLeaderError when the term is over."""
         if self._ended:
             raise NoLeaderError(TERM_OVER)
-        session = NodeSession(node_id, new_id(), lambda: self.compute(node_id), self.leader_epoch)
+        session = NodeSession(node_id, self._ambient.new_id(), lambda: self.compute(node_id), self.leader_epoch)
         if older := self.sessions.get(node_id):
             older.close("a newer session of this node has begun")
         self.sessions[node_id] = session
@@ -144,12 +146,15 @@ def _labels(obj: StoredObject | None) -> Mapping[str, str] | None:
 class DispatcherServicer(rpc.DispatcherServicer):
     """Handlers of the Dispatcher service. `term` is set while this controller leads."""
 
-    def __init__(self, store: Store, cache: Cache, view: ClusterView, tunnels: Tunnels) -> None:
+    def __init__(
+        self, store: Store, cache: Cache, view: ClusterView, tunnels: Tunnels, ambient: Ambient = SYSTEM
+    ) -> None:
         self.term: Term | None = None
         self._store = store
         self._cache = cache
         self._view = view
         self._tunnels = tunnels
+        self._ambient = ambient
 
     def leading(self) -> Term:
         """Return the present term; NotLeaderError when this controller does not lead."""
@@ -195,7 +200,7 @@ class DispatcherServicer(rpc.DispatcherServicer):
         return await change(
             self._store,
             self._cache,
-            lambda snap: registered(snap, hello.node_id, spec, description, time.time()),
+            lambda snap: registered(snap, hello.node_id, spec, description, self._ambient.wall()),
         )
 
     async def _read(self, term: Term, session: NodeSession, requests: AsyncIterator[pb.AgentMessage]) -> None:

@@ -8,16 +8,17 @@ After a reboot it starts over; the new agent's hello then resets it.
 import asyncio
 import hashlib
 import hmac
-import time
 from collections.abc import Callable
 
 from argosy.controller.logic.node_state import Heard, heartbeat_period
+from argosy.core.ambient import SYSTEM, Ambient
 
 
 class HeardNodes:
     """Times are of the monotonic clock. One for a term: a new leader has heard nobody."""
 
-    def __init__(self) -> None:
+    def __init__(self, ambient: Ambient = SYSTEM) -> None:
+        self._clock = ambient.monotonic
         self.heard: dict[str, Heard] = {}
         self._keys: dict[str, bytes] = {}
         self._sequences: dict[str, int] = {}
@@ -33,7 +34,7 @@ class HeardNodes:
             self._keys[node_id] = beat_key
             self._sequences.pop(node_id, None)
         old = self.heard.get(node_id)
-        self.heard[node_id] = Heard(agent_at=time.monotonic(), host_at=old.host_at if old else None)
+        self.heard[node_id] = Heard(agent_at=self._clock(), host_at=old.host_at if old else None)
         if beat_key:
             self.on_hello()
 
@@ -52,7 +53,7 @@ class HeardNodes:
             return
         self._sequences[node_id] = number
         old = self.heard.get(node_id)
-        self.heard[node_id] = Heard(agent_at=old.agent_at if old else None, host_at=time.monotonic())
+        self.heard[node_id] = Heard(agent_at=old.agent_at if old else None, host_at=self._clock())
 
 
 class BeatProtocol(asyncio.DatagramProtocol):

@@ -6,7 +6,6 @@ one is being sent are joined, so a slow node costs no memory.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from argosy.core.assignment import LeaderEpoch, Piece
@@ -68,13 +67,13 @@ class NodeSession:
             for message in queue:
                 yield self._stamped(message)
             if self._dirty:
-                if (early_s := self._not_before - time.monotonic()) > 0:
+                if (early_s := self._not_before - asyncio.get_running_loop().time()) > 0:
                     asyncio.get_running_loop().call_later(early_s, self._wake.set)
                     continue
                 self._dirty = False
                 difference = self._difference()
                 if difference is not None:
-                    self._not_before = time.monotonic() + PACE_S
+                    self._not_before = asyncio.get_running_loop().time() + PACE_S
                     yield self._stamped(difference)
 
     def _stamped(self, message: pb.ControllerMessage) -> pb.ControllerMessage:

@@ -5,7 +5,6 @@ anew on the new state; a report is acknowledged when all its tasks are settled.
 """
 
 import asyncio
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -13,6 +12,7 @@ import structlog
 
 from argosy.controller.logic.status_report import reported
 from argosy.controller.store import Cache, Fence, Op, Store, update
+from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.errors import ConflictError, LostLeadershipError
 from argosy.core.task import Task, TaskStatus
 
@@ -35,10 +35,11 @@ class Report:
 class StatusWriter:
     """One for a term of leadership; `run` owns the writing."""
 
-    def __init__(self, store: Store, cache: Cache, fence: Fence) -> None:
+    def __init__(self, store: Store, cache: Cache, fence: Fence, ambient: Ambient = SYSTEM) -> None:
         self._store = store
         self._cache = cache
         self._fence = fence
+        self._ambient = ambient
         self._queue: list[Report] = []
         self._wake = asyncio.Event()
 
@@ -60,7 +61,7 @@ class StatusWriter:
                 self._wake.set()
 
     async def _write(self, reports: list[Report]) -> None:
-        now, snap = time.time(), self._cache.snapshot
+        now, snap = self._ambient.wall(), self._cache.snapshot
         tasks: dict[str, Task] = {}
         origin: dict[str, list[Report]] = {}
         for report in reports:

@@ -58,7 +58,7 @@ class Cache:
         self._snapshot = Snapshot()
         self._history = History(0, max_history)
         self._ready = asyncio.Event()
-        self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
+        self._subscriptions: weakref.WeakValueDictionary[int, Subscription] = weakref.WeakValueDictionary()
         self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._tickets = itertools.count()
         self._must_list = asyncio.Event()
@@ -89,7 +89,7 @@ class Cache:
         subscription = Subscription(
             lambda: self._snapshot, backlog, coalesce=coalesce, max_pending=self._max_pending, after=after or 0
         )
-        self._subscriptions.add(subscription)
+        self._subscriptions[next(self._tickets)] = subscription
         return subscription
 
     async def wait_for(self, revision: int, timeout: float = 5.0) -> None:
@@ -181,7 +181,7 @@ class Cache:
         self._snapshot = snapshot or self._snapshot.apply(step.revision, step.changes)
         if step.changes:
             self._history.add(step)
-            for subscription in list(self._subscriptions):
+            for subscription in list(self._subscriptions.values()):
                 subscription.publish(step)
         while self._waiters and self._waiters[0][0] <= step.revision:
             future = heapq.heappop(self._waiters)[2]
@@ -200,7 +200,7 @@ class Cache:
         self.lists += 1
         if step.revision < self._snapshot.revision:
             log.error("etcd went back in time: was it restored?", was=self._snapshot.revision, now=step.revision)
-            for subscription in list(self._subscriptions):
+            for subscription in list(self._subscriptions.values()):
                 subscription.demand_resync()
         # What lies between the two revisions is not known step by step: nobody can resume from within it.
         self._publish(step, snapshot)

@@ -25,9 +25,10 @@ import structlog
 from argosy.controller.store.errors import AmbiguousError
 from argosy.controller.store.etcd import EtcdClient
 from argosy.controller.store.keys import Keyspace
-from argosy.controller.store.lease import Lease, boottime, grant, keep_alive
+from argosy.controller.store.lease import Lease, grant, keep_alive
 from argosy.controller.store.ops import Fence
 from argosy.controller.store.watch import WatchEvents
+from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.errors import LostLeadershipError, TransientError
 from argosy.proto.etcd import rpc_pb2 as pb
 
@@ -99,6 +100,7 @@ class Election:
         *,
         ttl_s: float = DEFAULT_TTL_S,
         margin_s: float = DEFAULT_MARGIN_S,
+        ambient: Ambient = SYSTEM,
     ) -> None:
         """`ttl_s`: of the lease, which etcd may raise; `margin_s`: how much earlier leadership ends in here."""
         self._client = client
@@ -106,6 +108,7 @@ class Election:
         self._candidate = candidate
         self._ttl_s = ttl_s
         self._margin_s = margin_s
+        self._ambient = ambient
 
     async def run(self, term: Callable[[Leadership], Awaitable[None]]) -> None:
         """Campaign and lead, term after term, until cancelled.
@@ -173,7 +176,7 @@ class Election:
             renewal: asyncio.Task[None] | None = None
             try:
                 await self._wait_until_vacant()
-                lease = await grant(self._client, self._ttl_s)
+                lease = await grant(self._client, self._ttl_s, self._ambient.boot)
                 renewal = asyncio.create_task(keep_alive(self._client, lease), name="lease")
                 epoch = await self._try(lease)
                 if epoch is not None:
@@ -182,6 +185,9 @@ class Election:
             except TransientError as error:
                 log.warning("cannot campaign", error=str(error))
                 await self._abandon(lease, renewal)
+                if isinstance(error, StoreFullError):
+                    with contextlib.suppress(TransientError):
+                        await make_room(self._client)  # a leader's part, but there will be none before
                 await asyncio.sleep(RETRY_S * random.uniform(0.5, 1.5))
             except BaseException:
                 await self._abandon(lease, renewal)
@@ -233,7 +239,7 @@ class Election:
                 if done:
                     break
             log.warning(
-                "leadership lost", epoch=leadership.epoch, unconfirmed_s=round(boottime() - lease.confirmed_at, 2)
+                "leadership lost", epoch=leadership.epoch, unconfirmed_s=round(lease.clock() - lease.confirmed_at, 2)
             )
             leadership.lost.set()
             for task in done:

@@ -7,7 +7,7 @@ before TCP would notice.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
@@ -34,12 +34,16 @@ class EtcdConfig:
     ping_timeout_s: float = 3.0
 
 
+Connect: TypeAlias = "Callable[[str, EtcdConfig], grpc.aio.Channel]"
+"""Makes the channel to the member at an address; it connects on first use."""
+
+
 class Endpoint:
     """One member: a channel that connects on first use, and its methods by path."""
 
-    def __init__(self, address: str, config: EtcdConfig) -> None:
+    def __init__(self, address: str, channel: grpc.aio.Channel) -> None:
         self.address = address
-        self.channel = _open(address, config)
+        self.channel = channel
         self._methods: dict[str, Any] = {}
 
     def unary(self, path: str, response: Any) -> Any:
@@ -57,10 +61,10 @@ class Endpoint:
 class Endpoints:
     """All members and which one is in use."""
 
-    def __init__(self, config: EtcdConfig) -> None:
+    def __init__(self, config: EtcdConfig, connect: Connect) -> None:
         if not config.endpoints:
             raise ValueError("no etcd endpoint is configured")
-        self._all = [Endpoint(a, config) for a in config.endpoints]
+        self._all = [Endpoint(a, connect(a, config)) for a in config.endpoints]
         self._current = 0
         self._listeners: list[Callable[[Endpoint], None]] = []
 
@@ -97,7 +101,8 @@ def _serialize(request: Any) -> bytes:
     return data
 
 
-def _open(address: str, config: EtcdConfig) -> grpc.aio.Channel:
+def connect(address: str, config: EtcdConfig) -> grpc.aio.Channel:
+    """Make a channel over TCP."""
     options = [
         ("grpc.max_receive_message_length", -1),  # a page of a range may be larger than the default 4 MiB
         ("grpc.max_send_message_length", -1),  # etcd judges the size of requests

@@ -1,6 +1,7 @@
 """What can go wrong between the controller and etcd, beside the errors of the whole project.
 
 TransientError
+├── ExhaustedError ── StoreFullError           etcd's database is full; it reads on, and takes no writes
 ├── StoreUnavailableError   etcd did not answer in time; nothing was written
 ├── AmbiguousError          a write may or may not have been applied
 └── CompactedError          the wanted revision is compacted away (or lies ahead): list again
@@ -10,10 +11,14 @@ RejectedError
     ├── LeaseGoneError                         the lease expired or was revoked
     ├── NewerSchemaError                       written by a newer controller
     ├── VersionTooOldError                     too old to resume from: list again
-    └── StoreRefusedError                      etcd refuses: out of space, credentials, a broken request
+    └── StoreRefusedError                      etcd refuses: credentials, a broken request
 """
 
-from argosy.core.errors import InvalidError, PreconditionError, TransientError
+from argosy.core.errors import ExhaustedError, InvalidError, PreconditionError, TransientError
+
+
+class StoreFullError(ExhaustedError):
+    """etcd's database is full: nothing was written, and nothing will be until there is room (maintenance.make_room)."""
 
 
 class StoreUnavailableError(TransientError):

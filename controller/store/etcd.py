@@ -8,13 +8,12 @@ Reads, and calls that may be repeated, go to the next endpoint until the request
 
 import asyncio
 import random
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc.aio
 
-from argosy.controller.store.endpoints import Endpoint, Endpoints, EtcdConfig
+from argosy.controller.store.endpoints import Connect, Endpoint, Endpoints, EtcdConfig, connect
 from argosy.controller.store.errors import AmbiguousError, LeaseGoneError, StoreUnavailableError
 from argosy.controller.store.keys import end_of_prefix
 from argosy.controller.store.outcome import NEEDS_LEADER, Failure, failure_of, refusal, words_of
@@ -28,9 +27,9 @@ PAGE = 5000
 class EtcdClient:
     """A connection to an etcd cluster. Made and closed in one event loop; connects on first use."""
 
-    def __init__(self, config: EtcdConfig) -> None:
+    def __init__(self, config: EtcdConfig, connect: Connect = connect) -> None:
         self._config = config
-        self.endpoints = Endpoints(config)
+        self.endpoints = Endpoints(config, connect)
         self._watches = WatchStream(self.endpoints)
 
     async def __aenter__(self) -> "EtcdClient":
@@ -188,17 +187,18 @@ class _Patience:
     """How long a call may still take, and the growing, jittered pauses between its attempts."""
 
     def __init__(self, timeout_s: float) -> None:
-        self._deadline = time.monotonic() + timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._deadline = self._loop.time() + timeout_s
         self._pause_s = 0.02
 
     def left(self) -> float:
         """Return the seconds left, never less than a moment: a timeout of 0 would mean none to gRPC."""
-        return max(self._deadline - time.monotonic(), 0.001)
+        return max(self._deadline - self._loop.time(), 0.001)
 
     async def after(self, endpoint: Endpoint, error: grpc.aio.AioRpcError) -> None:
         """Wait until the next attempt; StoreUnavailableError when there is no time for one."""
         pause = self._pause_s * random.uniform(0.5, 1.5)
-        if pause >= self._deadline - time.monotonic():
+        if pause >= self._deadline - self._loop.time():
             raise StoreUnavailableError(
                 f"etcd does not answer (asked last: {endpoint.address}: {words_of(error)}): is it running?"
             ) from error

@@ -7,7 +7,7 @@ is extended, whatever the connection looks like.
 """
 
 import asyncio
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,29 +22,28 @@ from argosy.proto.etcd import rpc_pb2 as pb
 log = structlog.get_logger(__name__)
 
 
-def boottime() -> float:
-    """Return seconds since boot, time asleep included (clock_gettime(2))."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 @dataclass(slots=True)
 class Lease:
-    """A lease as far as this process knows. `confirmed_at`: when the last confirmed renewal was sent, by `boottime`."""
+    """A lease as far as this process knows. `confirmed_at`: when the last confirmed renewal was sent, by `clock`."""
 
     id: int
     ttl_s: float
     confirmed_at: float
+    clock: Callable[[], float]
 
     def remaining(self) -> float:
         """Return for how many seconds the lease surely lasts; not positive when it may have ended."""
-        return self.confirmed_at + self.ttl_s - boottime()
+        return self.confirmed_at + self.ttl_s - self.clock()
 
 
-async def grant(client: EtcdClient, ttl_s: float) -> Lease:
-    """Make a lease. etcd takes whole seconds and has a minimum: `ttl_s` of the result is what it gave."""
-    asked_at = boottime()
+async def grant(client: EtcdClient, ttl_s: float, clock: Callable[[], float]) -> Lease:
+    """Make a lease. etcd takes whole seconds and has a minimum: `ttl_s` of the result is what it gave.
+
+    `clock` counts also while the machine sleeps.
+    """
+    asked_at = clock()
     response = await client.lease_grant(max(1, round(ttl_s)))
-    return Lease(response.ID, float(response.TTL), asked_at)
+    return Lease(response.ID, float(response.TTL), asked_at, clock)
 
 
 async def keep_alive(client: EtcdClient, lease: Lease) -> None:
@@ -70,7 +69,7 @@ async def _renew_on(endpoint: Endpoint, lease: Lease, period: float) -> bool:
     call: Any = endpoint.stream("/etcdserverpb.Lease/LeaseKeepAlive", pb.LeaseKeepAliveResponse)(metadata=NEEDS_LEADER)
     try:
         while True:
-            sent_at = boottime()
+            sent_at = lease.clock()
             async with asyncio.timeout(2 * period):
                 await call.write(pb.LeaseKeepAliveRequest(ID=lease.id))
                 response = await call.read()

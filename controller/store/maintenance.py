@@ -7,7 +7,6 @@ is done to one member at a time, the leader last, and only when it is worth it.
 """
 
 import asyncio
-import time
 from collections import deque
 from dataclasses import dataclass
 
@@ -32,6 +31,23 @@ class MaintenanceConfig:
     defragment_share: float = 0.5
 
 
+async def make_room(client: EtcdClient) -> None:
+    """Free what can be freed in a full database: drop all history, defragment every member, clear the alarm.
+
+    etcd raises the alarm again should there be no room all the same. Safe to be called by any controller at any time:
+    a watch that is behind lists anew. Raises TransientError.
+    """
+    log.error("etcd's database is full: making room")
+    response = await client.range(b"\0", limit=1, count_only=True)
+    with contextlib.suppress(CompactedError):
+        await client.compact(response.header.revision)
+    for endpoint in client.endpoints.all:
+        await client.defragment(endpoint)
+    for alarm in await client.alarms():
+        if alarm.alarm == pb.NOSPACE:
+            await client.disarm(alarm)
+
+
 class Maintenance:
     """The periodic care of an etcd cluster."""
 
@@ -44,7 +60,7 @@ class Maintenance:
         """Take care until cancelled. What fails is logged and tried again in the next round."""
         while True:
             try:
-                await self.round(time.monotonic())
+                await self.round(asyncio.get_running_loop().time())
             except ArgosyError as error:
                 log.warning("etcd maintenance failed", error=str(error))
             await asyncio.sleep(self._config.period_s)

@@ -8,7 +8,7 @@ from enum import Enum
 import grpc
 import grpc.aio
 
-from argosy.controller.store.errors import CompactedError, LeaseGoneError, StoreRefusedError, TooLargeError
+from argosy.controller.store.errors import CompactedError, LeaseGoneError, StoreFullError, StoreRefusedError, TooLargeError
 from argosy.core.errors import ArgosyError, TransientError
 
 NEEDS_LEADER = (("hasleader", "true"),)
@@ -58,9 +58,9 @@ def refusal(error: grpc.aio.AioRpcError) -> ArgosyError:
     if "too many requests" in details:
         return TransientError(f"etcd is overloaded: {details}")
     if "space exceeded" in details:
-        return StoreRefusedError(
-            "etcd's database is full and takes no more writes: raise --quota-backend-bytes, or let the controller "
-            f"compact and defragment it, then clear the alarm ({details})"
+        return StoreFullError(
+            "etcd's database is full and takes no writes: the controller tries to make room; if that does not help, "
+            f"raise etcd's --quota-backend-bytes ({details})"
         )
     return StoreRefusedError(f"etcd refuses: {details}")
 

@@ -5,7 +5,6 @@ does not lead any more cannot. Who reads: hardly anyone; control loops read the 
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -140,13 +139,13 @@ class Store:
         self, parts: list[Prepared], fence: Fence | None, first: AmbiguousError
     ) -> tuple[int, dict[bytes, pb.KeyValue] | None]:
         again = request(parts, fence, settling=True)
-        deadline = time.monotonic() + SETTLE_TIMEOUT_S
+        deadline = asyncio.get_running_loop().time() + SETTLE_TIMEOUT_S
         while True:
             try:
                 response = await self.client.txn(again)
                 break
             except (AmbiguousError, StoreUnavailableError) as error:
-                if time.monotonic() > deadline:
+                if asyncio.get_running_loop().time() > deadline:
                     raise first from error
                 await asyncio.sleep(0.05)
             except TransientError as error:

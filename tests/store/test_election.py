@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from argosy.controller.store import Candidate, Election, EtcdClient, EtcdConfig, Put
-from argosy.controller.store.lease import boottime
+from argosy.core.ambient import boottime
 from argosy.core.errors import LostLeadershipError, NotFoundError
 from argosy.core.task import Task
 
