@@ -339,7 +339,7 @@ TABLE: Final[tuple[Row, ...]] = (
     _honoured("services.*.working_dir", "test_working_dir"),
     # ---- services: what the specification has no word for (one line a key; read by extension.py)
     _syntax(f"services.*.{EXTENSION}", "what the specification has no word for; its keys are ours"),
-    _ours("auto_promote", "test_argosy_canary", "the update goes on by itself once the canaries did well for `monitor`"),
+    _ours("auto_promote", "test_argosy_canary", "the update goes on by itself once the canaries did well"),
     _ours("canary", "test_argosy_canary", "an update first tries so many new tasks beside the old ones"),
     _ours("drain_timeout", "test_argosy_drain_timeout", "how long requests may take to end before a task is stopped"),
     _ours("progress_deadline", "test_argosy_progress_deadline", "an update without progress for so long has failed"),
@@ -384,6 +384,7 @@ TABLE: Final[tuple[Row, ...]] = (
         *("*.driver_opts", "*.template_driver"),
     ),
 )
+
 
 @dataclass(slots=True)
 class Branch:

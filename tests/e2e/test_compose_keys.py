@@ -657,3 +657,27 @@ def assert_order(stacks, service, *, start_first):
         slot = [task for task in history if task["slot"] == container.task["slot"]]
         old = max(by_state(slot, "SHUTDOWN"), key=lambda task: task["since"])
         assert (container.started_at() < old["since"]) == start_first, brief(slot)
+
+
+def test_argosy_canary(stacks):
+    """canary: one new task beside the old ones until it is promoted. auto_promote: until it has done well."""
+    stacks.wait_versions("u_canaried", {"1": {1, 2}, "2": {3}})
+    assert stacks.update("u_canaried") == "UPDATING"
+    stacks.cluster.argosy("service", "promote", "--detach", "u_canaried")
+    for service in "u_canaried", "u_trusted":
+        stacks.wait_update(service, "COMPLETED")
+        stacks.wait_versions(service, {"2": {1, 2}})
+        assert 3 in {task["slot"] for task in stacks.history(service)}
+
+
+def test_argosy_progress_deadline(stacks):
+    stacks.wait_update("u_stuck", "PAUSED")
+    assert "no progress for 2 s" in stacks.inspect("u_stuck")["update"]["message"]
+
+
+def test_argosy_drain_timeout(stacks):
+    assert stacks.inspect("u_stuck")["spec"]["task"]["drain_timeout"] == 3
+
+
+def test_argosy_weight(stacks):
+    assert stacks.inspect("u_stuck")["spec"]["task"]["weight"] == 3

@@ -77,7 +77,7 @@ SERVICE_CASES = [
     ("x-argosy: {canarry: 1}", "there is no key 'canarry' in services.web.x-argosy; did you mean 'canary'?"),
     ("canary: 1", "'canary' is a key of ours: it stands below 'x-argosy' of the service"),
     ("deploy: {drain_timeout: 1s}", "'drain_timeout' is a key of ours: it stands below 'x-argosy' of the service"),
-    ("x-argosy: {replicas: 1, user: a}", "'user' stands right below the service"),
+    ("x-argosy: {user: a}", "'user' stands right below the service"),
     ("replicas: 3", "there is no key 'replicas' in services.web; 'replicas' stands below 'deploy'"),
     ("deploy: {image: x}", "'image' stands right below the service: is it indented too far?"),
     ("build: {contxt: .}", "did you mean 'context'?"),

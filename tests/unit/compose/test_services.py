@@ -171,6 +171,13 @@ CASES: list[tuple[str, Get, Any]] = [
     ("network_mode: bridge", lambda s: s.task.networks, (NetworkAttachmentSpec("shop_default", ("web",)),)),
     ("security_opt: ['no-new-privileges:true']", lambda s: s.name, "shop_web"),
     ("privileged: false\nports: []\ntty: false\nvolumes:", lambda s: s.name, "shop_web"),
+    ("x-argosy: {canary: 1, auto_promote: true}", lambda s: (s.canary, s.auto_promote), (1, True)),
+    (
+        "x-argosy: {progress_deadline: 1m, drain_timeout: 0s, weight: 3}",
+        lambda s: (s.update.progress_deadline, s.rollback.progress_deadline, s.task.drain_timeout, s.task.weight),
+        (60.0, 60.0, 0.0, 3),
+    ),
+    ("x-argosy:", lambda s: (s.canary, s.task.drain_timeout, s.task.weight), (0, None, 0)),
     ("x-mine: {anything: [1]}", lambda s: s.name, "shop_web"),
     ("deploy:", lambda s: s.replicas, 1),
 ]
