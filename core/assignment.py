@@ -30,7 +30,10 @@ class TaskAssignment:
 
 @dataclass(frozen=True, slots=True)
 class RevisionAssignment:
-    """The spec that tasks of one revision run; sent once for all of them. `fenced`: only while granted (core/fence.py)."""
+    """The spec that tasks of one revision run; sent once for all of them.
+
+    `fenced`: they run only while their node holds a grant (core/fence.py).
+    """
 
     service_id: str = ""
     number: int = 0

@@ -1,19 +1,19 @@
 """The time rules of `disconnect: fence`: at most one running task in each slot, whatever is cut off from whom.
 
-A node runs fenced tasks only while it holds a *grant*. A grant comes with each acknowledged heartbeat and ends after so
-many seconds, counted by the node from when it *sent* that heartbeat; then the node's guard ends the fenced tasks, by
+A node runs fenced tasks only while it holds a *grant*. A grant comes with each acknowledged heartbeat and ends after
+so many seconds, counted by the node from when it *sent* that heartbeat; then the node's guard ends the fenced tasks, by
 their stop signal and, after their grace period, by SIGKILL. They are never started again. The leader replaces a fenced
 task of a node that it does not hear only when the node's last grant and all that follows it are surely over:
 
-    last grant ends  ── the guard wakes and signals ── stop grace ── SIGKILL, reaped ── the replacement may start
-                     └──────────── MARGIN_S is for all but the grace, and for clocks that drift ──────────────┘
+    last grant ends ── guard wakes and signals ── stop grace ── SIGKILL, reaped ── the replacement may start
+                     └────────── MARGIN_S is for all but the grace, and for clocks that drift ──────────┘
 
-Why it holds across leaders: a grant ends at most GRANT_S after the leader *sent* the last renewal of its lease that etcd
-confirmed. Another can be elected only after that lease was ended, which is later than that renewal. So all grants of
-former leaders end by election + GRANT_S, and a new leader treats every node as granted at its own election.
+Why it holds across leaders: a grant ends at most GRANT_S after the leader *sent* the last renewal of its lease that
+etcd confirmed. Another can be elected only after that lease was ended, which is later than that renewal. So all grants
+of former leaders end by election + GRANT_S, and a new leader treats every node as granted at its own election.
 
-All times are seconds of CLOCK_BOOTTIME of the machine that counts them (a suspended machine counts on); a paused virtual
-machine, whose clocks stand still, is outside the promise.
+All times are seconds of CLOCK_BOOTTIME of the machine that counts them (a suspended machine counts on); a paused
+virtual machine, whose clocks stand still, is outside the promise.
 """
 
 from collections.abc import Callable

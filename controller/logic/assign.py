@@ -21,7 +21,7 @@ from argosy.core.assignment import (
 from argosy.core.image import Image
 from argosy.core.network import Network, Slice
 from argosy.core.node import Node
-from argosy.core.service import Revision, Service
+from argosy.core.service import Disconnect, Revision, Service
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState
 

@@ -26,11 +26,12 @@ from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.assignment import LeaderEpoch, Piece
 from argosy.core.codec import decode
 from argosy.core.errors import InvalidError, NoLeaderError
+from argosy.core.fence import Grants
 from argosy.core.image import Image
 from argosy.core.kinds import StoredObject
 from argosy.core.network import Network, Slice
 from argosy.core.node import Node, NodeDescription, NodeSpec
-from argosy.core.service import Service
+from argosy.core.service import Disconnect, Service
 from argosy.core.task import Task, TaskStatus
 from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
 from argosy.proto.argosy.v1 import dispatcher_pb2_grpc as rpc
@@ -58,6 +59,7 @@ class Term:
     ) -> None:
         self.leadership = leadership
         self.heard = heard
+        self.grants = Grants(ambient.boot, lambda: leadership.confirmed_at)
         self.sessions: dict[str, NodeSession] = {}
         self.writer = StatusWriter(store, cache, leadership.fence, ambient)
         self._cache = cache
@@ -115,7 +117,7 @@ class Term:
                         networks.add(obj.meta.id)
                     case Image():  # that tasks may wait for
                         nodes.update(self.sessions)
-                    case Service() if _labels(one.old) != _labels(one.new):
+                    case Service() if _told(one.old) != _told(one.new):
                         nodes.update(t.node_id for t in batch.snapshot.tasks_of_service(obj.meta.id))
                     case Node() if _description(one.old) != _description(one.new):
                         networks.update(s.network_id for s in batch.snapshot.slices_on_node(obj.meta.id))
@@ -139,8 +141,9 @@ def _description(obj: StoredObject | None) -> NodeDescription | None:
     return obj.description if isinstance(obj, Node) else None
 
 
-def _labels(obj: StoredObject | None) -> Mapping[str, str] | None:
-    return obj.spec.labels if isinstance(obj, Service) else None
+def _told(obj: StoredObject | None) -> tuple[Mapping[str, str], Disconnect] | None:
+    """Return what of a service's present spec its tasks' nodes are told."""
+    return (obj.spec.labels, obj.spec.disconnect) if isinstance(obj, Service) else None
 
 
 class DispatcherServicer(rpc.DispatcherServicer):
@@ -214,7 +217,8 @@ class DispatcherServicer(rpc.DispatcherServicer):
     def _handle(self, term: Term, session: NodeSession, message: pb.AgentMessage) -> None:
         match message.WhichOneof("body"):
             case "heartbeat":
-                answer = pb.HeartbeatAck(sequence=message.heartbeat.sequence)
+                granted_s = term.grants.grant(session.node_id)
+                answer = pb.HeartbeatAck(sequence=message.heartbeat.sequence, fence_for=granted_s)
                 session.send(pb.ControllerMessage(heartbeat_ack=answer))
             case "report":
                 sequence = message.report.sequence
