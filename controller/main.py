@@ -30,7 +30,7 @@ from argosy.controller.session.dispatcher import DispatcherServicer
 from argosy.controller.session.heard import BeatProtocol
 from argosy.controller.session.tunnels import Tunnels
 from argosy.controller.settings import ControllerSettings
-from argosy.controller.store import Cache, Candidate, Election, EtcdClient, EtcdConfig, Store, tune_collector
+from argosy.controller.store import Cache, Candidate, Election, EtcdClient, EtcdConfig, Store, keep_room, tune_collector
 from argosy.controller.term import Leader
 from argosy.core.errors import ArgosyError, InvalidError, first_of
 from argosy.core.image import Image
@@ -138,6 +138,7 @@ async def _serve(settings: ControllerSettings) -> None:
                 candidate = Candidate(id=settings.name, address=settings.advertise)
                 election = Election(client, settings.cluster, candidate, ttl_s=settings.lease_ttl_s)
                 background.run(election.run(Leader(client, store, cache, dispatcher, beats).run), "election")
+                background.run(keep_room(client), "room in etcd")
                 background.run(watch_leader(election, view), "leader watch")
                 background.run(collect(cache, blobs), "content")
                 background.run(_observe(election, view, lambda leads: set_health(health, leads=leads)), "observer")

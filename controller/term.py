@@ -1,7 +1,6 @@
 """A term of leadership: everything that only the leader does, started together and ended together."""
 
 import asyncio
-import contextlib
 
 import structlog
 
@@ -46,10 +45,6 @@ class Leader:
                 await self._lead(leadership)
             except* LostLeadershipError:
                 lost = True
-            except* StoreFullError as group:
-                log.error("the store is full: starting over", why=str(first_of(group)))
-                with contextlib.suppress(TransientError):
-                    await make_room(self._client)
             except* TransientError as group:
                 log.warning("the store is away: starting over", why=str(first_of(group)))
             if lost:

@@ -10,13 +10,14 @@ from argosy.controller.store.endpoints import EtcdConfig, Tls
 from argosy.controller.store.errors import (
     AmbiguousError,
     NewerSchemaError,
+    StoreFullError,
     StoreUnavailableError,
     TooLargeError,
     UnreadableError,
     VersionTooOldError,
 )
 from argosy.controller.store.etcd import EtcdClient
-from argosy.controller.store.maintenance import Maintenance, MaintenanceConfig
+from argosy.controller.store.maintenance import Maintenance, MaintenanceConfig, keep_room
 from argosy.controller.store.ops import (
     Check,
     Claim,
@@ -58,6 +59,7 @@ __all__ = [
     "Release",
     "Snapshot",
     "Store",
+    "StoreFullError",
     "StoreUnavailableError",
     "Subscription",
     "Tls",
@@ -67,6 +69,7 @@ __all__ = [
     "check",
     "create",
     "delete",
+    "keep_room",
     "tune_collector",
     "update",
 ]

@@ -185,9 +185,6 @@ class Election:
             except TransientError as error:
                 log.warning("cannot campaign", error=str(error))
                 await self._abandon(lease, renewal)
-                if isinstance(error, StoreFullError):
-                    with contextlib.suppress(TransientError):
-                        await make_room(self._client)  # a leader's part, but there will be none before
                 await asyncio.sleep(RETRY_S * random.uniform(0.5, 1.5))
             except BaseException:
                 await self._abandon(lease, renewal)

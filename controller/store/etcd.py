@@ -14,10 +14,11 @@ from typing import Any
 import grpc.aio
 
 from argosy.controller.store.endpoints import Connect, Endpoint, Endpoints, EtcdConfig, connect
-from argosy.controller.store.errors import AmbiguousError, LeaseGoneError, StoreUnavailableError
+from argosy.controller.store.errors import AmbiguousError, LeaseGoneError, StoreFullError, StoreUnavailableError
 from argosy.controller.store.keys import end_of_prefix
 from argosy.controller.store.outcome import NEEDS_LEADER, Failure, failure_of, refusal, words_of
 from argosy.controller.store.watch import Watch, WatchStream
+from argosy.core.errors import ArgosyError
 from argosy.proto.etcd import rpc_pb2 as pb
 
 PAGE = 5000
@@ -31,6 +32,8 @@ class EtcdClient:
         self._config = config
         self.endpoints = Endpoints(config, connect)
         self._watches = WatchStream(self.endpoints)
+        self.full = asyncio.Event()
+        """Set when a write was refused because etcd's database is full."""
 
     async def __aenter__(self) -> "EtcdClient":
         return self
@@ -148,7 +151,7 @@ class EtcdClient:
             except grpc.aio.AioRpcError as error:
                 failure = failure_of(error)
                 if failure is Failure.REFUSED:
-                    raise refusal(error) from error
+                    raise self._refused(error) from error
                 self.endpoints.failed(endpoint)
                 if failure is Failure.UNKNOWN:
                     raise AmbiguousError(
@@ -166,9 +169,15 @@ class EtcdClient:
                 return await self._send(endpoint, path, request, response, patience)
             except grpc.aio.AioRpcError as error:
                 if failure_of(error) is Failure.REFUSED:
-                    raise refusal(error) from error
+                    raise self._refused(error) from error
                 self.endpoints.failed(endpoint)
                 await patience.after(endpoint, error)
+
+    def _refused(self, error: grpc.aio.AioRpcError) -> ArgosyError:
+        refused = refusal(error)
+        if isinstance(refused, StoreFullError):
+            self.full.set()
+        return refused
 
     async def _send(self, endpoint: Endpoint, path: str, request: Any, response: Any, patience: "_Patience") -> Any:
         timeout = min(self._config.attempt_timeout_s, patience.left())

@@ -7,6 +7,7 @@ is done to one member at a time, the leader last, and only when it is worth it.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from dataclasses import dataclass
 
@@ -31,13 +32,27 @@ class MaintenanceConfig:
     defragment_share: float = 0.5
 
 
-async def make_room(client: EtcdClient) -> None:
-    """Free what can be freed in a full database: drop all history, defragment every member, clear the alarm.
+async def keep_room(client: EtcdClient) -> None:
+    """Make room whenever etcd has refused a write of this client because its database is full; until cancelled.
 
-    etcd raises the alarm again should there be no room all the same. Safe to be called by any controller at any time:
-    a watch that is behind lists anew. Raises TransientError.
+    Every controller runs it: with a full etcd there may be no leader, since nobody can be elected.
     """
-    log.error("etcd's database is full: making room")
+    while True:
+        await client.full.wait()
+        log.error("etcd's database is full: making room")
+        try:
+            await _make_room(client)
+        except ArgosyError as error:
+            log.error("no room can be made in etcd", error=str(error))
+        client.full.clear()
+        await asyncio.sleep(FULL_RETRY_S)
+
+
+async def _make_room(client: EtcdClient) -> None:
+    """Free what can be freed: drop all history, defragment every member, clear the alarm.
+
+    etcd raises the alarm again should there be no room all the same. A watch that is behind lists anew.
+    """
     response = await client.range(b"\0", limit=1, count_only=True)
     with contextlib.suppress(CompactedError):
         await client.compact(response.header.revision)
@@ -46,6 +61,10 @@ async def make_room(client: EtcdClient) -> None:
     for alarm in await client.alarms():
         if alarm.alarm == pb.NOSPACE:
             await client.disarm(alarm)
+
+
+FULL_RETRY_S = 5.0
+"""Least time between two tries to make room."""
 
 
 class Maintenance:

@@ -8,7 +8,13 @@ from enum import Enum
 import grpc
 import grpc.aio
 
-from argosy.controller.store.errors import CompactedError, LeaseGoneError, StoreFullError, StoreRefusedError, TooLargeError
+from argosy.controller.store.errors import (
+    CompactedError,
+    LeaseGoneError,
+    StoreFullError,
+    StoreRefusedError,
+    TooLargeError,
+)
 from argosy.core.errors import ArgosyError, TransientError
 
 NEEDS_LEADER = (("hasleader", "true"),)

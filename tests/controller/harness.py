@@ -22,7 +22,7 @@ from argosy.controller.server import serve
 from argosy.controller.session.dispatcher import DispatcherServicer
 from argosy.controller.session.heard import BeatProtocol
 from argosy.controller.session.tunnels import Tunnels
-from argosy.controller.store import Cache, Candidate, Election, EtcdClient, EtcdConfig, Store
+from argosy.controller.store import Cache, Candidate, Election, EtcdClient, EtcdConfig, Store, keep_room
 from argosy.controller.term import Leader
 from argosy.core.codec import decode, encode, encode_into
 from argosy.core.ids import new_id
@@ -73,6 +73,7 @@ class Controller:
     async def __aenter__(self) -> "Controller":
         await self._stack.enter_async_context(self.client)
         self._run(self.cache.run())
+        self._run(keep_room(self.client))
         async with asyncio.timeout(10):
             await self.cache.ready()
         await self._blobs.open()

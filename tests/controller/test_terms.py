@@ -2,19 +2,22 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 import grpc
 import pytest
 
 from argosy.controller.session.dispatcher import LEADER_KEY, Term
 from argosy.controller.session.heard import HeardNodes
-from argosy.controller.store import Fence, update
+from argosy.controller.store import Fence, Put, StoreFullError, update
 from argosy.core.errors import LostLeadershipError, NoLeaderError
 from argosy.core.node import Node, NodeState
+from argosy.core.service import Service
 from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState
 from argosy.proto.argosy.v1 import control_pb2
 from tests.controller.harness import Controller, FakeAgent, until
+from tests.store.etcd_server import EtcdServer
 
 
 async def test_a_follower_refuses_sessions_and_names_the_leader(controllers, agents):
@@ -103,6 +106,40 @@ async def test_an_etcd_that_goes_away_for_a_while_ends_no_controller(own_etcd, t
             assert {t.status.state for t in stored} >= {running}
         finally:
             await agent.close()
+
+
+async def fill(controller, service_id):
+    """Fill etcd with old versions of a service, which making room frees; ends with what the store raises."""
+    while True:
+        service = controller.cache.snapshot.get(Service, service_id)
+        padded = replace(service, spec=replace(service.spec, labels={"padding": "x" * 1_000_000}))
+        await controller.cache.wait_for(await controller.store.commit([Put(padded, None)]))
+
+
+async def test_a_full_etcd_ends_no_controller_and_is_made_room_in(tmp_path):
+    server = EtcdServer(tmp_path / "etcd", options={"quota-backend-bytes": str(16 * 1024 * 1024)})
+    try:
+        await asyncio.to_thread(server.start)
+        async with Controller(server.endpoint, "full", tmp_path) as controller:
+            await controller.lead()
+            await controller.add_image()
+            service = await controller.create()
+            with pytest.raises(StoreFullError):
+                await fill(controller, service.meta.id)
+            agent = await FakeAgent("n1", obedient=True).connect(controller.address, wait=False)
+            try:
+                async with asyncio.timeout(30):
+                    while not agent.messages:  # its node is written: there is room again
+                        await asyncio.sleep(0.05)
+                        if agent.error:
+                            await agent.close()
+                            await agent.connect(controller.address, wait=False)
+                await until(lambda: [t.status.state for t in controller.tasks()] == [TaskState.RUNNING], 20)
+                assert not controller.election_task.done()
+            finally:
+                await agent.close()
+    finally:
+        server.kill()
 
 
 async def test_a_store_that_is_away_at_the_moment_of_election_ends_no_controller(leader):

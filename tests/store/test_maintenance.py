@@ -1,11 +1,22 @@
 """Care for etcd: history is compacted in its time, wasted space is given back, alarms are cleared when they may be."""
 
 import asyncio
+import contextlib
 
 import pytest
 
-from argosy.controller.store import Cache, EtcdClient, EtcdConfig, Maintenance, MaintenanceConfig, Put, Store, create
-from argosy.controller.store.errors import CompactedError, StoreRefusedError
+from argosy.controller.store import (
+    Cache,
+    EtcdClient,
+    EtcdConfig,
+    Maintenance,
+    MaintenanceConfig,
+    Put,
+    Store,
+    create,
+    keep_room,
+)
+from argosy.controller.store.errors import CompactedError, StoreFullError
 from argosy.core.task import Task
 
 from .conftest import a_service, a_task, running
@@ -72,7 +83,7 @@ async def test_a_full_etcd_is_said_and_recovers(tmp_path, cluster):
         await asyncio.to_thread(server.start)
         async with EtcdClient(EtcdConfig((server.endpoint,))) as client:
             store = Store(client, cluster)
-            with pytest.raises(StoreRefusedError, match="database is full"):
+            with pytest.raises(StoreFullError, match="database is full"):
                 await fill(store)
             care = Maintenance(client, MaintenanceConfig(keep_s=10, defragment_bytes=1_000_000))
             await care.round(now=0)
@@ -82,7 +93,29 @@ async def test_a_full_etcd_is_said_and_recovers(tmp_path, cluster):
                     try:
                         await store.commit([Put(a_task("t1"), None)])
                         break
-                    except StoreRefusedError:
+                    except StoreFullError:
                         await asyncio.sleep(0.05)
+    finally:
+        server.kill()
+
+
+async def test_room_is_made_at_once_in_a_full_etcd(tmp_path, cluster):
+    server = EtcdServer(tmp_path / "etcd", options={"quota-backend-bytes": str(8 * 1024 * 1024)})
+    try:
+        await asyncio.to_thread(server.start)
+        async with EtcdClient(EtcdConfig((server.endpoint,))) as client:
+            store = Store(client, cluster)
+            with pytest.raises(StoreFullError):
+                await fill(store)
+            caring = asyncio.create_task(keep_room(client))
+            async with asyncio.timeout(30):
+                while True:
+                    with contextlib.suppress(StoreFullError):
+                        await store.commit([Put(a_task("t1"), None)])
+                        break
+                    await asyncio.sleep(0.05)
+            assert await client.alarms() == []
+            caring.cancel()
+            await asyncio.wait([caring])
     finally:
         server.kill()
