@@ -27,6 +27,7 @@ from argosy.agent.settings import AgentSettings
 from argosy.agent.state import Identity, StateDir, TaskRecord, read_update
 from argosy.agent.tasks.host import Host
 from argosy.agent.tasks.id_ranges import IdRanges
+from argosy.agent.tasks.probe import Prober
 from argosy.agent.tasks.tasks import Tasks
 from argosy.agent.tasks.wiring import Wiring
 from argosy.core.ambient import SYSTEM, Ambient
@@ -216,6 +217,7 @@ class Agent:
             network=self._wiring,
             images=images,
             reporter=self._reporter,
+            prober=Prober(runtime),
             id_ranges=IdRanges(settings.id_base, settings.id_ranges, _ranges_in_use(self._records)),
             node_id=identity.node_id,
             node_name=settings.node_name,

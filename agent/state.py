@@ -46,7 +46,9 @@ class TaskRecord:
     id: str
     status: TaskStatus
     id_range: int
-    stop_sent_at: float | None = None
+    stop_at: float | None = None
+    signalled: bool = False
+    running_since: float = 0.0
 
 
 class StateDir:
@@ -137,7 +139,9 @@ def _record_bytes(record: TaskRecord) -> bytes:
             "id": record.id,
             "status": {name: getattr(status, name) for name in _STATUS_FIELDS},
             "id_range": record.id_range,
-            "stop_sent_at": record.stop_sent_at,
+            "stop_at": record.stop_at,
+            "signalled": record.signalled,
+            "running_since": record.running_since,
         }
     ).encode()
 

@@ -1,12 +1,18 @@
 """Health of one task from the outcomes of its checks: a pure fold, after Compose's `healthcheck`.
 
 While the task has never been well and its start period lasts, failures do not count and checks come every
-`start_interval`. After that, `retries` failures in a row make it unhealthy.
+`start_interval`. After that, `retries` failures in a row mean: of liveness, that the task is unhealthy for good and
+is ended; of readiness, that it gets no requests until a check passes again. A task with a readiness check is not ready
+before one passed, so that is asked at once and then every `start_interval`.
 """
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from argosy.core.service import Healthcheck
+
+LONGEST_ANSWER: Final = 200
+"""Characters of a bad answer that a reason quotes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +44,26 @@ class Health:
         """Return the seconds until the next check."""
         return check.start_interval if self.in_start_period(check, now) else check.interval
 
+    def is_ready(self, check: Healthcheck) -> bool:
+        """Whether a task with this readiness check gets requests."""
+        return self.ever_well and not self.given_up(check)
+
+    def next_readiness_delay_s(self, check: Healthcheck) -> float:
+        """Return the seconds until readiness is asked again: soon while the task has never been ready."""
+        return check.interval if self.ever_well else min(check.start_interval, check.interval)
+
     def reason(self) -> str:
-        """Say why it was given up."""
+        """Say why liveness was given up."""
+        times = "once" if self.failures == 1 else f"{self.failures} times"
+        return f"health check failed {times}{self._tail()}"
+
+    def why_unready(self) -> str:
+        """Say why the task gets no requests."""
+        return f"not ready{self._tail() or ': waiting for the first answer of its readiness check'}"
+
+    def _tail(self) -> str:
         said = self.last_output.strip().splitlines()
-        tail = f": {said[-1][:200]}" if said else ""
-        return f"unhealthy: its health check failed {self.failures} times in a row{tail}"
+        return f": {said[0].strip()[:LONGEST_ANSWER]}" if said else ""
 
 
 def effective_check(spec: Healthcheck | None, image: Healthcheck | None) -> Healthcheck | None:
@@ -51,8 +72,8 @@ def effective_check(spec: Healthcheck | None, image: Healthcheck | None) -> Heal
     A service that sets only times takes the test of the image (Compose).
     """
     check = spec or image
-    if check is None:
-        return None
+    if check is None or check.http or check.tcp or check.grpc:
+        return check
     if not check.test and image is not None:
         check = replace(check, test=image.test)
     if not check.test or check.test[0] == "NONE":

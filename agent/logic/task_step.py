@@ -27,7 +27,7 @@ class Step(Enum):
     WAIT = "wait"  # for an event, or until `Decision.until`
     PREPARE = "prepare"  # image, root filesystem, container, network
     START = "start"
-    STOP = "stop"  # send the stop signal
+    STOP = "stop"  # send the stop signal; once more where an earlier agent may have died before it was sent
     KILL = "kill"  # SIGKILL to the whole cgroup
     END = "end"  # enter the terminal state `Decision.status`
     RELEASE = "release"  # give all its resources back
@@ -50,7 +50,8 @@ class Observed:
     status: TaskStatus
     container: ContainerState = ContainerState.NONE
     exit: ExitStatus | None = None
-    stop_sent_at: float | None = None
+    stop_at: float | None = None  # when stopping began: the grace period counts from it
+    signalled: bool = False  # the stop signal was surely sent
     killed: bool = False
     unhealthy: str = ""  # why liveness was given up; "" while it has not been
 
@@ -117,11 +118,11 @@ def _meaning(code: int) -> str:
 def _stop(seen: Observed, grace_s: float, now: float, state: TaskState, reason: str) -> Decision:
     if seen.container in (ContainerState.NONE, ContainerState.CREATED, ContainerState.STOPPED):
         return _end(seen, state, reason)
-    if seen.stop_sent_at is None:
+    if seen.stop_at is None or not seen.signalled:
         return Decision(Step.STOP)
     if seen.killed:
         return WAIT
-    deadline = seen.stop_sent_at + grace_s
+    deadline = seen.stop_at + grace_s
     return Decision(Step.KILL) if now >= deadline else Decision(Step.WAIT, until=deadline)
 
 

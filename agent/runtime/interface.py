@@ -136,6 +136,13 @@ class Runtime(Protocol):
         """Run a program inside a running container; return its code and the last 4 KiB of its output."""
         ...
 
+    def pidfd(self, id: str) -> int:
+        """Return a descriptor of a living container's pid 1, for the caller to close; ContainerMissing when it ended.
+
+        It names the process beyond doubt, and its namespaces can be entered by it (setns(2)).
+        """
+        ...
+
     async def usage(self, id: str) -> Usage:
         """Return what a container uses."""
         ...

@@ -18,7 +18,7 @@ from typing import Any, Final
 from argosy.agent.launcher import wire
 
 from .client import LauncherClient
-from .errors import RuntimeRejected, RuntimeTransient
+from .errors import ContainerMissing, RuntimeRejected, RuntimeTransient
 from .interface import ContainerState, Created, ExecResult, Exit, LogTarget, Rootfs, Usage, Wire
 from .seccomp import compile_profile
 from .spawn import launcher_command, spawn
@@ -288,6 +288,13 @@ class NativeRuntime:
             "exec", id=id, argv=list(argv), timeout_s=timeout_s, user=user, env=list(env), cwd=cwd
         )
         return ExecResult(answer["code"], base64.b64decode(answer["output"]), answer["timed_out"])
+
+    def pidfd(self, id: str) -> int:
+        """Return a descriptor of a living container's pid 1."""
+        found = self._witness.pidfd(id) if self._witness is not None else None
+        if found is None:
+            raise ContainerMissing(f"container {id} does not run")
+        return found
 
     async def list(self) -> list[ContainerState]:
         """Return every container of this host."""

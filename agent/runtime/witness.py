@@ -100,6 +100,11 @@ class Witness:
         else:
             loop.call_later(_LOOK_AGAIN_S, self._on_end, container_id)
 
+    def pidfd(self, container_id: str) -> int | None:
+        """Return a descriptor of a container that is held, for the caller to close."""
+        held = self._held.get(container_id)
+        return os.dup(held.pidfd) if held is not None else None
+
     def pids(self) -> set[int]:
         """Return the pids of the containers that are held."""
         return {held.pid for held in self._held.values()}

@@ -11,6 +11,7 @@ from argosy.agent.session.reporter import Reporter
 from argosy.agent.settings import AgentSettings
 from argosy.agent.state import StateDir
 from argosy.agent.tasks.id_ranges import IdRanges
+from argosy.agent.tasks.probe import Prober
 from argosy.agent.tasks.wiring import Wiring
 from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.assignment import RevisionAssignment
@@ -27,6 +28,7 @@ class Host:
     network: Wiring
     images: ImageStore
     reporter: Reporter
+    prober: Prober
     id_ranges: IdRanges
     node_id: str
     node_name: str

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import structlog
 
-from argosy.agent.logic.health import Health, command_of, effective_check
+from argosy.agent.logic.health import effective_check
 from argosy.agent.logic.task_step import ContainerState, Decision, ExitStatus, Observed, Step, next_step
 from argosy.agent.runtime.interface import ContainerState as RuntimeState
 from argosy.agent.runtime.interface import Exit
@@ -20,7 +20,10 @@ from argosy.agent.session.backoff import Backoff
 from argosy.agent.state import TaskRecord
 from argosy.agent.tasks.host import Host
 from argosy.agent.tasks.prepare import Prepared, prepare, stop_grace_s, stop_signal
-from argosy.core.assignment import TaskAssignment
+from argosy.agent.tasks.probe import Answer
+from argosy.agent.tasks.watch import Checks, watch
+from argosy.core.addresses import format_ipv4
+from argosy.core.assignment import RevisionAssignment, TaskAssignment
 from argosy.core.errors import ArgosyError, NotFoundError, RejectedError, TransientError
 from argosy.core.service import Healthcheck
 from argosy.core.task import TaskStatus
@@ -42,7 +45,8 @@ class TaskOwner:
         self.released = asyncio.Event()
         """Set when nothing of the task is left but its record and its log, which has its last line."""
         self._preparing: asyncio.Task[None] | None = None
-        self._checking: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._running_since = record.running_since if record else 0.0
         self._id_range = record.id_range if record else -1
         self._tried = record is not None
         self._seen = _observed_at_start(record, found, self._wall())
@@ -77,13 +81,14 @@ class TaskOwner:
     async def run(self) -> None:
         """Own the task until it is forgotten."""
         await self._told.wait()
-        self._resume_health()
+        if self._seen.container is ContainerState.RUNNING:
+            self._watch()
         try:
             while await self._advance():
                 pass
             self._host.state.forget_task(self.task_id)
         finally:
-            children = [child for child in (self._preparing, self._checking) if child]
+            children = [child for child in (self._preparing, self._watching) if child]
             for child in children:
                 child.cancel()
             await asyncio.gather(*children, return_exceptions=True)
@@ -175,9 +180,8 @@ class TaskOwner:
         self._save()
 
     async def _start(self) -> None:
-        check = self._check()
         # On disk before it happens: after a crash in between, the task counts as started and never runs twice.
-        self._set(TaskState.STARTING, quiet=check is None)
+        self._set(TaskState.STARTING, quiet=self._liveness() is None, unready=self._readiness() is not None)
         self._save()
         try:
             await self._execute()
@@ -188,7 +192,7 @@ class TaskOwner:
             return
         if self._seen.container is not ContainerState.STOPPED:
             self._note(replace(self._seen, container=ContainerState.RUNNING))
-        self._watch_health(check)
+        self._watch()
 
     async def _execute(self) -> None:
         """Start the program once, however often the launcher dies over it; RejectedError when it cannot be."""
@@ -217,41 +221,50 @@ class TaskOwner:
                 raise RejectedError("its container was lost while it was being started")
             return found.status != "created"
 
-    def _watch_health(self, check: Healthcheck | None) -> None:
-        if check is None:
-            self._set(TaskState.RUNNING)
-        else:
-            self._checking = asyncio.create_task(self._check_health(check), name=f"health {self.task_id}")
+    def _watch(self) -> None:
+        """Watch the health of a program that runs, also of one that an earlier agent started."""
+        status, liveness, readiness = self._seen.status, self._liveness(), self._readiness()
+        was_well = status.state is TaskState.RUNNING
+        if liveness is None and not was_well:
+            self.passed()
+        if liveness is not None or readiness is not None:
+            checks = Checks(liveness, readiness, was_well, was_ready=was_well and not status.unready)
+            self._watching = asyncio.create_task(watch(checks, self._ask, self), name=f"health {self.task_id}")
 
-    async def _check_health(self, check: Healthcheck) -> None:
-        loop = asyncio.get_running_loop()
-        health = Health(loop.time())
-        while not health.given_up(check):
-            if health.ever_well and self._seen.status.state < TaskState.RUNNING:
-                self._set(TaskState.RUNNING)
-            await asyncio.sleep(health.next_delay_s(check, loop.time()))
-            try:
-                well, output = await self._probe(check)
-            except ArgosyError as e:  # the launcher's trouble says nothing about the task
-                log.warning("health not checked", task=self.task_id, why=str(e))
-                continue
-            health = health.after(check, loop.time(), well, output)
-        self._note(replace(self._seen, unhealthy=health.reason()))
+    async def _ask(self, check: Healthcheck) -> Answer:
+        attachments = self._assigned.attachments if self._assigned else ()
+        address = format_ipv4(attachments[0].address) if attachments else ""
+        return await self._host.prober.ask(self.task_id, address, check)
 
-    async def _probe(self, check: Healthcheck) -> tuple[bool, str]:
-        try:
-            result = await self._host.runtime.exec(self.task_id, command_of(check), timeout_s=check.timeout)
-        except RejectedError as e:
-            return False, str(e)
-        if result.timed_out:
-            return False, f"it took longer than {check.timeout:g} s"
-        return result.code == 0, result.output.decode(errors="replace") or f"exit code {result.code}"
+    def passed(self) -> None:
+        """Take that liveness passed."""
+        if self._seen.status.state is TaskState.STARTING:
+            self._running_since = self._wall()
+            self._set(TaskState.RUNNING, reason=self._seen.status.reason, unready=self._seen.status.unready)
+            self._save()
+
+    def given_up(self, reason: str) -> None:
+        """Take that liveness failed too often."""
+        self._note(replace(self._seen, unhealthy=reason))
+
+    def ready(self, ready: bool, why_not: str) -> None:
+        """Take what came of a readiness check."""
+        old = self._seen.status
+        if is_terminal(old.state):
+            return
+        status = replace(old, unready=not ready, reason="" if ready else why_not)
+        self._note(replace(self._seen, status=status))
+        if status.unready != old.unready:
+            self._save()
 
     async def _stop(self) -> None:
-        revision = self._host.assignments.revision_of(self._assigned) if self._assigned else None
-        self._note(replace(self._seen, stop_sent_at=self._wall()))
-        self._save()
+        if self._seen.stop_at is None:
+            self._note(replace(self._seen, stop_at=self._wall()))
+            self._save()  # so that the grace period does not begin anew with an agent that does
+        revision = self._revision()
         await self._signal(stop_signal(revision, self._host.image_of(revision)))
+        self._note(replace(self._seen, signalled=True))
+        self._save()
 
     async def _signal(self, number: int, *, everything: bool = False) -> None:
         """Send a signal, however often the launcher is away; a container that is gone has ended."""
@@ -278,9 +291,9 @@ class TaskOwner:
         log.info("task ended", task=self.task_id, state=decision.status.state.name, reason=decision.status.reason)
 
     async def _release(self) -> None:
-        if self._checking:
-            self._checking.cancel()
-            self._checking = None
+        if self._watching:
+            self._watching.cancel()
+            self._watching = None
         backoff = Backoff(0.1, 10.0)
         while True:
             try:
@@ -302,32 +315,34 @@ class TaskOwner:
     # ------------------------------------------------------------ state
 
     def _grace_s(self) -> float:
-        return stop_grace_s(self._host.assignments.revision_of(self._assigned) if self._assigned else None)
+        return stop_grace_s(self._revision())
 
-    def _check(self) -> Healthcheck | None:
-        revision = self._host.assignments.revision_of(self._assigned) if self._assigned else None
+    def _revision(self) -> RevisionAssignment | None:
+        return self._host.assignments.revision_of(self._assigned) if self._assigned else None
+
+    def _liveness(self) -> Healthcheck | None:
+        revision = self._revision()
         image = self._host.image_of(revision)
         return effective_check(
             revision.spec.container.healthcheck if revision else None, image.config.healthcheck if image else None
         )
 
-    def _resume_health(self) -> None:
-        """After the agent's restart: go on checking a container that runs. Before it is told, it knows no check."""
-        if self._seen.container is ContainerState.RUNNING:
-            check = self._check()
-            if check is not None or self._seen.status.state < TaskState.RUNNING:
-                self._watch_health(check)
+    def _readiness(self) -> Healthcheck | None:
+        revision = self._revision()
+        return effective_check(revision.spec.container.readiness if revision else None, None)
 
     def _status(self, state: TaskState, *, reason: str = "", pid: int = 0, exit_code: int | None = None) -> TaskStatus:
         return TaskStatus(
             state=state, at=self._wall(), reason=reason, pid=pid or self._seen.status.pid, exit_code=exit_code
         )
 
-    def _set(self, state: TaskState, *, reason: str = "", pid: int = 0, quiet: bool = False) -> None:
+    def _set(
+        self, state: TaskState, *, reason: str = "", pid: int = 0, unready: bool = False, quiet: bool = False
+    ) -> None:
         """Enter a state on the way up; `quiet` when the next one follows at once and need not be told apart."""
         if is_terminal(self._seen.status.state) or state < self._seen.status.state:
             return
-        status = self._status(state, reason=reason, pid=pid)
+        status = replace(self._status(state, reason=reason, pid=pid), unready=unready)
         self._seen = replace(self._seen, status=status)
         if not quiet:
             self._host.reporter.put(self.task_id, status, passing=self._is_passing(status))
@@ -345,7 +360,10 @@ class TaskOwner:
         self._wake.set()
 
     def _save(self) -> None:
-        self._host.state.save_task(TaskRecord(self.task_id, self._seen.status, self._id_range, self._seen.stop_sent_at))
+        seen = self._seen
+        self._host.state.save_task(
+            TaskRecord(self.task_id, seen.status, self._id_range, seen.stop_at, seen.signalled, self._running_since)
+        )
 
 
 def _exit_code_of(error: Exception) -> int | None:
@@ -359,7 +377,9 @@ _FOUND = {"created": ContainerState.CREATED, "running": ContainerState.RUNNING, 
 def _observed_at_start(record: TaskRecord | None, found: RuntimeState | None, now: float) -> Observed:
     """Put together what the disk and the runtime know of a task when its owner starts."""
     status = record.status if record else TaskStatus(TaskState.ACCEPTED, at=now)
-    seen = Observed(status=status, stop_sent_at=record.stop_sent_at if record else None)
+    seen = Observed(status=status)
+    if record:
+        seen = replace(seen, stop_at=record.stop_at, signalled=record.signalled)
     if found is None or status.released:
         return seen
     container = _FOUND[found.status]

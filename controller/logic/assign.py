@@ -102,8 +102,8 @@ def task_assignment(task: Task) -> TaskAssignment:
 
 
 def endpoint_of(task: Task, network_id: str) -> EndpointAssignment | None:
-    """Return a task's endpoint on a network: it has one while it runs and is to go on running."""
-    if task.status.state is not TaskState.RUNNING or task.desired_state > TaskState.RUNNING:
+    """Return a task's endpoint on a network: it has one while it is ready and is to go on running."""
+    if task.status.state is not TaskState.RUNNING or task.status.unready or task.desired_state > TaskState.RUNNING:
         return None
     for attachment in task.attachments:
         if attachment.network_id == network_id:

@@ -14,6 +14,7 @@ from argosy.agent.settings import AgentSettings
 from argosy.agent.state import StateDir
 from argosy.agent.tasks.host import Host
 from argosy.agent.tasks.id_ranges import IdRanges
+from argosy.agent.tasks.probe import Prober
 from argosy.agent.tasks.tasks import Tasks
 from argosy.core.assignment import LeaderEpoch, RevisionAssignment, TaskAssignment, key_of
 from argosy.core.errors import TransientError
@@ -106,6 +107,9 @@ class MemoryRuntime:
         self._get(id)
         return ExecResult(self.health, b"said so", False)
 
+    def pidfd(self, id):
+        raise ContainerMissing("a container in memory has no process")
+
     async def exits(self):
         while True:
             yield await self._exits.get()
@@ -181,6 +185,7 @@ class NodeParts:
             network=self.network,
             images=self.images,
             reporter=Reporter(),
+            prober=Prober(self.runtime),
             id_ranges=IdRanges(1_000_000, ranges, used),
             node_id="n1",
             node_name="n1",

@@ -3,7 +3,7 @@
 import pytest
 
 from argosy.agent.logic.health import Health, command_of, effective_check
-from argosy.core.service import Healthcheck
+from argosy.core.service import Healthcheck, TcpProbe
 
 CHECK = Healthcheck(test=("CMD", "true"), retries=3, start_period=10.0, start_interval=1.0, interval=30.0)
 
@@ -35,8 +35,42 @@ def test_checks_come_faster_in_the_start_period():
     assert Health(0.0, ever_well=True).next_delay_s(CHECK, 5.0) == 30.0
 
 
-def test_the_reason_has_the_last_words():
-    assert run([False] * 4).reason() == "unhealthy: its health check failed 3 times in a row: broken"
+def test_the_reason_has_the_first_words():
+    assert run([False] * 4).reason() == "health check failed 3 times: broken"
+    said = Health(0.0).after(Healthcheck(retries=1), 1.0, False, "\n  no database \ntrace…\n")
+    assert said.reason() == "health check failed once: no database"
+
+
+READY = Healthcheck(tcp=TcpProbe(80), retries=2, start_interval=1.0, interval=10.0)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "ready"),
+    [
+        ([], False),  # nothing is known yet
+        ([False], False),
+        ([True], True),
+        ([True, False], True),
+        ([True, False, False], False),
+        ([True, False, False, True], True),  # readiness comes back
+    ],
+)
+def test_readiness_comes_and_goes(outcomes, ready):
+    assert run(outcomes, READY).is_ready(READY) is ready
+
+
+def test_readiness_is_asked_soon_until_it_was_there_once():
+    assert Health(0.0).next_readiness_delay_s(READY) == 1.0
+    assert run([True, False, False], READY).next_readiness_delay_s(READY) == 10.0
+
+
+def test_why_a_task_is_not_ready():
+    assert Health(0.0).why_unready() == "not ready: waiting for the first answer of its readiness check"
+    assert run([False], READY).why_unready() == "not ready: broken"
+
+
+def test_a_probe_of_the_service_is_its_check():
+    assert effective_check(READY, CHECK) == READY
 
 
 @pytest.mark.parametrize(

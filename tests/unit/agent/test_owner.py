@@ -75,7 +75,7 @@ async def test_nothing_is_done_before_the_controllers_will_is_known(nodes):
     for _ in range(50):
         await asyncio.sleep(0)
     assert second.runtime.containers["t1"].status == "running"
-    assert second.status().state is TaskState.STARTING  # what is on disk: that it is never started again
+    assert second.status().state is TaskState.RUNNING  # as it is on disk, too: it is never started again
     assert second.runtime.signals == []
     second.apply(assignments())
     await second.until(lambda: second.status() is None)

@@ -75,7 +75,9 @@ def test_a_record_that_was_cut_short_is_dropped_and_the_others_stay(tmp_path):
 
 
 def test_task_records_and_their_end(state):
-    record = TaskRecord("t1", TaskStatus(TaskState.RUNNING, at=5.0, pid=9), 3, stop_sent_at=6.0)
+    record = TaskRecord(
+        "t1", TaskStatus(TaskState.RUNNING, at=5.0, pid=9), 3, stop_at=6.0, signalled=True, running_since=4.0
+    )
     state.save_task(TaskRecord("t1", TaskStatus(TaskState.PREPARING), 3))
     state.save_task(record)
     state.save_task(TaskRecord("t2", TaskStatus(TaskState.RUNNING), 4))

@@ -36,19 +36,19 @@ STEPS = [
     (
         "then waits for the grace period",
         wanted(TaskState.SHUTDOWN),
-        seen(TaskState.RUNNING, RUNNING, stop_sent_at=NOW - GRACE_S + 1),
+        seen(TaskState.RUNNING, RUNNING, stop_at=NOW - GRACE_S + 1, signalled=True),
         Step.WAIT,
     ),
     (
         "then kills",
         wanted(TaskState.SHUTDOWN),
-        seen(TaskState.RUNNING, RUNNING, stop_sent_at=NOW - GRACE_S),
+        seen(TaskState.RUNNING, RUNNING, stop_at=NOW - GRACE_S, signalled=True),
         Step.KILL,
     ),
     (
         "once",
         wanted(TaskState.SHUTDOWN),
-        seen(TaskState.RUNNING, RUNNING, stop_sent_at=NOW - 99, killed=True),
+        seen(TaskState.RUNNING, RUNNING, stop_at=NOW - 99, signalled=True, killed=True),
         Step.WAIT,
     ),
     ("what was only prepared just ends", wanted(TaskState.SHUTDOWN), seen(TaskState.READY, CREATED), Step.END),
@@ -68,7 +68,7 @@ def test_next_step(assigned, observed, step):
 def test_waiting_says_until_when():
     decision = next_step(wanted(not_before=NOW + 5), seen(TaskState.READY, CREATED), GRACE_S, NOW)
     assert decision.until == NOW + 5
-    stopping = seen(TaskState.RUNNING, RUNNING, stop_sent_at=NOW - 1)
+    stopping = seen(TaskState.RUNNING, RUNNING, stop_at=NOW - 1, signalled=True)
     assert next_step(wanted(TaskState.SHUTDOWN), stopping, GRACE_S, NOW).until == NOW - 1 + GRACE_S
 
 
