@@ -67,6 +67,7 @@ def _task_row(
         "node_id": task.node_id,
         "state": state_name(task.status.state),
         "desired_state": state_name(task.desired_state),
+        "ready": task.status.state == types.TASK_STATE_RUNNING and not task.status.unready,
         "since": task.status.at,
         "image": spec.task.container.image,
         "addresses": [address_text(a.address) for a in task.attachments],

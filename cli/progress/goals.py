@@ -187,7 +187,7 @@ def _count(service: Service, picture: Picture, tasks: Iterable[Task]) -> _Count:
         state, wanted = task.status.state, task.desired_state <= TaskState.RUNNING
         if is_terminal(state) or picture.is_away(task):
             continue
-        if state is TaskState.RUNNING and task.desired_state is TaskState.RUNNING:
+        if state is TaskState.RUNNING and task.desired_state is TaskState.RUNNING and not task.status.unready:
             running += 1
         elif wanted or (state >= TaskState.ASSIGNED and not picture.cannot_hear(task)):
             others += 1

@@ -2,40 +2,41 @@
 
 Nothing is remembered between plans. The update's state and start stand in the service; what it did stands in the tasks:
 those that run the present spec and were created since it started are *made by it*. So a new leader goes on exactly
-where the old one was. The rules (docs/semantics):
+where the old one was. The rules (docs/updates.md):
 
 - A slot is dirty if a live task of it, or the last one it had, does not run the present spec.
+- With `canary` the update tries so many new tasks first, and leaves the rest alone until it is promoted (canary.py).
 - At most `parallelism` slots are in flight: begun, and their new task neither ran yet nor ended, or it did so less than
   `delay` ago. Slots that do not serve go first. A slot whose new task failed has had its turn: from then on the restart
   policy tries it again, so that it does not stop the others. A slot whose other tasks never had a node moves at
   once: there is nothing to lose in it.
-- A failure is a slot with a task made by this update that ended by itself before it was RUNNING for `monitor` (unless
-  it completed, and its restart policy lets it). When the share of such slots is over `max_failure_ratio`, the failure
-  action follows.
+- When the share of slots with a failure (attempts.py) is over `max_failure_ratio`, or there was no progress for
+  `progress_deadline` (progress.py), the failure action follows.
 - The update is complete when every slot runs the present spec, and has done so for `monitor`.
 - Creating slots (first deploy, scaling up) is no update: it happens all at once.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from argosy.controller.logic.actions import RollBack
+from argosy.controller.logic.attempts import failures, good_at, has_given_up, say_failed, turn_of
+from argosy.controller.logic.canary import former_revision, is_trying
+from argosy.controller.logic.dirty import is_dirty, stale_task
 from argosy.controller.logic.draft import Draft
-from argosy.controller.logic.slot import Aim, Order, succession
-from argosy.controller.logic.slots import Key, Slot, age, is_unassigned, serves
+from argosy.controller.logic.progress import stalled
+from argosy.controller.logic.slot import Aim, Order
+from argosy.controller.logic.slots import Key, Slot, is_unassigned, serves
 from argosy.controller.logic.view import View
-from argosy.core.restart import NoSuccessor, ended_at, ended_by_itself
 from argosy.core.service import (
     FailureAction,
-    RestartCondition,
+    ServiceMode,
     UpdateConfig,
     UpdateOrder,
     UpdateState,
     UpdateStatus,
 )
-from argosy.core.task import Task
-from argosy.core.task_state import TaskState, is_failure
 
 AT_REST: Final = frozenset({UpdateState.NONE, UpdateState.COMPLETED, UpdateState.ROLLBACK_COMPLETED})
 HELD: Final = frozenset({UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED})
@@ -46,57 +47,54 @@ ROLLING_BACK: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """How this plan treats the slots: `moving` ones go to the present revision, `hold` keeps what serves."""
+    """How this plan treats the slots: `moving` ones go to the present revision, `hold` keeps what serves.
+
+    `fresh`: what a slot runs that has no task yet. `is_over`: the update completes with this plan.
+    """
 
     config: UpdateConfig
     since: float
+    fresh: int
     moving: Collection[Key] = ()
     hold: bool = False
+    is_over: bool = False
     rollback: RollBack | None = None
 
 
 def plan_update(view: View, draft: Draft, slots: Sequence[Slot]) -> Rollout:
     """Move the update on: begin slots, or pause, roll back or complete it."""
     spec, update = view.service.spec, view.service.update
-    config = spec.rollback if update.state in ROLLING_BACK else spec.update
-    dirty = [slot for slot in slots if slot.may_create and is_dirty(view, slot)]
+    wanted = [slot for slot in slots if not slot.canary]
+    dirty = [slot for slot in wanted if slot.may_create and is_dirty(view, slot)]
     if update.state in AT_REST:
         if not dirty:
-            return Rollout(config, update.started_at)
-        config = spec.update
-        update = UpdateStatus(UpdateState.UPDATING, started_at=view.now)
+            return _resting(view, spec.update, update)
+        update = UpdateStatus(UpdateState.UPDATING, started_at=view.now, promoted=True)
         draft.set_update(update)
-    if update.state in HELD:
-        return Rollout(config, update.started_at, hold=True)
-    failed = [slot for slot in slots if _failures(view, slot, update, config)]
-    if len(failed) > config.max_failure_ratio * len(slots) and config.failure_action is not FailureAction.CONTINUE:
-        return _give_in(view, draft, update, config, failed, len(slots))
-    if _is_settled(view, draft, update, config, slots):
-        return Rollout(config, update.started_at)
-    return Rollout(config, update.started_at, moving=_moving(view, draft, update, config, slots, dirty))
+    config = spec.rollback if update.state in ROLLING_BACK else spec.update
+    course = _Course(view, draft, update, config)
+    if is_trying(view, update, slots):
+        if update.state in HELD:
+            return course.rollout(former_revision(view, slots), hold=True)
+        tried = course.try_out(slots, dirty)
+        if tried is not None:
+            return tried
+    elif update.state in HELD:
+        return course.rollout(hold=True)
+    return course.go_on(wanted, dirty)
 
 
 def aim_of(view: View, slot: Slot, rollout: Rollout) -> Aim:
     """Return what the slot is to become in this plan: the present revision, or the one that it has."""
-    old = _stale(view, slot)
-    if old is None or slot.key in rollout.moving or any(view.is_current(task) for task in slot.live):
-        return Aim(view.service.revision, _order(view, slot, rollout.config), rollout.hold, rollout.since)
-    revision = old.revision if old.revision in view.revisions else view.service.revision
-    return Aim(revision, _order_of_config(rollout.config), rollout.hold, rollout.since)
-
-
-def is_dirty(view: View, slot: Slot) -> bool:
-    """Whether the slot is not (only) what the present spec wants."""
-    return _stale(view, slot) is not None
-
-
-def _stale(view: View, slot: Slot) -> Task | None:
-    """Return the live task that does not run the present spec, or the last one of a slot without live ones."""
-    if not slot.live:
-        last = slot.past
-        return last if last is not None and not view.is_current(last) else None
-    stale = [task for task in slot.live if not view.is_current(task)]
-    return max(stale, key=lambda t: (t.status.state, age(t))) if stale else None
+    present = view.service.revision
+    old = stale_task(view, slot)
+    if slot.canary or slot.key in rollout.moving or any(view.is_current(task) for task in slot.live):
+        return Aim(present, _order(view, slot, rollout.config), rollout.hold, rollout.since)
+    revision = rollout.fresh if not slot.exists else present
+    if old is not None and old.revision in view.revisions:
+        revision = old.revision
+    order = _order(view, slot, rollout.config) if old is None else _order_of_config(rollout.config)
+    return Aim(revision, order, rollout.hold, rollout.since)
 
 
 def _order_of_config(config: UpdateConfig) -> Order:
@@ -113,50 +111,8 @@ def _order(view: View, slot: Slot, config: UpdateConfig) -> Order:
     return _order_of_config(config)
 
 
-def _made(view: View, slot: Slot, update: UpdateStatus) -> list[Task]:
-    """Return the slot's tasks that this update made."""
-    return [t for t in slot.records() if t.meta.created_at >= update.started_at and view.is_current(t)]
-
-
-def _failures(view: View, slot: Slot, update: UpdateStatus, config: UpdateConfig) -> list[Task]:
-    """Return the slot's tasks that count as failures of the update."""
-    if not slot.ended:
-        return []
-    return [task for task in _made(view, slot, update) if _failed_young(view, task, config)]
-
-
-def _failed_young(view: View, task: Task, config: UpdateConfig) -> bool:
-    if not ended_by_itself(task):
-        return False
-    if not is_failure(task.status.state):
-        restarts = view.spec_of(task.revision).restart.condition is RestartCondition.ANY
-        if not restarts:
-            return False
-    return task.running_since == 0 or ended_at(task, view.now) - task.running_since < config.monitor
-
-
-def _give_in(
-    view: View, draft: Draft, update: UpdateStatus, config: UpdateConfig, failed: Sequence[Slot], total: int
-) -> Rollout:
-    """Follow the failure action: pause, or roll back if this is not a rollback already and there is where to go."""
-    message = _say_failed(view, update, config, failed, total)
-    rolling_back = update.state in ROLLING_BACK
-    if config.failure_action is FailureAction.ROLLBACK and not rolling_back:
-        target = rollback_target(view)
-        if target is not None:
-            started = UpdateStatus(UpdateState.ROLLBACK_STARTED, started_at=view.now, message=message)
-            return Rollout(
-                config, update.started_at, hold=True, rollback=RollBack(view.service.meta.id, target, started)
-            )
-        message += "; there is no earlier revision to return to"
-    _pause(draft, update, message)
-    return Rollout(config, update.started_at, hold=True)
-
-
-def _pause(draft: Draft, update: UpdateStatus, message: str) -> None:
-    rolling_back = update.state in ROLLING_BACK
-    state = UpdateState.ROLLBACK_PAUSED if rolling_back else UpdateState.PAUSED
-    draft.set_update(replace(update, state=state, message=message))
+def _resting(view: View, config: UpdateConfig, update: UpdateStatus) -> Rollout:
+    return Rollout(config, update.started_at, view.service.revision)
 
 
 def rollback_target(view: View) -> int | None:
@@ -170,118 +126,163 @@ def rollback_target(view: View) -> int | None:
     return None
 
 
-def _say_failed(view: View, update: UpdateStatus, config: UpdateConfig, failed: Sequence[Slot], total: int) -> str:
-    tasks = [task for slot in failed for task in _failures(view, slot, update, config)]
-    last = max(tasks, key=age)
-    number, node_id = last.slot, last.node_id
-    where = f"slot {number}" if number else f"node {_name(view, node_id)}"
-    reason = last.status.reason or (f"exit code {last.status.exit_code}" if last.status.exit_code is not None else "")
-    said = f"{len(failed)} of {total} replicas failed before they had run for {config.monitor:g} s; {where}"
-    return f"{said}: {reason}" if reason else f"{said} {last.status.state.name.lower()}"
+class _Course:
+    """One plan's look at an update that goes on. `update` is where it stands, with what this plan has stored of it."""
 
+    def __init__(self, view: View, draft: Draft, update: UpdateStatus, config: UpdateConfig) -> None:
+        self.view = view
+        self.draft = draft
+        self.update = update
+        self.config = config
 
-def _name(view: View, node_id: str) -> str:
-    node = view.nodes.get(node_id)
-    return (node.spec.name if node is not None else "") or node_id
+    def rollout(
+        self,
+        fresh: int | None = None,
+        *,
+        moving: Collection[Key] = (),
+        hold: bool = False,
+        is_over: bool = False,
+        rollback: RollBack | None = None,
+    ) -> Rollout:
+        """Return a rollout; `fresh` None: new slots run the present revision."""
+        present = self.view.service.revision
+        since = self.update.started_at
+        return Rollout(self.config, since, present if fresh is None else fresh, moving, hold, is_over, rollback)
 
+    # The canaries.
 
-def _is_settled(view: View, draft: Draft, update: UpdateStatus, config: UpdateConfig, slots: Sequence[Slot]) -> bool:
-    """Complete the update if all slots are as wanted, pause it if some gave up and nothing else is going on."""
-    gave_up = 0
-    waits_until = 0.0
-    for slot in slots:
-        if not slot.may_create:
-            continue
-        wait = _good_in(view, update, config, slot)
-        if wait is None:
-            if not _has_given_up(view, slot, update):
-                return False
-            gave_up += 1
+    def try_out(self, slots: Sequence[Slot], dirty: Sequence[Slot]) -> Rollout | None:
+        """Try the present spec in the canaries; None when they have done well and the update goes on by itself."""
+        view, spec = self.view, self.view.service.spec
+        fresh = former_revision(view, slots)
+        if spec.mode is ServiceMode.GLOBAL:
+            canaries = [slot for slot in slots if turn_of(view, slot, self.update) is not None]
+            begun = {slot.key for slot in canaries}
+            waiting = sorted((s for s in dirty if s.key not in begun), key=lambda s: (any(map(serves, s.live)), s.key))
+            canaries += waiting[: max(0, spec.canary - len(canaries))]
         else:
-            waits_until = max(waits_until, wait)
-    if waits_until > view.now:
-        draft.wake(waits_until)
-        return False
-    if gave_up:
-        _pause(draft, update, f"{gave_up} of {len(slots)} replicas gave up under their restart policy")
-        return True
-    done = UpdateState.ROLLBACK_COMPLETED if update.state in ROLLING_BACK else UpdateState.COMPLETED
-    draft.set_update(replace(update, state=done, completed_at=view.now))
-    return True
-
-
-def _good_in(view: View, update: UpdateStatus, config: UpdateConfig, slot: Slot) -> float | None:
-    """Return when the slot will have done well for long enough, if it does well and nothing else is left; else None."""
-    if slot.ending:
-        return None
-    if not slot.live:
-        last = slot.past
-        if last is None or not view.is_current(last) or last.status.state is not TaskState.COMPLETE:
+            canaries = [slot for slot in slots if slot.canary]
+        failed = self._failed(canaries)
+        if self._too_many(failed, len(canaries)):
+            what = "canaries" if len(canaries) != 1 else "canary"
+            return self._give_in(say_failed(view, self.update, self.config, failed, len(canaries), what), fresh)
+        well = self._all_well(canaries)
+        if well and spec.auto_promote:
+            self._store(promoted=True, ready=False, message="")
             return None
-        finished = succession(view, slot, view.service.revision, update.started_at) is NoSuccessor.FINISHED
-        return ended_at(last, view.now) if finished else None
-    current = [task for task in slot.live if view.is_current(task)]
-    if any(task.status.state is not TaskState.RUNNING for task in current):
-        return None
-    others = [task for task in slot.live if not is_unassigned(task)]
-    if not current or len(others) > len(current):
-        return None
-    return max(task.running_since for task in current) + config.monitor
-
-
-def _has_given_up(view: View, slot: Slot, update: UpdateStatus) -> bool:
-    """Whether the present spec was tried in the slot, and the restart policy allows no further attempt."""
-    last = slot.latest(update.started_at)
-    if last is None or last in slot.live or not view.is_current(last):
-        return False
-    return isinstance(succession(view, slot, view.service.revision, update.started_at), NoSuccessor)
-
-
-def _moving(
-    view: View,
-    draft: Draft,
-    update: UpdateStatus,
-    config: UpdateConfig,
-    slots: Sequence[Slot],
-    dirty: Sequence[Slot],
-) -> Collection[Key]:
-    """Return the slots to work on: those in flight, those to retry, and as many more as `parallelism` has room for."""
-    moving: set[Key] = set()
-    fresh: list[Slot] = []
-    occupied = 0
-    dirty_keys = {slot.key for slot in dirty}
-    for slot in slots:
-        turn = _turn(view, slot, update)
-        if turn is not None:
-            in_flight = turn == 0.0 or view.now < turn + config.delay
-            occupied += in_flight
-            draft.wake(turn + config.delay)
-        if slot.key not in dirty_keys or _has_given_up(view, slot, update):
-            continue
-        if turn is not None or all(is_unassigned(t) for t in slot.records() if not view.is_current(t)):
-            moving.add(slot.key)
+        names = f"{len(canaries)} canaries" if len(canaries) != 1 else "1 canary"
+        if well:
+            way = f"'argosy service promote {spec.name}' goes on, 'argosy service rollback {spec.name}' takes it back"
+            self._store(ready=True, message=f"{names} did well: {way}")
         else:
-            fresh.append(slot)
-    fresh.sort(key=lambda slot: (any(map(serves, slot.live)), slot.key))
-    room = len(fresh) if config.parallelism == 0 else max(0, config.parallelism - occupied)
-    moving.update(slot.key for slot in fresh[:room])
-    return moving
+            waits_for = stalled(view, self.draft, self.update, self.config, canaries)
+            if waits_for and self.config.failure_action is not FailureAction.CONTINUE:
+                return self._give_in(f"{names}: {waits_for}", fresh)
+            self._store(ready=False, message=f"{names}: {waits_for}" if waits_for else f"trying {names}")
+        return self.rollout(fresh, moving={slot.key for slot in canaries})
 
+    def _all_well(self, canaries: Sequence[Slot]) -> bool:
+        moments = [good_at(self.view, self.update, self.config, slot) for slot in canaries]
+        known = [moment for moment in moments if moment is not None]
+        if len(known) < len(moments):
+            return False
+        until = max(known, default=0.0)
+        self.draft.wake(until)
+        return until <= self.view.now
 
-def _turn(view: View, slot: Slot, update: UpdateStatus) -> float | None:
-    """Return when the slot's new task first ran or ended, 0 if it did not yet, None if the update has not begun it.
+    # The others.
 
-    A slot that has only ever run the present spec was created, not updated.
-    """
-    new: list[Task] = []
-    was_stale = False
-    for task in slot.records():
-        if view.is_current(task):
-            if task.meta.created_at >= update.started_at or task in slot.live:
-                new.append(task)
-        else:
-            was_stale = True
-    if not new or not was_stale:
-        return None
-    over = [t.running_since or ended_at(t, view.now) for t in new if t.running_since or ended_by_itself(t)]
-    return min(over, default=0.0)
+    def go_on(self, slots: Sequence[Slot], dirty: Sequence[Slot]) -> Rollout:
+        """Complete the update, follow the failure action, or work on the next slots."""
+        failed = self._failed(slots)
+        if self._too_many(failed, len(slots)):
+            return self._give_in(say_failed(self.view, self.update, self.config, failed, len(slots), "replicas"))
+        settled = self._settled(slots)
+        if settled is not None:
+            return settled
+        waits_for = stalled(self.view, self.draft, self.update, self.config, slots)
+        if waits_for:
+            if self.config.failure_action is not FailureAction.CONTINUE:
+                return self._give_in(waits_for)
+            self._store(message=waits_for)
+        return self.rollout(moving=self._moving(slots, dirty))
+
+    def _failed(self, slots: Sequence[Slot]) -> list[Slot]:
+        return [slot for slot in slots if failures(self.view, slot, self.update, self.config)]
+
+    def _too_many(self, failed: Sequence[Slot], total: int) -> bool:
+        goes_on = self.config.failure_action is FailureAction.CONTINUE
+        return len(failed) > self.config.max_failure_ratio * total and not goes_on
+
+    def _give_in(self, message: str, fresh: int | None = None) -> Rollout:
+        """Follow the failure action: pause, or roll back if this is no rollback already and there is where to go."""
+        rolling_back = self.update.state in ROLLING_BACK
+        if self.config.failure_action is FailureAction.ROLLBACK and not rolling_back:
+            target = rollback_target(self.view)
+            if target is not None:
+                started = UpdateStatus(UpdateState.ROLLBACK_STARTED, started_at=self.view.now, message=message)
+                return self.rollout(hold=True, rollback=RollBack(self.view.service.meta.id, target, started))
+            message += "; there is no earlier revision to return to"
+        self._pause(message)
+        return self.rollout(fresh, hold=True)
+
+    def _pause(self, message: str) -> None:
+        rolling_back = self.update.state in ROLLING_BACK
+        self._store(state=UpdateState.ROLLBACK_PAUSED if rolling_back else UpdateState.PAUSED, message=message)
+
+    def _store(self, **changes: Any) -> None:
+        """Store how the update stands, if that is anything new."""
+        changed = replace(self.update, **changes)
+        if changed != self.update:
+            self.update = changed
+            self.draft.set_update(changed)
+
+    def _settled(self, slots: Sequence[Slot]) -> Rollout | None:
+        """Complete the update if all slots are as wanted, pause it if some gave up and nothing else is going on."""
+        gave_up = 0
+        waits_until = 0.0
+        for slot in slots:
+            if not slot.may_create:
+                continue
+            good = good_at(self.view, self.update, self.config, slot)
+            if good is None:
+                if not has_given_up(self.view, slot, self.update):
+                    return None
+                gave_up += 1
+            else:
+                waits_until = max(waits_until, good)
+        if waits_until > self.view.now:
+            self.draft.wake(waits_until)
+            return None
+        if gave_up:
+            self._pause(f"{gave_up} of {len(slots)} replicas gave up under their restart policy")
+            return self.rollout()
+        rolled_back = self.update.state in ROLLING_BACK
+        state = UpdateState.ROLLBACK_COMPLETED if rolled_back else UpdateState.COMPLETED
+        message = self.update.message if rolled_back else ""
+        self._store(state=state, completed_at=self.view.now, message=message, ready=False)
+        return self.rollout(is_over=True)
+
+    def _moving(self, slots: Sequence[Slot], dirty: Sequence[Slot]) -> Collection[Key]:
+        """Return the slots to work on: those in flight, those to retry, and as many more as there is room for."""
+        view, config = self.view, self.config
+        moving: set[Key] = set()
+        fresh: list[Slot] = []
+        occupied = 0
+        dirty_keys = {slot.key for slot in dirty}
+        for slot in slots:
+            turn = turn_of(view, slot, self.update)
+            if turn is not None:
+                in_flight = turn == 0.0 or view.now < turn + config.delay
+                occupied += in_flight
+                self.draft.wake(turn + config.delay)
+            if slot.key not in dirty_keys or has_given_up(view, slot, self.update):
+                continue
+            if turn is not None or all(is_unassigned(t) for t in slot.records() if not view.is_current(t)):
+                moving.add(slot.key)
+            else:
+                fresh.append(slot)
+        fresh.sort(key=lambda slot: (any(map(serves, slot.live)), slot.key))
+        room = len(fresh) if config.parallelism == 0 else max(0, config.parallelism - occupied)
+        moving.update(slot.key for slot in fresh[:room])
+        return moving
