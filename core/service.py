@@ -388,6 +388,16 @@ class UpdateStatus:
 
 
 @dataclass(frozen=True, slots=True)
+    ready: bool = False
+
+
+class JobState(IntEnum):
+    """How the run of a job that was started last goes."""
+
+    NONE = 0
+    RUNNING = 1
+    COMPLETE = 2
+    FAILED = 3
 class JobStatus:
     """The run of a job that was started last, and when cron starts the next one (0: never)."""
 
@@ -398,6 +408,8 @@ class JobStatus:
 
 
 @dataclass(frozen=True, slots=True)
+    state: JobState = JobState.NONE
+    finished_at: float = 0.0
 class Service:
     """A declared service. `spec` is the user's; the rest is the controller's."""
 

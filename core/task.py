@@ -12,7 +12,7 @@ class TaskStatus:
     """What was observed of a task; written by its agent, and by the controller up to ASSIGNED.
 
     `exit_code` None means not ended, or unknown. `released`: ended, and the agent holds no resource of it any more.
-    `unready`: its readiness check fails, so it gets no requests.
+    `unready`: its readiness check fails, so it gets no requests. `held`: it waits for another service, not for a node.
     """
 
     state: TaskState = TaskState.NEW
@@ -23,6 +23,7 @@ class TaskStatus:
     pid: int = 0
     released: bool = False
     unready: bool = False
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
