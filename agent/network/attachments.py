@@ -82,6 +82,16 @@ class Attachments:
                 if not self._plug_again(carried, device, replace(attached, plug=plug)):
                     carried.unwant_container(device)
 
+    def forget_ended(self, carried: CarriedNetwork) -> None:
+        """Want nothing for containers whose links went with them: that is no drift. They are yet to be detached."""
+        for device, attached in carried.containers.items():
+            if attached.plug and device not in carried.kernel.indexes:
+                fd = self._reopen(attached)
+                if fd is None:
+                    carried.unwant_container(device)
+                else:
+                    os.close(fd)
+
     def replug(self, carried: CarriedNetwork) -> None:
         """Make links anew that are missing, and forget containers of which nothing is there and can be made by us.
 

@@ -1,9 +1,30 @@
 """Comparing what is intended with what the kernel has."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
 
 from argosy.agent.logic.network_state import State, Sysctl
 from argosy.agent.network.desired import Drift, DriftKind
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What to look at, by the names of networks and "" for the host's namespace; None: all of them."""
+
+    entries_of: frozenset[str] | None = None
+    tables_of: frozenset[str] | None = None
+
+    def entries(self, network_id: str) -> bool:
+        """Whether links, addresses, routes and the like are looked at."""
+        return self.entries_of is None or network_id in self.entries_of
+
+    def tables(self, network_id: str) -> bool:
+        """Whether nftables is looked at, which costs more the more there is in it."""
+        return self.tables_of is None or network_id in self.tables_of
+
+
+EVERYTHING: Final = Scope()
 
 
 def differences(network_id: str, wanted: State, actual: State) -> Iterator[Drift]:

@@ -31,13 +31,30 @@ class NodeIdentity:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditTiming:
+    """When the kernel is looked at, in seconds.
+
+    `period`: between two looks at everything. `settle`: after an event, for more of the same to come. `pins`: between
+    two looks whether the namespaces are still pinned. `retry`: after a repair that failed. `events`: whether the
+    kernel's notifications are listened to.
+    """
+
+    period: float = 15.0
+    settle: float = 0.2
+    pins: float = 2.0
+    retry: float = 1.0
+    events: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkSettings:
     """What can be set of the plane.
 
     `state_dir` outlives a boot, `run_dir` must not (tmpfs). No container may reach `protected_udp` and
     `protected_tcp` ports through the host, wherever they are: the lead's controllers, etcd, WireGuard; the VXLAN port
     is always among them. `uplink_range` is cut into a pair of addresses a network; it never leaves the host.
-    `resolv_conf` names the resolvers that are asked for what is not ours. Without `dns` no names are answered.
+    `resolv_conf` names the resolvers that are asked for what is not ours. Without `dns` no names are answered, without
+    `audit` nothing is repaired unasked.
     """
 
     state_dir: Path
@@ -48,6 +65,7 @@ class NetworkSettings:
     uplink_range: str = "169.254.64.0/18"
     resolv_conf: Path = Path("/etc/resolv.conf")
     dns: bool = True
+    audit: AuditTiming | None = AuditTiming()
 
 
 @dataclass(frozen=True, slots=True)

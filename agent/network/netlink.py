@@ -123,6 +123,12 @@ class Netlink:
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER_BYTES)
 
+    @property
+    def port(self) -> int:
+        """The address of this socket in its namespace, which the kernel names in what it tells of our changes."""
+        address: tuple[int, int] = self._socket.getsockname()
+        return address[0]
+
     def close(self) -> None:
         """Close the socket; the namespace loses one reference."""
         self._socket.close()

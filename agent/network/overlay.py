@@ -5,7 +5,7 @@ fails does not keep the others from being brought up to date; what failed is rea
 on facts.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
 from argosy.agent.logic import network_names as names
@@ -15,9 +15,10 @@ from argosy.agent.logic.network_state import Link, LinkKind, device_of
 from argosy.agent.logic.network_uplink import UplinkPair, allocate, pair
 from argosy.agent.network import namespace, rtnetlink
 from argosy.agent.network.attachments import Attachments
-from argosy.agent.network.audit import differences
+from argosy.agent.network.audit import EVERYTHING, Scope, differences
 from argosy.agent.network.carried import CarriedNetwork, by_network
 from argosy.agent.network.desired import Drift, DriftKind, Interface, NetworkSettings, NetworkState, NodeIdentity
+from argosy.agent.network.events import Listener, listen
 from argosy.agent.network.host import HostNamespace
 from argosy.agent.network.kernel import LinkMaker
 from argosy.agent.network.namespace import Home
@@ -132,30 +133,36 @@ class Overlay:
         except OSError as error:
             raise TransientError(f"cannot detach containers: {error}") from error
 
-    def verify(self) -> list[Drift]:
+    def verify(self, scope: Scope = EVERYTHING) -> list[Drift]:
         """Compare what is intended with what the kernel has, and believe the kernel from now on."""
-        self._host.look_again()
-        drift = list(differences("", self._host.wanted, self._host.read()))
-        if not self._host.table_intact():
+        drift: list[Drift] = []
+        if scope.entries(""):
+            self._host.look_again()
+            drift += differences("", self._host.wanted, self._host.read())
+        if scope.tables("") and not self._host.table_intact():
             drift.append(Drift("", DriftKind.DIFFERENT, f"nft table {names.host_table(self._node_name)}"))
         for network_id, carried in sorted(self._carried.items()):
+            if scope.tables(network_id) and network_id in self._assigned and not carried.table_intact():
+                drift.append(Drift(network_id, DriftKind.DIFFERENT, f"nft table {NETWORK_TABLE}"))
+            if not scope.entries(network_id):
+                continue
             if network_id not in self._assigned:
                 drift.append(Drift(network_id, DriftKind.UNEXPECTED, "network namespace"))
                 continue
             if not namespace.is_pin(carried.pin, carried.kernel.fd):
                 drift.append(Drift(network_id, DriftKind.MISSING, f"pin {carried.pin}"))
-            drift += differences(network_id, carried.wanted, carried.read())
-            if not carried.table_intact():
-                drift.append(Drift(network_id, DriftKind.DIFFERENT, f"nft table {NETWORK_TABLE}"))
+            actual = carried.read()
+            self._attachments.forget_ended(carried)
+            drift += differences(network_id, carried.wanted, actual)
         return drift
 
-    def repair(self) -> list[Drift]:
+    def repair(self, scope: Scope = EVERYTHING) -> list[Drift]:
         """Put right what `verify` finds, and return it. Raises TransientError for what could not be put right."""
-        drift = self.verify()
+        drift = self.verify(scope)
         if drift:
             if not self._host.table_intact():
                 self._host.distrust_table()
-            for network_id in self._assigned:
+            for network_id in {d.network_id for d in drift} & self._assigned.keys():
                 carried = self._carried[network_id]
                 if not namespace.is_pin(carried.pin, carried.kernel.fd):
                     namespace.unpin(carried.pin)
@@ -165,6 +172,15 @@ class Overlay:
                 self._attachments.replug(carried)
             self._converge()
         return drift
+
+    def lost_pins(self) -> list[str]:
+        """Return the networks whose namespaces are no longer pinned: whoever did it, no notification tells."""
+        return [i for i, c in self._carried.items() if not namespace.is_pin(c.pin, c.kernel.fd)]
+
+    def listen(self, known: Collection[str]) -> dict[str, Listener]:
+        """Open listeners in the namespaces that are not `known` yet; "" is the host's."""
+        kernels = {"": self._host.kernel, **{i: c.kernel for i, c in self._carried.items()}}
+        return {i: listen(self._home, k.fd, k.netlink.port) for i, k in kernels.items() if i not in known}
 
     @property
     def home(self) -> Home:

@@ -9,14 +9,17 @@ asked for while the thread is busy are detached together.
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final, ParamSpec, TypeVar
 
 from argosy.agent.network import dns_sockets
+from argosy.agent.network.audit import EVERYTHING, Scope
+from argosy.agent.network.auditor import Auditor
 from argosy.agent.network.desired import (
     AttachResult,
+    AuditTiming,
     Drift,
     NetworkSettings,
     NetworkState,
@@ -52,10 +55,14 @@ class NetworkPlane:
         self._watched = -1
         self._dns_ended = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
+        self._auditor = Auditor(self.repair, self._lost_pins, settings.audit or AuditTiming())
+        self._auditing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Adopt what a former life left; nothing is changed or removed. Raises TransientError."""
         await self._open()
+        if self._settings.audit:
+            self._auditing = asyncio.create_task(self._auditor.run(), name="network audit")
         if self._dns:
             await self._in_dns(self._dns.adopt)
             # Have one run before the first network needs it: a process takes longer to start than a network.
@@ -73,6 +80,7 @@ class NetworkPlane:
             try:
                 return await self._in_kernel(self._running.apply, desired)
             finally:
+                await self._listen()
                 await self._supply_dns()
 
     async def attach(self, container_id: str, pid: int, attachments: Sequence[Attachment]) -> AttachResult:
@@ -111,16 +119,27 @@ class NetworkPlane:
         async with self._applying:
             return await self._in_kernel(self._running.verify)
 
-    async def repair(self) -> list[Drift]:
+    async def repair(self, scope: Scope = EVERYTHING) -> list[Drift]:
         """Put right how the kernel differs from what is intended, and return it. Raises TransientError."""
         async with self._applying:
             try:
-                return await self._in_kernel(self._running.repair)
-            finally:
+                found = await self._in_kernel(self._running.repair, scope)
+            except TransientError:
                 await self._supply_dns()
+                raise
+            if found:
+                await self._listen()
+                await self._supply_dns()
+            return found
+
+    @property
+    def drift(self) -> Mapping[str, int]:
+        """How many differences were found and put right since `start`, by network; "" is the host's namespace."""
+        return self._auditor.drift
 
     async def close(self) -> None:
         """End this life: networks, containers' links and argosy-dns stay."""
+        await self._stop_auditing()
         await self._stop_supervising()
         if self._dns:
             await self._in_dns(self._dns.close)
@@ -132,6 +151,7 @@ class NetworkPlane:
 
     async def purge(self) -> None:
         """Remove everything of this node: networks, uplinks, tables, argosy-dns. Works without `start` too."""
+        await self._stop_auditing()
         await self._stop_supervising()
         if self._overlay is None:
             await self._open()
@@ -243,6 +263,27 @@ class NetworkPlane:
                 self._dns_ended.set()
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, _LAST_RETRY_S)
+
+    async def _listen(self) -> None:
+        """Listen in every namespace that there is, and in no other."""
+        if self._settings.audit is None or not self._settings.audit.events:
+            return
+        listeners = await self._in_kernel(self._running.listen, frozenset(self._auditor.events.scopes))
+        for scope, listener in listeners.items():
+            self._auditor.events.add(scope, listener)
+        for scope in self._auditor.events.scopes - self._desired.networks.keys() - {""}:
+            self._auditor.events.remove(scope)
+
+    async def _lost_pins(self) -> list[str]:
+        return await self._in_kernel(self._running.lost_pins)
+
+    async def _stop_auditing(self) -> None:
+        if self._auditing:
+            self._auditing.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._auditing
+            self._auditing = None
+        self._auditor.events.close()
 
     async def _stop_supervising(self) -> None:
         if self._supervisor:

@@ -1,0 +1,89 @@
+"""The self-audit: looks at the kernel when it says that somebody changed something, and all over now and then.
+
+An event only says where to look; the look compares the whole of that namespace with what is intended, and repairs it.
+What no event tells (most settings under /proc/sys, a pin that was taken away) a look without reason finds.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from argosy.agent.network.audit import EVERYTHING, Scope
+from argosy.agent.network.desired import AuditTiming, Drift
+from argosy.agent.network.events import KernelEvents
+from argosy.core.errors import TransientError
+
+log = structlog.get_logger(__name__)
+
+
+class Auditor:
+    """One for a plane, on its event loop. `events` tells it of changes; without them it looks every period."""
+
+    def __init__(
+        self,
+        repair: Callable[[Scope], Awaitable[list[Drift]]],
+        lost_pins: Callable[[], Awaitable[list[str]]],
+        timing: AuditTiming,
+    ) -> None:
+        self.events = KernelEvents(self._changed)
+        self.drift: Counter[str] = Counter()
+        self._repair = repair
+        self._lost_pins = lost_pins
+        self._timing = timing
+        self._entries: set[str] = set()
+        self._tables: set[str] = set()
+        self._reason = asyncio.Event()
+
+    async def run(self) -> None:
+        """Audit until cancelled."""
+        loop = asyncio.get_running_loop()
+        everything_at = loop.time() + self._timing.period
+        while True:
+            await self._wait(min(self._timing.pins, max(0.0, everything_at - loop.time())))
+            if loop.time() >= everything_at:
+                everything_at = loop.time() + self._timing.period
+                await self._look(EVERYTHING)
+            elif scope := await self._scope():
+                await self._look(scope)
+
+    async def _wait(self, timeout: float) -> None:
+        """Wait for an event, and a moment longer for what comes with it."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._reason.wait()
+        except TimeoutError:
+            return
+        await asyncio.sleep(self._timing.settle)
+
+    async def _scope(self) -> Scope | None:
+        try:
+            lost = await self._lost_pins()
+        except TransientError:
+            lost = []
+        if not (self._entries or self._tables or lost):
+            return None
+        return Scope(frozenset({*self._entries, *lost}), frozenset(self._tables))
+
+    async def _look(self, scope: Scope) -> None:
+        self._reason.clear()
+        self._entries.clear()
+        self._tables.clear()
+        try:
+            found = await self._repair(scope)
+        except TransientError as error:
+            log.warning("the network could not be repaired", why=str(error))
+            await asyncio.sleep(self._timing.retry)
+            self._entries |= scope.entries_of or set()
+            self._tables |= scope.tables_of or set()
+            self._reason.set()
+            return
+        if found:
+            self.drift.update(d.network_id for d in found)
+            what = [f"{d.kind} {d.what}" for d in found[:5]]
+            log.warning("somebody changed the network: repaired", differences=len(found), what=what)
+
+    def _changed(self, scope: str, tables: bool) -> None:
+        (self._tables if tables else self._entries).add(scope)
+        self._reason.set()

@@ -1,0 +1,109 @@
+"""The audit repairs by itself what somebody changed by hand: told by the kernel, or in its period.
+
+The observer reads the namespaces with `ip` and `nft`, and has containers talk; it does not ask the plane.
+"""
+
+import os
+import re
+import time
+
+import pytest
+from network_world import Container, Host, World, wait_until
+from test_life import BREAKAGES
+from test_reach import WEB, converse
+
+from argosy.agent.network.desired import AuditTiming
+
+TOLD_S = 5.0
+"""A repair that the kernel's notifications lead to is complete within this time (issue C)."""
+SILENT = {"source check off", "device's source check off", "forwarding off"}
+"""Settings: the kernel notifies of some of them only."""
+NEVER = AuditTiming(period=3600)
+PERIOD_S = 0.3
+DEAF = AuditTiming(period=PERIOD_S, pins=3600, events=False)
+
+
+def two_ends(wire: World, timing: AuditTiming) -> tuple[Container, Container]:
+    """A container on each of two hosts, on one network; the first host is audited."""
+    hosts = wire.add_host(dns=False, audit=timing), wire.add_host(dns=False)
+    wire.add_network(WEB, "10.64.0.0/16", {"h1": (1,), "h2": (2, 5)})
+    one = hosts[0].start_container("taskaaaaaaaa1", (WEB, "10.64.0.33"))
+    hosts[1].apply()
+    return one, hosts[1].start_container("taskbbbbbbbb1", (WEB, "10.64.0.161"))
+
+
+def seen(host: Host) -> dict[str, str]:
+    """Return the kernel's state of the host and of its network, as tools print it, without what always differs."""
+    look = (
+        "ip -d link; ip addr; ip route show table all; ip rule; ip neigh show nud permanent; bridge fdb;"
+        "nft list ruleset;"
+        "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/*/rp_filter /proc/sys/net/ipv4/conf/*/forwarding"
+    )
+    return {
+        where: sorted(
+            re.sub(r"^\d+: |@\w+|link-netnsid \d+|if\d+|counter packets \d+ bytes \d+", "", line)
+            for line in text.splitlines()
+        )
+        for where, text in (("host", host.sh(look, check=False)), ("net", host.in_network(WEB, look, check=False)))
+    }
+
+
+def break_it(host: Host, breakage: str) -> None:
+    where, command = BREAKAGES[breakage]
+    host.in_network(WEB, command) if where == "net" else host.sh(command)
+
+
+@pytest.mark.parametrize("breakage", sorted(BREAKAGES.keys() - SILENT))
+def test_what_the_kernel_tells_of_is_repaired_at_once(breakage: str, wire: World) -> None:
+    one, other = two_ends(wire, NEVER)
+    before = seen(one.host)
+    break_it(one.host, breakage)
+    began = time.monotonic()
+    wait_until(lambda: seen(one.host) == before)
+    assert converse(other, one, "10.64.0.33") == "10.64.0.161"
+    assert converse(one, wire.outside, "192.0.2.254") == "192.0.2.1"
+    assert time.monotonic() - began < TOLD_S
+    assert sum(one.host.plane.drift.values()) > 0
+
+
+@pytest.mark.parametrize("breakage", sorted(BREAKAGES))
+def test_without_notifications_it_is_repaired_in_the_period(breakage: str, wire: World) -> None:
+    one, other = two_ends(wire, DEAF)
+    before = seen(one.host)
+    break_it(one.host, breakage)
+    wait_until(lambda: seen(one.host) == before)
+    assert converse(other, one, "10.64.0.33") == "10.64.0.161"
+    assert converse(one, wire.outside, "192.0.2.254") == "192.0.2.1"
+
+
+def test_a_link_that_flaps_is_brought_up_again(wire: World) -> None:
+    one, other = two_ends(wire, NEVER)
+    for _ in range(3):
+        one.host.in_network(WEB, "ip link set vtep down; ip link set vtep up; ip link set vtep down")
+        wait_until(lambda: "UP" in one.host.in_network(WEB, "ip link show vtep"))
+        assert converse(other, one, "10.64.0.33") == "10.64.0.161"
+
+
+def test_a_namespace_deleted_by_hand_is_pinned_again(wire: World) -> None:
+    one, _ = two_ends(wire, AuditTiming(period=3600, pins=0.1))
+    pin = one.host.run_dir / "netns" / f"{one.host.name}.{WEB}"
+    one.host.in_mounts(lambda: os.system(f"umount {pin} && rm {pin}"))
+    wait_until(lambda: one.host.in_mounts(lambda: os.path.ismount(pin)))
+
+
+def test_what_the_plane_and_its_containers_do_is_no_drift(wire: World) -> None:
+    """Coming and going of containers, also of some that end by themselves, and of networks."""
+    one, _ = two_ends(wire, AuditTiming(period=0.05, settle=0.0))
+    host = one.host
+    for number in range(6):
+        name = f"taskcccccccc{number}"
+        container = host.start_container(name, (WEB, f"10.64.0.{40 + number}"))
+        if number % 2:
+            container.process.kill()
+            container.process.wait()
+        wire.add_network("fleeting00001", "10.70.0.0/16", {"h1": (1,)})
+        host.apply()
+        host.stop_container(name)
+        del wire.networks["fleeting00001"]
+        host.apply()
+    assert host.plane.drift == {}
