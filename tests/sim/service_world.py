@@ -20,10 +20,22 @@ from argosy.controller.logic.actions import (
     SetDesired,
     SetUpdate,
 )
+from argosy.controller.logic.departures import Departures
+from argosy.controller.logic.filters import fits_placement
 from argosy.controller.logic.orchestrate import plan_service
+from argosy.controller.logic.view import Fits
 from argosy.core.meta import Meta
-from argosy.core.node import Availability, Node, NodeSpec, NodeState, NodeStatus
-from argosy.core.service import ContainerSpec, Service, ServiceSpec, TaskSpec, UpdateState, UpdateStatus
+from argosy.core.node import Availability, Drain, Node, NodeSpec, NodeState, NodeStatus
+from argosy.core.service import (
+    DEFAULT_STOP_GRACE_PERIOD_S,
+    ContainerSpec,
+    Disconnect,
+    Service,
+    ServiceSpec,
+    TaskSpec,
+    UpdateState,
+    UpdateStatus,
+)
 from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState, broken_invariants, is_terminal
 
@@ -63,7 +75,7 @@ class World:
     node_count: int = 3
     now: float = 1000.0
     fate: Fate = go_well
-    fits: Callable[[Node], bool] = lambda node: True
+    fits: Fits = fits_placement
     room: Callable[[Node], int] = lambda node: 1000
     service: Service | None = None
     revisions: dict[int, change_service.Revision] = field(default_factory=dict)
@@ -71,6 +83,8 @@ class World:
     nodes: dict[str, Node] = field(default_factory=dict)
     containers: dict[str, Container] = field(default_factory=dict)
     cut_off: set[str] = field(default_factory=set)
+    others: dict[str, list[Task]] = field(default_factory=dict)  # of other services, by node
+    fence_ends: dict[str, float] = field(default_factory=dict)  # when a node's last grant is over
     wake_at: float | None = None
     created: int = 0
     checks: list[Callable[["World"], None]] = field(default_factory=list)
@@ -104,6 +118,26 @@ class World:
         node = self.nodes[name]
         self.nodes[name] = replace(node, spec=replace(node.spec, availability=availability))
 
+    def drain(self, name: str, pace: int = 0, deadline: float = 0.0) -> None:
+        """Drain a node; `deadline` in seconds from now, 0 for none."""
+        node = self.nodes[name]
+        drain = Drain(pace, self.now + deadline if deadline else 0.0)
+        self.nodes[name] = replace(node, spec=replace(node.spec, availability=Availability.DRAIN, drain=drain))
+
+    def label(self, name: str, **labels: str) -> None:
+        """Give a node these labels, and no others."""
+        node = self.nodes[name]
+        self.nodes[name] = replace(node, spec=replace(node.spec, labels=labels))
+
+    def evict(self, task_id: str) -> None:
+        """Ask for a task to run elsewhere, as a rebalance does."""
+        self.tasks[task_id] = replace(self.tasks[task_id], evict=True)
+
+    def set_unready(self, task_id: str, unready: bool = True) -> None:
+        """Have a task's readiness check fail, or pass."""
+        task = self.tasks[task_id]
+        self.tasks[task_id] = replace(task, status=replace(task.status, unready=unready))
+
     def update(self, **fields: object) -> None:
         """Change the service's spec as a user does."""
         self.now += MOMENT
@@ -132,7 +166,28 @@ class World:
     def plan(self) -> Plan:
         """Return what the orchestrator wants now."""
         tasks = list(self.tasks.values())
-        return plan_service(self._service, self.revisions, tasks, self.nodes, self.now, self.fits)
+        departures = Departures.build(self.nodes.values(), self.tasks_on, self._tasks_of)
+        return plan_service(
+            self._service,
+            self.revisions,
+            tasks,
+            self.nodes,
+            self.now,
+            self.fits,
+            replace_in=self._replace_in,
+            departures=departures,
+        )
+
+    def tasks_on(self, node_id: str) -> list[Task]:
+        """Return the tasks on a node, those of other services included."""
+        return [t for t in self.tasks.values() if t.node_id == node_id] + self.others.get(node_id, [])
+
+    def _tasks_of(self, service_id: str) -> list[Task]:
+        others = [t for tasks in self.others.values() for t in tasks]
+        return [t for t in (*self.tasks.values(), *others) if t.service_id == service_id]
+
+    def _replace_in(self, node_id: str, grace: float) -> float:
+        return self.fence_ends.get(node_id, self.now) + grace - self.now
 
     def orchestrate(self) -> bool:
         """Plan and apply until nothing is left to do at this moment; say whether anything was."""
@@ -164,7 +219,7 @@ class World:
         for task in sorted(self.tasks.values(), key=lambda t: t.meta.id):
             if task.status.state >= S.ASSIGNED or task.desired_state >= S.SHUTDOWN:
                 continue
-            node_id = task.node_id or self._choose_node()
+            node_id = task.node_id or self._choose_node(task)
             if node_id and self._load(node_id) < self.room(self.nodes[node_id]):
                 self._store(replace(task, node_id=node_id, status=self._status(S.ASSIGNED)), by_agent=False)
                 did = True
@@ -281,9 +336,16 @@ class World:
         ]
 
     def is_away(self, task: Task) -> bool:
-        """Whether the task's node is DOWN or removed."""
+        """Whether the task's node is DOWN or removed, and nobody waits for it by the service's disconnect policy."""
         node = self.nodes.get(task.node_id)
-        return task.node_id != "" and (node is None or node.status.state is NodeState.DOWN)
+        if node is None:
+            return task.node_id != ""
+        state, policy = node.status.state, self._service.spec.disconnect
+        if policy is Disconnect.FENCE:
+            lost = state in (NodeState.DOWN, NodeState.AGENT_LOST)
+            return lost and self._replace_in(task.node_id, DEFAULT_STOP_GRACE_PERIOD_S) <= 0
+        kept = policy is Disconnect.KEEP and task.desired_state <= S.RUNNING
+        return state is NodeState.DOWN and not kept
 
     def serving(self) -> Iterator[Task]:
         """Yield the tasks whose program truly runs, on nodes that are not away."""
@@ -320,13 +382,13 @@ class World:
         assert not broken, (broken, old, task)
         self.tasks[task.meta.id] = task
 
-    def _choose_node(self) -> str:
+    def _choose_node(self, task: Task) -> str:
         open_nodes = [
             node.meta.id
             for node in self.nodes.values()
             if node.status.state is NodeState.READY
             and node.spec.availability is Availability.ACTIVE
-            and self.fits(node)
+            and self.fits(self.revisions[task.revision].spec.task.placement)(node)
             and self._load(node.meta.id) < self.room(node)
         ]
         return min(open_nodes, key=lambda n: (self._load(n), n), default="")
@@ -380,6 +442,7 @@ class World:
             not_before=action.not_before,
             attempts=action.attempts,
             attempts_since=action.attempts_since,
+            canary=action.canary,
         )
         assert action.revision in self.revisions
         self._store(task, by_agent=False)

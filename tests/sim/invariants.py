@@ -1,0 +1,460 @@
+"""What must hold at every moment, judged from outside: by what etcd has, what hosts run and what is said on the wire.
+
+Nothing here asks the code under test. The watcher keeps its own copy of the stored objects from etcd's commits, hears
+every message, and sees every container. The first violation ends the run.
+"""
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from argosy.controller.store.records import from_bytes
+from argosy.core.kinds import BY_NAME
+from argosy.core.network import SLICE_SIZE, Network, Slice
+from argosy.core.node import Availability, Node, NodeState
+from argosy.core.service import Revision, Service, ServiceMode, UpdateOrder, UpdateState, revision_id
+from argosy.core.task import Task
+from argosy.core.task_state import TaskState
+from tests.sim.etcd_channel import Writer
+from tests.sim.etcd_model import Changed
+from tests.sim.etcd_model import Revision as StoreRevision
+from tests.sim.kernel import Container
+
+S = TaskState
+EPSILON_S = 0.05
+GRACE_S = 10.0
+"""A new leader waits so long for a node that it has not heard."""
+SILENCE_S = 2.7
+"""Least silence after which a node may be called DOWN."""
+
+
+class Violation(Exception):
+    """An invariant does not hold."""
+
+    def __init__(self, invariant: str, text: str, at_s: float) -> None:
+        super().__init__(f"{invariant}: {text}")
+        self.invariant = invariant
+        self.text = text
+        self.at_s = at_s
+
+
+@dataclass
+class _Reader:
+    revision: int = 0
+    states: dict[str, TaskState] = field(default_factory=dict)
+
+
+class Watcher:
+    """One for a world."""
+
+    def __init__(self, world: Any) -> None:
+        self._world = world
+        self.violation: Violation | None = None
+        self.stop = lambda: None
+        self.tasks: dict[str, Task] = {}
+        self.services: dict[str, Service] = {}
+        self.revisions: dict[str, Revision] = {}
+        self.nodes: dict[str, Node] = {}
+        self.networks: dict[str, Network] = {}
+        self.slices: dict[str, Slice] = {}
+        self._tables = {
+            Task: self.tasks,
+            Service: self.services,
+            Revision: self.revisions,
+            Node: self.nodes,
+            Network: self.networks,
+            Slice: self.slices,
+        }
+        self.slots: defaultdict[tuple[str, Any], dict[str, Task]] = defaultdict(dict)
+        self._holders: dict[tuple[str, int], str] = {}
+        self._leader: Any = None
+        self._leads_since = 0.0
+        self._heard: dict[tuple[Any, str], float] = {}
+        self._readers: defaultdict[str, _Reader] = defaultdict(_Reader)
+        self._applied: dict[str, tuple[int, int]] = {}
+        self.ran: defaultdict[str, int] = defaultdict(int)
+        self._moving: dict[tuple[str, Any], str] = {}
+        world.etcd.on_commit = self._committed
+        world.network.sent_up = self._sent_up
+        world.network.sent_down = self._sent_down
+        world.network.heard = self._heard_host
+
+    def fail(self, invariant: str, text: str, error: BaseException | None = None) -> None:
+        """Note the first violation, and end the run."""
+        if self.violation is None:
+            self.violation = Violation(invariant, text, self._world.loop.now)
+            self.violation.__cause__ = error
+            self.note(f"VIOLATION {invariant}: {text}")
+            self.stop()
+
+    def note(self, text: str) -> None:
+        self._world.note(text)
+
+    # ---- what is stored
+
+    def _committed(self, revision: StoreRevision, by: object) -> None:
+        for change in revision.changes:
+            self._change(change, revision.number, by)
+        for change in revision.changes:
+            self._after(change)
+
+    def _change(self, change: Changed, number: int, by: object) -> None:
+        parts = change.key.decode().split("/")[3:]
+        if parts == ["leader"]:
+            self._led(change, by)
+            return
+        kind = BY_NAME.get(parts[0])
+        if kind is None or kind.domain not in self._tables:
+            return
+        table: dict[str, Any] = self._tables[kind.domain]
+        old = table.get(parts[-1])
+        new: Any = from_bytes(kind, change.new.value, number) if change.new else None
+        if new is None:
+            table.pop(parts[-1], None)
+        else:
+            table[parts[-1]] = new
+        self._judge_writer(kind.domain, old, new, by)
+        match old or new:
+            case Task():
+                self._task(old, new)
+            case Slice() if new is None:
+                self._slice_given_back(old)
+            case Node():
+                self._node(old, new)
+            case Service() | Network():
+                what = "deleted" if new is None else "created" if old is None else "changed"
+                self.note(f"{kind.name} {(new or old).meta.id} {what} {_of(new)}")
+
+    def _led(self, change: Changed, by: object) -> None:
+        if change.new is None:
+            self._leader = None
+            self.note(f"nobody leads ({'its lease ended' if by == 'lease' else by})")
+        else:
+            assert isinstance(by, Writer)
+            self._leader, self._leads_since = by.process, self._world.loop.now
+            self.note(f"{by.process.name} leads, epoch {change.new.created} {json.loads(change.new.value)['id']}")
+
+    def _judge_writer(self, kind: Any, old: Any, new: Any, by: object) -> None:
+        """Of what control loops own, only the leader's writes may have an effect."""
+        if not isinstance(by, Writer) or by.for_user or by.process is self._leader:
+            return
+        if kind in (Task, Slice) or (kind is Node and old is not None and new is not None and old.status != new.status):
+            self.fail("only the leader writes", f"{by.process.name}, which does not lead, wrote {_of(new or old)}")
+
+    def _task(self, old: Task | None, new: Task | None) -> None:
+        if new is None:
+            assert old is not None
+            self._task_deleted(old)
+            return
+        if old is None or (old.status.state, old.desired_state, old.status.released) != (
+            new.status.state,
+            new.desired_state,
+            new.status.released,
+        ):
+            self.note(f"task {_of(new)}")
+        key = self._slot_key(new)
+        self.slots[key][new.meta.id] = new
+        if old is not None:
+            self._followed(old, new)
+        if not old or old.attachments != new.attachments:
+            for attachment in new.attachments:
+                at = (attachment.network_id, attachment.address)
+                holder = self._holders.setdefault(at, new.meta.id)
+                if holder != new.meta.id:
+                    self.fail("addresses unique", f"{_of(new)} is given {at}, which {holder} still has")
+
+    def _slot_key(self, task: Task) -> tuple[str, Any]:
+        service = self.services.get(task.service_id)
+        if service is not None and service.spec.mode in (ServiceMode.GLOBAL, ServiceMode.GLOBAL_JOB):
+            return (task.service_id, task.node_id)
+        return (task.service_id, task.slot)
+
+    def _followed(self, old: Task, new: Task) -> None:
+        if new.status.state < old.status.state:
+            self.fail("states never fall", f"{_of(old)} became {_of(new)}")
+        if old.status.state > S.RUNNING and new.status.state not in (old.status.state, S.ORPHANED):
+            self.fail("states never fall", f"{_of(old)} had ended and became {_of(new)}")
+        if new.desired_state < old.desired_state:
+            self.fail("states never fall", f"desired: {_of(old)} became {_of(new)}")
+        if old.status.released and not new.status.released:
+            self.fail("states never fall", f"released: {_of(old)} became {_of(new)}")
+        if old.status.state >= S.ASSIGNED and (old.node_id, old.attachments) != (new.node_id, new.attachments):
+            self.fail("a task never moves", f"{_of(old)} became {_of(new)}")
+        if new.desired_state >= S.SHUTDOWN > old.desired_state:
+            self._stopped_by_us(old, new)
+
+    def _task_deleted(self, old: Task) -> None:
+        self.note(f"task {old.meta.id} deleted")
+        self.slots[self._slot_key(old)].pop(old.meta.id, None)
+        for attachment in old.attachments:
+            self._holders.pop((attachment.network_id, attachment.address), None)
+        if old.status.state < S.ASSIGNED or not old.node_id or old.node_id not in self.nodes:
+            return
+        if not old.status.released:
+            self.fail("records stay until released", f"{_of(old)} was deleted")
+        for host in self._world.agents.values():
+            if old.meta.id in host.kernel.containers or old.meta.id in host.kernel.links:
+                self.fail("records stay until released", f"{_of(old)} was deleted and {host.name} still has it")
+
+    def _slice_given_back(self, old: Slice) -> None:
+        network = self.networks.get(old.network_id)
+        if network is None:
+            return
+        base = _base(network) + old.index * SLICE_SIZE
+        for (network_id, address), holder in self._holders.items():
+            if network_id == old.network_id and base <= address < base + SLICE_SIZE:
+                self.fail("slices stay while used", f"{old.meta.id} was given back, {holder} has an address of it")
+
+    # ---- what we do to healthy tasks
+
+    def _stopped_by_us(self, old: Task, new: Task) -> None:
+        """A task that does well on a node that does well is stopped for a reason only."""
+        service, node = self.services.get(old.service_id), self.nodes.get(old.node_id)
+        if service is None or node is None or old.status.state != S.RUNNING or service.removing:
+            return
+        if node.status.state is NodeState.DOWN or node.spec.availability is not Availability.ACTIVE:
+            return
+        if old.revision != service.revision or old.evict or service.spec.stopped:
+            return
+        siblings = [t for t in self.slots[self._slot_key(old)].values() if t.meta.id != old.meta.id and _live(t)]
+        if siblings:
+            return
+        if service.spec.mode is ServiceMode.REPLICATED:
+            slots = {k for k, ts in self.slots.items() if k[0] == old.service_id and any(_live(t) for t in ts.values())}
+            if len(slots) >= service.spec.replicas:
+                return  # scaled down
+        else:
+            return
+        self.fail("healthy tasks stay", f"{_of(old)} was told to stop for no reason")
+
+    def _after(self, change: Changed) -> None:
+        """Judge the whole after a revision, where a task changed."""
+        parts = change.key.decode().split("/")[3:]
+        if parts[0] != "task" or change.new is None:
+            return
+        task = self.tasks[parts[-1]]
+        self._judge_slot(task)
+        if task.status.state is S.ASSIGNED:
+            self._judge_room(task.node_id)
+
+    def _judge_slot(self, task: Task) -> None:
+        live = [t for t in self.slots[self._slot_key(task)].values() if _live(t)]
+        if len(live) > 2:
+            self.fail("slots unique", f"{len(live)} live tasks: {', '.join(map(_of, live))}")
+        rising = [t for t in live if t.status.state < S.STARTING and t.desired_state <= S.RUNNING]
+        if len(live) == 2 and len(rising) == 2 and live[0].revision == live[1].revision:
+            nodes = [self.nodes.get(t.node_id) for t in live if t.node_id]
+            if all(n and n.status.state is NodeState.READY and n.spec.availability is Availability.ACTIVE for n in nodes):
+                self.fail("slots unique", f"two tasks for one slot: {', '.join(map(_of, live))}")
+
+    def _judge_room(self, node_id: str) -> None:
+        """What is ordered of a node fits; of two tasks in a slot only one will run."""
+        node = self.nodes.get(node_id)
+        if node is None:
+            return
+        needs: dict[tuple[str, Any], float] = {}
+        for task in self.tasks.values():
+            if task.node_id == node_id and _live(task) and task.status.state >= S.ASSIGNED:
+                revision = self.revisions.get(revision_id(task.service_id, task.revision))
+                if revision is not None:
+                    key = self._slot_key(task)
+                    needs[key] = max(needs.get(key, 0.0), revision.spec.task.reservations.cpus)
+        if sum(needs.values()) > node.description.resources.cpus + 1e-6:
+            self.fail("nothing oversubscribed", f"{sum(needs.values())} CPUs are ordered of {node.spec.name}")
+
+    # ---- nodes
+
+    def _heard_host(self, process: Any, host: str) -> None:
+        self._heard[process, host] = self._world.loop.now
+
+    def _node(self, old: Node | None, new: Node | None) -> None:
+        if new is None or old is None:
+            return
+        if old.status.state != new.status.state:
+            self.note(f"node {new.spec.name}: {old.status.state.name} -> {new.status.state.name} {new.status.message}")
+        if new.status.state is NodeState.DOWN and old.status.state is not NodeState.DOWN:
+            now = self._world.loop.now
+            heard = self._heard.get((self._leader, new.spec.name))
+            began = max(self._leads_since, self._leader.resumed_at if self._leader else 0.0)
+            if heard is None or heard < self._leads_since:
+                silent_s, needed_s = now - began, GRACE_S
+            else:
+                silent_s, needed_s = now - max(heard, began), SILENCE_S
+            if silent_s < needed_s - EPSILON_S:
+                self.fail("no hasty DOWN", f"{new.spec.name} was called DOWN after {silent_s:.2f} s of silence")
+
+    # ---- what is said
+
+    def _sent_up(self, call: Any, message: Any) -> None:
+        if message.WhichOneof("body") == "report":
+            call.__dict__.setdefault("reports", {})[message.report.sequence] = message.report
+
+    def _sent_down(self, call: Any, message: Any) -> None:
+        if message.WhichOneof("body") != "report_ack":
+            return
+        report = call.__dict__.get("reports", {}).get(message.report_ack.sequence)
+        if report is None:
+            self.fail("acknowledged only if stored", f"{call.host}: a report that was never made is acknowledged")
+            return
+        for item in report.tasks:
+            stored = self.tasks.get(item.task_id)
+            if stored is None or stored.status.state is S.ORPHANED:
+                continue
+            if stored.status.state < item.status.state or (item.status.released and not stored.status.released):
+                self.fail("acknowledged only if stored", f"{call.host} said {S(item.status.state).name} of {_of(stored)}")
+
+    def applied(self, host: str, epoch: int, revision: int) -> None:
+        """An agent has accepted a message."""
+        highest = self._applied.get(host, (0, 0))
+        if (epoch, revision) < highest:
+            self.fail("epochs never fall", f"{host} applied {(epoch, revision)} after {highest}")
+        self._applied[host] = max(highest, (epoch, revision))
+
+    def read(self, name: str, batch: Any) -> None:
+        """A reader of a controller's cache sees a batch."""
+        reader = self._readers[name]
+        if batch.resync:
+            return
+        if batch.revision < reader.revision:
+            self.fail("readers see no fall", f"{name} sees revision {batch.revision} after {reader.revision}")
+        reader.revision = batch.revision
+        for change in batch.changes:
+            if change.kind is not Task:
+                continue
+            if change.new is None:
+                reader.states.pop(change.id, None)
+                continue
+            if change.new.status.state < reader.states.get(change.id, S.NEW):
+                self.fail("readers see no fall", f"{name}: {_of(change.new)}")
+            reader.states[change.id] = change.new.status.state
+
+    # ---- what runs
+
+    def linked(self, container: Container) -> None:
+        for attachment in container.links:
+            for host in self._world.agents.values():
+                for other, links in host.kernel.links.items():
+                    if other != container.id and attachment in links:
+                        self.fail("addresses unique", f"{container.host} links {container.id} as {host.name} {other}")
+
+    def started(self, container: Container) -> None:
+        self.note(f"{container.host} {container.id} runs")
+        self.ran[container.id] += 1
+        if self.ran[container.id] > 1:
+            self.fail("a task runs once", f"{container.id} was started again on {container.host}")
+        host = self._world.agents[container.host]
+        beside = [c for c in host.kernel.containers.values() if c.status == "running"]
+        cpus = sum(float(c.env.get("CPUS", 0)) for c in beside)
+        if cpus > host.description.resources.cpus + 1e-6:
+            self.fail("nothing oversubscribed", f"{cpus} CPUs are promised on {container.host}")
+        ports = [c.env["PORT"] for c in beside if "PORT" in c.env]
+        if len(ports) != len(set(ports)):
+            self.fail("nothing oversubscribed", f"host port twice on {container.host}: {ports}")
+
+    def ended_by_us(self, container: Container, how: str) -> None:
+        self.note(f"{container.host} {container.id} gets {how}")
+        task = self.tasks.get(container.id)
+        if task is None or task.desired_state >= S.SHUTDOWN or not container.well or container.signalled:
+            return
+        self.fail("healthy programs run on", f"{container.host} ends {_of(task)} by {how}")
+
+    def cut_loose(self, container: Container) -> None:
+        task = self.tasks.get(container.id)
+        if task is not None and task.desired_state <= S.RUNNING:
+            self.fail("healthy programs run on", f"{container.host} takes the links of {_of(task)}")
+
+    def rebooted(self, host: str) -> None:
+        """A host has lost all that it ran."""
+
+    # ---- at rest
+
+    def judge_rest(self) -> None:
+        """Judge a world that has had time to settle: all as declared, nothing left over."""
+        for service in self.services.values():
+            self._judge_count(service)
+        wanted = {t.meta.id for t in self.tasks.values() if not t.status.released}
+        for host in self._world.agents.values():
+            left = sorted((set(host.kernel.containers) | set(host.kernel.links)) - wanted)
+            if left:
+                self.fail("nothing is left over", f"{host.name} still has {left}")
+        for key, tasks in self.slots.items():
+            live = [t for t in tasks.values() if _live(t)]
+            if len(live) > 1:
+                self.fail("slots unique", f"at rest {key}: {', '.join(map(_of, live))}")
+
+    def unsettled(self) -> str:
+        """Say what is not yet as declared; "" when all is."""
+        for service in self.services.values():
+            if why := self._lacks(service):
+                return why
+        for task in self.tasks.values():
+            if task.desired_state >= S.SHUTDOWN and not (task.status.state > S.RUNNING and task.status.released):
+                return f"{_of(task)} is still to end"
+            if task.status.state > S.RUNNING and not task.status.released:
+                return f"{_of(task)} is still to be released"
+        for network in self.networks.values():
+            if network.removing:
+                return f"network {network.meta.id} is still to go"
+        return ""
+
+    def _judge_count(self, service: Service) -> None:
+        if why := self._lacks(service):
+            self.fail("as declared", why)
+
+    def _lacks(self, service: Service) -> str:
+        if service.removing:
+            return f"{_of(service)} is still to go"
+        running = [
+            t
+            for t in self.tasks.values()
+            if t.service_id == service.meta.id and t.desired_state == S.RUNNING and t.status.state == S.RUNNING
+        ]
+        wanted = service.spec.replicas
+        if service.spec.mode is ServiceMode.GLOBAL:
+            wanted = sum(1 for n in self.nodes.values() if n.spec.availability is not Availability.DRAIN)
+        if len(running) != wanted:
+            return f"{len(running)} of {wanted} tasks of {_of(service)} run"
+        if service.update.state in (UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED):
+            return f"{_of(service)} is still being updated"
+        if service.update.state in (UpdateState.NONE, UpdateState.COMPLETED, UpdateState.ROLLBACK_COMPLETED):
+            dirty = [t for t in running if t.revision != service.revision]
+            dirty = [t for t in dirty if self._task_spec(t.service_id, t.revision) != service.spec.task]
+            if dirty:
+                return f"{_of(dirty[0])} runs another spec than {_of(service)}"
+        return ""
+
+    def _task_spec(self, service_id: str, number: int) -> Any:
+        revision = self.revisions.get(revision_id(service_id, number))
+        return revision.spec.task if revision else None
+
+
+def _live(task: Task) -> bool:
+    return task.desired_state <= S.RUNNING and task.status.state <= S.RUNNING
+
+
+def _base(network: Network) -> int:
+    a, b, c, d = (int(x) for x in network.subnet.partition("/")[0].split("."))
+    return a << 24 | b << 16 | c << 8 | d
+
+
+def _of(obj: Any) -> str:
+    match obj:
+        case Task():
+            at = " ".join(f"{a.address & 255}" for a in obj.attachments)
+            released = " released" if obj.status.released else ""
+            reason = f" ({obj.status.reason})" if obj.status.reason else ""
+            return (
+                f"{obj.meta.id} {obj.service_id[:4]}.{obj.slot} r{obj.revision} on {obj.node_id[:4] or '-'} [{at}] "
+                f"{obj.status.state.name}->{obj.desired_state.name}{released}{reason}"
+            )
+        case Service():
+            state = f" {obj.update.state.name}" if obj.update.state else ""
+            gone = " removing" if obj.removing else ""
+            return f"{obj.meta.id[:4]} {obj.spec.name} r{obj.revision} x{obj.spec.replicas}{state}{gone}"
+        case None:
+            return ""
+    return f"{type(obj).__name__} {obj.meta.id}"
+
+
+_ = UpdateOrder
