@@ -377,7 +377,10 @@ class UpdateState(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class UpdateStatus:
-    """Progress of the latest update, for people and for the updater after a failover."""
+    """Progress of the latest update, for people and for the updater after a failover.
+
+    `ready`: its canaries have done well and it waits for a person; `promoted`: it went on to the other tasks.
+    """
 
     state: UpdateState = UpdateState.NONE
     started_at: float = 0.0
@@ -385,9 +388,6 @@ class UpdateStatus:
     message: str = ""
     promoted: bool = False
     resumed_at: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
     ready: bool = False
 
 
@@ -398,6 +398,9 @@ class JobState(IntEnum):
     RUNNING = 1
     COMPLETE = 2
     FAILED = 3
+
+
+@dataclass(frozen=True, slots=True)
 class JobStatus:
     """The run of a job that was started last, and when cron starts the next one (0: never)."""
 
@@ -405,11 +408,11 @@ class JobStatus:
     started_at: float = 0.0
     next_at: float = 0.0
     message: str = ""
+    state: JobState = JobState.NONE
+    finished_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-    state: JobState = JobState.NONE
-    finished_at: float = 0.0
 class Service:
     """A declared service. `spec` is the user's; the rest is the controller's."""
 

@@ -45,4 +45,5 @@ class Task:
     attempts_since: float = 0.0
     iteration: int = 0
     evict: bool = False
+    canary: bool = False
     schema: int = 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from argosy.core.node import NodeStatus
-from argosy.core.service import UpdateStatus
+from argosy.core.service import JobStatus, UpdateStatus
 from argosy.core.task_state import TaskState
 
 
@@ -19,7 +19,7 @@ class CreateTask:
     """Create a task in state NEW. Its `meta.created_at` is the `now` of the plan, by the leader's clock.
 
     `node_id` is "" where the scheduler chooses, and set for a global service's task. `desired_state` is RUNNING, or
-    READY for one that is only to be prepared for now. The last four are stored in the task as they are: see Task.
+    READY for one that is only to be prepared for now. The last six are stored in the task as they are: see Task.
     """
 
     service_id: str
@@ -31,6 +31,8 @@ class CreateTask:
     not_before: float = 0.0
     attempts: int = 0
     attempts_since: float = 0.0
+    canary: bool = False
+    iteration: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,14 @@ class SetUpdate:
 
 
 @dataclass(frozen=True, slots=True)
+class SetJob:
+    """Store how a job stands: which run was begun last, how it goes, when the next one is due."""
+
+    service_id: str
+    job: JobStatus
+
+
+@dataclass(frozen=True, slots=True)
 class RollBack:
     """Return a service to the tasks of an older revision, as a *new* revision (numbers only grow).
 
@@ -92,7 +102,7 @@ class SetNodeStatus:
 
 
 Action: TypeAlias = (
-    CreateTask | SetDesired | OrphanTask | DeleteTask | SetUpdate | RollBack | DeleteService | SetNodeStatus
+    CreateTask | SetDesired | OrphanTask | DeleteTask | SetUpdate | SetJob | RollBack | DeleteService | SetNodeStatus
 )
 
 

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from argosy.controller.logic.actions import RollBack
 from argosy.controller.logic.attempts import failures, good_at, has_given_up, say_failed, turn_of
+from argosy.controller.logic.availability import is_available
 from argosy.controller.logic.canary import former_revision, is_trying
 from argosy.controller.logic.dirty import is_dirty, stale_task
 from argosy.controller.logic.draft import Draft
@@ -37,6 +38,7 @@ from argosy.core.service import (
     UpdateState,
     UpdateStatus,
 )
+from argosy.core.units import format_duration
 
 AT_REST: Final = frozenset({UpdateState.NONE, UpdateState.COMPLETED, UpdateState.ROLLBACK_COMPLETED})
 HELD: Final = frozenset({UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED})
@@ -178,7 +180,7 @@ class _Course:
             waits_for = stalled(view, self.draft, self.update, self.config, canaries)
             if waits_for and self.config.failure_action is not FailureAction.CONTINUE:
                 return self._give_in(f"{names}: {waits_for}", fresh)
-            self._store(ready=False, message=f"{names}: {waits_for}" if waits_for else f"trying {names}")
+            self._store(ready=False, message=self._goes_on() if waits_for else f"trying {names}")
         return self.rollout(fresh, moving={slot.key for slot in canaries})
 
     def _all_well(self, canaries: Sequence[Slot]) -> bool:
@@ -204,7 +206,7 @@ class _Course:
         if waits_for:
             if self.config.failure_action is not FailureAction.CONTINUE:
                 return self._give_in(waits_for)
-            self._store(message=waits_for)
+            self._store(message=self._goes_on())
         return self.rollout(moving=self._moving(slots, dirty))
 
     def _failed(self, slots: Sequence[Slot]) -> list[Slot]:
@@ -229,6 +231,10 @@ class _Course:
     def _pause(self, message: str) -> None:
         rolling_back = self.update.state in ROLLING_BACK
         self._store(state=UpdateState.ROLLBACK_PAUSED if rolling_back else UpdateState.PAUSED, message=message)
+
+    def _goes_on(self) -> str:
+        deadline = format_duration(self.config.progress_deadline)
+        return f"no progress for {deadline}; it goes on trying, since its failure action is continue"
 
     def _store(self, **changes: Any) -> None:
         """Store how the update stands, if that is anything new."""
@@ -282,7 +288,7 @@ class _Course:
                 moving.add(slot.key)
             else:
                 fresh.append(slot)
-        fresh.sort(key=lambda slot: (any(map(serves, slot.live)), slot.key))
+        fresh.sort(key=lambda slot: (any(is_available(view, t) for t in slot.live), slot.key))
         room = len(fresh) if config.parallelism == 0 else max(0, config.parallelism - occupied)
         moving.update(slot.key for slot in fresh[:room])
         return moving

@@ -17,6 +17,7 @@ from argosy.controller.logic.actions import (
     OrphanTask,
     RollBack,
     SetDesired,
+    SetJob,
     SetNodeStatus,
     SetUpdate,
 )
@@ -56,6 +57,8 @@ def groups_of(
                 deleted.add(task_id)
             case SetUpdate(_, status):
                 ops.append(update(replace(service, update=status, meta=replace(service.meta, updated_at=now))))
+            case SetJob(_, job):
+                ops.append(update(replace(service, job=job, meta=replace(service.meta, updated_at=now))))
             case RollBack(_, to_revision, status):
                 return [_rolled_back(snap, service, to_revision, status, now)]
             case DeleteService():
@@ -93,6 +96,8 @@ def _new_task(action: CreateTask, service: Service, now: float, task_id: str) ->
         not_before=action.not_before,
         attempts=action.attempts,
         attempts_since=action.attempts_since,
+        canary=action.canary,
+        iteration=action.iteration,
     )
 
 

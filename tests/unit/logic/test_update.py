@@ -116,7 +116,7 @@ def test_new_constraints_that_the_node_meets_make_nothing_dirty() -> None:
     world = deployed(3)
     before = {t.meta.id for t in world.running()}
     constrained = replace(world.service.spec.task, placement=Placement(constraints=("node.id != n2",)))  # type: ignore[union-attr]
-    world.fits = lambda node: node.meta.id != "n2"
+    world.fits = lambda placement: lambda node: node.meta.id != "n2"
     world.update(task=constrained)
     world.run(10)
     assert len({t.meta.id for t in world.running()} & before) == 2
@@ -164,7 +164,7 @@ def test_stop_first_lets_the_old_task_go_on_until_the_new_one_is_ready() -> None
     world = deployed(1)
     world.fate = stuck(world, "v2", S.READY)
     roll(world)
-    world.run(3600)
+    world.run(300)
     assert world.images() == ["v1"]
     states = []
     world.checks.append(lambda w: states.append(sorted(t.status.state.name for t in w.tasks.values())))
@@ -187,7 +187,7 @@ def test_stop_first_makes_room_where_the_new_task_finds_none_beside_the_old() ->
 def test_stop_first_does_not_stop_a_task_for_one_that_no_node_may_run() -> None:
     world = deployed(3)
     world.room = lambda node: 1
-    world.fits = lambda node: False
+    world.fits = lambda placement: lambda node: False
     world.update(task=image("v2", placement=Placement(constraints=("node.id == nowhere",))))
     world.run(600)
     assert world.images() == ["v1", "v1", "v1"]
@@ -206,7 +206,7 @@ def test_start_first_waits_for_health() -> None:
     world = deployed(1, order=UpdateOrder.START_FIRST)
     world.fate = stuck(world, "v2", S.RUNNING)
     roll(world)
-    world.run(3600)
+    world.run(300)
     assert world.images() == ["v1"]
     assert S.STARTING in {t.status.state for t in world.live()}
 
