@@ -9,6 +9,7 @@ from argosy.controller.loops.networks import NetworksLoop
 from argosy.controller.loops.nodes import NodesLoop
 from argosy.controller.loops.scheduler import SchedulerLoop
 from argosy.controller.loops.services import ServicesLoop
+from argosy.controller.loops.virtual_addresses import VirtualAddressesLoop
 from argosy.controller.session.dispatcher import DispatcherServicer, Term
 from argosy.controller.session.heard import BeatProtocol, HeardNodes
 from argosy.controller.store import Cache, EtcdClient, Leadership, Maintenance, Store
@@ -62,10 +63,11 @@ class Leader:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(term.run(), name="sessions")
-                group.create_task(ServicesLoop(store, cache, fence, ambient).run(), name="services")
+                group.create_task(ServicesLoop(store, cache, fence, term.grants, ambient).run(), name="services")
                 group.create_task(SchedulerLoop(store, cache, fence, ambient).run(), name="scheduler")
                 group.create_task(NodesLoop(store, cache, fence, heard, ambient).run(), name="nodes")
                 group.create_task(NetworksLoop(store, cache, fence, ambient).run(), name="networks")
+                group.create_task(VirtualAddressesLoop(store, cache, fence, ambient).run(), name="virtual addresses")
                 group.create_task(ImagesLoop(store, cache, fence).run(), name="images")
                 group.create_task(Maintenance(self._client).run(), name="maintenance")
                 self._dispatcher.term, self._beats.heard = term, heard

@@ -16,7 +16,11 @@ from argosy.core.task_state import TaskState
 
 @dataclass(frozen=True, slots=True)
 class TaskAssignment:
-    """A task for this node, and what is desired of it."""
+    """A task for this node, and what is desired of it.
+
+    `drained`: it is to stop, and no node that has confirmed sends it new connections any more. From `failures` on as in
+    Task: for a restart that the node decides while there is no controller.
+    """
 
     id: str = ""
     project: str = ""
@@ -26,6 +30,27 @@ class TaskAssignment:
     desired_state: TaskState = TaskState.RUNNING
     attachments: tuple[Attachment, ...] = ()
     not_before: float = 0.0
+    drained: bool = False
+    failures: int = 0
+    attempts: int = 0
+    attempts_since: float = 0.0
+    iteration: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Succession:
+    """How a task came to be that its node made while there was no controller, out of one that had ended there.
+
+    `root` is the assigned task that it descends from, over any number of such restarts: it has its slot, revision and
+    addresses. The rest is as in Task.
+    """
+
+    root: str = ""
+    created_at: float = 0.0
+    failures: int = 0
+    not_before: float = 0.0
+    attempts: int = 0
+    attempts_since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +92,33 @@ class PeerAssignment:
 
 @dataclass(frozen=True, slots=True)
 class NamesAssignment:
-    """What a service is called on a network: its name and aliases."""
+    """What a service is called on a network: its name and aliases.
+
+    They stand for `virtual_address` (IPv4, host byte order), whose connections are spread over the endpoints; where it
+    is 0, for the endpoints themselves. With `client_affinity` a client's address keeps its endpoint.
+    """
 
     network_id: str = ""
     service_id: str = ""
     names: tuple[str, ...] = ()
+    virtual_address: int = 0
+    client_affinity: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointAssignment:
-    """A running task of a service on a network."""
+    """A running task of a service on a network; `weight` is its share of the new connections, 0 means 1.
+
+    `withdrawn`: it gets no new ones, those that it has go on; it is about to stop, or not ready.
+    """
 
     network_id: str = ""
     task_id: str = ""
     service_id: str = ""
     slot: int = 0
     address: int = 0
+    weight: int = 0
+    withdrawn: bool = False
 
 
 Piece: TypeAlias = (

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 from argosy.core.meta import Meta
 
@@ -31,7 +32,7 @@ class NetworkSpec:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A network with what was allocated to it. Slice 0 is reserved (virtual addresses)."""
+    """A network with what was allocated to it. Slice 0 is for virtual addresses without being stored."""
 
     meta: Meta = Meta()
     spec: NetworkSpec = NetworkSpec()
@@ -41,14 +42,22 @@ class Network:
     schema: int = 1
 
 
+class SliceUse(IntEnum):
+    """What the addresses of a slice are for: the tasks of the node that leases it, or services (virtual addresses)."""
+
+    TASKS = 0
+    SERVICES = 1
+
+
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Addresses [subnet + index*32, +32) of a network, leased to one node."""
+    """Addresses [subnet + index*32, +32) of a network; those for services are leased to no node (`node_id` "")."""
 
     meta: Meta = Meta()
     network_id: str = ""
     index: int = 0
     node_id: str = ""
+    use: SliceUse = SliceUse.TASKS
     schema: int = 1
 
 

@@ -9,10 +9,11 @@ from dataclasses import replace
 
 from argosy.controller.logic.address_pool import AddressPool
 from argosy.controller.logic.allocate import choose_subnet, choose_vni
+from argosy.controller.logic.virtual_addresses import RESERVED
 from argosy.controller.store import Claim, Op, Put, Release, Snapshot, create, update
 from argosy.core.errors import InvalidError, PreconditionError
 from argosy.core.meta import Cluster, Meta
-from argosy.core.network import Network, NetworkSpec
+from argosy.core.network import SLICE_SIZE, Network, NetworkSpec
 from argosy.core.node import Node
 from argosy.core.service import Service
 from argosy.core.task import Task
@@ -56,9 +57,10 @@ def created(
 
 
 def usage(snap: Snapshot, network: Network) -> tuple[int, int]:
-    """Return how many of a network's addresses tasks hold, and how many there are for tasks."""
+    """Return how many of a network's addresses tasks and services hold, and how many there are for them."""
     pool = AddressPool.build(network, snap.slices_of_network(network.meta.id), snap.all(Task))
-    return pool.used, pool.capacity
+    services = sum(a.network_id == network.meta.id for s in snap.all(Service) for a in s.virtual_addresses)
+    return pool.used + services, pool.capacity + SLICE_SIZE - RESERVED
 
 
 def removed(

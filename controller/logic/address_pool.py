@@ -1,8 +1,9 @@
 """The addresses of one network, as the scheduler's commit hands them out: slices to nodes, addresses to tasks.
 
 A node leases slices of 32 addresses as it fills; an address comes from its node's slices only, so that routes are per
-slice and not per task. Slice 0 is reserved (virtual addresses). Every stored Task keeps its addresses, whatever its
-state: they are free when the reaper deletes the record, which it does only after the agent confirmed.
+slice and not per task. Slice 0 and those whose `use` says so are for services (virtual addresses). Every stored Task
+keeps its addresses, whatever its state: they are free when the reaper deletes the record, which it does only after the
+agent confirmed.
 
 So that an address does not come back at once, a node goes through its addresses in turn, beginning after the one that
 was given last: the leader may remember it (`last_given`), else it is that of the node's newest task. A pool is built
@@ -16,7 +17,7 @@ from typing import Final
 
 from argosy.core.addresses import Subnet
 from argosy.core.meta import Meta
-from argosy.core.network import SLICE_SIZE, Attachment, Network, Slice, slice_id
+from argosy.core.network import SLICE_SIZE, Attachment, Network, Slice, SliceUse, slice_id
 from argosy.core.task import Task
 
 FIRST_SLICE: Final = 1
@@ -76,7 +77,8 @@ class AddressPool:
         for lease in slices:
             if lease.network_id == network.meta.id:
                 pool._leased.add(lease.index)
-                pool._open[lease.node_id].append(lease.index)
+                if lease.use is SliceUse.TASKS:
+                    pool._open[lease.node_id].append(lease.index)
         for task in tasks:
             for attachment in task.attachments:
                 if attachment.network_id == network.meta.id:

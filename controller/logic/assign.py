@@ -19,9 +19,9 @@ from argosy.core.assignment import (
     key_of,
 )
 from argosy.core.image import Image
-from argosy.core.network import Network, Slice
+from argosy.core.network import Network, Slice, SliceUse
 from argosy.core.node import Node
-from argosy.core.service import Disconnect, Revision, Service
+from argosy.core.service import Disconnect, EndpointMode, Revision, Service
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState
 
@@ -56,6 +56,9 @@ class ClusterObjects(Protocol):
     def endpoints(self, network_id: str) -> Mapping[str, EndpointAssignment]:
         """Return the endpoints of a network by task."""
 
+    def drained(self, task: Task) -> bool:
+        """Whether a task that is to stop gets no new connections from any node any more."""
+
     def names(self, network_id: str) -> Iterable[NamesAssignment]:
         """Return what services are called on a network."""
 
@@ -73,7 +76,7 @@ def assignments_for(node_id: str, objects: ClusterObjects) -> dict[str, Piece]:
     for task in objects.task_list(node_id):
         if task.status.state < TaskState.ASSIGNED and not task.attachments:
             continue  # a global service's task that waits for the scheduler
-        put(task_assignment(task))
+        put(task_assignment(task, drained=objects.drained(task)))
         if task.status.released:
             continue
         if (task.service_id, task.revision) not in revisions:
@@ -87,7 +90,7 @@ def assignments_for(node_id: str, objects: ClusterObjects) -> dict[str, Piece]:
     return pieces
 
 
-def task_assignment(task: Task) -> TaskAssignment:
+def task_assignment(task: Task, *, drained: bool = False) -> TaskAssignment:
     """Return what a node is told of one task."""
     return TaskAssignment(
         id=task.meta.id,
@@ -98,16 +101,27 @@ def task_assignment(task: Task) -> TaskAssignment:
         desired_state=task.desired_state,
         attachments=task.attachments,
         not_before=task.not_before,
+        drained=drained,
+        failures=task.failures,
+        attempts=task.attempts,
+        attempts_since=task.attempts_since,
+        iteration=task.iteration,
     )
 
 
-def endpoint_of(task: Task, network_id: str) -> EndpointAssignment | None:
-    """Return a task's endpoint on a network: it has one while it is ready and is to go on running."""
-    if task.status.state is not TaskState.RUNNING or task.status.unready or task.desired_state > TaskState.RUNNING:
+def endpoint_of(task: Task, network_id: str, weight: int = 0) -> EndpointAssignment | None:
+    """Return a task's endpoint on a network: it has one while it runs.
+
+    It is withdrawn while it is not ready, and once it is to stop: so it leaves every balancer before it stops.
+    """
+    if task.status.state is not TaskState.RUNNING:
         return None
+    withdrawn = task.status.unready or task.desired_state > TaskState.RUNNING
     for attachment in task.attachments:
         if attachment.network_id == network_id:
-            return EndpointAssignment(network_id, task.meta.id, task.service_id, task.slot, attachment.address)
+            return EndpointAssignment(
+                network_id, task.meta.id, task.service_id, task.slot, attachment.address, weight, withdrawn
+            )
     return None
 
 
@@ -116,7 +130,11 @@ def names_of(service: Service, network_id: str) -> NamesAssignment | None:
     for attachment in service.spec.task.networks:
         if attachment.target == network_id:
             names = dict.fromkeys((service.spec.name, *attachment.aliases))
-            return NamesAssignment(network_id, service.meta.id, tuple(names))
+            address = next((a.address for a in service.virtual_addresses if a.network_id == network_id), 0)
+            endpoint = service.spec.endpoint
+            if endpoint.mode is not EndpointMode.VIP:
+                address = 0  # the cluster is about to take it away
+            return NamesAssignment(network_id, service.meta.id, tuple(names), address, endpoint.client_affinity)
     return None
 
 
@@ -138,7 +156,8 @@ def _network_pieces(network_id: str, objects: ClusterObjects) -> Iterable[Piece]
         return
     slices: dict[str, list[int]] = {}
     for piece in objects.slices(network_id):
-        slices.setdefault(piece.node_id, []).append(piece.index)
+        if piece.use is SliceUse.TASKS:
+            slices.setdefault(piece.node_id, []).append(piece.index)
     carriers = {node_id: node for node_id in slices if (node := objects.node(node_id))}
     mtu = _mtu(carriers.values())
     yield NetworkAssignment(network_id, network.spec.name, network.vni, network.subnet, network.spec.internal, mtu)

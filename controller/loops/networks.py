@@ -2,7 +2,8 @@
 
 A slice or a network goes only when no task record holds an address of it: a record stays until its agent confirmed that
 nothing of the task is left, or the operator removed the node. A network that a service joined at the very moment when
-its removal began stays until that service leaves.
+its removal began stays until that service leaves. Slices of virtual addresses
+are the business of loops/virtual_addresses.py.
 """
 
 from collections import defaultdict
@@ -12,7 +13,7 @@ from argosy.controller.store import Cache, Fence, Op, Snapshot, Store, delete
 from argosy.core.addresses import Subnet
 from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.errors import ConflictError
-from argosy.core.network import Network, Slice
+from argosy.core.network import Network, Slice, SliceUse
 from argosy.core.node import Node
 from argosy.core.service import Service
 from argosy.core.task import Task
@@ -49,7 +50,8 @@ class NetworksLoop:
 def unneeded(snap: Snapshot) -> list[list[Op]]:
     """Return the deletions that are due."""
     removing = [n for n in snap.all(Network) if n.removing]
-    lost = [s for s in snap.all(Slice) if snap.get(Node, s.node_id) is None]
+    leased = [s for s in snap.all(Slice) if s.use is SliceUse.TASKS]
+    lost = [s for s in leased if snap.get(Node, s.node_id) is None]
     if not removing and not lost:
         return []
     held: dict[str, set[int]] = defaultdict(set)

@@ -5,7 +5,7 @@ reports. A controller that does not lead refuses sessions and names the leader.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import grpc
@@ -15,22 +15,23 @@ from argosy.controller.changes.commit import change
 from argosy.controller.changes.join import registered
 from argosy.controller.cluster import ClusterView
 from argosy.controller.logic.assign import assignments_for
+from argosy.controller.session.drains import Drains
 from argosy.controller.session.endpoints import EndpointIndex
 from argosy.controller.session.heard import HeardNodes
 from argosy.controller.session.node_session import NodeSession
 from argosy.controller.session.objects import SnapshotObjects
 from argosy.controller.session.status_writer import Report, StatusWriter
 from argosy.controller.session.tunnels import Tunnels
-from argosy.controller.store import Cache, ChangeBatch, Leadership, Store
+from argosy.controller.store import Cache, ChangeBatch, Leadership, Snapshot, Store
 from argosy.core.ambient import SYSTEM, Ambient
-from argosy.core.assignment import LeaderEpoch, Piece
+from argosy.core.assignment import LeaderEpoch, Piece, Succession
 from argosy.core.codec import decode
 from argosy.core.errors import InvalidError, NoLeaderError
 from argosy.core.fence import Grants
 from argosy.core.image import Image
 from argosy.core.kinds import StoredObject
-from argosy.core.network import Network, Slice
-from argosy.core.node import Node, NodeDescription, NodeSpec
+from argosy.core.network import Network, Slice, SliceUse
+from argosy.core.node import Node, NodeDescription, NodeSpec, NodeState
 from argosy.core.service import Disconnect, Service
 from argosy.core.task import Task, TaskStatus
 from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
@@ -41,6 +42,8 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 LEADER_KEY = "argosy-leader"
 TERM_OVER = "this controller does not lead any more"
+
+_EXPECTED = frozenset({NodeState.UNKNOWN, NodeState.READY})
 
 
 class NotLeaderError(NoLeaderError):
@@ -65,6 +68,7 @@ class Term:
         self._cache = cache
         self._ambient = ambient
         self._index = EndpointIndex()
+        self._drains = Drains(self)
         self._ended = False
 
     def open(self, node_id: str) -> NodeSession:
@@ -90,21 +94,21 @@ class Term:
 
     async def _follow(self) -> None:
         with self._cache.subscribe(coalesce=True) as changes:
-            self._index.rebuild(self._cache.snapshot)
-            self._mark_all()
+            self._rebuild(self._cache.snapshot)
             async for batch in changes:
                 if batch.resync:
-                    self._index.rebuild(batch.snapshot)
-                    self._mark_all()
+                    self._rebuild(batch.snapshot)
                 else:
                     self._mark(batch)
 
-    def _mark_all(self) -> None:
+    def _rebuild(self, snap: Snapshot) -> None:
+        self._index.rebuild(snap)
+        self._drains.rebuild(snap.all(Task))
         for session in self.sessions.values():
             session.mark_dirty()
 
     def _mark(self, batch: ChangeBatch) -> None:
-        networks = self._index.apply(batch.changes)
+        networks = self._index.apply(batch.changes, batch.snapshot)
         nodes: set[str] = set()
         for one in batch.changes:
             for obj in (one.old, one.new):
@@ -126,11 +130,48 @@ class Term:
         for session in self.sessions.values():
             if session.node_id in nodes or any(f"network/{n}" in session.sent for n in networks):
                 session.mark_dirty()
+        for one in batch.changes:
+            match one.old, one.new:
+                case (Task() as old, Task() | None as new) | (None as old, Task() as new):
+                    self._drains.follow(old, new)
+                case _, Node() as node if node.meta.id not in self.sessions:
+                    self.heard_of(node.meta.id)
+                case _:
+                    pass
+
+    def acknowledged(self, session: NodeSession, version: int) -> None:
+        """Note that a version of a session's assignments is in force on its node."""
+        session.acknowledge(version)
+        if self.sessions.get(session.node_id) is session:
+            self.heard_of(session.node_id)
+
+    def heard_of(self, node_id: str) -> None:
+        """Tell the nodes whose tasks waited for no other than this one that they are drained, if it lets them."""
+        for waiting in self._drains.heard(node_id):
+            if session := self.sessions.get(waiting):
+                session.mark_dirty()
+
+    def carriers(self, task: Task) -> Iterable[str]:
+        """Return the nodes that may carry a network of a task."""
+        snap = self._cache.snapshot
+        slices = (s for a in task.attachments for s in snap.slices_of_network(a.network_id))
+        return {s.node_id for s in slices if s.use is SliceUse.TASKS}
+
+    def may_send_to(self, node_id: str, task: Task) -> bool:
+        """Whether a node may still open connections to a task, as far as its session tells.
+
+        One without a session is waited for as long as it is not known to be lost: it is about to open one.
+        """
+        session = self.sessions.get(node_id)
+        if session is None:
+            node = self._cache.snapshot.get(Node, node_id)
+            return node is not None and node.status.state in _EXPECTED
+        return any(session.may_send_to(f"endpoint/{a.network_id}/{task.meta.id}") for a in task.attachments)
 
     def compute(self, node_id: str) -> Mapping[str, Piece]:
         """Return what a node should have now."""
         self.leadership.check()
-        return assignments_for(node_id, SnapshotObjects(self._cache.snapshot, self._index))
+        return assignments_for(node_id, SnapshotObjects(self._cache.snapshot, self._index, self._drains))
 
     def leader_epoch(self) -> LeaderEpoch:
         """Return the fencing token of a message sent now."""
@@ -226,13 +267,18 @@ class DispatcherServicer(rpc.DispatcherServicer):
                     Report(
                         node_id=session.node_id,
                         statuses={t.task_id: decode(t.status, TaskStatus) for t in message.report.tasks},
+                        successions={
+                            t.task_id: decode(t.succession, Succession)
+                            for t in message.report.tasks
+                            if t.HasField("succession")
+                        },
                         acknowledge=lambda: session.send(
                             pb.ControllerMessage(report_ack=pb.ReportAck(sequence=sequence))
                         ),
                     )
                 )
             case "ack":
-                session.acknowledged_version = message.ack.version
+                term.acknowledged(session, message.ack.version)
             case _:
                 pass  # of a newer agent
 

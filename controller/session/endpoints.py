@@ -6,7 +6,8 @@ from typing import Final
 from argosy.controller.logic.assign import endpoint_of, names_of
 from argosy.controller.store import Change, Snapshot
 from argosy.core.assignment import EndpointAssignment, NamesAssignment
-from argosy.core.service import Service
+from argosy.core.node import Node, NodeState
+from argosy.core.service import Revision, Service, revision_id
 from argosy.core.task import Task
 
 _NONE: Final[Mapping[str, EndpointAssignment]] = {}
@@ -14,7 +15,10 @@ _NO_NAMES: Final[Mapping[str, NamesAssignment]] = {}
 
 
 class EndpointIndex:
-    """Endpoints and names by network. One owner (the dispatcher) feeds it every change in order."""
+    """Endpoints and names by network. One owner (the dispatcher) feeds it every change in order.
+
+    The tasks of a node that is down have no endpoints: whatever they do, nobody reaches them.
+    """
 
     def __init__(self) -> None:
         self._endpoints: dict[str, dict[str, EndpointAssignment]] = {}
@@ -25,19 +29,24 @@ class EndpointIndex:
         self._endpoints.clear()
         self._names.clear()
         for task in snap.all(Task):
-            self._task(None, task)
+            self._task(None, task, snap)
         for service in snap.all(Service):
             self._service(None, service)
 
-    def apply(self, changes: Iterable[Change]) -> set[str]:
-        """Follow changes; return the networks on which something differs now."""
+    def apply(self, changes: Iterable[Change], snap: Snapshot) -> set[str]:
+        """Follow changes up to `snap`; return the networks on which something differs now."""
         touched: set[str] = set()
         for change in changes:
             match change.old, change.new:
                 case (Task() | None as old, Task() as new) | (Task() as old, None as new):
-                    touched |= self._task(old, new)
+                    touched |= self._task(old, new, snap)
                 case (Service() | None as old, Service() as new) | (Service() as old, None as new):
                     touched |= self._service(old, new)
+                case (Node() | None as was, Node() | None as now) if _is_down(was) != _is_down(now):
+                    node = now or was
+                    assert node is not None
+                    for task in snap.tasks_on_node(node.meta.id):
+                        touched |= self._task(task, task, snap)
                 case _:
                     pass
         return touched
@@ -50,14 +59,15 @@ class EndpointIndex:
         """Return the services' names on a network."""
         return self._names.get(network_id, _NO_NAMES).values()
 
-    def _task(self, old: Task | None, new: Task | None) -> set[str]:
+    def _task(self, old: Task | None, new: Task | None, snap: Snapshot) -> set[str]:
         touched = set()
         task = new or old
         assert task is not None
+        reachable = new is not None and not _is_down(snap.get(Node, new.node_id))
         networks = {a.network_id for t in (old, new) if t for a in t.attachments}
         for network_id in networks:
             here = self._endpoints.setdefault(network_id, {})
-            endpoint = endpoint_of(new, network_id) if new else None
+            endpoint = endpoint_of(new, network_id, _weight(new, snap)) if new and reachable else None
             if here.get(task.meta.id) == endpoint:
                 continue
             touched.add(network_id)
@@ -83,3 +93,12 @@ class EndpointIndex:
             else:
                 del here[service.meta.id]
         return touched
+
+
+def _is_down(node: Node | None) -> bool:
+    return node is not None and node.status.state is NodeState.DOWN
+
+
+def _weight(task: Task, snap: Snapshot) -> int:
+    revision = snap.get(Revision, revision_id(task.service_id, task.revision))
+    return revision.spec.task.weight if revision else 0

@@ -6,9 +6,9 @@ one is being sent are joined, so a slow node costs no memory.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
-from argosy.core.assignment import LeaderEpoch, Piece
+from argosy.core.assignment import EndpointAssignment, LeaderEpoch, Piece
 from argosy.core.wire import put_piece
 from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
 
@@ -25,10 +25,11 @@ class NodeSession:
         self.node_id = node_id
         self.session_id = session_id
         self.sent: Mapping[str, Piece] = {}
-        self.acknowledged_version = 0
+        self._acknowledged = 0
         self._compute = compute
         self._leader = leader
         self._version = 0
+        self._left: dict[str, int] = {}  # endpoints that got no new connections any more as of that version
         self._queue: list[pb.ControllerMessage] = []
         self._dirty = True
         self._not_before = 0.0
@@ -40,6 +41,18 @@ class NodeSession:
         """Queue an answer."""
         self._queue.append(message)
         self._wake.set()
+
+    def acknowledge(self, version: int) -> None:
+        """Note that a version, and so all before it, is in force on the node."""
+        self._acknowledged = max(self._acknowledged, version)
+        self._left = {key: left for key, left in self._left.items() if left > self._acknowledged}
+
+    def may_send_to(self, endpoint: str) -> bool:
+        """Whether the node may still open connections to the endpoint of that key through a virtual address.
+
+        Of a node that has confirmed nothing yet it is not known what it does since before this session.
+        """
+        return not self._acknowledged or is_active(self.sent.get(endpoint)) or endpoint in self._left
 
     def mark_dirty(self) -> None:
         """Note that the node's assignments may differ from what it was sent."""
@@ -90,10 +103,23 @@ class NodeSession:
             if self.sent.get(key) != piece:
                 put_piece(piece, body.put.add())
         body.remove.extend(key for key in self.sent if key not in wanted)
-        self.sent = wanted
+        before, self.sent = self.sent, wanted
         if not body.full and not body.put and not body.remove:
             return None
         body.base_version = self._version
         self._version += 1
         body.version = self._version
+        self._left.update((key, self._version) for key in _left(body, before, wanted))
         return message
+
+
+def is_active(piece: Piece | None) -> bool:
+    """Whether a piece is an endpoint that gets new connections."""
+    return isinstance(piece, EndpointAssignment) and not piece.withdrawn
+
+
+def _left(body: pb.AssignmentSet, before: Mapping[str, Piece], now: Mapping[str, Piece]) -> Iterator[str]:
+    """Yield the keys of the endpoints that a difference takes out of the balancers."""
+    for key in (*body.remove, *(put.key for put in body.put)):
+        if is_active(before.get(key)) and not is_active(now.get(key)):
+            yield key

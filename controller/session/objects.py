@@ -1,9 +1,10 @@
-"""The dispatcher's reads: a snapshot and the endpoint index, in the words of controller/logic/assign.py."""
+"""The dispatcher's reads: a snapshot, the endpoint index and the drains, in the words of controller/logic/assign.py."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from argosy.controller.changes.images import by_digest
+from argosy.controller.session.drains import Drains
 from argosy.controller.session.endpoints import EndpointIndex
 from argosy.controller.store import Snapshot
 from argosy.core.assignment import EndpointAssignment, NamesAssignment
@@ -20,6 +21,7 @@ class SnapshotObjects:
 
     snap: Snapshot
     index: EndpointIndex
+    drains: Drains
 
     def task_list(self, node_id: str) -> Iterable[Task]:
         """Return the tasks of a node."""
@@ -52,6 +54,10 @@ class SnapshotObjects:
     def endpoints(self, network_id: str) -> Mapping[str, EndpointAssignment]:
         """Return the endpoints of a network by task."""
         return self.index.endpoints(network_id)
+
+    def drained(self, task: Task) -> bool:
+        """Whether a task that is to stop gets no new connections from any node any more."""
+        return self.drains.over(task.meta.id)
 
     def names(self, network_id: str) -> Iterable[NamesAssignment]:
         """Return what services are called on a network."""

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from argosy.controller.logic.status_report import reported
-from argosy.controller.store import Cache, Fence, Op, Store, update
+from argosy.controller.logic.status_report import adopted, reported
+from argosy.controller.store import Cache, Fence, Op, Store, create, update
 from argosy.core.ambient import SYSTEM, Ambient
+from argosy.core.assignment import Succession
 from argosy.core.errors import ConflictError, LostLeadershipError
 from argosy.core.task import Task, TaskStatus
 
@@ -29,7 +30,30 @@ class Report:
     node_id: str
     statuses: dict[str, TaskStatus]
     acknowledge: Callable[[], None]
-    left: set[str] = field(default_factory=set)
+    successions: dict[str, Succession] = field(default_factory=dict)
+    """Of tasks that the node made itself while there was no controller."""
+    left: list[str] = field(default_factory=list)
+    """What is not settled yet, a root before what descends from it."""
+
+
+@dataclass(slots=True)
+class _Changes:
+    """What one write is to change: tasks by id, those among them that are new with their roots, and who reported."""
+
+    tasks: dict[str, Task] = field(default_factory=dict)
+    born: dict[str, str] = field(default_factory=dict)
+    origin: dict[str, list[Report]] = field(default_factory=dict)
+
+    def groups(self) -> list[dict[str, Op]]:
+        """Return the operations by task in groups that are each atomic.
+
+        A task that a node made itself comes with the end of the one that it followed: the slot is never without.
+        """
+        groups: dict[str, dict[str, Op]] = {}
+        for task_id, task in self.tasks.items():
+            op = create(task) if task_id in self.born else update(task)
+            groups.setdefault(self.born.get(task_id, task_id), {})[task_id] = op
+        return list(groups.values())
 
 
 class StatusWriter:
@@ -45,7 +69,7 @@ class StatusWriter:
 
     def submit(self, report: Report) -> None:
         """Queue a report; reports of a node are settled in the order in which they came."""
-        report.left = set(report.statuses)
+        report.left = sorted(report.statuses, key=lambda task_id: task_id in report.successions)
         self._queue.append(report)
         self._wake.set()
 
@@ -62,37 +86,43 @@ class StatusWriter:
 
     async def _write(self, reports: list[Report]) -> None:
         now, snap = self._ambient.wall(), self._cache.snapshot
-        tasks: dict[str, Task] = {}
-        origin: dict[str, list[Report]] = {}
+        changes = _Changes()
         for report in reports:
             for task_id in tuple(report.left):
-                known = tasks.get(task_id) or snap.get(Task, task_id)
-                changed = reported(known, report.statuses[task_id], now) if known else None
-                if known and known.node_id != report.node_id:
+                known = changes.tasks.get(task_id) or snap.get(Task, task_id)
+                succession, changed = report.successions.get(task_id), None
+                if known is None and succession is not None:
+                    known = changes.tasks.get(succession.root) or snap.get(Task, succession.root)
+                    if known is not None and known.node_id == report.node_id:
+                        changed = adopted(known, task_id, succession, report.statuses[task_id], now)
+                        changes.born[task_id] = succession.root
+                elif known is not None and known.node_id == report.node_id:
+                    changed = reported(known, report.statuses[task_id], now)
+                if known is not None and known.node_id != report.node_id:
                     log.warning("report of a task on another node", task=task_id, node=report.node_id)
-                    changed = None
                 if changed is not None:
-                    tasks[task_id] = changed
-                if task_id in tasks:
-                    origin.setdefault(task_id, []).append(report)
+                    changes.tasks[task_id] = changed
+                if task_id in changes.tasks:
+                    changes.origin.setdefault(task_id, []).append(report)
                 else:
-                    report.left.discard(task_id)
-        await self._commit(tasks, origin)
+                    report.left.remove(task_id)
+        await self._commit(changes)
         for report in reports:
             if not report.left:
                 report.acknowledge()
 
-    async def _commit(self, tasks: dict[str, Task], origin: dict[str, list[Report]]) -> None:
-        if not tasks:
+    async def _commit(self, changes: _Changes) -> None:
+        if not changes.tasks:
             return
-        groups: list[list[Op]] = [[update(task)] for task in tasks.values()]
-        outcomes = await self._store.commit_batched(groups, self._fence)
+        groups = changes.groups()
+        outcomes = await self._store.commit_batched([[*ops.values()] for ops in groups], self._fence)
         settled, conflict, refused = 0, False, None
-        for task_id, outcome in zip(tasks, outcomes, strict=True):
+        for ops, outcome in zip(groups, outcomes, strict=True):
             if outcome.ok:
                 settled = max(settled, outcome.revision)
-                for report in origin[task_id]:
-                    report.left.discard(task_id)
+                for task_id in ops:
+                    for report in changes.origin[task_id]:
+                        report.left.remove(task_id)
             elif isinstance(outcome.error, LostLeadershipError):
                 raise outcome.error
             elif isinstance(outcome.error, ConflictError):

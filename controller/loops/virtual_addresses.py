@@ -1,0 +1,116 @@
+"""The loop that gives services their virtual addresses: the leader's, and the only one that writes them.
+
+One writer that sees its own writes before it goes on never gives an address twice; a replaced leader cannot write at
+all (fence). Slices of virtual addresses are taken and given back here, too, for the same reason.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import structlog
+
+from argosy.controller.logic.virtual_addresses import Lack, Readdressed, VirtualPool, is_settled, readdress
+from argosy.controller.loops.triggers import Wake, batches
+from argosy.controller.store import Cache, ChangeBatch, Fence, Op, Snapshot, Store, check, create, delete, update
+from argosy.core.ambient import SYSTEM, Ambient
+from argosy.core.errors import ConflictError
+from argosy.core.network import Network, Slice, SliceUse
+from argosy.core.service import Service
+from argosy.core.task import Task
+
+log = structlog.get_logger(__name__)
+
+
+class VirtualAddressesLoop:
+    """One for a term of leadership."""
+
+    def __init__(self, store: Store, cache: Cache, fence: Fence, ambient: Ambient = SYSTEM) -> None:
+        self._store = store
+        self._cache = cache
+        self._fence = fence
+        self._ambient = ambient
+        self._unsettled: set[str] = set()
+        self._said: set[str] = set()  # reasons that were logged
+        self._last_given: dict[str, int] = {}
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        async for batch in batches(self._cache, Wake(self._ambient.monotonic)):
+            if batch is None or not self._take(batch):
+                continue
+            while await self._settle():
+                pass
+
+    def _take(self, batch: ChangeBatch) -> bool:
+        """Follow changes; return whether there may be something to do."""
+        if batch.resync:
+            self._unsettled = {s.meta.id for s in batch.snapshot.all(Service) if not is_settled(s)}
+            return True
+        fresh = {c.new.meta.id for c in batch.changes if isinstance(c.new, Service) and not is_settled(c.new)}
+        self._unsettled |= fresh
+        freed = any(_held(c.old) != _held(c.new) for c in batch.changes)
+        helps = any(c.kind in (Network, Slice) for c in batch.changes)
+        return bool(fresh) or freed or (helps and bool(self._unsettled))
+
+    async def _settle(self) -> bool:
+        """Write what is due; tell whether some of it conflicted and is to be decided anew."""
+        snap = self._cache.snapshot
+        services = [s for i in sorted(self._unsettled) if (s := snap.get(Service, i)) and not is_settled(s)]
+        self._unsettled = {s.meta.id for s in services}
+        pools = self._pools(snap)
+        plans = [readdress(service, pools) for service in services]
+        self._say(lack for plan in plans for lack in plan.lacks)
+        # Slices first, alone: an address in one that a node got meanwhile must never be stored.
+        groups: list[list[Op]] = [[create(piece)] for plan in plans for piece in plan.new_slices]
+        again = bool(groups)
+        if not groups:
+            groups = self._addresses(snap, plans)
+            unused = {(n, i) for n, pool in pools.items() for i in pool.unused()}
+            groups += [[delete(p)] for p in snap.all(Slice) if (p.network_id, p.index) in unused]
+        if not groups:
+            return False
+        for outcome in await self._store.commit_batched(groups, self._fence):
+            if isinstance(outcome.error, ConflictError):
+                again = True
+            elif outcome.error is not None:
+                raise outcome.error
+        self._last_given |= {network_id: pool.last_given for network_id, pool in pools.items()}
+        await self._cache.wait_for(await self._store.revision())
+        return again
+
+    def _pools(self, snap: Snapshot) -> dict[str, VirtualPool]:
+        """Return the pools of the networks that are concerned."""
+        wanted = {n.target for i in self._unsettled if (s := snap.get(Service, i)) for n in s.spec.task.networks}
+        wanted |= {p.network_id for p in snap.all(Slice) if p.use is SliceUse.SERVICES}
+        networks = [n for i in wanted if (n := snap.get(Network, i)) and not n.removing]
+        if not networks:
+            return {}
+        services, tasks = snap.all(Service), snap.all(Task)
+        return {
+            n.meta.id: VirtualPool.build(
+                n, snap.slices_of_network(n.meta.id), services, tasks, self._last_given.get(n.meta.id, 0)
+            )
+            for n in networks
+        }
+
+    def _addresses(self, snap: Snapshot, plans: Iterable[Readdressed]) -> list[list[Op]]:
+        now = self._ambient.wall()
+        groups: list[list[Op]] = []
+        for plan in plans:
+            service = plan.service
+            if service == snap.get(Service, service.meta.id):
+                continue
+            networks = [n for i in plan.networks if (n := snap.get(Network, i))]
+            changed = replace(service, meta=replace(service.meta, updated_at=now))
+            groups.append([update(changed), *map(check, networks)])
+        return groups
+
+    def _say(self, lacks: Iterable[Lack]) -> None:
+        reasons = {lack.reason for lack in lacks}
+        for reason in sorted(reasons - self._said):
+            log.warning("a service has no virtual address: its name stands for its tasks", why=reason)
+        self._said = reasons
+
+
+def _held(obj: object) -> object:
+    return obj.virtual_addresses if isinstance(obj, Service) else ()
