@@ -27,6 +27,7 @@ from argosy.core.service import (
     UpdateOrder,
 )
 from argosy.core.units import format_cpus, human_bytes
+from argosy.core.validate_availability import availability_problems
 from argosy.core.validate_container import container_problems
 
 MOST_REPLICAS: Final = 100_000
@@ -63,6 +64,9 @@ def validate_node_spec(spec: NodeSpec) -> list[Problem]:
         problems.append(Problem("role", f'there is no role "{spec.role}": use {" or ".join(ROLES)}'))
     if spec.availability not in tuple(Availability):
         problems.append(Problem("availability", "use ACTIVE, PAUSE or DRAIN"))
+    problems += between("drain.pace", spec.drain.pace, 0, MOST_REPLICAS, "the pace")
+    if not math.isfinite(spec.drain.deadline) or spec.drain.deadline < 0:
+        problems.append(Problem("drain.deadline", "the deadline is a moment, in seconds since 1970, or 0 for none"))
     for key in spec.labels:
         problems += said(f"labels[{key}]", label_key_problem(key))
     return problems
@@ -86,6 +90,7 @@ def _service(spec: ServiceSpec) -> Problems:
         "a rollback that fails is not rolled back again: use pause or continue",
     )
     yield from _contradictions(spec)
+    yield from availability_problems(spec)
 
 
 def _labels(labels: Mapping[str, str], where: str) -> Problems:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from argosy.cli.compose.cursor import Cursor
 from argosy.cli.compose.verdicts import EXTENSION
-from argosy.core.service import UpdateConfig
+from argosy.core.service import Disconnect, UpdateConfig
 
 MOST_WEIGHT = 100
 
@@ -41,6 +41,19 @@ def progress_deadline(service: Cursor) -> float:
     at = own(service, "progress_deadline")
     given = at.duration() if at is not None else None
     return UpdateConfig().progress_deadline if given is None else given
+
+
+def max_unavailable(service: Cursor) -> str:
+    """Return `max_unavailable` as it is written; "" when it is not given. The core knows what it may be."""
+    at = own(service, "max_unavailable")
+    return (at.text() or "") if at is not None else ""
+
+
+def disconnect(service: Cursor) -> Disconnect:
+    """Return `disconnect`."""
+    at = own(service, "disconnect")
+    given = at.choice({policy.name.lower(): policy for policy in Disconnect}) if at is not None else None
+    return Disconnect.REPLACE if given is None else given
 
 
 def drain_timeout(service: Cursor) -> float | None:

@@ -22,7 +22,7 @@ from argosy.cli.compose.deployment import (
     update_config,
 )
 from argosy.cli.compose.document import Map
-from argosy.cli.compose.extension import canary, drain_timeout, weight
+from argosy.cli.compose.extension import canary, disconnect, drain_timeout, max_unavailable, weight
 from argosy.cli.compose.files import Reader, combine
 from argosy.cli.compose.networks import DefinedNetwork, attachments, defined_networks
 from argosy.cli.compose.problems import ComposeError, Findings, Position, Problem
@@ -199,6 +199,8 @@ class _Builder:
             rollback=update_config(at, "rollback_config"),
             canary=canaries.count,
             auto_promote=canaries.auto_promote,
+            max_unavailable=max_unavailable(at),
+            disconnect=disconnect(at),
         )
         told = at.problems_below()
         for wrong in validate_service(spec):

@@ -341,7 +341,9 @@ TABLE: Final[tuple[Row, ...]] = (
     _syntax(f"services.*.{EXTENSION}", "what the specification has no word for; its keys are ours"),
     _ours("auto_promote", "test_argosy_canary", "the update goes on by itself once the canaries did well"),
     _ours("canary", "test_argosy_canary", "an update first tries so many new tasks beside the old ones"),
+    _ours("disconnect", "test_argosy_disconnect", "tasks of a node that is cut off: replace, keep or fence"),
     _ours("drain_timeout", "test_argosy_drain_timeout", "how long requests may take to end before a task is stopped"),
+    _ours("max_unavailable", "test_argosy_max_unavailable", "so many tasks (2), or such a share (25%), may be missing"),
     _ours("progress_deadline", "test_argosy_progress_deadline", "an update without progress for so long has failed"),
     _ours("weight", "test_argosy_weight", "the share of requests that a task gets; 1 by default"),
     # ---- networks

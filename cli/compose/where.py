@@ -17,6 +17,8 @@ _KEYS: Final[dict[str, str]] = {
     "rollback.progress_deadline": "x-argosy.progress_deadline",
     "canary": "x-argosy.canary",
     "auto_promote": "x-argosy.auto_promote",
+    "max_unavailable": "x-argosy.max_unavailable",
+    "disconnect": "x-argosy.disconnect",
     "task.drain_timeout": "x-argosy.drain_timeout",
     "task.weight": "x-argosy.weight",
     "task.limits": "deploy.resources.limits",

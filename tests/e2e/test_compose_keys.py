@@ -675,6 +675,19 @@ def test_argosy_progress_deadline(stacks):
     assert "no progress for 2 s" in stacks.inspect("u_stuck")["update"]["message"]
 
 
+def test_argosy_max_unavailable(stacks):
+    """Where all three might move at once, and one may be missing, each waits for the one before."""
+    stacks.wait_update("u_budgeted", "COMPLETED")
+    stopped = sorted(task["since"] for task in by_state(stacks.history("u_budgeted"), "SHUTDOWN"))
+    started = sorted(container.started_at() for container in stacks.now("u_budgeted"))
+    assert len(stopped) == len(started) == 3
+    assert all(start <= stop for start, stop in zip(started, stopped[1:], strict=False))
+
+
+def test_argosy_disconnect(stacks):
+    assert stacks.inspect("u_stuck")["spec"]["disconnect"] == "KEEP"
+
+
 def test_argosy_drain_timeout(stacks):
     assert stacks.inspect("u_stuck")["spec"]["task"]["drain_timeout"] == 3
 

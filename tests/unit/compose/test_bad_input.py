@@ -76,6 +76,8 @@ SERVICE_CASES = [
     ("gpus: all", "this is not supported"),
     ("x-argosy: {canarry: 1}", "there is no key 'canarry' in services.web.x-argosy; did you mean 'canary'?"),
     ("canary: 1", "'canary' is a key of ours: it stands below 'x-argosy' of the service"),
+    ("x-argosy: {max_unavailable: half}", 'max_unavailable is "half": write a number of tasks such as 2, or a share such'),
+    ("x-argosy: {disconnect: fences}", "this is 'fences'; write 'replace', 'keep' or 'fence'"),
     ("deploy: {drain_timeout: 1s}", "'drain_timeout' is a key of ours: it stands below 'x-argosy' of the service"),
     ("x-argosy: {user: a}", "'user' stands right below the service"),
     ("replicas: 3", "there is no key 'replicas' in services.web; 'replicas' stands below 'deploy'"),
