@@ -2,14 +2,16 @@
 
 A *revision* is a version of the part of a spec that tasks run (`spec.task`): scaling, labels and update settings
 take effect at once and make none. Numbers only grow: a rollback makes a new revision with an old one's tasks.
+A changed job is not updated but run again (logic/cron.py).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from argosy.controller.logic import cron
 from argosy.core.errors import PreconditionError
 from argosy.core.meta import Meta
-from argosy.core.service import Revision, Service, ServiceSpec, UpdateState, UpdateStatus, revision_id
+from argosy.core.service import JOB_MODES, Revision, Service, ServiceSpec, UpdateState, UpdateStatus, revision_id
 
 REVISIONS_KEPT = 10
 
@@ -26,7 +28,7 @@ class ServiceChange:
 def create(service_id: str, project: str, spec: ServiceSpec, now: float) -> ServiceChange:
     """Return a new service at revision 1."""
     meta = Meta(service_id, project, created_at=now, updated_at=now)
-    service = Service(meta=meta, spec=spec, revision=1)
+    service = Service(meta=meta, spec=spec, revision=1, job=cron.declared(spec, now))
     return ServiceChange(service, _revision(service, 1, now))
 
 
@@ -35,7 +37,8 @@ def update(
 ) -> ServiceChange:
     """Return the service with another spec. `in_use`: numbers of the revisions that tasks still run."""
     if spec.task == service.spec.task:
-        return ServiceChange(replace(service, spec=spec, meta=replace(service.meta, updated_at=now)))
+        job = cron.changed(service, spec, now)
+        return ServiceChange(replace(service, spec=spec, job=job, meta=replace(service.meta, updated_at=now)))
     started = UpdateStatus(UpdateState.UPDATING, started_at=now)
     return _next_revision(service, spec, started, revisions, in_use, now)
 
@@ -80,7 +83,8 @@ def _next_revision(
         spec=spec,
         revision=number,
         previous_revision=service.revision,
-        update=status,
+        update=UpdateStatus() if spec.mode in JOB_MODES else status,
+        job=cron.changed(service, spec, now),
         meta=replace(service.meta, updated_at=now),
     )
     keep = {service.revision, *in_use}

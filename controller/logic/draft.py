@@ -12,10 +12,11 @@ from argosy.controller.logic.actions import (
     OrphanTask,
     Plan,
     SetDesired,
+    SetJob,
     SetUpdate,
 )
 from argosy.controller.logic.slots import is_unassigned
-from argosy.core.service import UpdateStatus
+from argosy.core.service import JobStatus, UpdateStatus
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState
 
@@ -61,6 +62,15 @@ class Draft:
     def set_update(self, update: UpdateStatus) -> None:
         """Store the update's progress, before anything else of this plan."""
         self._update.append(SetUpdate(self._service_id, update))
+
+    def set_job(self, job: JobStatus) -> None:
+        """Store how the job stands, before anything else of this plan."""
+        self._update.append(SetJob(self._service_id, job))
+
+    @property
+    def sets_job(self) -> bool:
+        """Whether the draft stores how the job stands."""
+        return any(isinstance(action, SetJob) for action in self._update)
 
     def delete_service(self) -> None:
         """Delete the service, after everything else of this plan."""

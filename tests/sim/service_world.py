@@ -18,6 +18,7 @@ from argosy.controller.logic.actions import (
     Plan,
     RollBack,
     SetDesired,
+    SetJob,
     SetUpdate,
 )
 from argosy.controller.logic.departures import Departures
@@ -197,13 +198,13 @@ class World:
         did = bool(plan.actions)
         rounds = 0
         while plan.actions:
-            rolled_back = any(isinstance(a, RollBack) for a in plan.actions)
+            begins = any(isinstance(a, (RollBack, SetJob)) for a in plan.actions)  # what follows is planned after it
             self.apply(plan)
             if self.service is None:
                 return True
             plan = self.plan()
             rounds += 1
-            assert not plan.actions or (rolled_back and rounds < 3), f"not at rest after applying: {plan.actions}"
+            assert not plan.actions or (begins and rounds < 3), f"not at rest after applying: {plan.actions}"
         self.wake_at = plan.wake_at
         return did
 
@@ -416,6 +417,8 @@ class World:
                 assert task.status.released or task.status.state < S.ASSIGNED or gone, task
             case SetUpdate():
                 self.service = replace(self._service, update=action.update)
+            case SetJob():
+                self.service = replace(self._service, job=action.job)
             case RollBack():
                 self.now += MOMENT
                 revisions = list(self.revisions.values())
@@ -443,6 +446,7 @@ class World:
             attempts=action.attempts,
             attempts_since=action.attempts_since,
             canary=action.canary,
+            iteration=action.iteration,
         )
         assert action.revision in self.revisions
         self._store(task, by_agent=False)
