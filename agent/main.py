@@ -17,6 +17,7 @@ from argosy.agent import facts, logging
 from argosy.agent.images.fetch import BlobSource
 from argosy.agent.images.store import ImageStore
 from argosy.agent.logic.assignments import Assignments, advance, check_leader
+from argosy.agent.logic.succession import with_successors
 from argosy.agent.logs.tunnel import send_logs
 from argosy.agent.network.desired import NetworkSettings, NodeIdentity
 from argosy.agent.network.plane import NetworkPlane
@@ -28,6 +29,7 @@ from argosy.agent.state import Identity, StateDir, TaskRecord, read_update
 from argosy.agent.tasks.host import Host
 from argosy.agent.tasks.id_ranges import IdRanges
 from argosy.agent.tasks.probe import Prober
+from argosy.agent.tasks.successors import Successors
 from argosy.agent.tasks.tasks import Tasks
 from argosy.agent.tasks.wiring import Wiring
 from argosy.core.ambient import SYSTEM, Ambient
@@ -227,6 +229,7 @@ class Agent:
             preparing=asyncio.Semaphore(settings.prepare_parallelism),
         )
         self._tasks = Tasks(self._host, group)
+        self._successors = Successors(self._host, self._tasks, lambda: self._apply(self._assignments))
 
     async def run(self) -> None:
         """Adopt what a former life left, then follow the controller."""
@@ -235,12 +238,16 @@ class Agent:
         self._group.create_task(self._wiring.run(), name="network")
         self._group.create_task(self._tasks.watch_exits(), name="exits")
         self._group.create_task(self._tidy_images(), name="images")
+        self._successors.disconnected()
+        self._group.create_task(self._successors.run(), name="successors")
         await Session(self._settings.controllers, self, self._reporter, self._connect).run()
 
     async def _apply(self, assignments: Assignments) -> None:
-        self._assignments = self._host.assignments = assignments
-        await self._wiring.set(assignments)
-        self._tasks.apply(assignments)
+        self._assignments = self._host.assigned = assignments
+        self._successors.settle()
+        wanted = self._host.assignments = with_successors(assignments, self._host.successions)
+        await self._wiring.set(wanted)
+        self._tasks.apply(self._host.assignments)  # the newest: others may have come while the network took these
         if (images := {i.digest for i in assignments.of(Image)}) != self._images_kept:
             self._images_kept = images
             self._images_changed.set()
@@ -280,7 +287,8 @@ class Agent:
     def started(self, message: pb.SessionStarted, channel: grpc.aio.Channel) -> None:
         """A session stands: report everything, since nobody has confirmed anything to this leader."""
         self._blobs.use(channel)
-        self._reporter.restart(self._tasks.statuses())
+        self._successors.connected()
+        self._reporter.restart(self._tasks.reports())
         if self._setting_beat:
             self._setting_beat.cancel()  # else an older period could be set last
         self._setting_beat = self._group.create_task(self._set_beat(message.heartbeat_period), name="beat")
@@ -302,6 +310,7 @@ class Agent:
     def ended(self) -> None:
         """The session is over: nothing can be fetched until the next one."""
         self._blobs.use(None)
+        self._successors.disconnected()
 
     async def assigned(self, message: pb.ControllerMessage) -> int:
         """Apply an assignment message: to disk first, then to the parts."""

@@ -11,14 +11,14 @@ and what an older record says is corrected by what the kernel shows.
 import json
 import os
 import secrets
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
 from argosy.agent.journal import Journal
 from argosy.agent.logic.assignments import Assignments, BrokenChainError, Update, advance
-from argosy.core.assignment import LeaderEpoch
+from argosy.core.assignment import LeaderEpoch, Succession
 from argosy.core.errors import RejectedError
 from argosy.core.ids import new_id
 from argosy.core.task import TaskStatus
@@ -49,6 +49,8 @@ class TaskRecord:
     stop_at: float | None = None
     signalled: bool = False
     running_since: float = 0.0
+    confirmed: bool = False  # the controller has stored its end
+    succession: Succession | None = None  # of a task that this node made and no controller has assigned yet
 
 
 class StateDir:
@@ -119,6 +121,8 @@ class StateDir:
                     self._records.pop(data["id"], None)
                 else:
                     status["state"] = TaskState(status["state"])
+                    if data.get("succession"):
+                        data["succession"] = Succession(**data["succession"])
                     record = TaskRecord(status=TaskStatus(**status), **data)
                     self._records[record.id] = record
             except (ValueError, KeyError, TypeError):
@@ -142,6 +146,8 @@ def _record_bytes(record: TaskRecord) -> bytes:
             "stop_at": record.stop_at,
             "signalled": record.signalled,
             "running_since": record.running_since,
+            "confirmed": record.confirmed,
+            "succession": asdict(record.succession) if record.succession else None,
         }
     ).encode()
 

@@ -3,6 +3,7 @@
 Short enough to type a beginning of, lower case so that they may stand in host, device and file names.
 """
 
+import hashlib
 import re
 import secrets
 
@@ -10,6 +11,21 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _ALPHABET = _LETTERS + "0123456789"
 ID_LENGTH = 13
 ID_PATTERN = re.compile(rf"[a-z][a-z0-9]{{{ID_LENGTH - 1}}}")
+
+
+def successor_id(task_id: str) -> str:
+    """Return the id of the task that follows one without a controller's doing.
+
+    It is as good as issued ahead: whoever asks gets the same, so that an agent that is killed between deciding on a
+    restart and noting it down does not restart twice.
+    """
+    number = int.from_bytes(hashlib.blake2s(task_id.encode(), person=b"argosy-s").digest())
+    number, letter = divmod(number, len(_LETTERS))
+    text = _LETTERS[letter]
+    for _ in range(ID_LENGTH - 1):
+        number, sign = divmod(number, len(_ALPHABET))
+        text += _ALPHABET[sign]
+    return text
 
 
 def new_id() -> str:

@@ -7,8 +7,9 @@ through on their way up wait for a moment: mostly the next state is there before
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from argosy.core.assignment import Succession
 from argosy.core.codec import encode_into
 from argosy.core.task import TaskStatus
 from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
@@ -29,6 +30,10 @@ class Reporter:
         self._in_flight: dict[str, TaskStatus] = {}
         self._sequence = 0
         self._due: float | None = None  # when to send what is pending, on the loop's clock
+        self.successions: Mapping[str, Succession] = {}
+        """Tasks of the node's own making: they go in one report with their kin, and are stored together or not."""
+        self.on_stored: Callable[[str, TaskStatus], None] = lambda task_id, status: None
+        """Told of every status that the controller has confirmed."""
         self._wake = asyncio.Event()
 
     def put(self, task_id: str, status: TaskStatus, *, passing: bool = False) -> None:
@@ -63,13 +68,23 @@ class Reporter:
                     await self._wake.wait()
         self._sequence += 1
         report = pb.StatusReport(sequence=self._sequence)
-        for task_id in list(self._pending)[: self.MAX_TASKS]:
+        for task_id in self._with_kin(list(self._pending)[: self.MAX_TASKS]):
             status = self._in_flight[task_id] = self._pending.pop(task_id)
-            encode_into(status, report.tasks.add(task_id=task_id).status)
+            entry = report.tasks.add(task_id=task_id)
+            encode_into(status, entry.status)
+            if succession := self.successions.get(task_id):
+                encode_into(succession, entry.succession)
         self._due = None
         if self._pending:
             self._send_within(0.0)
         return report
+
+    def _with_kin(self, chosen: list[str]) -> list[str]:
+        if not self.successions:
+            return chosen
+        roots = {self.successions[i].root if i in self.successions else i for i in chosen}
+        kin = [i for i, s in self.successions.items() if s.root in roots]
+        return [i for i in dict.fromkeys((*chosen, *roots, *kin)) if i in self._pending]
 
     def _is_due(self) -> bool:
         if self._in_flight or self._due is None or not self._pending:
@@ -79,5 +94,7 @@ class Reporter:
     def acknowledge(self, sequence: int) -> None:
         """Note that the report of this number is stored; older numbers are of no interest."""
         if sequence == self._sequence:
-            self._in_flight = {}
+            stored, self._in_flight = self._in_flight, {}
             self._wake.set()
+            for task_id, status in stored.items():
+                self.on_stored(task_id, status)

@@ -14,7 +14,7 @@ from argosy.agent.tasks.id_ranges import IdRanges
 from argosy.agent.tasks.probe import Prober
 from argosy.agent.tasks.wiring import Wiring
 from argosy.core.ambient import SYSTEM, Ambient
-from argosy.core.assignment import RevisionAssignment
+from argosy.core.assignment import RevisionAssignment, Succession
 from argosy.core.image import Image
 
 
@@ -35,6 +35,10 @@ class Host:
     hostname: str
     ambient: Ambient = SYSTEM
     assignments: Assignments = field(default_factory=Assignments)
+    assigned: Assignments = field(default_factory=Assignments)
+    """What the controller sent. `assignments` are these with the successors that this node made."""
+    successions: dict[str, Succession] = field(default_factory=dict)
+    """Tasks that this node made while there was no controller, and that none has assigned yet; oldest first."""
     layers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Image layers that containers are mounted on, by task: they must stay while the container does."""
     preparing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))

@@ -13,6 +13,7 @@ from dataclasses import replace
 import structlog
 
 from argosy.agent.logic.health import effective_check
+from argosy.agent.logic.succession import Ended
 from argosy.agent.logic.task_step import ContainerState, Decision, ExitStatus, Observed, Step, next_step
 from argosy.agent.runtime.interface import ContainerState as RuntimeState
 from argosy.agent.runtime.interface import Exit
@@ -25,9 +26,10 @@ from argosy.agent.tasks.watch import Checks, watch
 from argosy.core.addresses import format_ipv4
 from argosy.core.assignment import RevisionAssignment, TaskAssignment
 from argosy.core.errors import ArgosyError, NotFoundError, RejectedError, TransientError
+from argosy.core.ids import successor_id
 from argosy.core.service import Healthcheck
 from argosy.core.task import TaskStatus
-from argosy.core.task_state import TaskState, is_terminal
+from argosy.core.task_state import TaskState, is_failure, is_terminal
 
 log = structlog.get_logger(__name__)
 
@@ -47,11 +49,13 @@ class TaskOwner:
         self._preparing: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._running_since = record.running_since if record else 0.0
+        self._confirmed = record.confirmed if record else False
+        self._succession = record.succession if record else None
         self._id_range = record.id_range if record else -1
         self._tried = record is not None
         self._seen = _observed_at_start(record, found, self._wall())
         if record:
-            host.reporter.put(task_id, self._seen.status)
+            host.reporter.put(task_id, self.reportable)
         if self._seen.status.released:
             self.released.set()
 
@@ -59,6 +63,38 @@ class TaskOwner:
     def status(self) -> TaskStatus:
         """The task's status as of now."""
         return self._seen.status
+
+    @property
+    def reportable(self) -> TaskStatus:
+        """The status as a controller is to hear it.
+
+        That it holds nothing any more is told of a task that ended by itself only when its end is stored: until then
+        a successor made here may have its addresses, and the controller would give them to somebody else.
+        """
+        status = self._seen.status
+        if not status.released or self._confirmed or not _ended_by_itself(status.state):
+            return status
+        succeeded = self._succession is not None or successor_id(self.task_id) in self._host.successions
+        return status if succeeded else replace(status, released=False)
+
+    def stored(self, status: TaskStatus) -> None:
+        """Take that a controller has stored a status."""
+        if is_terminal(status.state) and not self._confirmed:
+            self._confirmed = True
+            self._save()
+            if self.reportable != status:
+                self._report()
+
+    def ended(self) -> Ended | None:
+        """Return how the task ended; None while it has not, or while nothing is known of what is desired of it."""
+        if self._assigned is None or not is_terminal(self._seen.status.state):
+            return None
+        return Ended(self._assigned, self._seen.status, self._running_since, self._confirmed)
+
+    def handed_over(self) -> None:
+        """Take that this task of the node's own making is the controller's now."""
+        self._succession = None
+        self._save()
 
     def assign(self, assigned: TaskAssignment | None) -> None:
         """Take what is desired now; None: the controller's set has no such task."""
@@ -345,7 +381,7 @@ class TaskOwner:
         status = replace(self._status(state, reason=reason, pid=pid), unready=unready)
         self._seen = replace(self._seen, status=status)
         if not quiet:
-            self._host.reporter.put(self.task_id, status, passing=self._is_passing(status))
+            self._report(passing=self._is_passing(status))
 
     def _is_passing(self, status: TaskStatus) -> bool:
         """Whether the task is about to leave this state upwards by itself."""
@@ -356,14 +392,30 @@ class TaskOwner:
         changed = seen.status != self._seen.status
         self._seen = seen
         if changed:
-            self._host.reporter.put(self.task_id, seen.status)
+            self._report()
         self._wake.set()
+
+    def _report(self, *, passing: bool = False) -> None:
+        self._host.reporter.put(self.task_id, self.reportable, passing=passing)
 
     def _save(self) -> None:
         seen = self._seen
         self._host.state.save_task(
-            TaskRecord(self.task_id, seen.status, self._id_range, seen.stop_at, seen.signalled, self._running_since)
+            TaskRecord(
+                self.task_id,
+                seen.status,
+                self._id_range,
+                seen.stop_at,
+                seen.signalled,
+                self._running_since,
+                self._confirmed,
+                self._succession,
+            )
         )
+
+
+def _ended_by_itself(state: TaskState) -> bool:
+    return is_failure(state) or state is TaskState.COMPLETE
 
 
 def _exit_code_of(error: Exception) -> int | None:

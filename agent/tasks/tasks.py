@@ -6,11 +6,13 @@ import shutil
 import structlog
 
 from argosy.agent.logic.assignments import Assignments
+from argosy.agent.logic.succession import Ended
 from argosy.agent.runtime.interface import ContainerState
 from argosy.agent.state import TaskRecord
 from argosy.agent.tasks.host import Host
 from argosy.agent.tasks.owner import TaskOwner
 from argosy.agent.tasks.prepare import LAYERS_LABEL
+from argosy.core.assignment import Succession
 from argosy.core.task import TaskStatus
 from argosy.core.task_state import TaskState
 
@@ -24,11 +26,14 @@ class Tasks:
         self._host = host
         self._group = group
         self._owners: dict[str, TaskOwner] = {}
+        host.reporter.successions = host.successions
+        host.reporter.on_stored = self._stored
 
     def adopt(self, records: list[TaskRecord], found: list[ContainerState]) -> None:
         """Start owners for what a former life of the agent left: records and containers."""
         by_id = {c.id: c for c in found}
         self._host.layers.update({c.id: tuple(c.labels.get(LAYERS_LABEL, "").split()) for c in found})
+        self._host.successions.update(_successions(records))
         for record in records:
             self._start(record.id, record, by_id.pop(record.id, None))
         for container in by_id.values():
@@ -58,12 +63,41 @@ class Tasks:
         """Return the present status of every task."""
         return {task_id: owner.status for task_id, owner in self._owners.items()}
 
+    def reports(self) -> dict[str, TaskStatus]:
+        """Return what a controller is to hear of every task."""
+        return {task_id: owner.reportable for task_id, owner in self._owners.items()}
+
+    def ended(self) -> dict[str, Ended]:
+        """Return the tasks that have ended here, as far as it is known what is desired of them."""
+        found = ((task_id, owner.ended()) for task_id, owner in self._owners.items())
+        return {task_id: ended for task_id, ended in found if ended is not None}
+
+    def knows(self, task_id: str) -> bool:
+        """Whether there is such a task on this node."""
+        return task_id in self._owners
+
+    def make(self, task_id: str, succession: Succession) -> None:
+        """Start a task of this node's own making; it is on disk before anything is done for it."""
+        status = TaskStatus(TaskState.ACCEPTED, at=self._host.ambient.wall())
+        record = TaskRecord(task_id, status, id_range=-1, succession=succession)
+        self._host.state.save_task(record)
+        self._start(task_id, record, None)
+
+    def hand_over(self, task_id: str) -> None:
+        """Note that a task of this node's own making is the controller's now."""
+        if owner := self._owners.get(task_id):
+            owner.handed_over()
+
     async def watch_exits(self) -> None:
         """Hand every exit of a container to its owner; never returns."""
         async for end in self._host.runtime.exits():
             owner = self._owners.get(end.id)
             if owner:
                 owner.exited(end)
+
+    def _stored(self, task_id: str, status: TaskStatus) -> None:
+        if owner := self._owners.get(task_id):
+            owner.stored(status)
 
     def _start(self, task_id: str, record: TaskRecord | None, found: ContainerState | None) -> TaskOwner:
         owner = TaskOwner(task_id, self._host, record, found)
@@ -76,3 +110,8 @@ class Tasks:
         self._owners.pop(owner.task_id, None)
         self._host.reporter.drop(owner.task_id)
         shutil.rmtree(self._host.log_path(owner.task_id).parent, ignore_errors=True)
+
+
+def _successions(records: list[TaskRecord]) -> dict[str, Succession]:
+    found = {r.id: r.succession for r in records if r.succession}
+    return dict(sorted(found.items(), key=lambda item: item[1].created_at))

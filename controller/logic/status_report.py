@@ -5,6 +5,8 @@ Times are the controller's: clocks of hosts differ, and `monitor`, restart delay
 
 from dataclasses import replace
 
+from argosy.core.assignment import Succession
+from argosy.core.meta import Meta
 from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import CONTROLLER_STATES, TaskState, may_follow
 
@@ -29,6 +31,35 @@ def reported(task: Task, status: TaskStatus, now: float) -> Task | None:
         merged = replace(status, at=old.at, released=old.released or status.released)
         return None if merged == old else _with(task, merged, now)
     return _with(task, replace(status, at=min(status.at or now, now)), now)
+
+
+def adopted(root: Task, task_id: str, succession: Succession, status: TaskStatus, now: float) -> Task:
+    """Return the record of a task that a node made itself out of `root`, which had ended there.
+
+    What is desired of the root is desired of it: if the slot was given to another task meanwhile, it is to go.
+    """
+    task = Task(
+        meta=Meta(
+            task_id,
+            root.meta.project,
+            created_at=max(min(succession.created_at, now), root.meta.created_at),
+            updated_at=now,
+        ),
+        service_id=root.service_id,
+        slot=root.slot,
+        node_id=root.node_id,
+        revision=root.revision,
+        desired_state=root.desired_state,
+        status=TaskStatus(TaskState.ASSIGNED, at=now),
+        attachments=root.attachments,
+        failures=succession.failures,
+        not_before=succession.not_before,
+        attempts=succession.attempts,
+        attempts_since=succession.attempts_since,
+        iteration=root.iteration,
+        canary=root.canary,
+    )
+    return reported(task, status, now) or task
 
 
 def _with(task: Task, status: TaskStatus, now: float) -> Task:

@@ -20,6 +20,7 @@ from argosy.proto.argosy.v1 import dispatcher_pb2 as dpb
 PAIRS = [(k.domain, k.message) for k in KINDS] + [
     (assignment.TaskAssignment, dpb.TaskAssignment),
     (assignment.RevisionAssignment, dpb.RevisionAssignment),
+    (assignment.Succession, dpb.Succession),
     (assignment.NetworkAssignment, dpb.NetworkAssignment),
     (assignment.PeerAssignment, dpb.PeerAssignment),
     (assignment.NamesAssignment, dpb.NamesAssignment),
