@@ -4,9 +4,10 @@
 has changed, and at the time that the last plan named. It reads the whole desired and observed state and returns the
 actions that lead one step on (level-triggered: it matters not what changed). The parts, each with its own rules:
 
-    scale    which slots there are        update   which of them move to a new spec, and when
-    slot     the next step of one slot    restart  whether an ended task gets a successor
-    reap     history, orphans, removal
+    scale    which slots there are        update        which of them move to a new spec, and when
+    slot     the next step of one slot    availability  what may be stopped or moved now
+    jobs     what runs to completion      cron          when runs of a job begin
+    reap     history, orphans, removal    restart       whether an ended task gets a successor (core/restart.py)
 
 Cost: O(tasks of the service). Planning again after the actions were applied, at the same time, gives none, except
 after a RollBack, which changes the spec itself.
@@ -15,16 +16,21 @@ after a RollBack, which changes the spec itself.
 from collections.abc import Mapping, Sequence
 
 from argosy.controller.logic.actions import Plan
+from argosy.controller.logic.availability import Allowance
+from argosy.controller.logic.departures import Departures
 from argosy.controller.logic.draft import Draft
-from argosy.controller.logic.reap import drop_gone, forget, plan_removal, reap, trim
+from argosy.controller.logic.filters import fits_placement
+from argosy.controller.logic.jobs import plan_job
+from argosy.controller.logic.reap import drop_gone, forget_slot, plan_removal, reap, trim
 from argosy.controller.logic.scale import Choice, choose_nodes, choose_replicas
 from argosy.controller.logic.slot import plan_slot
 from argosy.controller.logic.slots import group
 from argosy.controller.logic.update import aim_of, plan_update
-from argosy.controller.logic.view import Fits, View
+from argosy.controller.logic.view import Fits, ReplaceIn, View
 from argosy.core.node import Node
-from argosy.core.service import Revision, Service, ServiceMode
+from argosy.core.service import JOB_MODES, Revision, Service, ServiceMode
 from argosy.core.task import Task
+from argosy.core.task_state import is_terminal
 
 
 def plan_service(
@@ -33,38 +39,58 @@ def plan_service(
     tasks: Sequence[Task],
     nodes: Mapping[str, Node],
     now: float,
-    fits: Fits = lambda node: True,
+    fits: Fits = fits_placement,
+    *,
+    replace_in: ReplaceIn = lambda node_id, grace: 0.0,
+    departures: Departures | None = None,
 ) -> Plan:
     """Return what to do about a service now.
 
     `revisions` are those of the service by number, `tasks` all of its tasks in any state, `nodes` the whole cluster by
-    id, `now` the leader's wall clock in seconds; `fits` tells whether a node meets the constraints and platform of the
-    service's present spec.
+    id, `now` the leader's wall clock in seconds; `fits` tells whether a node meets a placement's constraints and
+    platform, `replace_in` in how many seconds a fenced task has surely ended; `departures` is shared by the plans of
+    one round.
     """
-    view = View(service, revisions, nodes, now, fits)
+    departures = departures or Departures()
+    view = View(service, revisions, nodes, now, fits, replace_in)
     draft = Draft(service.meta.id, now)
     tasks = drop_gone(view, draft, tasks)
     if service.removing:
         plan_removal(view, draft, tasks)
         return draft.plan()
-    choice = _choose(view, tasks)
+    _wake_for_fences(view, draft, tasks)
+    if service.spec.mode in JOB_MODES:
+        plan_job(view, draft, tasks)
+        reap(view, draft, tasks)
+        return draft.plan()
+    choice = _choose(view, tasks, departures)
     rollout = plan_update(view, draft, choice.keep)
     if rollout.rollback is not None:
         return Plan((rollout.rollback,))
+    allowance = Allowance(view, (slot for slot in choice.keep if not slot.canary), departures)
     for slot in choice.keep:
-        plan_slot(view, draft, slot, aim_of(view, slot, rollout))
+        if slot.canary and rollout.is_over:
+            forget_slot(view, draft, slot)
+            continue
+        plan_slot(view, draft, allowance, slot, aim_of(view, slot, rollout))
         trim(view, draft, slot)
         if service.spec.mode is ServiceMode.REPLICATED:
             for task in slot.lost:
                 draft.stop(task)
     for slot in choice.forget:
-        for task in slot.records():
-            forget(view, draft, task)
+        forget_slot(view, draft, slot)
     reap(view, draft, tasks)
     return draft.plan()
 
 
-def _choose(view: View, tasks: Sequence[Task]) -> Choice:
+def _choose(view: View, tasks: Sequence[Task], departures: Departures) -> Choice:
     if view.service.spec.mode is ServiceMode.GLOBAL:
-        return choose_nodes(view, group(view, tasks, by_node=True))
+        return choose_nodes(view, group(view, tasks, by_node=True), departures)
     return choose_replicas(view, group(view, tasks, by_node=False))
+
+
+def _wake_for_fences(view: View, draft: Draft, tasks: Sequence[Task]) -> None:
+    if view.fenced:
+        for task in tasks:
+            if not is_terminal(task.status.state):
+                draft.wake(view.now + view.fence_left(task))

@@ -76,6 +76,12 @@ def trim(view: View, draft: Draft, slot: Slot) -> None:
             forget(view, draft, task)
 
 
+def forget_slot(view: View, draft: Draft, slot: Slot) -> None:
+    """Forget all tasks of a slot."""
+    for task in slot.records():
+        forget(view, draft, task)
+
+
 def forget(view: View, draft: Draft, task: Task) -> None:
     """Have a task stopped, and its record deleted as soon as nothing of it is left on its node."""
     ended = is_terminal(task.status.state) and task.status.released
@@ -91,7 +97,7 @@ def _orphan(view: View, draft: Draft, task: Task) -> None:
     if is_terminal(task.status.state):
         return
     status = view.nodes[task.node_id].status
-    if status.state is not NodeState.DOWN:
+    if status.state is not NodeState.DOWN or view.is_kept(task):
         return
     if view.now >= status.since + ORPHANED_AFTER_S:
         draft.orphan(task)

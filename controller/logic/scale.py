@@ -2,13 +2,19 @@
 
 Scaling up takes the lowest free numbers. Scaling down takes away what is least useful first: slots without a live task
 (failed, finished, given up), then those whose task does not run yet or runs on a node that does not answer, then those
-on the nodes with the most tasks of the service, so that the spread stays even; among equals the highest number.
+on the nodes with the most tasks of the service, so that the spread stays even; among equals the highest number. An
+update that tries canaries has slots for them beside the wanted ones.
+
+A service that is stopped has no slots: it starts again with a clean sheet.
 """
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count, islice
 
+from argosy.controller.logic.canary import canaries_wanted
+from argosy.controller.logic.departures import Departures
 from argosy.controller.logic.slots import Key, Slot
 from argosy.controller.logic.view import View
 from argosy.core.node import Availability, Node, NodeState
@@ -26,30 +32,47 @@ class Choice:
 def choose_replicas(view: View, slots: dict[Key, Slot]) -> Choice:
     """Choose the slots of a replicated service."""
     existing = [slot for slot in slots.values() if slot.exists]
-    wanted = view.service.spec.replicas
-    victims = set(_victims(view, existing, len(existing) - wanted))
+    if view.service.spec.stopped:
+        return Choice((), tuple(existing))
+    regular = [slot for slot in existing if not slot.canary]
+    canaries = [slot for slot in existing if slot.canary]
+    wanted, tries = view.service.spec.replicas, canaries_wanted(view, regular, canaries)
+    victims = {*_victims(view, regular, len(regular) - wanted), *_victims(view, canaries, len(canaries) - tries)}
     keep = [slot for slot in existing if slot.key not in victims]
-    keep += _free_slots(slots, wanted - len(keep))
+    free = _free_slots(slots)
+    keep += islice(free, max(0, wanted - len(regular)))
+    for slot in islice(free, max(0, tries - len(canaries))):
+        slot.canary = True
+        keep.append(slot)
     keep.sort(key=lambda slot: slot.key)
     return Choice(tuple(keep), tuple(slot for slot in existing if slot.key in victims))
 
 
-def choose_nodes(view: View, slots: dict[Key, Slot]) -> Choice:
+def choose_nodes(view: View, slots: dict[Key, Slot], departures: Departures) -> Choice:
     """Choose the slots of a global service: the nodes that meet its placement and are not drained.
 
-    On a node that is away, does not answer or is paused the slot stays as it is, but gets no new task.
+    On a node that is away, does not answer or is paused the slot stays as it is, but gets no new task. On a drained one
+    it stays until the tasks of other services are gone, or the drain's deadline has come.
     """
     keep, keys = [], set()
-    for node_id in sorted(view.nodes):
+    for node_id in () if view.service.spec.stopped else sorted(view.nodes):
         node = view.nodes[node_id]
-        if node.spec.availability is Availability.DRAIN or not view.node_fits(node_id):
-            continue
         key = (0, node_id)
         slot = slots.get(key) or Slot(key)
-        slot.may_create = _is_open(node)
+        if not view.node_fits(node_id) or (_is_drained(node) and not _leaves_later(view, slot, departures)):
+            continue
+        slot.may_create = slot.may_create and _is_open(node)
         keep.append(slot)
         keys.add(key)
     return Choice(tuple(keep), tuple(slot for key, slot in slots.items() if key not in keys))
+
+
+def _is_drained(node: Node) -> bool:
+    return node.spec.availability is Availability.DRAIN
+
+
+def _leaves_later(view: View, slot: Slot, departures: Departures) -> bool:
+    return departures.is_occupied(slot.key[1]) and any(not view.is_overdue(task) for task in slot.live)
 
 
 def _is_open(node: Node) -> bool:
@@ -57,15 +80,12 @@ def _is_open(node: Node) -> bool:
     return answers and node.spec.availability is Availability.ACTIVE
 
 
-def _free_slots(slots: dict[Key, Slot], count: int) -> Iterable[Slot]:
-    """Yield `count` slots with the lowest numbers that do not exist (but may have tasks of a former life ending)."""
-    number = 0
-    while count > 0:
-        number += 1
+def _free_slots(slots: dict[Key, Slot]) -> Iterator[Slot]:
+    """Yield the slots that do not exist (but may have tasks of a former life ending), the lowest numbers first."""
+    for number in count(1):
         slot = slots.get((number, ""))
         if slot is None or not slot.exists:
             yield slot or Slot((number, ""))
-            count -= 1
 
 
 def _victims(view: View, slots: list[Slot], count: int) -> Iterable[Key]:

@@ -1,12 +1,17 @@
 """One slot: brings it to exactly one task of the wanted revision, on a node that is to keep it.
 
-Restart, update, drain and loss of a node are the same work here. Of the slot's live tasks those that run the wanted
-revision on a node that is not drained are *good*; the best of them is the *heir*, and the others go. If there is no
-heir one is created; what serves until then goes in the order of `Order`:
+Restart, update, drain, eviction and loss of a node are the same work here. Of the slot's live tasks those that run the
+wanted revision and need not leave their node are *good*; the best of them is the *heir*, and the others go. If there is
+no heir one is created; what serves until then goes in the order of `Order`:
 
     PREPARE_FIRST  heir created with desired READY ─► heir READY ─► old stopped ─► old ended ─► heir to RUNNING
     START_FIRST    heir created with desired RUNNING ─► heir RUNNING (healthy) ─► old stopped
     STOP_BEFORE    old stopped, heir created with desired READY ─► old ended ─► heir to RUNNING
+
+A task that has to leave its node starts elsewhere first, whatever the update's order says; a fenced one stops first,
+since two of it must never run. Whatever the order, a task that is available is stopped before its heir is available
+only as the service's availability budget allows (availability.py): else it goes on, and the slot waits. What is left
+on a drained node when the drain's deadline is over is stopped at once.
 
 Where the heir of PREPARE_FIRST finds no room beside the old one (it is PENDING), and the old one's node could take it,
 the old one makes room. A successor under the restart policy is created at once, with desired READY and its
@@ -14,21 +19,17 @@ the old one makes room. A successor under the restart policy is created at once,
 failed).
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Final
 
 from argosy.controller.logic.actions import CreateTask
+from argosy.controller.logic.availability import Allowance, is_available
 from argosy.controller.logic.draft import Draft
-from argosy.controller.logic.slots import Slot, is_unassigned, serves
+from argosy.controller.logic.slots import Slot, age, is_unassigned, serves
 from argosy.controller.logic.view import View
-from argosy.core.restart import Heritage, NoSuccessor, ended_by_itself, inherit, succeed
+from argosy.core.restart import Heritage, NoSuccessor, ended_at, ended_by_itself, inherit, succeed
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState
-
-DRAIN_PATIENCE_S: Final = 30.0
-"""How long a drained task goes on while no other node has room for its replacement."""
 
 
 class Order(Enum):
@@ -52,15 +53,34 @@ class Aim:
     since: float
 
 
-def plan_slot(view: View, draft: Draft, slot: Slot, aim: Aim) -> None:
+def plan_slot(view: View, draft: Draft, allowance: Allowance, slot: Slot, aim: Aim) -> None:
     """Take the slot's next steps towards its aim."""
     good, outgoing = _sort_out(view, slot, aim)
     for task in (*good[1:], *outgoing[1:]):
         draft.stop(task)
+    old = outgoing[0] if outgoing else None
+    if old is not None:
+        aim = replace(aim, order=_order(view, aim, old))
+        draft.wake(view.drain_deadline(old))
     if good:
-        _hand_over(view, draft, slot, aim, good[0], outgoing)
-    elif slot.may_create:
-        _create_heir(view, draft, slot, aim, outgoing)
+        _hand_over(view, draft, allowance, slot, aim, good[0], old)
+    elif slot.may_create and (old is None or _may_begin(view, allowance, old)):
+        _create_heir(view, draft, allowance, slot, aim, old)
+    elif old is not None and view.is_overdue(old):
+        draft.stop(old)
+
+
+def _order(view: View, aim: Aim, old: Task) -> Order:
+    if view.fenced:
+        return Order.PREPARE_FIRST if aim.order is Order.START_FIRST else aim.order
+    return Order.START_FIRST if view.is_leaving(old) else aim.order
+
+
+def _may_begin(view: View, allowance: Allowance, old: Task) -> bool:
+    """Whether an old task's heir may be created now: one that leaves for good has to keep to the pace."""
+    if not view.is_leaving(old) or not serves(old) or view.is_overdue(old):
+        return True
+    return allowance.may_move(old)
 
 
 def runs_aim(view: View, task: Task, revision: int) -> bool:
@@ -71,13 +91,16 @@ def runs_aim(view: View, task: Task, revision: int) -> bool:
 def succession(view: View, slot: Slot, revision: int, since: float) -> Heritage | NoSuccessor:
     """Return what a new task of `revision` would inherit in a slot without heir, or why there must be none.
 
-    Only the latest task counts, and only if it ran the same: a new revision starts with a clean sheet.
+    Only the latest task counts, and only if it ran the same: a new revision starts with a clean sheet. What gave up
+    before a paused update was resumed is tried again.
     """
     last = slot.latest(since)
     if last is None or not runs_aim(view, last, revision):
         return Heritage()
     if ended_by_itself(last):
-        return succeed(last, view.spec_of(last.revision).restart, view.now)
+        heritage = succeed(last, view.spec_of(last.revision).restart, view.now)
+        forgiven = heritage is NoSuccessor.GAVE_UP and ended_at(last, view.now) <= view.service.update.resumed_at
+        return Heritage() if forgiven else heritage
     return inherit(last, view.now)
 
 
@@ -90,19 +113,22 @@ def _sort_out(view: View, slot: Slot, aim: Aim) -> tuple[list[Task], list[Task]]
         (good if stays else outgoing).append(task)
     for tasks in good, outgoing:
         if len(tasks) > 1:
-            tasks.sort(key=lambda t: (-t.status.state, -t.desired_state, t.meta.created_at, t.meta.id))
+            tasks.sort(key=lambda t: (not is_available(view, t), -t.status.state, -t.desired_state, age(t)))
     return good, outgoing
 
 
-def _create_heir(view: View, draft: Draft, slot: Slot, aim: Aim, outgoing: list[Task]) -> None:
+def _create_heir(view: View, draft: Draft, allowance: Allowance, slot: Slot, aim: Aim, old: Task | None) -> None:
     heritage = succession(view, slot, aim.revision, aim.since)
     if isinstance(heritage, NoSuccessor):
         return
     draft.wake(heritage.not_before)
     if not heritage.prepare:
         return
-    _stop(draft, (t for t in outgoing if not serves(t) or aim.order is Order.STOP_BEFORE))
-    waits = heritage.not_before > 0 or (aim.order is not Order.START_FIRST and _somebody_runs(slot, outgoing))
+    if old is not None and (not serves(old) or aim.order is Order.STOP_BEFORE or view.is_overdue(old)):
+        if not _may_stop_now(view, allowance, old):
+            return
+        draft.stop(old)
+    waits = heritage.not_before > 0 or (aim.order is not Order.START_FIRST and _somebody_runs(slot, old))
     number, node_id = slot.key
     draft.create(
         CreateTask(
@@ -115,48 +141,45 @@ def _create_heir(view: View, draft: Draft, slot: Slot, aim: Aim, outgoing: list[
             heritage.not_before,
             heritage.attempts,
             heritage.attempts_since,
+            slot.canary,
         )
     )
 
 
-def _hand_over(view: View, draft: Draft, slot: Slot, aim: Aim, heir: Task, outgoing: list[Task]) -> None:
+def _hand_over(
+    view: View, draft: Draft, allowance: Allowance, slot: Slot, aim: Aim, heir: Task, old: Task | None
+) -> None:
     due = view.now >= heir.not_before
     if heir.desired_state is TaskState.READY:
         if not due:
             draft.wake(heir.not_before)
-        elif aim.order is Order.START_FIRST or not _somebody_runs(slot, outgoing):
+        elif aim.order is Order.START_FIRST or not _somebody_runs(slot, old):
             draft.desire(heir, TaskState.RUNNING)
-    _stop(draft, (t for t in outgoing if not serves(t) or _may_stop(view, draft, aim, heir, due, t)))
+    if old is not None and _makes_way(view, allowance, aim, heir, due, old):
+        draft.stop(old)
 
 
-def _may_stop(view: View, draft: Draft, aim: Aim, heir: Task, due: bool, old: Task) -> bool:
-    """Whether a serving task goes now that it has an heir."""
+def _makes_way(view: View, allowance: Allowance, aim: Aim, heir: Task, due: bool, old: Task) -> bool:
+    """Whether an old task goes now that it has an heir."""
+    if not serves(old) or view.is_overdue(old) or is_available(view, heir):
+        return True
     leaving = view.is_leaving(old)
+    if aim.order is Order.START_FIRST or not due or (aim.hold and not leaving):
+        return False
     state = heir.status.state
-    if leaving and _out_of_patience(view, draft, heir):
+    makes_room = state is TaskState.PENDING and view.takes_tasks(old.node_id)
+    if aim.order is Order.STOP_BEFORE or state >= TaskState.READY or makes_room:
+        return _may_stop_now(view, allowance, old)
+    return False
+
+
+def _may_stop_now(view: View, allowance: Allowance, old: Task) -> bool:
+    """Whether an old task may go before its heir is there: in the budget, if it is still of use."""
+    if not is_available(view, old) or view.is_overdue(old):
         return True
-    if aim.order is Order.START_FIRST:
-        return state is TaskState.RUNNING
-    if not due or (aim.hold and not leaving):
-        return False
-    if aim.order is Order.STOP_BEFORE or state >= TaskState.READY:
-        return True
-    return state is TaskState.PENDING and view.takes_tasks(old.node_id)
+    return allowance.may_stop(moves=view.is_leaving(old))
 
 
-def _out_of_patience(view: View, draft: Draft, heir: Task) -> bool:
-    """Whether a drain has waited long enough for a node that takes the heir."""
-    if heir.status.state > TaskState.PENDING:
-        return False
-    draft.wake(heir.meta.created_at + DRAIN_PATIENCE_S)
-    return view.now >= heir.meta.created_at + DRAIN_PATIENCE_S
-
-
-def _somebody_runs(slot: Slot, outgoing: list[Task]) -> bool:
+def _somebody_runs(slot: Slot, old: Task | None) -> bool:
     """Whether a task of the slot may still run, so that its heir has to wait."""
-    return bool(slot.ending) or not all(map(is_unassigned, outgoing))
-
-
-def _stop(draft: Draft, tasks: Iterable[Task]) -> None:
-    for task in tasks:
-        draft.stop(task)
+    return bool(slot.ending) or (old is not None and not is_unassigned(old))

@@ -27,7 +27,9 @@ class Slot:
     lost:    not ended as far as is known, but its node is DOWN: counts for nothing any more
     ended:   ended for good; the slot's history
     past:    of those that are not live any more, the one that had the slot last
-    may_create: False where a global service's node takes no new tasks for now
+    may_create: False where there must be no new task for now: a global service's node takes none, or a task on a node
+                that is DOWN is kept
+    canary: beside the wanted slots, to try an update
     """
 
     key: Key
@@ -37,6 +39,7 @@ class Slot:
     ended: list[Task] = field(default_factory=list)
     past: Task | None = None
     may_create: bool = True
+    canary: bool = False
 
     @property
     def exists(self) -> bool:
@@ -81,6 +84,7 @@ def _file(view: View, slot: Slot, task: Task) -> None:
         if not ended and not away:
             slot.ending.append(task)
         return
+    slot.canary = slot.canary or task.canary
     if ended:
         slot.ended.append(task)
     elif away:
@@ -89,6 +93,7 @@ def _file(view: View, slot: Slot, task: Task) -> None:
         slot.ending.append(task)
     else:
         slot.live.append(task)
+        slot.may_create = slot.may_create and not view.is_kept(task)
         return
     if slot.past is None or left_at(view, task) > left_at(view, slot.past):
         slot.past = task

@@ -8,26 +8,50 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from argosy.core.node import Availability, Node, NodeState
-from argosy.core.service import Placement, Revision, Service, TaskSpec
+from argosy.core.service import (
+    DEFAULT_STOP_GRACE_PERIOD_S,
+    Disconnect,
+    Placement,
+    Revision,
+    Service,
+    ServiceMode,
+    TaskSpec,
+)
 from argosy.core.task import Task
+from argosy.core.task_state import TaskState
 
-Fits = Callable[[Node], bool]
-"""Whether a node meets the placement of the service's present spec: constraints and platform, not its free room."""
+Fits = Callable[[Placement], Callable[[Node], bool]]
+"""Whether a node meets a placement: constraints and platform, not its free room (filters.fits_placement)."""
+
+ReplaceIn = Callable[[str, float], float]
+"""In how many seconds a fenced task of a node, with that stop grace, may be replaced (core.fence.Grants.replace_in)."""
 
 
 class View:
     """Read-only; `now` is the leader's wall clock in seconds."""
 
     def __init__(
-        self, service: Service, revisions: Mapping[int, Revision], nodes: Mapping[str, Node], now: float, fits: Fits
+        self,
+        service: Service,
+        revisions: Mapping[int, Revision],
+        nodes: Mapping[str, Node],
+        now: float,
+        fits: Fits,
+        replace_in: ReplaceIn,
     ) -> None:
         self.service = service
         self.revisions = revisions
         self.nodes = nodes
         self.now = now
+        self.fenced = service.spec.disconnect is Disconnect.FENCE
+        self._keeps = service.spec.disconnect is Disconnect.KEEP
         self._fits = fits
-        self._node_fits: dict[str, bool] = {}
+        self._replace_in = replace_in
+        self._fits_of: dict[int, Callable[[Node], bool]] = {}
+        self._node_fits: dict[tuple[int, str], bool] = {}
         self._spec_differs: dict[int, tuple[bool, bool]] = {}
+
+    # What a task runs.
 
     def spec_of(self, revision: int) -> TaskSpec:
         """Return what tasks of a revision run; a revision that is gone counts as the present one."""
@@ -58,28 +82,24 @@ class View:
         anywhere = Placement()
         return replace(old, placement=anywhere) != replace(new, placement=anywhere), old.placement != new.placement
 
-    def node_fits(self, node_id: str) -> bool:
-        """Whether a node exists and meets the service's present placement."""
-        known = self._node_fits.get(node_id)
+    # Where it runs.
+
+    def node_fits(self, node_id: str, revision: int | None = None) -> bool:
+        """Whether a node exists and meets the service's present placement, or that of a revision."""
+        number = self.service.revision if revision is None else revision
+        known = self._node_fits.get((number, node_id))
         if known is None:
             node = self.nodes.get(node_id)
-            known = self._node_fits[node_id] = node is not None and self._fits(node)
+            known = self._node_fits[number, node_id] = node is not None and self._meets(number)(node)
         return known
 
-    def is_away(self, task: Task) -> bool:
-        """Whether a task has to be replaced because its node is DOWN (or removed).
-
-        UNKNOWN and AGENT_LOST are not away: their containers most likely run.
-        """
-        if not task.node_id:
-            return False
-        node = self.nodes.get(task.node_id)
-        return node is None or node.status.state is NodeState.DOWN
-
-    def is_leaving(self, task: Task) -> bool:
-        """Whether a task has to move because its node is drained."""
-        node = self.nodes.get(task.node_id)
-        return node is not None and node.spec.availability is Availability.DRAIN
+    def _meets(self, revision: int) -> Callable[[Node], bool]:
+        fits = self._fits_of.get(revision)
+        if fits is None:
+            present = revision == self.service.revision
+            spec = self.service.spec.task if present else self.spec_of(revision)
+            fits = self._fits_of[revision] = self._fits(spec.placement)
+        return fits
 
     def takes_tasks(self, node_id: str) -> bool:
         """Whether the node could run a new task of the service, as far as its state and the placement say."""
@@ -90,3 +110,77 @@ class View:
             and node.spec.availability is Availability.ACTIVE
             and self.node_fits(node_id)
         )
+
+    def is_away(self, task: Task) -> bool:
+        """Whether a task counts for nothing any more because its node is DOWN (or removed), so that it is replaced.
+
+        UNKNOWN and AGENT_LOST are not away: their containers most likely run. A fenced task is not away before it has
+        surely ended, but then AGENT_LOST is enough: no agent, no grants. A task that is kept is never away.
+        """
+        if not task.node_id:
+            return False
+        node = self.nodes.get(task.node_id)
+        if node is None:
+            return True
+        if self.fenced:
+            return _cannot_be_granted(node) and self.fence_left(task) <= 0
+        return node.status.state is NodeState.DOWN and not self.is_kept(task)
+
+    def is_kept(self, task: Task) -> bool:
+        """Whether a task is waited for though its node is DOWN: that is its service's policy, and it is to run."""
+        if not self._keeps or task.desired_state > TaskState.RUNNING:
+            return False
+        node = self.nodes.get(task.node_id)
+        return node is not None and node.status.state is NodeState.DOWN
+
+    def fence_left(self, task: Task) -> float:
+        """Return in how many seconds a fenced task has surely ended if its node is not heard again; <= 0: it has.
+
+        Also 0 where nothing is waited for: the node is heard.
+        """
+        node = self.nodes.get(task.node_id)
+        if not self.fenced or node is None or not _cannot_be_granted(node):
+            return 0.0
+        grace = self.spec_of(task.revision).container.stop_grace_period
+        return self._replace_in(task.node_id, DEFAULT_STOP_GRACE_PERIOD_S if grace is None else grace)
+
+    # Whether it has to leave.
+
+    def is_leaving(self, task: Task) -> bool:
+        """Whether a task has to move: its node is drained, or no longer fits it, or it was asked to (`evict`)."""
+        node = self.nodes.get(task.node_id)
+        if node is None:
+            return False
+        return task.evict or node.spec.availability is Availability.DRAIN or self._is_out_of_place(task)
+
+    def _is_out_of_place(self, task: Task) -> bool:
+        """Whether a task's node does not meet the placement by which it would be placed again.
+
+        What a newer spec says is the update's business, at the update's pace; a global service has other nodes then.
+        """
+        if self.service.spec.mode in (ServiceMode.GLOBAL, ServiceMode.GLOBAL_JOB):
+            return False
+        if task.revision == self.service.revision:
+            return not self.node_fits(task.node_id)
+        return not self.is_current(task) and not self.node_fits(task.node_id, task.revision)
+
+    def is_overdue(self, task: Task) -> bool:
+        """Whether the deadline of the drain of a task's node is over."""
+        deadline = self.drain_deadline(task)
+        return 0 < deadline <= self.now
+
+    def drain_deadline(self, task: Task) -> float:
+        """Return until when a drained task may take its time, by the wall clock; 0: for ever."""
+        node = self.nodes.get(task.node_id)
+        if node is None or node.spec.availability is not Availability.DRAIN:
+            return 0.0
+        return node.spec.drain.deadline
+
+    def answers(self, task: Task) -> bool:
+        """Whether a task's node is there, as far as is known: one whose agent alone is lost still serves."""
+        node = self.nodes.get(task.node_id)
+        return node is not None and node.status.state in (NodeState.READY, NodeState.AGENT_LOST)
+
+
+def _cannot_be_granted(node: Node) -> bool:
+    return node.status.state in (NodeState.DOWN, NodeState.AGENT_LOST)

@@ -5,15 +5,15 @@ Looks at a service when it, one of its tasks or a node that it uses changed, and
 
 import structlog
 
-from argosy.controller.logic.actions import Plan
-from argosy.controller.logic.filters import fits_placement
+from argosy.controller.logic.departures import Departures
 from argosy.controller.logic.orchestrate import plan_service
 from argosy.controller.loops.apply import groups_of
 from argosy.controller.loops.triggers import Wake, batches
 from argosy.controller.store import Cache, Change, ChangeBatch, Fence, Op, Snapshot, Store
 from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.errors import ConflictError
-from argosy.core.node import Node
+from argosy.core.fence import Grants
+from argosy.core.node import Availability, Node
 from argosy.core.service import Revision, Service, ServiceMode
 from argosy.core.task import Task
 
@@ -23,7 +23,8 @@ log = structlog.get_logger(__name__)
 class ServicesLoop:
     """One for a term of leadership."""
 
-    def __init__(self, store: Store, cache: Cache, fence: Fence, ambient: Ambient = SYSTEM) -> None:
+    def __init__(self, store: Store, cache: Cache, fence: Fence, grants: Grants, ambient: Ambient = SYSTEM) -> None:
+        self._grants = grants
         self._store = store
         self._cache = cache
         self._fence = fence
@@ -55,12 +56,22 @@ class ServicesLoop:
         snap, now = self._cache.snapshot, self._ambient.wall()
         owners: list[str] = []
         groups: list[list[Op]] = []
+        nodes = {n.meta.id: n for n in snap.all(Node)}
+        departures = Departures.build(nodes.values(), snap.tasks_on_node, snap.tasks_of_service)
         for service_id in sorted(dirty):
             self._due.pop(service_id, None)
             service = snap.get(Service, service_id)
             if service is None:
                 continue
-            plan = _plan(service, snap, now)
+            plan = plan_service(
+                service,
+                {r.number: r for r in snap.revisions_of_service(service_id)},
+                snap.tasks_of_service(service_id),
+                nodes,
+                now,
+                replace_in=self._grants.replace_in,
+                departures=departures,
+            )
             if plan.wake_at is not None:
                 self._due[service_id] = plan.wake_at
             for group in groups_of(plan.actions, snap, service, now, self._ambient.new_id):
@@ -81,26 +92,25 @@ class ServicesLoop:
         return again
 
 
-def _plan(service: Service, snap: Snapshot, now: float) -> Plan:
-    return plan_service(
-        service,
-        {r.number: r for r in snap.revisions_of_service(service.meta.id)},
-        snap.tasks_of_service(service.meta.id),
-        {n.meta.id: n for n in snap.all(Node)},
-        now,
-        fits_placement(service.spec.task.placement),
-    )
-
-
 def _concerned(change: Change, snap: Snapshot) -> set[str]:
     obj = change.new or change.old
     match obj:
         case Service():
             return {obj.meta.id}
-        case Task() | Revision():
+        case Task():
+            return {obj.service_id} | _waiting_on_drained(obj.node_id, snap)
+        case Revision():
             return {obj.service_id}
         case Node():
             on_node = {t.service_id for t in snap.tasks_on_node(obj.meta.id)}
             return on_node | {s.meta.id for s in snap.all(Service) if s.spec.mode is ServiceMode.GLOBAL}
         case _:
             return set()
+
+
+def _waiting_on_drained(node_id: str, snap: Snapshot) -> set[str]:
+    """Return the services whose tasks may leave a drained node now that another task of it has changed."""
+    node = snap.get(Node, node_id) if node_id else None
+    if node is None or node.spec.availability is not Availability.DRAIN:
+        return set()
+    return {t.service_id for t in snap.tasks_on_node(node_id)}

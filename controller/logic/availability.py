@@ -1,0 +1,84 @@
+"""What one plan may take away from a service: its availability budget, and how many tasks may move at once.
+
+A task that has to move (drained, evicted, rebalanced) starts elsewhere first, so it takes nothing away; how many do so
+at once is bounded all the same, by `max_unavailable` (without it only by the drain's pace). Where the old task has to
+stop first, and in stop-first updates, the budget itself is spent: a task that is available is only stopped if its
+slot stays available, or the budget has one left. Without a budget of their own, updates keep to their parallelism, and
+tasks that stop to move do so one at a time.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from argosy.controller.logic.departures import Departures
+from argosy.controller.logic.slots import Slot
+from argosy.controller.logic.view import View
+from argosy.core.budget import Budget, parse_max_unavailable
+from argosy.core.service import ServiceMode
+from argosy.core.task import Task
+from argosy.core.task_state import TaskState
+
+MOVES_THAT_STOP_FIRST: Final = 1
+"""The budget of moves where the service names none."""
+
+
+def is_available(view: View, task: Task) -> bool:
+    """Whether a task does its service's work now: it runs, is healthy and ready, and nobody has given up its node."""
+    status = task.status
+    return (
+        status.state is TaskState.RUNNING
+        and task.desired_state <= TaskState.RUNNING
+        and not status.unready
+        and view.answers(task)
+    )
+
+
+class Allowance:
+    """Mutable: what one plan of one service may still do. Slots that are not available count as missing."""
+
+    def __init__(self, view: View, slots: Iterable[Slot], departures: Departures) -> None:
+        """`slots`: those that the service is to have, without an update's canaries."""
+        slots = tuple(slots)
+        self._departures = departures
+        missing = sum(not any(is_available(view, task) for task in slot.live) for slot in slots)
+        self.budget = Budget(_limit(view, len(slots)), missing)
+        self._moving = sum(_is_moving(view, slot) for slot in slots)
+        self.refused = False
+
+    def may_move(self, task: Task) -> bool:
+        """Take one more task on its way elsewhere, if pace and budget allow it."""
+        limit = self.budget.limit
+        if limit is not None and self._moving >= max(1, limit):
+            return False
+        if not self._departures.may_begin(task.node_id):
+            return False
+        self._moving += 1
+        self._departures.begin(task.node_id)
+        return True
+
+    def may_stop(self, *, moves: bool) -> bool:
+        """Take an available task out of service, if the budget allows it; `moves`: it has to leave its node."""
+        budget = self.budget
+        if moves and budget.limit is None:
+            allowed = budget.missing < MOVES_THAT_STOP_FIRST
+            budget.missing += allowed
+        else:
+            allowed = budget.take()
+        self.refused = self.refused or not allowed
+        return allowed
+
+
+def _limit(view: View, slots: int) -> int | None:
+    """Return the budget in tasks. Nobody knows how many nodes there will be: of a global service a share is never 0."""
+    spec = view.service.spec
+    parsed = parse_max_unavailable(spec.max_unavailable)
+    if parsed is None:
+        return None
+    limit = parsed.of(slots)
+    return max(1, limit) if parsed.percent and parsed.number and spec.mode is ServiceMode.GLOBAL else limit
+
+
+def _is_moving(view: View, slot: Slot) -> bool:
+    """Whether a task of the slot has set out: it has an heir, and has not ended yet."""
+    leaving = sum(map(view.is_leaving, slot.live))
+    return 0 < leaving < len(slot.live) or (bool(slot.live) and any(map(view.is_leaving, slot.ending)))
