@@ -33,8 +33,13 @@ def hide_from_collector() -> None:
 
 @contextlib.contextmanager
 def collector_resting() -> Iterator[None]:
-    """Do not collect while very many objects without cycles are made, and hide them afterwards."""
-    enabled = gc.isenabled()
+    """Do not collect while very many objects without cycles are made, and hide them afterwards.
+
+    A collector that is switched off altogether is left alone.
+    """
+    if not gc.isenabled():
+        yield
+        return
     gc.collect()
     gc.disable()
     before = gc.get_count()[0]
@@ -43,5 +48,4 @@ def collector_resting() -> Iterator[None]:
     finally:
         if gc.get_count()[0] - before > LARGE:
             gc.freeze()
-        if enabled:
-            gc.enable()
+        gc.enable()

@@ -276,7 +276,7 @@ class Watcher:
         if new.status.state is NodeState.DOWN and old.status.state is not NodeState.DOWN:
             now = self._world.loop.now
             heard = self._heard.get((self._leader, new.spec.name))
-            began = max(self._leads_since, self._leader.resumed_at if self._leader else 0.0)
+            began = max(self._leads_since, self._leader.stalled_until if self._leader else 0.0)
             if heard is None or heard < self._leads_since:
                 silent_s, needed_s = now - began, GRACE_S
             else:

@@ -47,7 +47,7 @@ class Scenario:
         self.world = world
         self.chance = world.chance
         self.names = 0
-        self._cuts: list[Callable[[], None]] = []
+        self._asked: list[asyncio.Task[object]] = []
         self.acts: list[tuple[int, Callable[[], Awaitable[None]]]] = [
             (10, self._scale),
             (14, self._update),
@@ -124,7 +124,7 @@ class Scenario:
     async def _ask(self, what: str, decide: Callable[..., object]) -> None:
         controller = self._controller()
         if controller is not None:
-            self.world.loop.create_task(controller.user(what, decide))
+            self._asked.append(self.world.loop.create_task(controller.user(what, decide)))
 
     def _service(self) -> Service | None:
         found = [s for s in self.world.watcher.services.values() if not s.removing]
@@ -397,6 +397,7 @@ class Scenario:
         world.network.calm()
         for host in world.agents.values():
             host.start()
+        await asyncio.gather(*self._asked)
         await self._until(lambda: world.leader() is not None, 30, "a leader")
         for node in list(world.watcher.nodes.values()):
             await self._must(

@@ -20,6 +20,8 @@ PROCESS: contextvars.ContextVar["Process | None"] = contextvars.ContextVar("PROC
 START_S = 1000.0
 EPOCH_S = 1_700_000_000.0
 """Wall time at loop time 0."""
+STALL_S = 1.6
+"""A pause that a process is sure to notice: a second over the longest it sleeps."""
 BUSY_LIMIT = 200_000
 """Rounds of the loop without any time going by after which it counts as spinning."""
 
@@ -39,7 +41,8 @@ class Process:
         self.name = name
         self.paused = False
         self.dead = False
-        self.resumed_at = 0.0
+        self.stalled_until = 0.0
+        self._paused_at = 0.0
         self._loop = loop
         self._held: deque[asyncio.Handle] = deque()
         self._remains: list[asyncio.Task[Any]] = []
@@ -56,11 +59,13 @@ class Process:
 
     def pause(self) -> None:
         self.paused = True
+        self._paused_at = self._loop.time()
 
     def resume(self) -> None:
         if self.paused:
             self.paused = False
-            self.resumed_at = self._loop.time()
+            if self._loop.time() - self._paused_at >= STALL_S:
+                self.stalled_until = self._loop.time()
             self._loop.put_back(self._held)
             self._held = deque()
 
@@ -98,6 +103,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.world = contextvars.copy_context()
         """The context of what belongs to no process: the network, etcd, the kernels."""
         self._busy = 0
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._order = itertools.count()
         _Task.numbers = itertools.count()
         self.set_task_factory(_make_task)
 
@@ -121,20 +128,31 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _process_events(self, event_list: Any) -> None:
         pass
 
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)  # type: ignore[attr-defined]
+        return handle
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, next(self._order), timer))
+        return timer
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        return self.call_at(self.now + delay, callback, *args, context=context)
+
     def _run_once(self) -> None:
-        ready, timers = self._ready, self._scheduled  # type: ignore[attr-defined]
-        while timers and timers[0]._cancelled:
-            heapq.heappop(timers)._scheduled = False
+        ready, timers = self._ready, self._timers  # type: ignore[attr-defined]
+        while timers and timers[0][2]._cancelled:
+            heapq.heappop(timers)
         if not ready:
             if not timers:
                 raise NothingLeft
-            if timers[0]._when > self.now:
-                self.now = timers[0]._when
+            if timers[0][0] > self.now:
+                self.now = timers[0][0]
                 self._busy = 0
-        while timers and timers[0]._when <= self.now:
-            timer = heapq.heappop(timers)
-            timer._scheduled = False
-            ready.append(timer)
+        while timers and timers[0][0] <= self.now:
+            ready.append(heapq.heappop(timers)[2])
         self.rounds += 1
         self._busy += 1
         if self._busy > BUSY_LIMIT:
@@ -154,7 +172,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.set_exception_handler(lambda *_: None)
         left = sorted(asyncio.all_tasks(self), key=hash)
         self._ready.clear()  # type: ignore[attr-defined]
-        self._scheduled.clear()  # type: ignore[attr-defined]
+        self._timers.clear()
         for task in left:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             coroutine = task.get_coro()
@@ -167,7 +185,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                     except BaseException:  # noqa: S112  # a cleanup that awaits, or fails in a world that is gone
                         continue
         self._ready.clear()  # type: ignore[attr-defined]
-        self._scheduled.clear()  # type: ignore[attr-defined]
+        self._timers.clear()
 
     def __del__(self) -> None:
         """There is nothing to close."""
