@@ -16,19 +16,17 @@ from argosy.core.network import NetworkSpec
 from argosy.core.node import Availability, NodeSpec, Resources
 from argosy.core.problem import Problem, Problems, between, check, duration, readable, said, when
 from argosy.core.service import (
-    FailureAction,
     NetworkAttachmentSpec,
     Placement,
     RestartPolicy,
     ServiceMode,
     ServiceSpec,
     TaskSpec,
-    UpdateConfig,
-    UpdateOrder,
 )
 from argosy.core.units import format_cpus, human_bytes
 from argosy.core.validate_availability import availability_problems
 from argosy.core.validate_container import container_problems
+from argosy.core.validate_update import leaving_problems, update_problems
 
 MOST_REPLICAS: Final = 100_000
 MOST_CPUS: Final = 8192
@@ -82,14 +80,7 @@ def _service(spec: ServiceSpec) -> Problems:
         "a global service has one task on every node and no number of replicas: leave it out, or use mode replicated",
     )
     yield from _task(spec.task, "task")
-    yield from _update(spec.update, "update")
-    yield from _update(spec.rollback, "rollback")
-    yield from when(
-        spec.rollback.failure_action is FailureAction.ROLLBACK,
-        "rollback.failure_action",
-        "a rollback that fails is not rolled back again: use pause or continue",
-    )
-    yield from _contradictions(spec)
+    yield from update_problems(spec)
     yield from availability_problems(spec)
 
 
@@ -106,6 +97,7 @@ def _task(task: TaskSpec, where: str) -> Problems:
     yield from _placement(task.placement, f"{where}.placement")
     yield from _networks(task.networks, f"{where}.networks")
     yield from _host_ports(task, f"{where}.host_ports")
+    yield from leaving_problems(task, where)
     yield from when(task.force_update < 0, f"{where}.force_update", "this counter cannot be negative")
 
 
@@ -144,34 +136,6 @@ def _restart(policy: RestartPolicy, where: str) -> Problems:
     yield from duration(f"{where}.delay", policy.delay, "the restart delay")
     yield from duration(f"{where}.window", policy.window, "the restart window")
     yield from between(f"{where}.max_attempts", policy.max_attempts, 0, 1_000_000, "the number of attempts")
-
-
-def _update(config: UpdateConfig, where: str) -> Problems:
-    yield from between(f"{where}.parallelism", config.parallelism, 0, MOST_REPLICAS, "the parallelism")
-    yield from duration(f"{where}.delay", config.delay, "the delay")
-    yield from duration(f"{where}.monitor", config.monitor, "the monitor period")
-    ratio = config.max_failure_ratio
-    if not 0 <= ratio <= 1:
-        hint = f", such as {ratio / 100:g} for {ratio:g} %" if 1 < ratio <= 100 else ""
-        yield Problem(f"{where}.max_failure_ratio", f"the ratio is {ratio:g}: it has to be from 0 to 1{hint}")
-
-
-def _contradictions(spec: ServiceSpec) -> Problems:
-    for where, config in (("update", spec.update), ("rollback", spec.rollback)):
-        if config.order is not UpdateOrder.START_FIRST:
-            continue
-        yield from when(
-            spec.mode is ServiceMode.GLOBAL and bool(spec.task.host_ports),
-            f"{where}.order",
-            "start-first cannot work: the new task of a global service is on the same node, and its host port is still "
-            "taken by the old one; use stop-first",
-        )
-        yield from when(
-            spec.mode is ServiceMode.GLOBAL and spec.task.placement.max_replicas_per_node == 1,
-            f"{where}.order",
-            "start-first cannot work: it needs two tasks on a node for a moment, and max_replicas_per_node is 1; use "
-            "stop-first",
-        )
 
 
 def _placement(placement: Placement, where: str) -> Problems:

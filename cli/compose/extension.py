@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from argosy.cli.compose.cursor import Cursor
 from argosy.cli.compose.verdicts import EXTENSION
 from argosy.core.service import Disconnect, UpdateConfig
-
-MOST_WEIGHT = 100
+from argosy.core.validate_update import MOST_WEIGHT
 
 
 @dataclass(frozen=True, slots=True)

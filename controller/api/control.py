@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 import grpc
 
 from argosy.controller.api.logs import LogRelay
+from argosy.controller.api.updates import UpdateHandlers
 from argosy.controller.api.watch import watch
-from argosy.controller.changes import images, networks, nodes, refs, services, stacks
+from argosy.controller.changes import images, networks, nodes, refs, services, stacks, updates
 from argosy.controller.changes.commit import change
 from argosy.controller.changes.refs import project_of
 from argosy.controller.cluster import ClusterView
@@ -30,13 +31,12 @@ from argosy.core.service import Revision, Service, ServiceSpec, revision_id
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState
 from argosy.proto.argosy.v1 import control_pb2 as pb
-from argosy.proto.argosy.v1 import control_pb2_grpc as rpc
 from argosy.proto.argosy.v1 import types_pb2 as tpb
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
-class ControlServicer(rpc.ControlServicer):
+class ControlServicer(UpdateHandlers):
     """Handlers of the Control service; errors are raised and mapped by the interceptor."""
 
     def __init__(self, store: Store, cache: Cache, view: ClusterView, logs: LogRelay) -> None:
@@ -136,7 +136,10 @@ class ControlServicer(rpc.ControlServicer):
         def decide(snap: Snapshot) -> tuple[list[Op], Service]:
             present = refs.service(snap, project, request.ref)
             resolved = services.resolve(snap, project, spec, {}, present)
-            return services.updated(snap, present, resolved, time.time(), request.version)
+            ops, changed = services.updated(snap, present, resolved, time.time(), request.version)
+            if not ops:
+                updates.refuse_to_repeat(present)
+            return ops, changed
 
         return self._service(await change(self._store, self._cache, decide))
 

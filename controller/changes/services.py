@@ -144,7 +144,7 @@ def scaled(snap: Snapshot, project: str, replicas: Mapping[str, int], now: float
         if service.spec.mode is not ServiceMode.REPLICATED:
             raise InvalidError(f"service {service.spec.name} is global: it runs once on every node and has no replicas")
         spec = replace(service.spec, replicas=count)
-        check(spec)
+        check(replace(spec, canary=min(spec.canary, count)))
         more, changed = updated(snap, service, spec, now)
         ops += more
         services.append(changed)
