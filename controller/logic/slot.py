@@ -124,7 +124,9 @@ def _create_heir(view: View, draft: Draft, allowance: Allowance, slot: Slot, aim
     draft.wake(heritage.not_before)
     if not heritage.prepare:
         return
-    if old is not None and (not serves(old) or aim.order is Order.STOP_BEFORE or view.is_overdue(old)):
+    # Where the service depends on others the heir may be held, and the old one has to serve for so long.
+    makes_way = aim.order is Order.STOP_BEFORE and not view.service.spec.depends_on
+    if old is not None and (not serves(old) or makes_way or view.is_overdue(old)):
         if not _may_stop_now(view, allowance, old):
             return
         draft.stop(old)
@@ -167,6 +169,8 @@ def _makes_way(view: View, allowance: Allowance, aim: Aim, heir: Task, due: bool
     if aim.order is Order.START_FIRST or not due or (aim.hold and not leaving):
         return False
     state = heir.status.state
+    if heir.status.held or state is TaskState.NEW:
+        return False
     makes_room = state is TaskState.PENDING and view.takes_tasks(old.node_id)
     if aim.order is Order.STOP_BEFORE or state >= TaskState.READY or makes_room:
         return _may_stop_now(view, allowance, old)

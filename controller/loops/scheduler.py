@@ -1,6 +1,7 @@
 """The scheduler loop: gives waiting tasks a node and their addresses, in one write.
 
-What cannot be placed now stays PENDING with the reason, and is tried again when anything changes that might help.
+What cannot be placed now stays PENDING with the reason, and is tried again when anything changes that might help. So
+does what has to wait for services that its own depends on: it is held before a node is looked for.
 """
 
 import asyncio

@@ -1,0 +1,194 @@
+"""Whether a task has to wait for services that its own depends on: `depends_on`, held in the cluster.
+
+Asked by the scheduler for every task that waits for a node: one that is held gets none, and stays PENDING with what it
+waits for. A dependency is there when
+
+    started     one of its tasks runs, or has ended well
+    healthy     one of its tasks is RUNNING (so its health check has passed) and ready; a job: it has completed
+    completed   all of its tasks have ended with 0; a job: its present run has completed
+
+One task is enough for the first two: a service answers then, and a host that is gone must not hold up all that depends
+on it. When both services change in one deploy the new tasks wait until the dependency's update has come through, too.
+
+A replacement is not held: where a task of the slot has run the same revision before, it is enough that the dependency
+runs at all. So a crash beside a dependency that is ill, or updated, or removed, is mended; and after a loss of the
+whole cluster, when nothing runs, everything starts in order.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from argosy.core.dependencies import CONDITION_NAMES
+from argosy.core.node import Node, NodeState
+from argosy.core.service import (
+    JOB_MODES,
+    Dependency,
+    DependencyCondition,
+    JobState,
+    RestartCondition,
+    Revision,
+    Service,
+    ServiceMode,
+    UpdateState,
+)
+from argosy.core.task import Task
+from argosy.core.task_state import TaskState, is_failure, is_terminal
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """How the cluster's objects are found: a service by (project, name), its tasks and revisions by its id."""
+
+    service: Callable[[str, str], Service | None]
+    tasks: Callable[[str], Sequence[Task]]
+    revisions: Callable[[str], Sequence[Revision]]
+    node: Callable[[str], Node | None]
+
+
+class Gate:
+    """Answers for many tasks at one moment; keeps what it found out, so each question is answered once."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._ran: dict[str, frozenset[tuple[int, str, int]]] = {}
+        self._unmet: dict[tuple[str, str, int, bool], str] = {}
+
+    def why_held(self, service: Service, task: Task) -> str:
+        """Return what a task waits for ("waiting for db: healthy"); "" when it may start."""
+        replaces = bool(service.spec.depends_on) and self._has_run(task)
+        unmet = [self._why_unmet(service, task.revision, d, replaces) for d in service.spec.depends_on]
+        waits = "; ".join(text for text in unmet if text)
+        return f"waiting for {waits}" if waits else ""
+
+    def _has_run(self, task: Task) -> bool:
+        """Whether a task of the same slot and revision has run before."""
+        ran = self._ran.get(task.service_id)
+        if ran is None:
+            tasks = self._objects.tasks(task.service_id)
+            ran = self._ran[task.service_id] = frozenset(_place(t) for t in tasks if t.running_since)
+        return _place(task) in ran
+
+    def _why_unmet(self, service: Service, revision: int, wanted: Dependency, replaces: bool) -> str:
+        key = (service.meta.id, wanted.service, revision, replaces)
+        if key not in self._unmet:
+            self._unmet[key] = self._judge(service, revision, wanted, replaces)
+        return self._unmet[key]
+
+    def _judge(self, service: Service, revision: int, wanted: Dependency, replaces: bool) -> str:
+        name, condition = wanted.service, wanted.condition
+        found = self._objects.service(service.meta.project, name)
+        if found is None or found.removing:
+            return "" if wanted.optional or replaces else f"{name}: there is no such service"
+        state = _State(found, [t for t in self._objects.tasks(found.meta.id) if not self._is_away(t)])
+        if replaces and (condition is DependencyCondition.COMPLETED or state.runs()):
+            return ""
+        changing = self._changing_with(service, revision, found)
+        if changing:
+            return f"{name}: {changing}"
+        return "" if state.has_reached(condition) else f"{name}: {CONDITION_NAMES[condition]}{state.why_not(condition)}"
+
+    def _changing_with(self, service: Service, revision: int, found: Service) -> str:
+        """Say what is left of an update of the dependency that came in the same deploy as the revision; "" if nothing.
+
+        What one request changes carries one time.
+        """
+        revisions = self._objects.revisions
+        own = next((r for r in revisions(service.meta.id) if r.number == revision), None)
+        if own is None or found.spec.mode in JOB_MODES:
+            return ""
+        at = own.meta.created_at
+        twin = next((r for r in revisions(found.meta.id) if r.number > 1 and r.meta.created_at == at), None)
+        if twin is None:
+            return ""
+        match found.update.state:
+            case UpdateState.UPDATING if found.revision == twin.number:
+                return "its update"
+            case UpdateState.PAUSED if found.revision == twin.number:
+                return "its update, which is paused"
+            case UpdateState.ROLLBACK_STARTED | UpdateState.ROLLBACK_PAUSED | UpdateState.ROLLBACK_COMPLETED:
+                return "its update, which was rolled back"
+            case _:
+                return ""
+
+    def _is_away(self, task: Task) -> bool:
+        if not task.node_id or is_terminal(task.status.state):
+            return False
+        node = self._objects.node(task.node_id)
+        return node is None or node.status.state is NodeState.DOWN
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """A dependency and its tasks, those on lost nodes left out."""
+
+    service: Service
+    tasks: Sequence[Task]
+
+    def runs(self) -> bool:
+        """Whether any of its programs runs."""
+        return any(_wanted(t) and TaskState.STARTING <= t.status.state <= TaskState.RUNNING for t in self.tasks)
+
+    def has_reached(self, condition: DependencyCondition) -> bool:
+        """Whether the condition holds."""
+        is_job, job = self.service.spec.mode in JOB_MODES, self.service.job
+        if is_job and job.state is JobState.COMPLETE:
+            return True
+        match condition:
+            case DependencyCondition.STARTED:
+                return any(_has_started(t) and (not is_job or t.iteration == job.iteration) for t in self.tasks)
+            case DependencyCondition.HEALTHY:
+                return any(_is_healthy(t) and (not is_job or t.iteration == job.iteration) for t in self.tasks)
+            case DependencyCondition.COMPLETED:
+                return not is_job and self._has_finished()
+
+    def _has_finished(self) -> bool:
+        """Whether a service that is no job has ended for good: all of its tasks with 0."""
+        wanted = [t for t in self.tasks if _wanted(t) and t.revision == self.service.revision]
+        done = {_place(t) for t in wanted if t.status.state is TaskState.COMPLETE}
+        goes_on = any(not is_terminal(t.status.state) for t in self.tasks)
+        is_global = self.service.spec.mode is ServiceMode.GLOBAL
+        return not goes_on and len(done) >= (1 if is_global else max(1, self.service.spec.replicas))
+
+    def why_not(self, condition: DependencyCondition) -> str:
+        """Return what keeps the dependency, in brackets; "" when it is just on its way."""
+        spec, job = self.service.spec, self.service.job
+        if spec.stopped:
+            return " (it is stopped)"
+        if spec.mode is ServiceMode.REPLICATED and not spec.replicas:
+            return " (it has no replicas)"
+        if job.state is JobState.FAILED:
+            return f" ({job.message})"
+        if spec.mode in JOB_MODES and not job.iteration:
+            return " (its schedule has not started it yet)"
+        restarts = spec.mode not in JOB_MODES and spec.task.restart.condition is RestartCondition.ANY
+        if condition is DependencyCondition.COMPLETED and restarts:
+            return " (which it never is: it restarts whenever it ends)"
+        return self._told()
+
+    def _told(self) -> str:
+        """Return the reason of the task that says most: one that waits, else the one that failed last."""
+        waiting = [t for t in self.tasks if not is_terminal(t.status.state) and t.status.reason and _wanted(t)]
+        if waiting:
+            task = max(waiting, key=lambda t: (t.status.at, t.meta.id))
+            who = f"{self.service.spec.name} is " if task.status.held else ""
+            return f" ({who}{task.status.reason})"
+        if any(t.status.state is TaskState.RUNNING and _wanted(t) for t in self.tasks):
+            return ""
+        failed = [t for t in self.tasks if is_failure(t.status.state) and t.status.reason and _wanted(t)]
+        return f" ({max(failed, key=lambda t: (t.status.at, t.meta.id)).status.reason})" if failed else ""
+
+
+def _place(task: Task) -> tuple[int, str, int]:
+    return task.slot, "" if task.slot else task.node_id, task.revision
+
+
+def _wanted(task: Task) -> bool:
+    return task.desired_state <= TaskState.RUNNING
+
+
+def _has_started(task: Task) -> bool:
+    return _wanted(task) and TaskState.STARTING <= task.status.state <= TaskState.COMPLETE
+
+
+def _is_healthy(task: Task) -> bool:
+    return _wanted(task) and task.status.state is TaskState.RUNNING and not task.status.unready

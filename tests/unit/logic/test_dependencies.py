@@ -1,0 +1,236 @@
+"""depends_on: which tasks wait, for what, and which never do."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from argosy.controller.logic.dependencies import Gate, Objects
+from argosy.core.meta import Meta
+from argosy.core.node import Node, NodeState, NodeStatus
+from argosy.core.service import (
+    Dependency,
+    DependencyCondition,
+    HostPort,
+    JobState,
+    JobStatus,
+    RestartCondition,
+    RestartPolicy,
+    Revision,
+    Service,
+    ServiceMode,
+    ServiceSpec,
+    TaskSpec,
+    UpdateState,
+    UpdateStatus,
+)
+from argosy.core.task import Task, TaskStatus
+from argosy.core.task_state import TaskState as S
+from tests.sim import service_world
+from tests.sim.service_world import image
+
+STARTED, HEALTHY, COMPLETED = DependencyCondition
+ONCE = TaskSpec(restart=RestartPolicy(RestartCondition.ON_FAILURE))
+
+
+def a_task(name: str, state: S, slot: int = 1, **fields: object) -> Task:
+    status = TaskStatus(state, at=5.0, reason=str(fields.pop("reason", "")), held=bool(fields.pop("held", False)))
+    task = Task(Meta(f"{name}-{slot}-{state.name}"), name, slot, "n1", 1, status=status)
+    return replace(task, **fields)  # type: ignore[arg-type]
+
+
+@dataclass
+class World:
+    """`web` depends on `db`."""
+
+    condition: DependencyCondition = STARTED
+    db: Service | None = field(default_factory=lambda: Service(Meta("db", "p"), ServiceSpec(name="db"), revision=1))
+    tasks: list[Task] = field(default_factory=list)
+    revisions: list[Revision] = field(default_factory=list)
+    optional: bool = False
+    node_state: NodeState = NodeState.READY
+
+    def why(self, task: Task | None = None) -> str:
+        """Return what a new task of web waits for."""
+        depends = (Dependency("db", self.condition, optional=self.optional),)
+        web = Service(Meta("web", "p"), ServiceSpec(name="web", depends_on=depends), revision=1)
+        node = Node(Meta("n1"), status=NodeStatus(self.node_state))
+        objects = Objects(
+            service=lambda project, name: self.db if (project, name) == ("p", "db") else None,
+            tasks=lambda service_id: [t for t in self.tasks if t.service_id == service_id],
+            revisions=lambda service_id: [r for r in self.revisions if r.service_id == service_id],
+            node=lambda node_id: node if node_id == "n1" else None,
+        )
+        return Gate(objects).why_held(web, task or replace(a_task("web", S.NEW), node_id=""))
+
+
+def states(states: Iterable[S]) -> list[Task]:
+    return [a_task("db", state, slot) for slot, state in enumerate(states, 1)]
+
+
+@pytest.mark.parametrize(
+    ("condition", "db", "waits"),
+    [
+        (STARTED, [], "waiting for db: started"),
+        (STARTED, [S.READY], "waiting for db: started"),
+        (STARTED, [S.STARTING], ""),
+        (STARTED, [S.RUNNING], ""),
+        (STARTED, [S.COMPLETE], ""),
+        (STARTED, [S.PENDING, S.RUNNING], ""),  # one is enough
+        (HEALTHY, [S.STARTING], "waiting for db: healthy"),
+        (HEALTHY, [S.RUNNING], ""),
+        (HEALTHY, [S.STARTING, S.RUNNING], ""),
+        (COMPLETED, [S.RUNNING], "waiting for db: completed"),
+        (COMPLETED, [S.COMPLETE], ""),
+        (COMPLETED, [S.COMPLETE, S.RUNNING], "waiting for db: completed"),
+        (COMPLETED, [S.FAILED], "waiting for db: completed"),
+    ],
+)
+def test_conditions(condition: DependencyCondition, db: list[S], waits: str) -> None:
+    world = World(condition, tasks=states(db))
+    assert world.db is not None
+    world.db = replace(world.db, spec=replace(world.db.spec, task=ONCE))
+    assert world.why() == waits
+
+
+def test_a_task_that_is_not_ready_is_not_healthy() -> None:
+    (running,) = states([S.RUNNING])
+    assert World(HEALTHY, tasks=[replace(running, status=replace(running.status, unready=True))]).why()
+
+
+def test_tasks_on_a_lost_node_and_stopping_ones_do_not_count() -> None:
+    assert World(tasks=states([S.RUNNING]), node_state=NodeState.DOWN).why()
+    assert World(tasks=[a_task("db", S.RUNNING, desired_state=S.SHUTDOWN)]).why()
+
+
+def test_a_service_that_is_not_there() -> None:
+    assert World(db=None).why() == "waiting for db: there is no such service"
+    assert World(db=None, optional=True).why() == ""
+
+
+@pytest.mark.parametrize(
+    ("spec", "tasks", "why"),
+    [
+        ({"stopped": True}, [], " (it is stopped)"),
+        ({"replicas": 0}, [], " (it has no replicas)"),
+        ({}, [a_task("db", S.PENDING, reason="no node has 4 CPUs free")], " (no node has 4 CPUs free)"),
+        (
+            {},
+            [a_task("db", S.PENDING, reason="waiting for init: completed", held=True)],
+            " (db is waiting for init: completed)",
+        ),
+        ({}, [a_task("db", S.FAILED, reason="exit code 1")], " (exit code 1)"),
+    ],
+)
+def test_what_keeps_the_dependency_is_told(spec: dict[str, object], tasks: list[Task], why: str) -> None:
+    db = Service(Meta("db", "p"), ServiceSpec(name="db", **spec), revision=1)  # type: ignore[arg-type]
+    assert World(HEALTHY, db=db, tasks=tasks).why() == f"waiting for db: healthy{why}"
+
+
+def test_what_restarts_whenever_it_ends_never_completes() -> None:
+    assert "it restarts whenever it ends" in World(COMPLETED, tasks=states([S.RUNNING])).why()
+
+
+# ---------------------------------------------------------------- jobs
+
+
+def job(state: JobState, iteration: int = 1, message: str = "") -> Service:
+    spec = ServiceSpec(name="db", mode=ServiceMode.REPLICATED_JOB, task=ONCE)
+    return Service(Meta("db", "p"), spec, revision=1, job=JobStatus(iteration, state=state, message=message))
+
+
+@pytest.mark.parametrize(
+    ("condition", "db", "waits"),
+    [
+        (COMPLETED, job(JobState.COMPLETE), ""),
+        (STARTED, job(JobState.COMPLETE), ""),
+        (COMPLETED, job(JobState.RUNNING), "waiting for db: completed"),
+        (
+            COMPLETED,
+            job(JobState.FAILED, message="slot 1: exit code 3"),
+            "waiting for db: completed (slot 1: exit code 3)",
+        ),
+        (COMPLETED, job(JobState.NONE, 0), "waiting for db: completed (its schedule has not started it yet)"),
+    ],
+)
+def test_jobs(condition: DependencyCondition, db: Service, waits: str) -> None:
+    assert World(condition, db=db).why() == waits
+
+
+def test_what_a_former_run_of_a_job_did_counts_no_more() -> None:
+    tasks = [a_task("db", S.COMPLETE, iteration=1)]
+    assert World(STARTED, db=job(JobState.RUNNING, 2), tasks=tasks).why()
+
+
+# ---------------------------------------------------------------- replacements
+
+
+@pytest.mark.parametrize(
+    ("condition", "db", "waits"),
+    [
+        (HEALTHY, [S.STARTING], False),  # it runs: that is enough
+        (HEALTHY, [S.READY], True),  # nothing of it runs: the whole cluster was restarted
+        (STARTED, [], True),
+        (COMPLETED, [S.FAILED], False),
+    ],
+)
+def test_a_replacement(condition: DependencyCondition, db: list[S], waits: bool) -> None:
+    before = a_task("web", S.FAILED, running_since=3.0)
+    world = World(condition, tasks=[*states(db), before])
+    assert bool(world.why()) is waits
+
+
+def test_a_replacement_beside_a_removed_dependency() -> None:
+    assert World(db=None, tasks=[a_task("web", S.FAILED, running_since=3.0)]).why() == ""
+
+
+@pytest.mark.parametrize("before", [{"running_since": 0.0}, {"slot": 2}, {"revision": 2}])
+def test_what_is_no_replacement(before: dict[str, float]) -> None:
+    earlier = replace(a_task("web", S.FAILED, running_since=3.0), **before)  # type: ignore[arg-type]
+    assert World(HEALTHY, tasks=[*states([S.STARTING]), earlier]).why()
+
+
+# ---------------------------------------------------------------- updates in one deploy
+
+
+def revision(service_id: str, number: int, at: float) -> Revision:
+    return Revision(Meta(f"{service_id}.{number}", "p", created_at=at), service_id, number)
+
+
+@pytest.mark.parametrize(
+    ("state", "number", "waits"),
+    [
+        (UpdateState.UPDATING, 2, "waiting for db: its update"),
+        (UpdateState.PAUSED, 2, "waiting for db: its update, which is paused"),
+        (UpdateState.ROLLBACK_STARTED, 3, "waiting for db: its update, which was rolled back"),
+        (UpdateState.ROLLBACK_COMPLETED, 3, "waiting for db: its update, which was rolled back"),
+        (UpdateState.COMPLETED, 2, ""),
+        (UpdateState.UPDATING, 3, ""),  # a later one, of another deploy
+    ],
+)
+@pytest.mark.parametrize("together", [True, False])
+def test_new_tasks_wait_for_the_update_of_the_same_deploy(
+    state: UpdateState, number: int, waits: str, together: bool
+) -> None:
+    revisions = [revision("db", 1, 1.0), revision("db", 2, 7.0), revision("web", 1, 7.0 if together else 8.0)]
+    world = World(tasks=states([S.RUNNING]), revisions=revisions)
+    assert world.db is not None
+    world.db = replace(world.db, revision=number, update=UpdateStatus(state))
+    assert world.why() == (waits if together else "")
+
+
+@pytest.mark.parametrize("ports", [(), (HostPort(port=8080),)])
+def test_what_serves_goes_on_while_its_heir_is_held(ports: tuple[HostPort, ...]) -> None:
+    spec = ServiceSpec(name="web", task=image("v1", host_ports=ports), depends_on=(Dependency("db"),))
+    world = service_world.World(spec=spec)
+    world.settle()
+    world.update(task=image("v2", host_ports=ports))
+    world.orchestrate()
+    (heir,) = (t for t in world.live() if world.image_of(t) == "v2")
+    held = TaskStatus(S.PENDING, reason="waiting for db: its update", held=True)
+    world.tasks[heir.meta.id] = replace(heir, status=held)
+    world.orchestrate()
+    assert world.images() == ["v1"]
+    world.tasks[heir.meta.id] = replace(heir, status=TaskStatus(S.PENDING))
+    world.settle()
+    assert world.images() == ["v2"]
