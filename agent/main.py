@@ -26,6 +26,7 @@ from argosy.agent.session.reporter import Reporter
 from argosy.agent.session.session import Connect, Session, connect
 from argosy.agent.settings import AgentSettings
 from argosy.agent.state import Identity, StateDir, TaskRecord, read_update
+from argosy.agent.tasks.fence import Fence
 from argosy.agent.tasks.host import Host
 from argosy.agent.tasks.id_ranges import IdRanges
 from argosy.agent.tasks.probe import Prober
@@ -220,6 +221,7 @@ class Agent:
             images=images,
             reporter=self._reporter,
             prober=Prober(runtime),
+            fence=Fence(settings.run_dir / "guard", settings.cgroup_parent, ambient),
             id_ranges=IdRanges(settings.id_base, settings.id_ranges, _ranges_in_use(self._records)),
             node_id=identity.node_id,
             node_name=settings.node_name,
@@ -240,6 +242,7 @@ class Agent:
         self._group.create_task(self._tidy_images(), name="images")
         self._successors.disconnected()
         self._group.create_task(self._successors.run(), name="successors")
+        self._group.create_task(self._host.fence.run(), name="fence")
         await Session(self._settings.controllers, self, self._reporter, self._connect).run()
 
     async def _apply(self, assignments: Assignments) -> None:
@@ -288,6 +291,7 @@ class Agent:
         """A session stands: report everything, since nobody has confirmed anything to this leader."""
         self._blobs.use(channel)
         self._successors.connected()
+        self._host.fence.new_session()
         self._reporter.restart(self._tasks.reports())
         if self._setting_beat:
             self._setting_beat.cancel()  # else an older period could be set last
@@ -318,6 +322,14 @@ class Agent:
         self._state.save_assignments(message, assignments)
         await self._apply(assignments)
         return assignments.version
+
+    def beat_sent(self, sequence: int) -> None:
+        """Note when a heartbeat was sent: a grant counts from then."""
+        self._host.fence.beat_sent(sequence)
+
+    def beat_answered(self, sequence: int, fence_for_s: float) -> None:
+        """Take what a controller grants to fenced tasks."""
+        self._host.fence.granted(sequence, fence_for_s)
 
     def open_tunnel(self, request: pb.OpenTunnel, channel: grpc.aio.Channel) -> None:
         """Open a tunnel for the output of tasks."""

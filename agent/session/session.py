@@ -58,6 +58,12 @@ class SessionEvents(Protocol):
     async def assigned(self, message: pb.ControllerMessage) -> int:
         """Apply an assignment message; return the version that is now in force (persisted)."""
 
+    def beat_sent(self, sequence: int) -> None:
+        """Note that a heartbeat is about to be sent."""
+
+    def beat_answered(self, sequence: int, fence_for_s: float) -> None:
+        """Take the answer to a heartbeat and what it grants."""
+
     def open_tunnel(self, request: pb.OpenTunnel, channel: grpc.aio.Channel) -> None:
         """Open a tunnel for the output of tasks."""
 
@@ -177,8 +183,10 @@ class Session:
                     self._reporter.acknowledge(message.report_ack.sequence)
                 case "open_tunnel":
                     self._events.open_tunnel(message.open_tunnel, channel)
+                case "heartbeat_ack":
+                    self._events.beat_answered(message.heartbeat_ack.sequence, message.heartbeat_ack.fence_for)
                 case _:
-                    pass  # an answer to a heartbeat, or a kind of a newer controller
+                    pass  # a kind of a newer controller
 
     async def _write(
         self,
@@ -193,12 +201,14 @@ class Session:
 
     async def _beat(self, outgoing: "asyncio.Queue[pb.AgentMessage]", alive: _Liveness) -> None:
         loop, sequence = asyncio.get_running_loop(), 0
-        while True:
-            await asyncio.sleep(alive.period_s * random.uniform(0.9, 1.1))
+        while True:  # the first at once: fenced tasks wait for the answer
+            if sequence:
+                await asyncio.sleep(alive.period_s * random.uniform(0.9, 1.1))
             silent_s = loop.time() - alive.last_heard
             if silent_s > alive.period_s * MISSED_ANSWERS:
                 raise TimeoutError(f"no answer for {silent_s:.1f} s")
             sequence += 1
+            self._events.beat_sent(sequence)
             outgoing.put_nowait(pb.AgentMessage(heartbeat=pb.Heartbeat(sequence=sequence)))
 
     async def _report(self, outgoing: "asyncio.Queue[pb.AgentMessage]") -> None:

@@ -10,6 +10,7 @@ from argosy.agent.runtime.interface import Runtime
 from argosy.agent.session.reporter import Reporter
 from argosy.agent.settings import AgentSettings
 from argosy.agent.state import StateDir
+from argosy.agent.tasks.fence import Fence
 from argosy.agent.tasks.id_ranges import IdRanges
 from argosy.agent.tasks.probe import Prober
 from argosy.agent.tasks.wiring import Wiring
@@ -29,6 +30,7 @@ class Host:
     images: ImageStore
     reporter: Reporter
     prober: Prober
+    fence: Fence
     id_ranges: IdRanges
     node_id: str
     node_name: str

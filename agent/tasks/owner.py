@@ -12,6 +12,8 @@ from dataclasses import replace
 
 import structlog
 
+from argosy.agent.guard.files import Guarded
+from argosy.agent.launcher.rundir import start_ticks
 from argosy.agent.logic.health import effective_check
 from argosy.agent.logic.succession import Ended
 from argosy.agent.logic.task_step import ContainerState, Decision, ExitStatus, Observed, Step, next_step
@@ -19,6 +21,7 @@ from argosy.agent.runtime.interface import ContainerState as RuntimeState
 from argosy.agent.runtime.interface import Exit
 from argosy.agent.session.backoff import Backoff
 from argosy.agent.state import TaskRecord
+from argosy.agent.tasks.fence import reason_of
 from argosy.agent.tasks.host import Host
 from argosy.agent.tasks.prepare import Prepared, prepare, stop_grace_s, stop_signal
 from argosy.agent.tasks.probe import Answer
@@ -31,6 +34,9 @@ from argosy.core.service import Healthcheck
 from argosy.core.task import TaskStatus
 from argosy.core.task_state import TaskState, is_failure, is_terminal
 
+FENCE_WAIT = "waiting for a controller to confirm this node: the service is fenced"
+FENCE_LOOK_S = 0.05
+"""How often a fenced task asks whether it may start."""
 log = structlog.get_logger(__name__)
 
 
@@ -216,6 +222,11 @@ class TaskOwner:
         self._save()
 
     async def _start(self) -> None:
+        if not self._may_start():
+            if self._seen.status.reason != FENCE_WAIT:
+                self._set(TaskState.READY, reason=FENCE_WAIT)
+            await self._sleep(self._wall() + FENCE_LOOK_S)
+            return
         # On disk before it happens: after a crash in between, the task counts as started and never runs twice.
         self._set(TaskState.STARTING, quiet=self._liveness() is None, unready=self._readiness() is not None)
         self._save()
@@ -229,6 +240,15 @@ class TaskOwner:
         if self._seen.container is not ContainerState.STOPPED:
             self._note(replace(self._seen, container=ContainerState.RUNNING))
         self._watch()
+
+    def _may_start(self) -> bool:
+        """Whether nothing fences the task, or there is a grant and it is guarded."""
+        revision = self._revision()
+        if revision is None or not revision.fenced:
+            return True
+        pid = self._seen.status.pid
+        signal = stop_signal(revision, self._host.image_of(revision))
+        return self._host.fence.admits(self.task_id, Guarded(pid, start_ticks(pid), signal, self._grace_s()))
 
     async def _execute(self) -> None:
         """Start the program once, however often the launcher dies over it; RejectedError when it cannot be."""
@@ -321,10 +341,15 @@ class TaskOwner:
             await asyncio.gather(self._preparing, return_exceptions=True)
             self._preparing = None
         assert decision.status is not None
+        status = decision.status
+        if status.state is not TaskState.SHUTDOWN:
+            unconfirmed_s = self._host.fence.unconfirmed_s(self.task_id)
+            if unconfirmed_s is not None:
+                status = replace(status, state=TaskState.FAILED, reason=reason_of(unconfirmed_s))
         ended_at = self._seen.exit.at if self._seen.exit and self._seen.exit.at else self._wall()
-        self._note(replace(self._seen, status=replace(decision.status, at=ended_at)))
+        self._note(replace(self._seen, status=replace(status, at=ended_at)))
         self._save()
-        log.info("task ended", task=self.task_id, state=decision.status.state.name, reason=decision.status.reason)
+        log.info("task ended", task=self.task_id, state=status.state.name, reason=status.reason)
 
     async def _release(self) -> None:
         if self._watching:
@@ -340,6 +365,7 @@ class TaskOwner:
             except ArgosyError as e:
                 log.warning("cannot release yet", task=self.task_id, why=str(e))
                 await asyncio.sleep(backoff.next())
+        self._host.fence.release(self.task_id)
         self._host.layers.pop(self.task_id, None)
         if self._id_range >= 0:
             self._host.id_ranges.give_back(self._id_range)

@@ -12,10 +12,12 @@ from argosy.agent.runtime.interface import ContainerState, Created, ExecResult, 
 from argosy.agent.session.reporter import Reporter
 from argosy.agent.settings import AgentSettings
 from argosy.agent.state import StateDir
+from argosy.agent.tasks.fence import Fence
 from argosy.agent.tasks.host import Host
 from argosy.agent.tasks.id_ranges import IdRanges
 from argosy.agent.tasks.probe import Prober
 from argosy.agent.tasks.tasks import Tasks
+from argosy.core.ambient import SYSTEM
 from argosy.core.assignment import LeaderEpoch, RevisionAssignment, TaskAssignment, key_of
 from argosy.core.errors import TransientError
 from argosy.core.image import Image, ImageConfig
@@ -186,6 +188,7 @@ class NodeParts:
             images=self.images,
             reporter=Reporter(),
             prober=Prober(self.runtime),
+            fence=Fence(root / "run" / "guard", "/argosy", SYSTEM),
             id_ranges=IdRanges(1_000_000, ranges, used),
             node_id="n1",
             node_name="n1",

@@ -57,6 +57,8 @@ class Events:
         self.gate.set()
         self.entered = asyncio.Event()
         self.refused_epoch = 0
+        self.beats: list[int] = []
+        self.answers: list[tuple[int, float]] = []
 
     def hello(self):
         return pb.Hello(node_id="n1", node_name="n1")
@@ -76,6 +78,12 @@ class Events:
         await self.gate.wait()
         self.versions.append(message.assignments.version)
         return message.assignments.version
+
+    def beat_sent(self, sequence):
+        self.beats.append(sequence)
+
+    def beat_answered(self, sequence, fence_for_s):
+        self.answers.append((sequence, fence_for_s))
 
     def open_tunnel(self, request, channel):
         pass
@@ -166,6 +174,24 @@ async def test_the_leader_that_a_follower_names_is_tried_next():
         async with serving(refuse) as follower, running(events, Reporter(), follower.address) as task:
             await until(lambda: events.started_sessions == 1, task)
             assert (follower.sessions, leader.sessions) == (1, 1)
+
+
+async def test_the_first_beat_goes_at_once_and_its_answer_is_taken_with_what_it_grants():
+    events = Events()
+
+    async def script(controller, requests, context):
+        await anext(aiter(requests))
+        yield pb.ControllerMessage(
+            leader=pb.LeaderEpoch(epoch=5, revision=1), started=pb.SessionStarted(heartbeat_period=3600)
+        )
+        async for message in requests:
+            if message.WhichOneof("body") == "heartbeat":
+                answer = pb.HeartbeatAck(sequence=message.heartbeat.sequence, fence_for=9.5)
+                yield pb.ControllerMessage(leader=pb.LeaderEpoch(epoch=5, revision=1), heartbeat_ack=answer)
+
+    async with serving(script) as controller, running(events, Reporter(), controller.address) as task:
+        await until(lambda: events.answers, task)
+    assert (events.beats, events.answers) == ([1], [(1, 9.5)])
 
 
 async def test_a_controller_that_goes_silent_is_left():

@@ -1,0 +1,140 @@
+"""The agent's side of fencing: takes grants from the controller to the guard, and sees that there is a guard.
+
+A fenced task is started only while a grant is in force and a guard has read that the task is to be guarded. From then
+on its end at the end of the grant does not depend on this process any more. core/fence.py has the rules.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from argosy.agent.guard import files
+from argosy.agent.guard.files import Guarded
+from argosy.core.ambient import Ambient
+
+log = structlog.get_logger(__name__)
+
+LOOK_S: Final = 0.5
+"""How often it is looked whether the guard lives, while there is anything to guard."""
+
+
+class Fence:
+    """One for an agent. `directory` is on a tmpfs; used by one event loop."""
+
+    def __init__(self, directory: Path, cgroup_parent: str, ambient: Ambient) -> None:
+        self._directory = directory
+        self._cgroup_parent = cgroup_parent
+        self._boot = ambient.boot
+        self._sent: dict[int, float] = {}
+        self._grant = files.read_grant(directory)
+        self._needed = asyncio.Event()
+        self._spawned: set[int] = set()
+        if self._grant.tasks:
+            self._needed.set()
+
+    def new_session(self) -> None:
+        """Forget heartbeats of an earlier session: their numbers begin anew."""
+        self._sent.clear()
+
+    def beat_sent(self, sequence: int) -> None:
+        """Note that a heartbeat is about to be sent: what comes of it counts from now."""
+        self._sent[sequence] = self._boot()
+
+    def granted(self, sequence: int, seconds: float) -> None:
+        """Take the answer to a heartbeat; 0 seconds: nothing new."""
+        sent = self._sent.pop(sequence, None)
+        if sent is None:
+            return
+        for older in [s for s in self._sent if s < sequence]:
+            del self._sent[older]
+        if seconds > 0 and sent + seconds > self._grant.until:
+            self._grant = replace(self._grant, until=sent + seconds, confirmed_at=sent)
+            if self._grant.tasks:
+                self._tell()
+
+    def admits(self, task_id: str, guarded: Guarded) -> bool:
+        """Whether a task may start now; if not, asking again soon is all there is to do."""
+        if self._boot() >= self._grant.until:
+            return False
+        if self._grant.tasks.get(task_id) != guarded:
+            self._grant = replace(self._grant, tasks={**self._grant.tasks, task_id: guarded})
+            self._tell()
+            self._needed.set()
+        return files.read_seen(self._directory) >= self._grant.version
+
+    def unconfirmed_s(self, task_id: str) -> float | None:
+        """Return for how long nobody had confirmed this node when the guard ended a task; None: it did not."""
+        return files.unconfirmed_s(self._directory, task_id)
+
+    def release(self, task_id: str) -> None:
+        """Guard a task no more: nothing is left of it."""
+        if task_id in self._grant.tasks:
+            self._grant = replace(self._grant, tasks={k: v for k, v in self._grant.tasks.items() if k != task_id})
+            self._tell()
+        files.unmark(self._directory, task_id)
+
+    async def run(self) -> None:
+        """Keep a guard running as long as there is something to guard, also one of systemd's; never returns."""
+        while True:
+            await self._needed.wait()
+            if not self._grant.tasks:
+                self._needed.clear()
+                continue
+            self._reap()
+            if not self._spawned and not self._is_guarded():
+                pid = _spawn(self._directory, self._cgroup_parent)
+                self._spawned.add(pid)
+                log.info("guard started", pid=pid)
+            await asyncio.sleep(LOOK_S)
+
+    def _tell(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._grant = replace(self._grant, boot_id=files.boot_id(), version=self._grant.version + 1)
+        files.write_grant(self._directory, self._grant)
+
+    def _is_guarded(self) -> bool:
+        """Whether some guard holds the lock."""
+        fd = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    def _reap(self) -> None:
+        for pid in list(self._spawned):
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG)[0] == 0:
+                    continue
+            self._spawned.discard(pid)
+
+
+def reason_of(unconfirmed_s: float) -> str:
+    """Say why the guard ended a task."""
+    return f"fenced: no controller confirmed it for {unconfirmed_s:.0f} s"
+
+
+def _spawn(directory: Path, cgroup_parent: str) -> int:
+    """Start a guard that outlives this agent: by posix_spawn, never by a fork of a process that holds gRPC threads."""
+    command = [sys.executable, "-I", "-m", "argosy.agent.guard"]
+    log_file = str(directory / "guard.log")
+    return os.posix_spawn(
+        command[0],
+        [*command, "--run-dir", str(directory), "--cgroup-parent", cgroup_parent],
+        {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+    )
