@@ -7,9 +7,11 @@ agent confirmed.
 
 So that an address does not come back at once, a node goes through its addresses in turn, beginning after the one that
 was given last: the leader may remember it (`last_given`), else it is that of the node's newest task. A pool is built
-from a snapshot, serves one batch, and is thrown away; no address is given twice in it.
+from a snapshot and then follows the changes (`put` and `forget`), which may come again or late: it gives no address
+twice. When a write of what it gave fails it is thrown away.
 """
 
+from bisect import insort
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,15 +49,15 @@ class Attached:
 
 
 class AddressPool:
-    """Free and used addresses of one network. `take` changes it; build it anew for the next snapshot."""
+    """Free and used addresses of one network."""
 
     def __init__(self, network: Network) -> None:
         self._id = network.meta.id
         self._name = network.spec.name or network.meta.id
         self._subnet = Subnet.parse(network.subnet)
-        self._used: set[int] = set()
+        self._used: dict[int, str] = {}  # id of the task that has it; "" while it is not known to be stored
         self._used_in: Counter[int] = Counter()
-        self._leased: set[int] = set()
+        self._leased: dict[int, str] = {}  # slice -> node
         self._open: defaultdict[str, list[int]] = defaultdict(list)  # slices with room, in order
         self._newest: dict[str, tuple[float, str, int]] = {}
         self.last_given: dict[str, int] = {}
@@ -76,29 +78,64 @@ class AddressPool:
         pool = cls(network)
         for lease in slices:
             if lease.network_id == network.meta.id:
-                pool._leased.add(lease.index)
-                if lease.use is SliceUse.TASKS:
-                    pool._open[lease.node_id].append(lease.index)
+                pool.put_slice(lease)
         for task in tasks:
-            for attachment in task.attachments:
-                if attachment.network_id == network.meta.id:
-                    pool._note(task, attachment.address)
-        for node_id, indexes in pool._open.items():
-            pool._open[node_id] = sorted(i for i in indexes if pool._used_in[i] < SLICE_SIZE)
+            pool.put(task)
         pool.last_given = {node_id: address for node_id, (_, _, address) in pool._newest.items()}
         pool.last_given.update(last_given or {})
         return pool
 
-    def _note(self, task: Task, address: int) -> None:
-        self._use(address)
-        age = (task.meta.created_at, task.meta.id, address)
-        if age > self._newest.get(task.node_id, (-1.0, "", 0)):
-            self._newest[task.node_id] = age
+    def put(self, task: Task) -> None:
+        """Take note of a task as it is stored; idempotent."""
+        for attachment in task.attachments:
+            if attachment.network_id == self._id:
+                self._use(attachment.address, task.meta.id)
+                age = (task.meta.created_at, task.meta.id, attachment.address)
+                if age > self._newest.get(task.node_id, (-1.0, "", 0)):
+                    self._newest[task.node_id] = age
 
-    def _use(self, address: int) -> None:
-        if address not in self._used and self._subnet.contains(address):
-            self._used.add(address)
-            self._used_in[self._subnet.slice_of(address)] += 1
+    def forget(self, task: Task) -> None:
+        """Note that a task's record is gone; without effect where another has the address by now."""
+        for attachment in task.attachments:
+            address = attachment.address
+            if attachment.network_id == self._id and self._used.get(address) == task.meta.id:
+                index = self._subnet.slice_of(address)
+                del self._used[address]
+                self._used_in[index] -= 1
+                self._lowest = min(self._lowest, max(index, FIRST_SLICE))
+                self._open_up(index)
+
+    def put_slice(self, lease: Slice) -> None:
+        """Take note of a slice that is leased; idempotent."""
+        if lease.use is SliceUse.TASKS:
+            self._leased[lease.index] = lease.node_id
+            self._open_up(lease.index)
+        else:
+            self._leased[lease.index] = ""
+
+    def forget_slice(self, lease: Slice) -> None:
+        """Note that a slice is not leased any more; without effect where another leases it by now."""
+        if self._leased.get(lease.index) == lease.node_id:
+            del self._leased[lease.index]
+            self._lowest = min(self._lowest, lease.index)
+            if lease.index in self._open[lease.node_id]:
+                self._open[lease.node_id].remove(lease.index)
+
+    def _open_up(self, index: int) -> None:
+        node_id = self._leased.get(index)
+        if node_id and self._used_in[index] < SLICE_SIZE and index not in self._open[node_id]:
+            insort(self._open[node_id], index)
+
+    def _use(self, address: int, task_id: str = "") -> None:
+        if not self._subnet.contains(address):
+            return
+        if address not in self._used:
+            index = self._subnet.slice_of(address)
+            self._used_in[index] += 1
+            node_id = self._leased.get(index, "")
+            if self._used_in[index] == SLICE_SIZE and index in self._open[node_id]:
+                self._open[node_id].remove(index)
+        self._used[address] = task_id
 
     @property
     def used(self) -> int:
@@ -130,9 +167,8 @@ class AddressPool:
         index = self._next_slice()
         if index is None:
             return self.lacks(node_id) or Full(f"network {self._name} is full")
-        self._leased.add(index)
-        self._open[node_id].append(index)
         lease = Slice(Meta(slice_id(self._id, index)), self._id, index, node_id)
+        self.put_slice(lease)
         return Grant(self._give(node_id), lease)
 
     def _next_slice(self) -> int | None:
@@ -147,9 +183,6 @@ class AddressPool:
         address = next(a for a in self._in_turn(node_id) if a not in self._used)
         self._use(address)
         self.last_given[node_id] = address
-        index = self._subnet.slice_of(address)
-        if self._used_in[index] == SLICE_SIZE:
-            self._open[node_id].remove(index)
         return address
 
     def _in_turn(self, node_id: str) -> Iterator[int]:

@@ -3,9 +3,16 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from argosy.core.constraints import Attribute, Constraint, architecture_name, parse_constraints, parse_spread
+from argosy.core.constraints import (
+    Attribute,
+    Constraint,
+    architecture_name,
+    parse_attribute,
+    parse_constraints,
+    parse_spread,
+)
 from argosy.core.node import Node, Platform, Resources
-from argosy.core.service import TaskSpec
+from argosy.core.service import Affinity, TaskSpec
 from argosy.core.units import nano_cpus
 
 Port: TypeAlias = tuple[str, int]
@@ -30,38 +37,79 @@ def platform_of(node: Node) -> Platform:
 
 
 @dataclass(frozen=True, slots=True)
+class Near:
+    """An affinity as the scheduler uses it. `service`: qualified name; `within` None: the node itself is the place."""
+
+    service: str
+    anti: bool = False
+    preferred: bool = False
+    within: Attribute | None = None
+
+    @classmethod
+    def of(cls, affinity: Affinity, own: str) -> "Near":
+        """Read an affinity of the service of qualified name `own`. InvalidError when its attribute cannot be read."""
+        within = parse_attribute(affinity.within) if affinity.within else None
+        return cls(in_project_of(own, affinity.service), affinity.anti, affinity.preferred, within)
+
+
+def qualified_name(project: str, name: str) -> str:
+    """Return a service's name as it is told apart from those of other projects."""
+    return f"{project}/{name}"
+
+
+def in_project_of(own: str, name: str) -> str:
+    """Return the qualified name of another service in the project of the service `own`."""
+    project, slash, _ = own.rpartition("/")
+    return f"{project}{slash}{name}"
+
+
+@dataclass(frozen=True, slots=True)
 class Needs:
-    """What a task takes away from its node as long as it has not ended."""
+    """What a task takes away from its node as long as it has not ended.
+
+    `repels`: required anti-affinities, which also keep tasks of those services away from it.
+    """
 
     room: Amounts = (0, 0, 0)
     ports: tuple[Port, ...] = ()
+    repels: tuple[Near, ...] = ()
 
     @classmethod
-    def of(cls, spec: TaskSpec) -> "Needs":
-        """Return the needs of a task with that spec."""
-        return cls(amounts(spec.reservations), tuple((p.protocol, p.port) for p in spec.host_ports))
+    def of(cls, spec: TaskSpec, name: str) -> "Needs":
+        """Return the needs of a task with that spec, of the service of that qualified name."""
+        away = (a for a in spec.placement.affinities if a.anti and not a.preferred)
+        ports = tuple((p.protocol, p.port) for p in spec.host_ports)
+        return cls(amounts(spec.reservations), ports, tuple(Near.of(a, name) for a in away))
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What the scheduler looks at: of one revision of one service, the same for all of its tasks."""
+    """What the scheduler looks at: of one revision of one service, the same for all of its tasks.
 
-    service_id: str
+    `service` is its qualified name.
+    """
+
+    service: str
     needs: Needs
     constraints: tuple[Constraint, ...] = ()
     platforms: tuple[Platform, ...] = ()
     max_per_node: int = 0
     spread: tuple[Attribute, ...] = ()
+    affinities: tuple[Near, ...] = ()
 
     @classmethod
-    def of(cls, service_id: str, spec: TaskSpec) -> "Ask":
-        """Read a spec. InvalidError when a constraint or preference cannot be read (validation let it pass)."""
+    def of(cls, service: str, spec: TaskSpec) -> "Ask":
+        """Read a spec of the service of that qualified name.
+
+        InvalidError when a constraint, preference or affinity cannot be read (validation let it pass).
+        """
         placement = spec.placement
         return cls(
-            service_id,
-            Needs.of(spec),
+            service,
+            Needs.of(spec, service),
             parse_constraints(placement.constraints),
             tuple(map(oci_platform, placement.platforms)),
             placement.max_replicas_per_node,
             tuple(parse_spread(p.spread) for p in placement.preferences),
+            tuple(Near.of(a, service) for a in placement.affinities),
         )

@@ -1,9 +1,11 @@
 """The cluster as the scheduler sees it: for each node what is free on it, and indexes over all nodes.
 
-Built from a snapshot, changed by `place` as it places, and by `put` and `forget` as tasks change, so that a loop may
-keep it between rounds; when a Node changes it is built anew. What counts:
+Built from a snapshot, changed by `place` as it places, and by `put`, `forget` and `put_node` as tasks and nodes
+change, so that a loop may keep it between rounds: at 5,000 nodes and 100,000 tasks a round must not cost what the
+cluster is large. When a node comes or goes it is built anew, since positions follow the order of ids. What counts:
 
-    occupied   resources and host ports of every task on a node that has not ended, also one that is asked to stop
+    occupied   resources, host ports and anti-affinities of every task on a node that has not ended, also of one that
+               is asked to stop
     spread     tasks that are meant to go on: a task that is asked to stop attracts no replacement elsewhere
 
 A task whose revision is unknown occupies nothing; only a snapshot that is broken has one.
@@ -11,19 +13,24 @@ A task whose revision is unknown occupies nothing; only a snapshot that is broke
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias, TypeVar
 
-from argosy.controller.logic.ask import Amounts, Needs, Port, amounts, platform_of
+from argosy.controller.logic.ask import Amounts, Near, Needs, Port, amounts, platform_of
+from argosy.controller.logic.company import Place, Presence, Sort
 from argosy.controller.logic.node_set import NodeSet, from_flags, from_positions
 from argosy.core.constraints import Attribute, Constraint
+from argosy.core.errors import InvalidError
+from argosy.core.meta import Scheduling
 from argosy.core.node import Node
-from argosy.core.service import TaskSpec
+from argosy.core.service import Placement, TaskSpec
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState, is_terminal
 
 UNLIMITED = 1 << 62
 """Room for processes on a node that states no limit."""
+LOADS = 32
+"""How finely nodes are told apart by how much of them is reserved."""
 
 
 @dataclass(slots=True)
@@ -35,6 +42,7 @@ class NodeInfo:
     cpus: int
     memory: int
     pids: int
+    shown_load: int = 0
     tasks: int = 0
     services: dict[str, int] = field(default_factory=dict)
     ports: dict[Port, int] = field(default_factory=dict)
@@ -50,6 +58,12 @@ class NodeInfo:
         """What people call the node."""
         return self.node.spec.name or self.node.meta.id
 
+    def load(self) -> int:
+        """How much of the node is reserved, of CPUs or memory what is scarcer: from 0 (nothing) to LOADS (all)."""
+        cpus, memory, _ = amounts(self.node.description.resources)
+        free = min(self.cpus / cpus if cpus else 1.0, self.memory / memory if memory else 1.0)
+        return LOADS - max(0, min(LOADS, int(free * LOADS)))
+
     def has_room(self, room: Amounts) -> bool:
         """Whether so much is free; what is not asked for may be overdrawn."""
         cpus, memory, pids = room
@@ -62,16 +76,18 @@ class NodeInfo:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What one task holds of one node. `stays`: it is meant to go on."""
+    """What one task holds of one node. `service`: its qualified name; `stays`: it is meant to go on."""
 
     task_id: str
     position: int
-    service_id: str
+    service: str
     needs: Needs
     stays: bool = True
 
 
 Key = TypeVar("Key", bound=Hashable)
+CountKey: TypeAlias = tuple[Sort, str, Attribute | None]
+"""A sort of tasks, the service that they are of (or that they repel), and within what they repel."""
 
 
 def _index(infos: Sequence[NodeInfo], key: Callable[[Node], Key]) -> dict[Key, NodeSet]:
@@ -82,22 +98,38 @@ def _index(infos: Sequence[NodeInfo], key: Callable[[Node], Key]) -> dict[Key, N
     return {value: from_positions(group) for value, group in members.items()}
 
 
+def _move(index: dict[Key, NodeSet], bit: NodeSet, old: Key, new: Key) -> None:
+    index[old] = index.get(old, 0) & ~bit
+    index[new] = index.get(new, 0) | bit
+
+
 class ClusterView:
     """All nodes with what tasks hold of them. `infos` and the sets are for reading; change it by its methods."""
 
-    def __init__(self, nodes: Iterable[Node], shunned: Mapping[str, Collection[str]] | None = None) -> None:
+    def __init__(
+        self,
+        nodes: Iterable[Node],
+        names: Mapping[str, str] | None = None,
+        scheduling: Scheduling = Scheduling.SPREAD,
+    ) -> None:
+        """`names`: qualified names of services by id; one that is missing goes by its id."""
         ordered = sorted(nodes, key=lambda node: node.meta.id, reverse=True)
+        self.scheduling = scheduling
         self.infos = [NodeInfo.of(node, position) for position, node in enumerate(ordered)]
         self.all: NodeSet = (1 << len(ordered)) - 1
         self.by_tasks: list[NodeSet] = [self.all]
+        self.by_load: list[NodeSet] = [self.all, *[0] * LOADS]
         self.by_state = _index(self.infos, lambda node: node.status.state)
         self.by_availability = _index(self.infos, lambda node: node.spec.availability)
         self.by_platform = _index(self.infos, platform_of)
         self._positions = {node.meta.id: position for position, node in enumerate(ordered)}
-        self._shunned = {service: self.set_of(ids) for service, ids in (shunned or {}).items()}
+        self._names = dict(names or {})
+        self._shunned: dict[str, NodeSet] = {}
         self._held: dict[str, Held] = {}
         self._needs: dict[tuple[str, int], Needs] = {}
-        self._replicas: defaultdict[str, dict[int, int]] = defaultdict(dict)
+        self._counts: defaultdict[CountKey, dict[int, int]] = defaultdict(dict)
+        self._presences: defaultdict[CountKey, dict[Attribute | None, Presence]] = defaultdict(dict)
+        self._repelled_within: defaultdict[str, set[Attribute | None]] = defaultdict(set)
         self._ports: defaultdict[Port, NodeSet] = defaultdict(int)
         self._values: dict[Attribute, dict[str | None, NodeSet]] = {}
         self._meeting: dict[Constraint, NodeSet] = {}
@@ -110,36 +142,76 @@ class ClusterView:
         nodes: Iterable[Node],
         tasks: Iterable[Task],
         specs: Mapping[tuple[str, int], TaskSpec],
-        shunned: Mapping[str, Collection[str]] | None = None,
+        names: Mapping[str, str] | None = None,
+        scheduling: Scheduling = Scheduling.SPREAD,
     ) -> "ClusterView":
-        """Return the view of a snapshot.
-
-        `specs` has the task spec of each (service id, revision) that a task may run; `shunned` the ids of nodes on
-        which a service failed repeatedly of late (controller/logic/shunned.py): they come last for it.
-        """
-        view = cls(nodes, shunned)
-        view._needs = {key: Needs.of(spec) for key, spec in specs.items()}
+        """Return the view of a snapshot. `specs` has the spec of each (service id, revision) that a task may run."""
+        view = cls(nodes, names, scheduling)
+        for (service_id, revision), spec in specs.items():
+            view.put_spec(service_id, revision, spec)
         for task in tasks:
             view.put(task)
         return view
 
     # ------------------------------------------------------------- changes
 
-    def put(self, task: Task, spec: TaskSpec | None = None) -> None:
-        """Take note of a task as it is now stored; idempotent. `spec` is needed once per new revision."""
-        key = (task.service_id, task.revision)
-        if spec is not None and key not in self._needs:
-            self._needs[key] = Needs.of(spec)
-        self.forget(task.meta.id)
+    def put_name(self, service_id: str, name: str) -> None:
+        """Take note of a service's qualified name, before any task of it is put."""
+        self._names[service_id] = name
+
+    def put_spec(self, service_id: str, revision: int, spec: TaskSpec) -> None:
+        """Take note of what tasks of a revision need; a revision never changes."""
+        if (service_id, revision) not in self._needs:
+            self._needs[service_id, revision] = _readable_needs(spec, self.name_of(service_id))
+
+    def forget_spec(self, service_id: str, revision: int) -> None:
+        """Note that a revision is gone, and so are its tasks."""
+        self._needs.pop((service_id, revision), None)
+
+    def put_node(self, node: Node) -> bool:
+        """Take note of a node as it is now stored; False when the view does not have it and must be built anew."""
+        position = self._positions.get(node.meta.id)
+        if position is None:
+            return False
+        info = self.infos[position]
+        old, info.node = info.node, node
+        _move(self.by_state, info.bit, old.status.state, node.status.state)
+        _move(self.by_availability, info.bit, old.spec.availability, node.spec.availability)
+        _move(self.by_platform, info.bit, platform_of(old), platform_of(node))
+        if old.description.resources != node.description.resources:
+            self._resize(info, old)
+        if (old.spec.labels, old.description, old.spec.role) != (node.spec.labels, node.description, node.spec.role):
+            self._forget_values(old, node)
+        return True
+
+    def _resize(self, info: NodeInfo, old: Node) -> None:
+        before, now = NodeInfo.of(old, 0), NodeInfo.of(info.node, 0)
+        position = self._positions[old.meta.id]
+        self._load(info, position, before.cpus - now.cpus, before.memory - now.memory, before.pids - now.pids)
+
+    def _forget_values(self, old: Node, new: Node) -> None:
+        """Forget what was worked out of attributes whose value changed; it is worked out again when asked for."""
+        changed = {attribute for attribute in self._values if attribute.of(old) != attribute.of(new)}
+        for attribute in changed:
+            del self._values[attribute]
+        self._meeting = {c: nodes for c, nodes in self._meeting.items() if c.attribute not in changed}
+        self._presences.clear()
+
+    def put(self, task: Task) -> None:
+        """Take note of a task as it is now stored; idempotent."""
         position = self._positions.get(task.node_id)
         state = task.status.state
         if position is None or state < TaskState.ASSIGNED or is_terminal(state):
+            self.forget(task.meta.id)
             return
         stays = task.desired_state <= TaskState.RUNNING
-        self.hold(Held(task.meta.id, position, task.service_id, self._needs.get(key, Needs()), stays))
+        needs = self._needs.get((task.service_id, task.revision), Needs())
+        self.hold(Held(task.meta.id, position, self.name_of(task.service_id), needs, stays))
 
     def hold(self, held: Held) -> None:
         """Note that a task holds something of a node."""
+        if self._held.get(held.task_id) == held:
+            return
         self.forget(held.task_id)
         self._held[held.task_id] = held
         self._occupy(held, 1)
@@ -163,28 +235,44 @@ class ClusterView:
         """Undo `lift`, which was called with the same `room`."""
         self._lifted(held, room, 1)
 
+    def shun(self, service: str, node_ids: Collection[str]) -> None:
+        """Let these nodes come last for a service: it failed on them repeatedly of late (shunned.py)."""
+        self._shunned[service] = self.set_of(node_ids)
+
     def _lifted(self, held: Held, room: bool, sign: int) -> None:
         self._count(held, sign)
         if room:
             self._occupy(held, sign)
 
     def _occupy(self, held: Held, sign: int) -> None:
-        needs, info = held.needs, self.infos[held.position]
+        needs, position = held.needs, held.position
+        info = self.infos[position]
         if any(needs.room):
             cpus, memory, pids = needs.room
-            info.cpus -= sign * cpus
-            info.memory -= sign * memory
-            info.pids -= sign * pids
-            self._changed.append(held.position)
+            self._load(info, position, sign * cpus, sign * memory, sign * pids)
         for port in needs.ports:
             users = info.ports.get(port, 0) + sign
             info.ports[port] = users
             self._ports[port] = self._ports[port] | info.bit if users else self._ports[port] & ~info.bit
+        self._tally((Sort.THERE, held.service, None), position, sign)
+        for near in needs.repels:
+            self._repelled_within[near.service].add(near.within)
+            self._tally((Sort.REPELLING, near.service, near.within), position, sign)
+
+    def _load(self, info: NodeInfo, position: int, cpus: int, memory: int, pids: int) -> None:
+        """Take so much of a node's room."""
+        self.by_load[info.shown_load] &= ~info.bit
+        info.cpus -= cpus
+        info.memory -= memory
+        info.pids -= pids
+        info.shown_load = info.load()
+        self.by_load[info.shown_load] |= info.bit
+        self._changed.append(position)
 
     def _count(self, held: Held, sign: int) -> None:
         if not held.stays:
             return
-        info, service = self.infos[held.position], held.service_id
+        info, service = self.infos[held.position], held.service
         self.by_tasks[info.tasks] ^= info.bit
         info.tasks += sign
         if info.tasks == len(self.by_tasks):
@@ -192,9 +280,21 @@ class ClusterView:
         self.by_tasks[info.tasks] |= info.bit
         count = info.services.get(service, 0) + sign
         if count:
-            info.services[service] = self._replicas[service][held.position] = count
+            info.services[service] = count
         else:
-            del info.services[service], self._replicas[service][held.position]
+            del info.services[service]
+        self._tally((Sort.GOING_ON, service, None), held.position, sign)
+
+    def _tally(self, key: CountKey, position: int, sign: int) -> None:
+        counts = self._counts[key]
+        count = counts.get(position, 0) + sign
+        if count:
+            counts[position] = count
+        else:
+            del counts[position]
+        if key in self._presences:
+            for presence in self._presences[key].values():
+                presence.add(position, sign)
 
     # ------------------------------------------------------------- questions
 
@@ -211,13 +311,58 @@ class ClusterView:
                 result |= 1 << position
         return result
 
-    def replicas(self, service_id: str) -> Mapping[int, int]:
-        """Return how many tasks of a service are to go on at each position that has any."""
-        return self._replicas[service_id]
+    def name_of(self, service_id: str) -> str:
+        """Return a service's qualified name, by which the view knows its tasks."""
+        return self._names.get(service_id, service_id)
 
-    def shunned(self, service_id: str) -> NodeSet:
+    def held(self, task_id: str) -> Held | None:
+        """Return what a task holds; None when it holds nothing."""
+        return self._held.get(task_id)
+
+    def replicas(self, service: str) -> Mapping[int, int]:
+        """Return how many tasks of a service are to go on at each position that has any."""
+        return self._counts[Sort.GOING_ON, service, None]
+
+    def shunned(self, service: str) -> NodeSet:
         """Return the nodes on which a service failed repeatedly of late."""
-        return self._shunned.get(service_id, 0)
+        return self._shunned.get(service, 0)
+
+    def near(self, near: Near) -> NodeSet:
+        """Return the nodes of all places that have tasks of a service.
+
+        For an anti-affinity these are the tasks that have not ended: two that repel each other must never run
+        together. What only attracts has to go on.
+        """
+        return self._presence((Sort.THERE if near.anti else Sort.GOING_ON, near.service, None), near.within)
+
+    def repelled(self, service: str) -> NodeSet:
+        """Return the nodes of all places that have tasks which keep the service away."""
+        nodes = 0
+        for within in self._repelled_within.get(service, ()):
+            nodes |= self._presence((Sort.REPELLING, service, within), within)
+        return nodes
+
+    def is_there(self, service: str) -> bool:
+        """Whether any task of a service is to go on anywhere."""
+        return bool(self._counts[Sort.GOING_ON, service, None])
+
+    def _presence(self, key: CountKey, within: Attribute | None) -> NodeSet:
+        known = self._presences[key].get(within)
+        if known is None:
+            known = self._presences[key][within] = Presence(self._places(within), self._counts[key])
+        return known.nodes
+
+    def _places(self, within: Attribute | None) -> Callable[[int], Place]:
+        """Return the function from a position to its place."""
+
+        def place_of(position: int) -> Place:
+            info = self.infos[position]
+            value = None if within is None else within.of(info.node)
+            if within is None or value is None:
+                return f"node {info.node.meta.id}", info.bit
+            return f"value {value}", self.values(within)[value]
+
+        return place_of
 
     def with_port(self, port: Port) -> NodeSet:
         """Return the nodes on which a task has that port."""
@@ -255,3 +400,11 @@ class ClusterView:
                 nodes = nodes | info.bit if info.has_room(room) else nodes & ~info.bit
         self._roomy[room] = nodes, len(self._changed)
         return nodes
+
+
+def _readable_needs(spec: TaskSpec, name: str) -> Needs:
+    """Return what a stored task needs; an affinity that nobody can read repels nobody (its own request is refused)."""
+    try:
+        return Needs.of(spec, name)
+    except InvalidError:
+        return Needs.of(replace(spec, placement=Placement()), name)

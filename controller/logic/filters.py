@@ -4,13 +4,14 @@ A filter answers twice: `nodes` for the whole cluster at once, as a set, and `ch
 together. `explain` puts nodes that it refused into words. Order matters for explanations only: a node is counted
 under the first filter that refuses it, so what an operator can see at a glance comes first.
 
-FIXED filters depend on the node alone, VARYING ones also on what has been placed.
+FIXED filters depend on the node alone, VARYING ones also on what has been placed on it, COMPANY on what has been placed
+on any node of the same place.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol, TypeVar
 
-from argosy.controller.logic.ask import Ask, oci_platform, platform_of
+from argosy.controller.logic.ask import Ask, Near, oci_platform, platform_of
 from argosy.controller.logic.cluster_view import ClusterView, NodeInfo
 from argosy.controller.logic.node_set import NodeSet, positions
 from argosy.controller.logic.refusals import Refusal, count_nodes, every_node, sentence, state_refusal
@@ -27,7 +28,7 @@ class Filter(Protocol):
     def nodes(self, ask: Ask, view: ClusterView) -> NodeSet:
         """Return the nodes that pass."""
 
-    def check(self, ask: Ask, info: NodeInfo) -> bool:
+    def check(self, ask: Ask, view: ClusterView, info: NodeInfo) -> bool:
         """Whether one node passes."""
 
     def explain(self, ask: Ask, view: ClusterView, refused: NodeSet) -> list[Refusal]:
@@ -55,7 +56,7 @@ class NodeIsReady:
     def nodes(self, ask: Ask, view: ClusterView) -> NodeSet:
         return view.by_state.get(NodeState.READY, 0)
 
-    def check(self, ask: Ask, info: NodeInfo) -> bool:
+    def check(self, ask: Ask, view: ClusterView, info: NodeInfo) -> bool:
         return info.node.status.state is NodeState.READY
 
     def explain(self, ask: Ask, view: ClusterView, refused: NodeSet) -> list[Refusal]:
@@ -70,7 +71,7 @@ class NodeIsActive:
     def nodes(self, ask: Ask, view: ClusterView) -> NodeSet:
         return view.by_availability.get(Availability.ACTIVE, 0)
 
-    def check(self, ask: Ask, info: NodeInfo) -> bool:
+    def check(self, ask: Ask, view: ClusterView, info: NodeInfo) -> bool:
         return info.node.spec.availability is Availability.ACTIVE
 
     def explain(self, ask: Ask, view: ClusterView, refused: NodeSet) -> list[Refusal]:
@@ -96,7 +97,7 @@ class PlatformFits:
                 result |= nodes
         return result
 
-    def check(self, ask: Ask, info: NodeInfo) -> bool:
+    def check(self, ask: Ask, view: ClusterView, info: NodeInfo) -> bool:
         return _covered(ask.platforms, platform_of(info.node))
 
     def explain(self, ask: Ask, view: ClusterView, refused: NodeSet) -> list[Refusal]:
@@ -122,7 +123,7 @@ class MeetsConstraints:
             result &= view.meeting(constraint)
         return result
 
-    def check(self, ask: Ask, info: NodeInfo) -> bool:
+    def check(self, ask: Ask, view: ClusterView, info: NodeInfo) -> bool:
         return all(constraint.matches(info.node) for constraint in ask.constraints)
 
     def explain(self, ask: Ask, view: ClusterView, refused: NodeSet) -> list[Refusal]:
@@ -138,19 +139,69 @@ class MeetsConstraints:
         return refusals
 
 
+class HasCompany:
+    """Required affinities and anti-affinities hold: the task's own, and those of tasks that are there already.
+
+    A service that wants to be near itself may begin anywhere.
+    """
+
+    def nodes(self, ask: Ask, view: ClusterView) -> NodeSet:
+        result = view.all & ~view.repelled(ask.service)
+        for near in ask.affinities:
+            if not near.preferred and not _is_first(near, ask, view):
+                result &= ~view.near(near) if near.anti else view.near(near)
+        return result
+
+    def check(self, ask: Ask, view: ClusterView, info: NodeInfo) -> bool:
+        return bool(self.nodes(ask, view) & info.bit)
+
+    def explain(self, ask: Ask, view: ClusterView, refused: NodeSet) -> list[Refusal]:
+        refusals = []
+        for near in ask.affinities:
+            if near.preferred or _is_first(near, ask, view):
+                continue
+            there = view.near(near)
+            wrong = refused & (there if near.anti else ~there)
+            if wrong:
+                refusals.append(_company(wrong.bit_count(), near))
+                refused &= ~wrong
+        if refused:
+            words = "a task that keeps this service away"
+            refusals.append(_having(refused.bit_count(), words))
+        return refusals
+
+
+def _is_first(near: Near, ask: Ask, view: ClusterView) -> bool:
+    return not near.anti and near.service == ask.service and not view.is_there(near.service)
+
+
+def _company(number: int, near: Near) -> Refusal:
+    name = near.service.rpartition("/")[2]
+    beside = f" in its {near.within}" if near.within is not None else ""
+    if near.anti:
+        return _having(number, f"a task of {name}{beside}, which this service keeps away from")
+    words = f"no task of {name}{beside}, which this service runs beside"
+    return Refusal(number, f"has {words}", f"have {words}", f"no node has a task of {name}{beside} to run beside")
+
+
+def _having(number: int, words: str) -> Refusal:
+    have = "has" if number == 1 else "have"
+    return Refusal(number, f"has {words}", f"have {words}", f"{every_node(number)} {have} {words}")
+
+
 class BelowMaximum:
     """The node has fewer tasks of the service than max_replicas_per_node."""
 
     def nodes(self, ask: Ask, view: ClusterView) -> NodeSet:
         result = view.all
         if ask.max_per_node:
-            for position, count in view.replicas(ask.service_id).items():
+            for position, count in view.replicas(ask.service).items():
                 if count >= ask.max_per_node:
                     result &= ~view.infos[position].bit
         return result
 
-    def check(self, ask: Ask, info: NodeInfo) -> bool:
-        return not ask.max_per_node or info.services.get(ask.service_id, 0) < ask.max_per_node
+    def check(self, ask: Ask, view: ClusterView, info: NodeInfo) -> bool:
+        return not ask.max_per_node or info.services.get(ask.service, 0) < ask.max_per_node
 
     def explain(self, ask: Ask, view: ClusterView, refused: NodeSet) -> list[Refusal]:
         tasks = f"{ask.max_per_node} task{'s' if ask.max_per_node > 1 else ''} of this service"
@@ -175,7 +226,7 @@ class PortsAreFree:
             result &= ~view.with_port(port)
         return result
 
-    def check(self, ask: Ask, info: NodeInfo) -> bool:
+    def check(self, ask: Ask, view: ClusterView, info: NodeInfo) -> bool:
         return not any(info.ports.get(port) for port in ask.needs.ports)
 
     def explain(self, ask: Ask, view: ClusterView, refused: NodeSet) -> list[Refusal]:
@@ -198,7 +249,7 @@ class RoomIsLeft:
     def nodes(self, ask: Ask, view: ClusterView) -> NodeSet:
         return view.roomy(ask.needs.room)
 
-    def check(self, ask: Ask, info: NodeInfo) -> bool:
+    def check(self, ask: Ask, view: ClusterView, info: NodeInfo) -> bool:
         return info.has_room(ask.needs.room)
 
     def explain(self, ask: Ask, view: ClusterView, refused: NodeSet) -> list[Refusal]:
@@ -233,8 +284,9 @@ def _lack(free: list[int], what: str, write: Callable[[int], str]) -> Refusal:
 
 
 FIXED: Final[tuple[Filter, ...]] = (NodeIsReady(), NodeIsActive(), PlatformFits(), MeetsConstraints())
+COMPANY: Final[tuple[Filter, ...]] = (HasCompany(),)
 VARYING: Final[tuple[Filter, ...]] = (BelowMaximum(), PortsAreFree(), RoomIsLeft())
-FILTERS: Final = FIXED + VARYING
+FILTERS: Final = FIXED + COMPANY + VARYING
 
 
 def passing(filters: Sequence[Filter], ask: Ask, view: ClusterView) -> NodeSet:
@@ -260,7 +312,7 @@ def refusal_of(ask: Ask, view: ClusterView, position: int) -> Refusal | None:
     """Return why one node cannot take a task of `ask`, or None when it can."""
     info = view.infos[position]
     for one in FILTERS:
-        if not one.check(ask, info):
+        if not one.check(ask, view, info):
             return one.explain(ask, view, info.bit)[0]
     return None
 

@@ -83,7 +83,7 @@ def place(requests: Sequence[Request], view: ClusterView) -> Placements:
     refused: dict[str, str] = {}
     for (service_id, _), group in groups.items():
         try:
-            ask = Ask.of(service_id, group[0].spec)
+            ask = Ask.of(view.name_of(service_id), group[0].spec)
         except InvalidError as error:
             refused.update((request.task_id, str(error)) for request in group)
             continue
@@ -107,7 +107,7 @@ class _Group:
                 self._changed(old.position)
             position = self._choose(request, refused)
             if position is not None:
-                self._view.hold(Held(request.task_id, position, self._ask.service_id, self._ask.needs))
+                self._view.hold(Held(request.task_id, position, self._ask.service, self._ask.needs))
                 assigned[request.task_id] = self._view.infos[position].node.meta.id
                 self._changed(position)
             if old is not None:

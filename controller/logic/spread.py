@@ -1,13 +1,16 @@
 """Which of the nodes that can take a task gets it.
 
-In this order, as Docker Swarm has it (but for the first, which in Swarm is weaker):
+In this order, as Docker Swarm has it (but for the first, which in Swarm is weaker, and the second, which is ours):
 
     1. nodes on which the service failed repeatedly of late come last
-    2. placement preferences: at each level the label value with the fewest tasks of the service, so that tasks are
+    2. preferred affinities, one after the other: nodes that meet it come first
+    3. placement preferences: at each level the label value with the fewest tasks of the service, so that tasks are
        spread evenly over the values, however many nodes each has; nodes without the label are one value more
-    3. the fewest tasks of the service
-    4. the fewest tasks at all
-    5. the lowest node id, so that the same input always gives the same answer
+    4. the fewest tasks of the service
+    5. the fewest tasks at all
+    6. the lowest node id, so that the same input always gives the same answer
+
+In a cluster that is to be packed, 4 and 5 are the node of which the most is reserved, then the most tasks at all.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,9 +18,10 @@ from dataclasses import dataclass
 
 from argosy.controller.logic.ask import Ask
 from argosy.controller.logic.cluster_view import ClusterView
-from argosy.controller.logic.filters import FIXED, VARYING, passing
+from argosy.controller.logic.filters import COMPANY, FIXED, VARYING, passing
 from argosy.controller.logic.node_set import NodeSet, first
 from argosy.core.constraints import Attribute
+from argosy.core.meta import Scheduling
 
 
 @dataclass(slots=True)
@@ -32,15 +36,15 @@ class _Value:
 class _Level:
     """One level of preferences within `nodes`: counts tasks by the values of the first of `attributes`."""
 
-    def __init__(self, view: ClusterView, attributes: tuple[Attribute, ...], nodes: NodeSet, service_id: str) -> None:
+    def __init__(self, view: ClusterView, attributes: tuple[Attribute, ...], nodes: NodeSet, service: str) -> None:
         self._view = view
         self._attribute, self._rest = attributes[0], attributes[1:]
-        self._service_id = service_id
+        self._service = service
         self._values: dict[str, _Value] = {}
         for label, members in view.values(self._attribute).items():
             if nodes & members:  # no label and an empty one are the same value
                 self._values.setdefault(label or "", _Value(0)).nodes |= nodes & members
-        for position, count in view.replicas(service_id).items():
+        for position, count in view.replicas(service).items():
             info = view.infos[position]
             if info.bit & nodes:
                 self._values[self._value_at(position)].tasks += count
@@ -65,7 +69,7 @@ class _Level:
         if not self._rest:
             return found
         if value.below is None:
-            value.below = _Level(self._view, self._rest, value.nodes, self._service_id)
+            value.below = _Level(self._view, self._rest, value.nodes, self._service)
         return value.below.narrow(found, best)
 
     def moved(self, position: int, change: int) -> None:
@@ -89,19 +93,35 @@ class Candidates:
         self._view, self._ask = view, ask
         self._allowed = passing(FIXED, ask, view)
         self.nodes = self._allowed & passing(VARYING, ask, view)
-        self._shunned = view.shunned(ask.service_id)
-        self._counts = dict(view.replicas(ask.service_id))
+        self._shunned = view.shunned(ask.service)
+        self._counts = dict(view.replicas(ask.service))
         self._by_count: list[NodeSet] = _by_count(view, self._counts)
-        self._level = _Level(view, ask.spread, view.all, ask.service_id) if ask.spread and view.all else None
+        self._level = _Level(view, ask.spread, view.all, ask.service) if ask.spread and view.all else None
 
     def best(self) -> int | None:
         """Return the position of the node that the next task should go to; None when no node can take it."""
-        found = self.nodes & ~self._shunned or self.nodes
+        found = self.nodes & passing(COMPANY, self._ask, self._view)
         if not found:
             return None
+        found = found & ~self._shunned or found
+        for near in self._ask.affinities:
+            if near.preferred:
+                there = self._view.near(near)
+                found = found & (~there if near.anti else there) or found
+        choose = self._fullest if self._view.scheduling is Scheduling.BINPACK else self._emptiest
         if self._level is not None:
-            found = self._level.narrow(found, self._emptiest)
-        return self._emptiest(found)
+            found = self._level.narrow(found, choose)
+        return choose(found)
+
+    def _fullest(self, candidates: NodeSet) -> int:
+        for nodes in reversed(self._view.by_load):
+            found = candidates & nodes
+            if found:
+                break
+        for nodes in reversed(self._view.by_tasks):
+            if found & nodes:
+                return first(found & nodes)
+        raise AssertionError("a node that is in no count of tasks")
 
     def _emptiest(self, candidates: NodeSet) -> int:
         for nodes in self._by_count:
@@ -116,11 +136,11 @@ class Candidates:
     def refresh(self, position: int) -> None:
         """Look again at a node after what is on it changed."""
         info = self._view.infos[position]
-        if info.bit & self._allowed and all(f.check(self._ask, info) for f in VARYING):
+        if info.bit & self._allowed and all(f.check(self._ask, self._view, info) for f in VARYING):
             self.nodes |= info.bit
         else:
             self.nodes &= ~info.bit
-        before, now = self._counts.get(position, 0), info.services.get(self._ask.service_id, 0)
+        before, now = self._counts.get(position, 0), info.services.get(self._ask.service, 0)
         if before == now:
             return
         self._counts[position] = now

@@ -18,7 +18,7 @@ NETWORK = Network(Meta("net"), NetworkSpec("net"), 4096, str(SUBNET))
 
 
 class Lives(RuleBasedStateMachine):
-    """A controller that allocates in batches from what is stored, as the scheduler's commit does."""
+    """A leader that keeps a pool and tells it what changes, as the scheduler does; changes may be told twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,13 +26,14 @@ class Lives(RuleBasedStateMachine):
         self.slices: dict[int, Slice] = {}
         self.clock = 0
         self.last: dict[str, int] = {}
+        self.kept = self.pool()
 
     def pool(self) -> AddressPool:
         return AddressPool.build(NETWORK, self.slices.values(), self.tasks.values(), self.last)
 
     @rule(wanted=st.lists(NODES, max_size=40))
     def allocate(self, wanted):
-        pool = self.pool()
+        pool = self.kept
         for node_id in wanted:
             self.clock += 1
             grant = pool.take(node_id)
@@ -48,6 +49,7 @@ class Lives(RuleBasedStateMachine):
     def fail_over(self):
         """A new leader knows only what is stored."""
         self.last = dict(AddressPool.build(NETWORK, self.slices.values(), self.tasks.values()).last_given)
+        self.kept = self.pool()
 
     def _room(self, node_id: str) -> bool:
         used = {a.address for t in self.tasks.values() for a in t.attachments}
@@ -73,6 +75,8 @@ class Lives(RuleBasedStateMachine):
         meta = Meta(task_id, created_at=float(self.clock))
         self.tasks[task_id] = Task(meta, "s", 1, node_id, 1, attachments=(Attachment("net", grant.address),))
         self.last[node_id] = grant.address
+        for _ in range(2):
+            self.kept.put(self.tasks[task_id])
 
     @precondition(lambda self: self.tasks)
     @rule(data=st.data(), state=st.sampled_from([TaskState.FAILED, TaskState.ORPHANED, TaskState.SHUTDOWN]))
@@ -86,12 +90,24 @@ class Lives(RuleBasedStateMachine):
     @rule(data=st.data())
     def reap(self, data):
         for task_id in data.draw(st.sets(st.sampled_from(sorted(self.tasks)))):
-            del self.tasks[task_id]
+            task = self.tasks.pop(task_id)
+            for _ in range(2):
+                self.kept.forget(task)
 
     @rule(node_id=NODES)
     def give_slices_back(self, node_id):
         for index in [i for i, s in self.slices.items() if s.node_id == node_id]:
-            del self.slices[index]
+            lease = self.slices.pop(index)
+            for _ in range(2):
+                self.kept.forget_slice(lease)
+
+    @invariant()
+    def the_pool_that_follows_is_the_one_that_is_built(self):
+        built = self.pool()
+        assert self.kept.used == built.used
+        for node_id in ("a", "b", "c"):
+            assert self.kept.lacks(node_id) == built.lacks(node_id)
+            assert self.kept._open[node_id] == built._open[node_id]
 
     @invariant()
     def nobody_shares_an_address(self):

@@ -122,7 +122,7 @@ def test_each_filter_says_the_same_of_all_nodes_as_of_each_and_explains_each_onc
         ask = Ask.of(service, spec)
         for one in FILTERS:
             passed = one.nodes(ask, view)
-            assert passed == from_flags(one.check(ask, info) for info in view.infos)
+            assert passed == from_flags(one.check(ask, view, info) for info in view.infos)
             refused = view.all & ~passed
             if refused:
                 assert sum(r.nodes for r in one.explain(ask, view, refused)) == refused.bit_count()

@@ -39,7 +39,10 @@ def task(
 
 
 def view(nodes, tasks=(), specs=None, shunned=None):
-    return ClusterView.build(nodes, tasks, specs or {("web", 1): PLAIN}, shunned)
+    made = ClusterView.build(nodes, tasks, specs or {("web", 1): PLAIN})
+    for service, node_ids in (shunned or {}).items():
+        made.shun(service, node_ids)
+    return made
 
 
 def ask_for(count, spec=PLAIN, service="web"):

@@ -1,0 +1,226 @@
+"""What the scheduler decides with, kept between rounds: the load of all nodes, and the addresses of networks.
+
+Both are made from a snapshot when they are first needed and then follow the changes, so that a round costs what has
+changed and what is to be placed, not what the cluster is large. Whatever is kept could be made anew from the objects at
+any time and would then give the same answers: a new leader decides as the old one would have. The scheduler loop owns
+one for a term; a forecast (forecast.py) makes its own.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from argosy.controller.logic.address_pool import AddressPool, Attached, Full, attach
+from argosy.controller.logic.ask import qualified_name
+from argosy.controller.logic.cluster_view import ClusterView
+from argosy.controller.logic.dependencies import Gate, Objects
+from argosy.controller.logic.schedule import Request, place, predecessor_of, request_for
+from argosy.controller.logic.shunned import shunned_nodes
+from argosy.controller.store import Change, Snapshot
+from argosy.core.meta import Cluster, Scheduling
+from argosy.core.network import Network, Slice
+from argosy.core.node import Node
+from argosy.core.service import JOB_MODES, Revision, Service, UpdateOrder, UpdateState, revision_id
+from argosy.core.task import Task, TaskStatus
+from argosy.core.task_state import TaskState
+
+_GOING_BACK = frozenset({UpdateState.ROLLBACK_STARTED, UpdateState.ROLLBACK_PAUSED})
+
+
+class Placing:
+    """Mutable; call `follow` with every change, `reset` when something that was decided could not be stored."""
+
+    def __init__(self) -> None:
+        self._view: ClusterView | None = None
+        self._pools: dict[str, AddressPool] = {}
+        self._last_given: dict[str, dict[str, int]] = {}  # by network and node: addresses go round
+
+    def reset(self) -> None:
+        """Forget everything but which addresses were given last."""
+        self._view = None
+        self._pools.clear()
+
+    def follow(self, changes: Iterable[Change], snap: Snapshot) -> None:
+        """Take note of changes; `snap` is the snapshot after them, or a later one."""
+        for change in changes:
+            match change.new or change.old:
+                case Node() as node if self._view is not None:
+                    if change.new is None or not self._view.put_node(node):
+                        self._view = None
+                case Task() as task:
+                    self._follow_task(task, snap, gone=change.new is None)
+                case Revision() as revision if change.new is None and self._view is not None:
+                    self._view.forget_spec(revision.service_id, revision.number)
+                case Slice() as lease if lease.network_id in self._pools:
+                    pool = self._pools[lease.network_id]
+                    (pool.forget_slice if change.new is None else pool.put_slice)(lease)
+                case Network() as network:
+                    self._pools.pop(network.meta.id, None)
+                case Cluster() as cluster if self._view is not None:
+                    self._view.scheduling = cluster.scheduling
+                case _:
+                    pass
+
+    def _follow_task(self, task: Task, snap: Snapshot, *, gone: bool) -> None:
+        for attachment in task.attachments:
+            pool = self._pools.get(attachment.network_id)
+            if pool is not None:
+                (pool.forget if gone else pool.put)(task)
+        if self._view is None:
+            return
+        if gone:
+            self._view.forget(task.meta.id)
+            return
+        self._know(self._view, task, snap)
+        self._view.put(task)
+
+    def _know(self, view: ClusterView, task: Task, snap: Snapshot) -> None:
+        """Let the view know the service and the revision of a task."""
+        revision = snap.get(Revision, revision_id(task.service_id, task.revision))
+        if revision is not None:
+            view.put_name(task.service_id, qualified_name(revision.meta.project, revision.spec.name))
+            view.put_spec(task.service_id, task.revision, revision.spec.task)
+
+    def view(self, snap: Snapshot) -> ClusterView:
+        """Return the load of all nodes."""
+        if self._view is None:
+            self._view = view_of(snap)
+        return self._view
+
+    def decide(self, snap: Snapshot, waiting: Iterable[Task], now: float) -> tuple[list[Task], list[Slice]]:
+        """Return the waiting tasks as they are to be stored (ASSIGNED, or PENDING with a reason), and slices to lease.
+
+        What other services hold back (`depends_on`) is held before a node is looked for.
+        What was placed is noted here: it counts in the next round whether or not its change was followed by then.
+        """
+        tasks, held = _gate(snap, waiting)
+        view = self.view(snap)
+        for task in tasks.values():
+            self._know(view, task, snap)
+        requests, refused = _requests(snap, tasks.values())
+        for service_id in {r.service_id for r in requests}:
+            shunned = shunned_nodes(snap.tasks_of_service(service_id), now)
+            view.shun(view.name_of(service_id), shunned.get(service_id, ()))
+        placements = place(requests, view)
+        refused.update(placements.refused)
+        pools = self._pools_for(snap, requests)
+        results = [_pending(task, reason, now, held=True) for task, reason in held]
+        slices: list[Slice] = []
+        for request in requests:
+            node_id = placements.assigned.get(request.task_id)
+            if node_id is None:
+                continue
+            granted: Attached | Full = attach(pools, [n.target for n in request.spec.networks], node_id)
+            if isinstance(granted, Full):
+                refused[request.task_id] = granted.reason
+                view.forget(request.task_id)
+                continue
+            slices += granted.new_slices
+            results.append(_assigned(tasks[request.task_id], node_id, granted, now))
+        results += [_pending(tasks[task_id], reason, now) for task_id, reason in refused.items()]
+        return results, [replace(s, meta=replace(s.meta, created_at=now, updated_at=now)) for s in slices]
+
+    def _pools_for(self, snap: Snapshot, requests: Sequence[Request]) -> Mapping[str, AddressPool]:
+        wanted = {n.target for request in requests for n in request.spec.networks}
+        missing = {i: network for i in wanted - self._pools.keys() if (network := snap.get(Network, i)) is not None}
+        users: defaultdict[str, list[Task]] = defaultdict(list)
+        for task in snap.all(Task) if missing else ():
+            for attachment in task.attachments:
+                users[attachment.network_id].append(task)
+        for network_id, network in missing.items():
+            slices, last = snap.slices_of_network(network_id), self._last_given.get(network_id)
+            pool = self._pools[network_id] = AddressPool.build(network, slices, users[network_id], last)
+            self._last_given[network_id] = pool.last_given
+        return self._pools
+
+
+def view_of(snap: Snapshot) -> ClusterView:
+    """Return the load of all nodes of a snapshot."""
+    revisions = snap.all(Revision)
+    cluster = next(iter(snap.all(Cluster)), None)
+    return ClusterView.build(
+        snap.all(Node),
+        snap.all(Task),
+        {(r.service_id, r.number): r.spec.task for r in revisions},
+        {r.service_id: qualified_name(r.meta.project, r.spec.name) for r in revisions},
+        cluster.scheduling if cluster is not None else Scheduling.SPREAD,
+    )
+
+
+def waits(task: Task) -> bool:
+    """Whether a task is to get a node."""
+    return task.status.state < TaskState.ASSIGNED and task.desired_state <= TaskState.RUNNING
+
+
+def request_of(task: Task, snap: Snapshot, siblings: Iterable[Task]) -> Request | None:
+    """Return the request of a stored task that has no place yet; None when its revision or service is gone."""
+    revision = snap.get(Revision, revision_id(task.service_id, task.revision))
+    service = snap.get(Service, task.service_id)
+    if revision is None or service is None:
+        return None
+    is_job = service.spec.mode in JOB_MODES  # its runs share slots, and replace nothing
+    before = None if is_job else predecessor_of(task, siblings)
+    return request_for(task, revision.spec.task, before, _order(service))
+
+
+def _order(service: Service) -> UpdateOrder:
+    return (service.spec.rollback if service.update.state in _GOING_BACK else service.spec.update).order
+
+
+def _gate(snap: Snapshot, waiting: Iterable[Task]) -> tuple[dict[str, Task], list[tuple[Task, str]]]:
+    """Return the tasks to place, by id, and those that their services' dependencies hold, with what they wait for."""
+    gate = Gate(
+        Objects(
+            service=lambda project, name: snap.by_name(Service, project, name),
+            tasks=snap.tasks_of_service,
+            revisions=snap.revisions_of_service,
+            node=lambda node_id: snap.get(Node, node_id),
+        )
+    )
+    free: dict[str, Task] = {}
+    held: list[tuple[Task, str]] = []
+    for task in waiting:
+        service = snap.get(Service, task.service_id)
+        why = gate.why_held(service, task) if service is not None else ""
+        if why:
+            held.append((task, why))
+        else:
+            free[task.meta.id] = task
+    return free, held
+
+
+def _requests(snap: Snapshot, tasks: Iterable[Task]) -> tuple[list[Request], dict[str, str]]:
+    requests, refused = [], {}
+    slots: dict[str, defaultdict[int, list[Task]]] = {}
+    for task in sorted(tasks, key=lambda t: (t.meta.created_at, t.service_id, t.slot, t.meta.id)):
+        if task.service_id not in slots:
+            slots[task.service_id] = defaultdict(list)
+            for sibling in snap.tasks_of_service(task.service_id):
+                slots[task.service_id][sibling.slot].append(sibling)
+        request = request_of(task, snap, slots[task.service_id][task.slot])
+        if request is None:
+            refused[task.meta.id] = f"revision {revision_id(task.service_id, task.revision)} of its service is gone"
+        else:
+            requests.append(request)
+    return requests, refused
+
+
+def _assigned(task: Task, node_id: str, granted: Attached, now: float) -> Task:
+    return replace(
+        task,
+        node_id=node_id,
+        attachments=granted.attachments,
+        status=TaskStatus(TaskState.ASSIGNED, at=now),
+        meta=replace(task.meta, updated_at=now),
+    )
+
+
+def _pending(task: Task, reason: str, now: float, *, held: bool = False) -> Task:
+    status = task.status
+    if (status.state, status.reason, status.held) == (TaskState.PENDING, reason, held):
+        return task
+    return replace(
+        task,
+        status=TaskStatus(TaskState.PENDING, at=now, reason=reason, held=held),
+        meta=replace(task.meta, updated_at=now),
+    )
