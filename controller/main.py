@@ -25,6 +25,8 @@ from argosy.controller.content.blobs import BlobStore
 from argosy.controller.content.replicas import Replicas
 from argosy.controller.leader_watch import watch_leader
 from argosy.controller.loops.images import collect
+from argosy.controller.secrets.keyring import Keyring
+from argosy.controller.secrets.keyring import load as load_keys
 from argosy.controller.server import check_address, serve, set_health
 from argosy.controller.session.dispatcher import DispatcherServicer
 from argosy.controller.session.heard import BeatProtocol
@@ -53,6 +55,9 @@ log = structlog.get_logger(__name__)
 @click.option(
     "--data-dir", default="/var/lib/argosy/controller", show_default=True, help="Where image content is kept."
 )
+@click.option(
+    "--secrets-key", default="", help="File of the keys that encrypt secrets (mode 0600), the same on all controllers."
+)
 @click.option("--cluster", default="argosy", show_default=True, help="The cluster's name in etcd.")
 @click.option("--name", default="", help="This controller's name; default: what it advertises.")
 @click.option("--lease-ttl", default=2.0, show_default=True, help="Seconds after which a silent leader is replaced.")
@@ -66,6 +71,7 @@ def main(
     peer: tuple[str, ...],
     trusted_network: tuple[str, ...],
     data_dir: str,
+    secrets_key: str,
     cluster: str,
     name: str,
     lease_ttl: float,
@@ -85,6 +91,7 @@ def main(
         name=name or advertise or tcp or "controller",
         trusted_networks=trusted_network,
         lease_ttl_s=lease_ttl,
+        secrets_key=Path(secrets_key) if secrets_key else None,
     )
     try:
         for address in listen:
@@ -111,6 +118,7 @@ async def _serve(settings: ControllerSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    keys = load_keys(settings.secrets_key) if settings.secrets_key else Keyring()
     view = ClusterView(settings.cluster, version("argosy"), settings.name)
     async with EtcdClient(EtcdConfig(endpoints=settings.etcd)) as client, _Background() as background:
         store = Store(client, settings.cluster)
@@ -122,7 +130,7 @@ async def _serve(settings: ControllerSettings) -> None:
         await blobs.open()
         tunnels = Tunnels()
         dispatcher = DispatcherServicer(store, cache, view, tunnels)
-        control = ControlServicer(store, cache, view, LogRelay(cache, view, dispatcher, tunnels))
+        control = ControlServicer(store, cache, view, LogRelay(cache, view, dispatcher, tunnels), keys)
 
         async def store_image(image: Image) -> Image:
             return await change(store, cache, lambda snap: images.tagged(snap, image, time.time()))
@@ -137,7 +145,7 @@ async def _serve(settings: ControllerSettings) -> None:
                 log.info("listening", addresses=settings.listen)
                 candidate = Candidate(id=settings.name, address=settings.advertise)
                 election = Election(client, settings.cluster, candidate, ttl_s=settings.lease_ttl_s)
-                background.run(election.run(Leader(client, store, cache, dispatcher, beats).run), "election")
+                background.run(election.run(Leader(client, store, cache, dispatcher, beats, keys=keys).run), "election")
                 background.run(keep_room(client), "room in etcd")
                 background.run(watch_leader(election, view), "leader watch")
                 background.run(collect(cache, blobs), "content")

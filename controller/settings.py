@@ -10,6 +10,7 @@ class ControllerSettings:
 
     `listen` are gRPC addresses: "unix:///path" or "host:port"; `advertise` is the host:port that agents and other
     controllers use. Without TLS only unix sockets, loopback and the addresses named by `trusted_networks` are allowed.
+    `secrets_key` is the file of the key-encryption keys (controller/secrets/keyring.py), the same on all controllers.
     """
 
     etcd: tuple[str, ...]
@@ -22,3 +23,4 @@ class ControllerSettings:
     trusted_networks: tuple[str, ...] = ()
     lease_ttl_s: float = 2.0
     vxlan_port: int = 14789
+    secrets_key: Path | None = None

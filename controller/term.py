@@ -4,12 +4,14 @@ import asyncio
 
 import structlog
 
+from argosy.controller.loops.files import FilesLoop
 from argosy.controller.loops.images import ImagesLoop
 from argosy.controller.loops.networks import NetworksLoop
 from argosy.controller.loops.nodes import NodesLoop
 from argosy.controller.loops.scheduler import SchedulerLoop
 from argosy.controller.loops.services import ServicesLoop
 from argosy.controller.loops.virtual_addresses import VirtualAddressesLoop
+from argosy.controller.secrets.keyring import Keyring
 from argosy.controller.session.dispatcher import DispatcherServicer, Term
 from argosy.controller.session.heard import BeatProtocol, HeardNodes
 from argosy.controller.store import Cache, EtcdClient, Leadership, Maintenance, Store
@@ -30,6 +32,7 @@ class Leader:
         dispatcher: DispatcherServicer,
         beats: BeatProtocol,
         ambient: Ambient = SYSTEM,
+        keys: Keyring | None = None,
     ) -> None:
         self._client = client
         self._store = store
@@ -37,6 +40,7 @@ class Leader:
         self._dispatcher = dispatcher
         self._beats = beats
         self._ambient = ambient
+        self._keys = keys or Keyring()
 
     async def run(self, leadership: Leadership) -> None:
         """Lead until cancelled or until leadership is lost. A store that is away for a while starts the loops anew."""
@@ -58,7 +62,7 @@ class Leader:
         await self._cache.wait_for(await self._store.revision())
         log.info("leading", epoch=leadership.epoch)
         heard = HeardNodes(self._ambient)
-        term = Term(self._store, self._cache, leadership, heard, self._ambient)
+        term = Term(self._store, self._cache, leadership, heard, self._ambient, self._keys)
         store, cache, fence, ambient = self._store, self._cache, leadership.fence, self._ambient
         try:
             async with asyncio.TaskGroup() as group:
@@ -68,6 +72,7 @@ class Leader:
                 group.create_task(NodesLoop(store, cache, fence, heard, ambient).run(), name="nodes")
                 group.create_task(NetworksLoop(store, cache, fence, ambient).run(), name="networks")
                 group.create_task(VirtualAddressesLoop(store, cache, fence, ambient).run(), name="virtual addresses")
+                group.create_task(FilesLoop(store, cache, fence, ambient).run(), name="files")
                 group.create_task(ImagesLoop(store, cache, fence).run(), name="images")
                 group.create_task(Maintenance(self._client).run(), name="maintenance")
                 self._dispatcher.term, self._beats.heard = term, heard

@@ -1,7 +1,7 @@
 """What a controller assigns to a node: keyed pieces, so that an increment carries only what changed.
 
 The key says which piece it is ("task/ID", "revision/SERVICE.N", "image/DIGEST", "network/ID", "peer/NET/NODE",
-"names/NET/SERVICE", "endpoint/NET/TASK"); the same key again replaces the piece.
+"names/NET/SERVICE", "endpoint/NET/TASK", "config/VERSION", "secret/VERSION"); the same key again replaces the piece.
 """
 
 from collections.abc import Mapping
@@ -121,6 +121,28 @@ class EndpointAssignment:
     withdrawn: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ConfigAssignment:
+    """A version of a config that a task here has as a file.
+
+    `data` is put in when it is sent: the controller's set of what a node should have goes without. `problem`: why it
+    cannot be had.
+    """
+
+    id: str = ""
+    data: bytes = b""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SecretAssignment:
+    """As ConfigAssignment, of a secret. On a node its `data` is taken out before anything is stored."""
+
+    id: str = ""
+    data: bytes = field(default=b"", repr=False)
+    problem: str = ""
+
+
 Piece: TypeAlias = (
     TaskAssignment
     | RevisionAssignment
@@ -129,6 +151,8 @@ Piece: TypeAlias = (
     | PeerAssignment
     | NamesAssignment
     | EndpointAssignment
+    | ConfigAssignment
+    | SecretAssignment
 )
 
 
@@ -157,3 +181,7 @@ def key_of(piece: Piece) -> str:
             return f"names/{piece.network_id}/{piece.service_id}"
         case EndpointAssignment():
             return f"endpoint/{piece.network_id}/{piece.task_id}"
+        case ConfigAssignment():
+            return f"config/{piece.id}"
+        case SecretAssignment():
+            return f"secret/{piece.id}"

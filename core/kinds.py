@@ -5,6 +5,7 @@ from typing import Any, Final, TypeAlias
 
 from google.protobuf.message import Message
 
+from argosy.core.files import Config, FileVersion, Secret
 from argosy.core.image import Image
 from argosy.core.meta import Cluster
 from argosy.core.network import Network, Slice
@@ -13,7 +14,9 @@ from argosy.core.service import Revision, Service
 from argosy.core.task import Task
 from argosy.proto.argosy.v1 import types_pb2 as pb
 
-StoredObject: TypeAlias = Cluster | Node | Service | Revision | Task | Network | Slice | Image
+StoredObject: TypeAlias = (
+    Cluster | Node | Service | Revision | Task | Network | Slice | Image | Config | Secret | FileVersion
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,9 @@ KINDS: Final[tuple[Kind, ...]] = (
     Kind("network", Network, pb.Network, True),
     Kind("slice", Slice, pb.Slice, False),
     Kind("image", Image, pb.Image, True),
+    Kind("config", Config, pb.Config, True),
+    Kind("secret", Secret, pb.Secret, True),
+    Kind("file_version", FileVersion, pb.FileVersion, True),
 )
 BY_NAME: Final[dict[str, Kind]] = {k.name: k for k in KINDS}
 BY_TYPE: Final[dict[type[Any], Kind]] = {k.domain: k for k in KINDS}

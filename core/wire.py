@@ -13,6 +13,8 @@ _FIELD_OF: dict[type, str] = {
     a.PeerAssignment: "peer",
     a.NamesAssignment: "names",
     a.EndpointAssignment: "endpoint",
+    a.ConfigAssignment: "config",
+    a.SecretAssignment: "secret",
 }
 _TYPE_OF = {name: cls for cls, name in _FIELD_OF.items()}
 

@@ -6,22 +6,26 @@ needs the agents' sessions (logs) is passed on to the leader.
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import replace
 from typing import Any, TypeAlias
 
 import grpc
 
+from argosy.controller.api.files import FileHandlers
+from argosy.controller.api.jobs import JobHandlers
 from argosy.controller.api.logs import LogRelay
 from argosy.controller.api.updates import UpdateHandlers
 from argosy.controller.api.watch import watch
-from argosy.controller.changes import images, networks, nodes, refs, services, stacks, updates
+from argosy.controller.changes import dependencies, images, networks, nodes, refs, services, stacks, updates
 from argosy.controller.changes.commit import change
 from argosy.controller.changes.refs import project_of
 from argosy.controller.cluster import ClusterView
+from argosy.controller.secrets.keyring import Keyring
 from argosy.controller.store import Cache, Op, Snapshot, Store
 from argosy.core.codec import decode, encode, encode_into
 from argosy.core.errors import InvalidError
+from argosy.core.files import NamedFile, NewFile, Secret
 from argosy.core.ids import new_id
 from argosy.core.image import Image
 from argosy.core.meta import STACK_LABEL, Cluster
@@ -36,14 +40,17 @@ from argosy.proto.argosy.v1 import types_pb2 as tpb
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
-class ControlServicer(UpdateHandlers):
+class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers):
     """Handlers of the Control service; errors are raised and mapped by the interceptor."""
 
-    def __init__(self, store: Store, cache: Cache, view: ClusterView, logs: LogRelay) -> None:
+    def __init__(
+        self, store: Store, cache: Cache, view: ClusterView, logs: LogRelay, keys: Keyring | None = None
+    ) -> None:
         self._store = store
         self._cache = cache
         self._view = view
         self._logs = logs
+        self._keys = keys or Keyring()
 
     # ------------------------------------------------------------ cluster
 
@@ -72,7 +79,14 @@ class ControlServicer(UpdateHandlers):
             networks=[decode(n, NetworkSpec) for n in request.networks],
             services=[decode(s, ServiceSpec) for s in request.services],
             prune=request.prune,
-            ids=[new_id() for _ in range(len(request.networks) + len(request.services))],
+            ids=[
+                new_id()
+                for wanted in (request.networks, request.services, request.configs, request.secrets)
+                for _ in wanted
+            ],
+            configs=[decode(c, NewFile) for c in request.configs],
+            secrets=[decode(s, NewFile) for s in request.secrets],
+            keys=self._keys,
         )
         if not wanted.stack:
             raise InvalidError("the stack needs a name")
@@ -85,6 +99,7 @@ class ControlServicer(UpdateHandlers):
             encode_into(snap.get(Service, service.meta.id) or service, response.services.add())
         for service in result.removed:
             encode_into(service, response.removed.add())
+        _add_files(result.files, response)
         return response
 
     async def RemoveStack(self, request: pb.RemoveStackRequest, context: Context) -> pb.RemoveStackResponse:
@@ -98,6 +113,7 @@ class ControlServicer(UpdateHandlers):
             encode_into(service, response.services.add())
         for network in result.networks:
             encode_into(network, response.networks.add())
+        _add_files(result.files, response)
         return response
 
     # ------------------------------------------------------------ services
@@ -106,14 +122,14 @@ class ControlServicer(UpdateHandlers):
         """Create a service."""
         project, spec, service_id = project_of(request.project), decode(request.spec, ServiceSpec), new_id()
         services.check(spec)
-        service = await change(
-            self._store,
-            self._cache,
-            lambda snap: services.created(
-                snap, project, service_id, services.resolve(snap, project, spec, {}), time.time()
-            ),
-        )
-        return self._service(service)
+
+        def decide(snap: Snapshot) -> tuple[list[Op], Service]:
+            compared = dependencies.check(snap, project, [spec])
+            resolved = services.resolve(snap, project, spec, {})
+            ops, service = services.created(snap, project, service_id, resolved, time.time())
+            return [*ops, *compared], service
+
+        return self._service(await change(self._store, self._cache, decide))
 
     async def GetService(self, request: pb.GetServiceRequest, context: Context) -> tpb.Service:
         """Return one service."""
@@ -134,12 +150,14 @@ class ControlServicer(UpdateHandlers):
         services.check(spec)
 
         def decide(snap: Snapshot) -> tuple[list[Op], Service]:
-            present = refs.service(snap, project, request.ref)
+            present, now = refs.service(snap, project, request.ref), time.time()
             resolved = services.resolve(snap, project, spec, {}, present)
-            ops, changed = services.updated(snap, present, resolved, time.time(), request.version)
+            ops, changed = services.updated(snap, present, resolved, now, request.version)
             if not ops:
                 updates.refuse_to_repeat(present)
-            return ops, changed
+                return [], changed
+            compared = dependencies.check(snap, project, [resolved])
+            return [*ops, *compared, *dependencies.restarts(snap, project, resolved, now)], changed
 
         return self._service(await change(self._store, self._cache, decide))
 
@@ -157,14 +175,13 @@ class ControlServicer(UpdateHandlers):
     async def RollbackService(self, request: pb.RollbackServiceRequest, context: Context) -> tpb.Service:
         """Return a service to an earlier revision."""
         project = project_of(request.project)
-        service = await change(
-            self._store,
-            self._cache,
-            lambda snap: services.rolled_back(
-                snap, refs.service(snap, project, request.ref), request.to_revision, time.time()
-            ),
-        )
-        return self._service(service)
+
+        def decide(snap: Snapshot) -> tuple[list[Op], Service]:
+            now = time.time()
+            ops, back = services.rolled_back(snap, refs.service(snap, project, request.ref), request.to_revision, now)
+            return [*ops, *dependencies.restarts(snap, project, back.spec, now)], back
+
+        return self._service(await change(self._store, self._cache, decide))
 
     async def RemoveService(self, request: pb.RemoveServiceRequest, context: Context) -> tpb.Service:
         """Begin to remove a service."""
@@ -329,3 +346,8 @@ def _tasks(snap: Snapshot, project: str, request: pb.ListTasksRequest) -> list[T
     if not request.all:
         tasks = [t for t in tasks if t.status.state <= TaskState.RUNNING]
     return tasks
+
+
+def _add_files(files: Iterable[NamedFile], response: pb.ApplyStackResponse | pb.RemoveStackResponse) -> None:
+    for file in files:
+        encode_into(file, response.secrets.add() if isinstance(file, Secret) else response.configs.add())

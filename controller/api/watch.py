@@ -9,8 +9,9 @@ from argosy.core.errors import InvalidError, PreconditionError
 from argosy.core.kinds import BY_TYPE, KINDS, StoredObject
 from argosy.proto.argosy.v1 import control_pb2 as pb
 
-NAMES = {pb.Kind.Value(f"KIND_{k.name.upper()}"): k.name for k in KINDS}
-"""The kinds' names by their numbers in requests."""
+_NUMBERS = dict(pb.Kind.items())
+NAMES = {_NUMBERS[n]: k.name for k in KINDS if (n := f"KIND_{k.name.upper()}") in _NUMBERS}
+"""The kinds' names by their numbers in requests. What configs and secrets hold has none: nobody watches that."""
 
 
 async def watch(cache: Cache, request: pb.WatchRequest) -> AsyncGenerator[pb.WatchResponse, None]:

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from argosy.controller.store import Snapshot
 from argosy.core.errors import InvalidError, NotFoundError
+from argosy.core.files import Config, Secret
 from argosy.core.image import Image
 from argosy.core.meta import DEFAULT_PROJECT
 from argosy.core.network import Network
@@ -16,7 +17,7 @@ from argosy.core.task import Task
 PROJECT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 """It stands in keys of the store."""
 
-T = TypeVar("T", Service, Network, Node, Image, Task)
+T = TypeVar("T", Service, Network, Node, Image, Task, Config, Secret)
 
 
 def project_of(project: str) -> str:
@@ -41,6 +42,24 @@ def network(snap: Snapshot, project: str, ref: str) -> Network:
     if found is not None and found.meta.project == project:
         return found
     return _by_prefix("network", snap.all(Network, project=project), ref, "`argosy network ls` lists them")
+
+
+def config(snap: Snapshot, project: str, ref: str) -> Config:
+    """Return the config that `ref` names."""
+    found = snap.by_name(Config, project, ref) or snap.get(Config, ref)
+    if found is not None and found.meta.project == project:
+        return found
+    alive = [c for c in snap.all(Config, project=project) if not c.removing]
+    return _by_prefix("config", alive, ref, "`argosy config ls` lists them")
+
+
+def secret(snap: Snapshot, project: str, ref: str) -> Secret:
+    """Return the secret that `ref` names."""
+    found = snap.by_name(Secret, project, ref) or snap.get(Secret, ref)
+    if found is not None and found.meta.project == project:
+        return found
+    alive = [s for s in snap.all(Secret, project=project) if not s.removing]
+    return _by_prefix("secret", alive, ref, "`argosy secret ls` lists them")
 
 
 def node(snap: Snapshot, ref: str) -> Node:

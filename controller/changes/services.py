@@ -6,7 +6,7 @@ Every function takes a snapshot and returns (operations, objects); controller/ap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from argosy.controller.changes import refs
+from argosy.controller.changes import files, refs
 from argosy.controller.changes.images import by_digest
 from argosy.controller.logic import change_service
 from argosy.controller.logic.change_service import ServiceChange
@@ -37,15 +37,22 @@ def check(spec: ServiceSpec) -> None:
 
 
 def resolve(
-    snap: Snapshot, project: str, spec: ServiceSpec, new_networks: Mapping[str, str], present: Service | None = None
+    snap: Snapshot,
+    project: str,
+    spec: ServiceSpec,
+    new_networks: Mapping[str, str],
+    present: Service | None = None,
+    new_files: files.NewIds | None = None,
 ) -> ServiceSpec:
-    """Return the spec with the image's digest and platform and networks' ids put in; NotFoundError for unknown ones.
+    """Return the spec with the image's digest and platform, networks' ids and files' versions put in.
 
-    `new_networks` are those that the same request creates: name -> id. `present`: the service that is being changed; a
+    NotFoundError for unknown ones. `new_networks` are those that the same request creates: name -> id; `new_files` so
+    as well, with the present versions of the others that it has. `present`: the service that is being changed; a
     spec that names the very image and digest which it has keeps them, so that no tag moves an update of something else.
     """
     image = _kept_image(snap, project, spec, present) or _image(snap, project, spec)
-    container = replace(spec.task.container, image_digest=image.digest)
+    found = files.resolved(snap, project, spec, new_files or {}, present)
+    container = replace(spec.task.container, image_digest=image.digest, files=found)
     placement = spec.task.placement
     if not placement.platforms and image.platform.os:
         placement = replace(placement, platforms=(image.platform,))
@@ -110,7 +117,7 @@ def created(snap: Snapshot, project: str, service_id: str, spec: ServiceSpec, no
     change = change_service.create(service_id, project, spec, now)
     ops: list[Op] = [Claim(Service, project, spec.name, service_id), create(change.service)]
     assert change.revision is not None
-    return [*ops, create(change.revision)], change.service
+    return [*ops, create(change.revision), *files.checks(snap, spec)], change.service
 
 
 def updated(
@@ -130,7 +137,8 @@ def updated(
     change = change_service.update(
         service, spec, snap.revisions_of_service(service.meta.id), revisions_in_use(snap, service), now
     )
-    return operations(change), change.service
+    same_files = spec.task.container.files == service.spec.task.container.files
+    return [*operations(change), *(() if same_files else files.checks(snap, spec))], change.service
 
 
 def scaled(snap: Snapshot, project: str, replicas: Mapping[str, int], now: float) -> tuple[list[Op], list[Service]]:

@@ -1,4 +1,4 @@
-"""Stacks: the networks and services of a file, applied all or nothing in one transaction.
+"""Stacks: the networks, configs, secrets and services of a file, applied all or nothing in one transaction.
 
 A stack has no object of its own: it is what carries its label.
 """
@@ -6,10 +6,14 @@ A stack has no object of its own: it is what carries its label.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from argosy.controller.changes import dependencies
+from argosy.controller.changes import files as file_changes
 from argosy.controller.changes import networks as network_changes
 from argosy.controller.changes import services as service_changes
-from argosy.controller.store import Op, Snapshot
+from argosy.controller.secrets.keyring import Keyring
+from argosy.controller.store import Check, Op, Put, Snapshot
 from argosy.core.errors import ExistsError, InvalidError, NotFoundError
+from argosy.core.files import NamedFile, NewFile, Secret, kind_name, version_id
 from argosy.core.meta import STACK_LABEL
 from argosy.core.network import Network, NetworkSpec
 from argosy.core.service import Service, ServiceSpec
@@ -18,7 +22,7 @@ from argosy.core.validate import validate_network, validate_service
 
 @dataclass(frozen=True, slots=True)
 class StackRequest:
-    """What a deploy asks for; `ids` are fresh ones, as many as networks and services together."""
+    """What a deploy asks for; `ids` are fresh ones, as many as objects together. `keys` seal the secrets."""
 
     project: str
     stack: str
@@ -26,6 +30,9 @@ class StackRequest:
     services: Sequence[ServiceSpec]
     prune: bool
     ids: Sequence[str]
+    configs: Sequence[NewFile] = ()
+    secrets: Sequence[NewFile] = ()
+    keys: Keyring = Keyring()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,7 @@ class StackResult:
     removed: tuple[Service, ...] = ()
     changed: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+    files: tuple[NamedFile, ...] = ()
 
 
 def applied(snap: Snapshot, request: StackRequest, now: float) -> tuple[list[Op], StackResult]:
@@ -45,12 +53,19 @@ def applied(snap: Snapshot, request: StackRequest, now: float) -> tuple[list[Op]
     ids = iter(request.ids)
     net_ops, networks, notices = _networks(snap, request, ids, now)
     new = {n.spec.name: n.meta.id for n in networks}
-    ops: list[Op] = list(net_ops)
+    file_ops, files = _files(snap, request, ids, now)
+    new_files = {(isinstance(f, Secret), f.name): version_id(f.meta.id, f.number) for f in files}
+    ops: list[Op] = [*net_ops, *file_ops]
     services, changed = [], []
+    resolved = []
     for spec in request.services:
-        spec = replace(spec, labels={**spec.labels, STACK_LABEL: request.stack})
-        resolved = service_changes.resolve(snap, request.project, spec, new)
-        more, service = _service(snap, request, resolved, next(ids), now)
+        spec = _as_forced(snap, request, replace(spec, labels={**spec.labels, STACK_LABEL: request.stack}))
+        resolved.append(service_changes.resolve(snap, request.project, spec, new, new_files=new_files))
+    ops += dependencies.check(snap, request.project, resolved, _leaving(snap, request))
+    resolved, moved = dependencies.with_restarts(snap, request.project, resolved)
+    ops += dependencies.restart_all(snap, moved, now)
+    for spec in resolved:
+        more, service = _service(snap, request, spec, next(ids), now)
         ops += more
         services.append(service)
         if more:
@@ -63,7 +78,61 @@ def applied(snap: Snapshot, request: StackRequest, now: float) -> tuple[list[Op]
                 more, gone = service_changes.removed(old, now)
                 ops += more
                 removed.append(gone)
-    return ops, StackResult(tuple(networks), tuple(services), tuple(removed), tuple(changed), tuple(notices))
+        ops += _pruned_files(snap, request, files, services, now)
+    result = StackResult(
+        tuple(networks), tuple(services), tuple(removed), tuple(changed), tuple(notices), files=tuple(files)
+    )
+    return _without_needless_checks(ops), result
+
+
+def _files(snap: Snapshot, request: StackRequest, ids: Iterator[str], now: float) -> tuple[list[Op], list[NamedFile]]:
+    """Make the new versions, and return the files with all that the request has of them."""
+    ops: list[Op] = []
+    found, new = [], []
+    for secret, wanted in ((False, request.configs), (True, request.secrets)):
+        for one in wanted:
+            what = kind_name(secret=secret)
+            present = snap.by_name(file_changes.type_of(secret=secret), request.project, one.name)
+            if present is not None:
+                _own(present.labels, f"{what} {one.name}", request.stack)
+            one = replace(one, labels={**one.labels, STACK_LABEL: request.stack})
+            more, written = file_changes.written(
+                snap, request.project, one, next(ids), request.keys, now, secret=secret
+            )
+            ops += more
+            found.append(written.file)
+            if written.changed:
+                new.append(one)
+    file_changes.check_amount(new)
+    return ops, found
+
+
+def _pruned_files(
+    snap: Snapshot, request: StackRequest, kept: Sequence[NamedFile], services: Sequence[Service], now: float
+) -> list[Op]:
+    """Remove the stack's files that the request no longer has, but for those that other services use."""
+    ours = {s.meta.id for s in (*services, *services_of(snap, request.project, request.stack))}
+    names = {(type(f), f.name) for f in kept}
+    ops: list[Op] = []
+    for file in files_of(snap, request.project, request.stack):
+        if (type(file), file.name) not in names and not any(
+            s.meta.id not in ours for s in file_changes.users_of(snap, file)
+        ):
+            ops += file_changes.removed(snap, file, now, frozenset(ours))[0]
+    return ops
+
+
+def _without_needless_checks(ops: list[Op]) -> list[Op]:
+    """Leave out checks of what is written under a version anyway, and repeated ones."""
+    written = {(type(op.obj), op.obj.meta.id) for op in ops if isinstance(op, Put)}
+    found: list[Op] = []
+    for op in ops:
+        if isinstance(op, Check):
+            if (op.kind, op.id) in written:
+                continue
+            written.add((op.kind, op.id))
+        found.append(op)
+    return found
 
 
 def _check_all(request: StackRequest) -> None:
@@ -72,6 +141,10 @@ def _check_all(request: StackRequest) -> None:
         problems += [(f"service {service.name}: {p.where}", p.what) for p in validate_service(service)]
     for network in request.networks:
         problems += [(f"network {network.name}: {p.where}", p.what) for p in validate_network(network)]
+    for secret, files in ((False, request.configs), (True, request.secrets)):
+        for file in files:
+            found = file_changes.problems(file, secret=secret)
+            problems += [(f"{kind_name(secret=secret)} {file.name}: {where}", what) for where, what in found]
     if problems:
         raise InvalidError(f"stack {request.stack} cannot be accepted, nothing was changed", tuple(problems))
     names = [s.name for s in request.services]
@@ -111,6 +184,21 @@ def _service(
     return service_changes.updated(snap, found, spec, now)
 
 
+def _as_forced(snap: Snapshot, request: StackRequest, spec: ServiceSpec) -> ServiceSpec:
+    """Return the spec with the count of forced restarts that the service has: a file does not know of them."""
+    found = snap.by_name(Service, request.project, spec.name)
+    if found is None:
+        return spec
+    return replace(spec, task=replace(spec.task, force_update=found.spec.task.force_update))
+
+
+def _leaving(snap: Snapshot, request: StackRequest) -> set[str]:
+    """Return the names of the services that go because the file no longer has them."""
+    if not request.prune:
+        return set()
+    return {s.spec.name for s in services_of(snap, request.project, request.stack)} - {s.name for s in request.services}
+
+
 def _own(labels: Mapping[str, str], what: str, stack: str) -> None:
     owner = labels.get(STACK_LABEL, "")
     if owner != stack:
@@ -123,12 +211,19 @@ def services_of(snap: Snapshot, project: str, stack: str) -> list[Service]:
     return [s for s in snap.all(Service, project=project) if not s.removing and s.spec.labels.get(STACK_LABEL) == stack]
 
 
+def files_of(snap: Snapshot, project: str, stack: str) -> list[NamedFile]:
+    """Return the configs and secrets of a stack that are not being removed."""
+    found = file_changes.files_of(snap, project)
+    return [f for f in found if not f.removing and f.labels.get(STACK_LABEL) == stack]
+
+
 def removed(snap: Snapshot, project: str, stack: str, now: float) -> tuple[list[Op], StackResult]:
-    """Begin to remove all of a stack; its networks follow when their last task is gone."""
+    """Begin to remove all of a stack; its networks, configs and secrets follow when nothing has them."""
     services = services_of(snap, project, stack)
     networks = [n for n in snap.all(Network, project=project) if n.spec.labels.get(STACK_LABEL) == stack]
     networks = [n for n in networks if not n.removing]
-    if not services and not networks:
+    files = files_of(snap, project, stack)
+    if not services and not networks and not files:
         known = sorted({label for s in snap.all(Service, project=project) if (label := s.spec.labels.get(STACK_LABEL))})
         have = f"there are {', '.join(known)}" if known else "there is none"
         raise NotFoundError(f"no stack {stack!r}: {have}")
@@ -143,4 +238,9 @@ def removed(snap: Snapshot, project: str, stack: str, now: float) -> tuple[list[
         more, gone_network = network_changes.removed(snap, network, now, leaving)
         ops += more
         gone_networks.append(gone_network)
-    return ops, StackResult(tuple(gone_networks), tuple(gone_services))
+    gone_files = []
+    for file in files:
+        more, gone_file = file_changes.removed(snap, file, now, leaving)
+        ops += more
+        gone_files.append(gone_file)
+    return ops, StackResult(tuple(gone_networks), tuple(gone_services), files=tuple(gone_files))

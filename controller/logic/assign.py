@@ -9,12 +9,14 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from argosy.core.assignment import (
+    ConfigAssignment,
     EndpointAssignment,
     NamesAssignment,
     NetworkAssignment,
     PeerAssignment,
     Piece,
     RevisionAssignment,
+    SecretAssignment,
     TaskAssignment,
     key_of,
 )
@@ -148,6 +150,8 @@ def _revision_pieces(task: Task, objects: ClusterObjects) -> Iterable[Piece | No
         task.service_id, task.revision, revision.spec.name, present.labels, revision.spec.task, fenced
     )
     yield objects.image(task.meta.project, revision.spec.task.container.image_digest)
+    for ref in revision.spec.task.container.files:  # without what they hold: that is put in when it is sent
+        yield SecretAssignment(ref.id) if ref.secret else ConfigAssignment(ref.id)
 
 
 def _network_pieces(network_id: str, objects: ClusterObjects) -> Iterable[Piece]:

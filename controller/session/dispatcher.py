@@ -6,15 +6,18 @@ reports. A controller that does not lead refuses sessions and names the leader.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import grpc
 import structlog
 
 from argosy.controller.changes.commit import change
+from argosy.controller.changes.files import content_of
 from argosy.controller.changes.join import registered
 from argosy.controller.cluster import ClusterView
 from argosy.controller.logic.assign import assignments_for
+from argosy.controller.secrets.keyring import Keyring
 from argosy.controller.session.drains import Drains
 from argosy.controller.session.endpoints import EndpointIndex
 from argosy.controller.session.heard import HeardNodes
@@ -24,10 +27,11 @@ from argosy.controller.session.status_writer import Report, StatusWriter
 from argosy.controller.session.tunnels import Tunnels
 from argosy.controller.store import Cache, ChangeBatch, Leadership, Snapshot, Store
 from argosy.core.ambient import SYSTEM, Ambient
-from argosy.core.assignment import LeaderEpoch, Piece, Succession
+from argosy.core.assignment import ConfigAssignment, LeaderEpoch, Piece, SecretAssignment, Succession
 from argosy.core.codec import decode
-from argosy.core.errors import InvalidError, NoLeaderError
+from argosy.core.errors import InvalidError, NoLeaderError, PreconditionError
 from argosy.core.fence import Grants
+from argosy.core.files import FileVersion
 from argosy.core.image import Image
 from argosy.core.kinds import StoredObject
 from argosy.core.network import Network, Slice, SliceUse
@@ -58,7 +62,13 @@ class Term:
     """A term of leadership: the sessions and what serves them. Ends by cancelling `run`."""
 
     def __init__(
-        self, store: Store, cache: Cache, leadership: Leadership, heard: HeardNodes, ambient: Ambient = SYSTEM
+        self,
+        store: Store,
+        cache: Cache,
+        leadership: Leadership,
+        heard: HeardNodes,
+        ambient: Ambient = SYSTEM,
+        keys: Keyring | None = None,
     ) -> None:
         self.leadership = leadership
         self.heard = heard
@@ -67,6 +77,7 @@ class Term:
         self.writer = StatusWriter(store, cache, leadership.fence, ambient)
         self._cache = cache
         self._ambient = ambient
+        self._keys = keys or Keyring()
         self._index = EndpointIndex()
         self._drains = Drains(self)
         self._ended = False
@@ -75,7 +86,9 @@ class Term:
         """Begin a session; it ends an older one of the node. NoLeaderError when the term is over."""
         if self._ended:
             raise NoLeaderError(TERM_OVER)
-        session = NodeSession(node_id, self._ambient.new_id(), lambda: self.compute(node_id), self.leader_epoch)
+        session = NodeSession(
+            node_id, self._ambient.new_id(), lambda: self.compute(node_id), self.leader_epoch, self._filled
+        )
         if older := self.sessions.get(node_id):
             older.close("a newer session of this node has begun")
         self.sessions[node_id] = session
@@ -172,6 +185,18 @@ class Term:
         """Return what a node should have now."""
         self.leadership.check()
         return assignments_for(node_id, SnapshotObjects(self._cache.snapshot, self._index, self._drains))
+
+    def _filled(self, piece: Piece) -> Piece:
+        """Return a piece as it is sent. This is the only place where secrets are opened for nodes."""
+        if not isinstance(piece, ConfigAssignment | SecretAssignment):
+            return piece
+        version = self._cache.snapshot.get(FileVersion, piece.id)
+        if version is None:
+            return replace(piece, problem="what it held is not there any more")
+        try:
+            return replace(piece, data=content_of(version, self._keys))
+        except PreconditionError as e:
+            return replace(piece, problem=str(e))
 
     def leader_epoch(self) -> LeaderEpoch:
         """Return the fencing token of a message sent now."""

@@ -16,18 +16,23 @@ PACE_S = 0.025
 """Least time between two differences to a node: what changes within it goes in one message."""
 
 Compute = Callable[[], Mapping[str, Piece]]
+Fill = Callable[[Piece], Piece]
+"""Puts into a piece what is only put in when it is sent."""
 
 
 class NodeSession:
     """Lives as long as its stream. `close` may be called from anywhere in the loop."""
 
-    def __init__(self, node_id: str, session_id: str, compute: Compute, leader: Callable[[], LeaderEpoch]) -> None:
+    def __init__(
+        self, node_id: str, session_id: str, compute: Compute, leader: Callable[[], LeaderEpoch], fill: Fill
+    ) -> None:
         self.node_id = node_id
         self.session_id = session_id
         self.sent: Mapping[str, Piece] = {}
         self._acknowledged = 0
         self._compute = compute
         self._leader = leader
+        self._fill = fill
         self._version = 0
         self._left: dict[str, int] = {}  # endpoints that got no new connections any more as of that version
         self._queue: list[pb.ControllerMessage] = []
@@ -101,7 +106,7 @@ class NodeSession:
         body.full = self._version == 0
         for key, piece in wanted.items():
             if self.sent.get(key) != piece:
-                put_piece(piece, body.put.add())
+                put_piece(self._fill(piece), body.put.add())
         body.remove.extend(key for key in self.sent if key not in wanted)
         before, self.sent = self.sent, wanted
         if not body.full and not body.put and not body.remove:

@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 from immutables import Map
 
 from argosy.controller.store.records import K
+from argosy.core.files import Config, FileVersion, Secret
 from argosy.core.image import Image
 from argosy.core.kinds import KINDS, StoredObject
 from argosy.core.network import Network, Slice
@@ -58,6 +59,9 @@ _INDEXES: Final = (
     _Index("slices by network", Slice, lambda s: s.network_id),
     _Index("slices by node", Slice, lambda s: s.node_id),
     _Index("revisions by service", Revision, lambda r: r.service_id),
+    _Index("config by name", Config, lambda c: None if c.removing else (c.meta.project, c.name)),
+    _Index("secret by name", Secret, lambda s: None if s.removing else (s.meta.project, s.name)),
+    _Index("versions by file", FileVersion, lambda v: v.file_id),
 )
 _INDEXES_OF: Final[Mapping[type[Any], tuple[_Index, ...]]] = {
     k.domain: tuple(i for i in _INDEXES if i.kind is k.domain) for k in KINDS
@@ -102,7 +106,7 @@ class Snapshot:
         return len(self._tables[kind])
 
     def by_name(self, kind: type[K], project: str, name: str) -> K | None:
-        """Return the service, network, image or node (project "") that has a name: not one that is being removed.
+        """Return the service, network, config, secret, image or node (project "") that has a name: not one that is being removed.
 
         Should there be several (images without a name), the newest.
         """
@@ -131,6 +135,10 @@ class Snapshot:
     def revisions_of_service(self, service_id: str) -> tuple[Revision, ...]:
         """Return the stored revisions of a service."""
         return self._bucket("revisions by service", service_id)
+
+    def versions_of_file(self, file_id: str) -> tuple[FileVersion, ...]:
+        """Return the versions of a config or secret that are kept."""
+        return self._bucket("versions by file", file_id)
 
     def total(self) -> int:
         """Return how many objects there are of all kinds. O(1)."""

@@ -25,6 +25,8 @@ PAIRS = [(k.domain, k.message) for k in KINDS] + [
     (assignment.PeerAssignment, dpb.PeerAssignment),
     (assignment.NamesAssignment, dpb.NamesAssignment),
     (assignment.EndpointAssignment, dpb.EndpointAssignment),
+    (assignment.ConfigAssignment, dpb.ConfigAssignment),
+    (assignment.SecretAssignment, dpb.SecretAssignment),
     (assignment.LeaderEpoch, dpb.LeaderEpoch),
 ]
 
