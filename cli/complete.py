@@ -28,6 +28,11 @@ def networks(ctx: click.Context, param: click.Parameter, incomplete: str) -> "li
     return _names(ctx, incomplete, _networks)
 
 
+def images(ctx: click.Context, param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+    """Complete the name of an image."""
+    return _names(ctx, incomplete, _images)
+
+
 def stacks(ctx: click.Context, param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
     """Complete the name of a stack."""
     return _names(ctx, incomplete, _stacks)
@@ -73,3 +78,10 @@ def _networks(session: Session) -> set[str]:
 
     request = pb.ListNetworksRequest(project=session.project)
     return {network.spec.name for network in session.control.ListNetworks(request, timeout=_TIMEOUT_S).networks}
+
+
+def _images(session: Session) -> set[str]:
+    from argosy.proto.argosy.v1 import control_pb2 as pb
+
+    request = pb.ListImagesRequest(project=session.project)
+    return {image.name for image in session.control.ListImages(request, timeout=_TIMEOUT_S).images}

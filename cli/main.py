@@ -17,7 +17,7 @@ from argosy.cli.session import Session
 COMMANDS: Final[dict[str, str]] = {
     "deploy": "Deploy a Compose file as a stack, and wait until it runs.",
     "stack": "List, look into and remove stacks.",
-    "service": "List, look into, scale, update, roll back and remove services.",
+    "service": "Create, look into, change, update, stop and remove services.",
     "scale": "Set how many tasks services run: argosy scale web=5 api=2.",
     "ps": "List tasks.",
     "logs": "Show what a service or task writes.",

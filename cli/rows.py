@@ -77,6 +77,7 @@ def _task_row(
         "oom_killed": task.status.oom_killed,
         "pid": task.status.pid,
         "revision": task.revision,
+        "canary": task.canary,
         "created": task.meta.created_at,
     }
 
@@ -110,8 +111,12 @@ def service_rows(services: Iterable[types.Service], tasks: Iterable[types.Task])
     """Return services with how many of their tasks run."""
     running: dict[str, int] = {}
     wanted: dict[str, int] = {}
+    canaries: dict[str, int] = {}
     for task in tasks:
-        if task.desired_state <= types.TASK_STATE_RUNNING and task.status.state <= types.TASK_STATE_RUNNING:
+        if task.canary:
+            running_now = task.status.state == types.TASK_STATE_RUNNING
+            canaries[task.service_id] = canaries.get(task.service_id, 0) + running_now
+        elif task.desired_state <= types.TASK_STATE_RUNNING and task.status.state <= types.TASK_STATE_RUNNING:
             wanted[task.service_id] = wanted.get(task.service_id, 0) + 1
             if task.status.state == types.TASK_STATE_RUNNING:
                 running[task.service_id] = running.get(task.service_id, 0) + 1
@@ -132,6 +137,9 @@ def service_rows(services: Iterable[types.Service], tasks: Iterable[types.Task])
                 "update": update_state(service),
                 "update_message": service.update.message,
                 "removing": service.removing,
+                "stopped": spec.stopped,
+                "canaries": canaries.get(identity, 0),
+                "to_promote": service.update.ready,
             }
         )
     return sorted(rows, key=lambda row: str(row["name"]))

@@ -1,11 +1,15 @@
 """Options and calls that the commands which wait have in common."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from argosy.cli.output import say
 from argosy.cli.session import Session
+
+if TYPE_CHECKING:
+    from argosy.core.service import Service
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,16 +44,25 @@ def settle(
     timeout: float,
     exact: bool = True,
     continues: str,
-) -> None:
-    """Wait until services (messages as the cluster acknowledged them) run as wanted."""
+) -> "list[Service]":
+    """Wait until services (messages as the cluster acknowledged them) run as wanted; return them as they are then."""
     from argosy.cli.progress.goals import ServicesSettled, WantedService
     from argosy.cli.progress.wait import wait_for
     from argosy.core.codec import decode
     from argosy.core.service import Service
 
     wanted = tuple(WantedService(decode(message, Service), exact) for message in services)
-    if wanted:
-        wait_for(session, ServicesSettled(wanted), timeout=timeout, continues=continues)
+    if not wanted:
+        return []
+    picture = wait_for(session, ServicesSettled(wanted), timeout=timeout, continues=continues)
+    return [picture.services.get(one.service.meta.id, one.service) for one in wanted]
+
+
+def say_outcome(services: "Iterable[Service]", done: "Callable[[Service], str]") -> None:
+    """Print what `done` says of each settled service, or that its update waits for a person."""
+    for service in services:
+        waits = service.update.ready
+        say(f"{service.spec.name}: {service.update.message}" if waits else done(service))
 
 
 def until_gone(session: Session, services: Iterable[Any], networks: Iterable[Any], *, timeout: float) -> None:

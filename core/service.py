@@ -363,6 +363,10 @@ class ServiceSpec:
     endpoint: EndpointSpec = EndpointSpec()
 
 
+PAUSED_BY_HAND = "paused by hand"
+"""The message of an update that a person paused; any other says what failed."""
+
+
 class UpdateState(IntEnum):
     """Where the latest update of a service stands."""
 

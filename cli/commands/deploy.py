@@ -58,7 +58,10 @@ def command(
         notice(f"note: {text}")
     _say_changes(reply)
     if not detach:
-        settle(session, reply.services, timeout=timeout, continues="the deployment goes on")
+        found = settle(session, reply.services, timeout=timeout, continues="the deployment goes on")
+        for service in found:
+            if service.update.ready:
+                notice(f"{service.spec.name}: {service.update.message}")
         if reply.removed:
             until_gone(session, reply.removed, (), timeout=timeout)
         say(f"stack {wanted.name} runs: " + _counted(reply))

@@ -23,6 +23,8 @@ def state_text(row: Row) -> str:
     """Return a task's state with its age, and what is wanted of it where that differs."""
     unready = row["state"] == "RUNNING" and not row["ready"]
     state = f"{row['state']} {age_text(row['since'], time.time())}{' (not ready)' if unready else ''}"
+    if row["canary"]:
+        state += " (canary)"
     wanted = row["desired_state"]
     going = wanted in ("SHUTDOWN", "REMOVE") and row["state"] not in ("SHUTDOWN", "FAILED", "COMPLETE", "REJECTED")
     return f"{state} (stopping)" if going else state

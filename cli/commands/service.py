@@ -5,22 +5,41 @@ import click
 from argosy.cli import complete
 from argosy.cli.commands.logs import command as logs
 from argosy.cli.commands.ps import show_tasks
-from argosy.cli.output import Column, format_option, notice, quiet_option, say, show
+from argosy.cli.commands.service_create import command as create
+from argosy.cli.commands.service_history import command as history
+from argosy.cli.commands.service_options import spec_options
+from argosy.cli.commands.service_verbs import pause, promote, restart, resume, start, stop
+from argosy.cli.output import Column, Row, format_option, notice, quiet_option, say, show
 from argosy.cli.session import Session, pass_session
-from argosy.cli.waiting import settle, until_gone, waiting_options
+from argosy.cli.waiting import say_outcome, settle, until_gone, waiting_options
 
 SERVICE_COLUMNS = (
     Column("ID", "id", rank=3),
     Column("NAME", "name"),
     Column("MODE", "mode", rank=4),
-    Column("TASKS", lambda row: f"{row['running']}/{row['replicas']}"),
+    Column("TASKS", lambda row: tasks_text(row)),
     Column("REVISION", "revision", rank=5),
-    Column("UPDATE", lambda row: "removing" if row["removing"] else row["update"], rank=2),
+    Column("UPDATE", lambda row: update_text(row), rank=2),
     Column("IMAGE", "image", rank=1),
 )
 
 
-@click.group(name="service", help="List, look into, scale, update, roll back and remove services.")
+def tasks_text(row: Row) -> str:
+    """Return how many tasks run of how many, with the canaries beside them: "4/4 +1 canary", "0/3 stopped"."""
+    text = f"{row['running']}/{row['replicas']}"
+    if row["canaries"]:
+        text += f" +{row['canaries']} {'canary' if row['canaries'] == 1 else 'canaries'}"
+    return f"{text} stopped" if row["stopped"] else text
+
+
+def update_text(row: Row) -> str:
+    """Return where the update stands, and whether it waits for a person."""
+    if row["removing"]:
+        return "removing"
+    return f"{row['update']} (to be promoted)" if row["to_promote"] else str(row["update"])
+
+
+@click.group(name="service", help="Create, look into, change, update, stop and remove services.")
 def command() -> None:
     pass
 
@@ -79,39 +98,28 @@ def scale(session: Session, wanted: tuple[str, ...], detach: bool, timeout: floa
 
 @command.command("update", help="Change a service and wait until its tasks are replaced, as its update settings say.")
 @click.option("--image", default=None, metavar="IMAGE", help="Run this image.")
-@click.option("--replicas", type=click.IntRange(0, 1_000_000), default=None, help="Run so many tasks.")
+@click.option("--args", "arguments", default=None, metavar="COMMAND", help="Run this command (one text).")
 @click.option("--env-add", multiple=True, metavar="NAME=VALUE", help="Set a variable.")
 @click.option("--env-rm", multiple=True, metavar="NAME", help="Remove a variable.")
 @click.option("--label-add", multiple=True, metavar="NAME=VALUE", help="Set a label of the service.")
 @click.option("--label-rm", multiple=True, metavar="NAME", help="Remove a label of the service.")
 @click.option("--constraint-add", multiple=True, metavar="EXPRESSION", help="Add a constraint: node.labels.zone==eu.")
 @click.option("--constraint-rm", multiple=True, metavar="EXPRESSION", help="Remove a constraint.")
-@click.option("--limit-cpu", default=None, metavar="CPUS", help="Limit the CPUs of a task; 0 for none.")
-@click.option("--limit-memory", default=None, metavar="SIZE", help="Limit the memory of a task (512m); 0 for none.")
-@click.option("--limit-pids", type=click.IntRange(0), default=None, help="Limit the processes of a task; 0 for none.")
-@click.option("--reserve-cpu", default=None, metavar="CPUS", help="Reserve CPUs for a task.")
-@click.option("--reserve-memory", default=None, metavar="SIZE", help="Reserve memory for a task.")
-@click.option("--update-parallelism", type=click.IntRange(0), default=None, help="Replace so many at once; 0 for all.")
-@click.option("--update-delay", default=None, metavar="DURATION", help="Wait so long between them.")
-@click.option("--update-monitor", default=None, metavar="DURATION", help="A task that ends sooner is a failure.")
-@click.option("--update-order", type=click.Choice(["stop-first", "start-first"]), default=None)
-@click.option("--update-failure-action", type=click.Choice(["pause", "continue", "rollback"]), default=None)
-@click.option("--args", "arguments", default=None, metavar="COMMAND", help="Run this command (one text).")
+@spec_options
 @click.option("--force", is_flag=True, help="Replace the tasks even if nothing changes.")
 @waiting_options
 @click.argument("service", shell_complete=complete.services)
 @pass_session
-def update(session: Session, /, detach: bool, timeout: float, service: str, **changes: object) -> None:
-    from argosy.cli.commands.service_update import Changes, update_service
+def update(session: Session, /, detach: bool, timeout: float, service: str, **options: object) -> None:
+    from argosy.cli.commands.service_update import update_service
 
-    asked = Changes(**changes)  # type: ignore[arg-type]  # the options above are its fields
-    changed, exact = update_service(session, service, asked)
+    changed, exact = update_service(session, service, options)
     name = changed.spec.name
     if detach:
         notice(f"{name}: revision {changed.revision}")
         return
-    settle(session, [changed], timeout=timeout, exact=exact, continues="the update goes on")
-    say(f"{name} runs revision {changed.revision}")
+    found = settle(session, [changed], timeout=timeout, exact=exact, continues="the update goes on")
+    say_outcome(found, lambda service: f"{service.spec.name} runs revision {service.revision}")
 
 
 @command.command("rollback", help="Return a service to its previous revision, or another, and wait until it runs that.")
@@ -149,4 +157,5 @@ def remove(session: Session, detach: bool, timeout: float, services: tuple[str, 
             say(f"service {service.spec.name} removed")
 
 
-command.add_command(logs)
+for verb in (create, history, logs, pause, promote, restart, resume, start, stop):
+    command.add_command(verb)

@@ -15,7 +15,7 @@ from argosy.cli.progress.picture import Picture
 from argosy.core.constraints import architecture_name, parse_constraint
 from argosy.core.errors import InvalidError
 from argosy.core.node import Availability, Node, NodeState
-from argosy.core.service import RestartCondition, Service, ServiceMode, UpdateState
+from argosy.core.service import PAUSED_BY_HAND, RestartCondition, Service, ServiceMode, UpdateState, UpdateStatus
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState, is_failure, is_terminal
 
@@ -125,7 +125,10 @@ def _assess_service(wanted: WantedService, picture: Picture, tasks: list[Task]) 
     verdict = _judge_update(wanted, service, summary)
     if verdict is not None:
         return verdict
-    if count.running + count.finished == target and not count.others and _is_at_rest(wanted, service):
+    if wanted.exact and service.update.ready:
+        return Assessment(Status.DONE, (summary,))
+    busy = count.others or (wanted.exact and count.canaries)
+    if count.running + count.finished == target and not busy and _is_at_rest(wanted, service):
         first = service.update.state is UpdateState.NONE and wanted.exact
         return Assessment(Status.DONE, (summary,), steady_s=STEADY_S if first else 0.0)
     hopeless = _hopeless(service, picture, tasks, counts_all=wanted.is_new)
@@ -153,15 +156,24 @@ def _judge_update(wanted: WantedService, service: Service, summary: str) -> Asse
                 return _failed(name, f"the update failed, and so did the rollback, which is paused{message}", summary)
             case _:
                 return _failed(name, "somebody else has changed it meanwhile", summary)
+    if service.spec.stopped != wanted.service.spec.stopped:
+        done = "stopped" if service.spec.stopped else "started"
+        return _failed(name, f"somebody else has {done} it meanwhile", summary)
     if service.spec.replicas != wanted.service.spec.replicas:
         return _failed(name, f"somebody else has scaled it to {service.spec.replicas} meanwhile", summary)
     if not wanted.exact:
         return None
     if update.state is UpdateState.PAUSED:
-        return _failed(name, f"the update failed and is paused{message}", summary)
+        return _failed(name, f"the update {_why_paused(update)}", summary)
     if update.state is UpdateState.ROLLBACK_PAUSED:
-        return _failed(name, f"the rollback failed and is paused{message}", summary)
+        return _failed(name, f"the rollback {_why_paused(update)}", summary)
     return None
+
+
+def _why_paused(update: UpdateStatus) -> str:
+    if update.message == PAUSED_BY_HAND:
+        return "was paused by hand"
+    return f"failed and is paused: {update.message}" if update.message else "failed and is paused"
 
 
 def _is_at_rest(wanted: WantedService, service: Service) -> bool:
@@ -172,12 +184,13 @@ def _is_at_rest(wanted: WantedService, service: Service) -> bool:
 class _Count:
     running: int
     finished: int
+    canaries: int
     others: int
     """Neither: still coming, or still going."""
 
 
 def _count(service: Service, picture: Picture, tasks: Iterable[Task]) -> _Count:
-    running = others = 0
+    running = canaries = others = 0
     newest: dict[tuple[int, str], Task] = {}
     for task in tasks:
         if task.desired_state is not TaskState.REMOVE:
@@ -188,15 +201,18 @@ def _count(service: Service, picture: Picture, tasks: Iterable[Task]) -> _Count:
         if is_terminal(state) or picture.is_away(task):
             continue
         if state is TaskState.RUNNING and task.desired_state is TaskState.RUNNING and not task.status.unready:
-            running += 1
+            running += not task.canary
+            canaries += task.canary
         elif wanted or (state >= TaskState.ASSIGNED and not picture.cannot_hear(task)):
             others += 1
     may_finish = service.spec.task.restart.condition is not RestartCondition.ANY
     finished = sum(may_finish and task.status.state is TaskState.COMPLETE for task in newest.values())
-    return _Count(running, finished, others)
+    return _Count(running, finished, canaries, others)
 
 
 def _target(service: Service, picture: Picture) -> int:
+    if service.spec.stopped:
+        return 0
     if service.spec.mode is ServiceMode.REPLICATED:
         return service.spec.replicas
     return sum(_takes(node, service) for node in picture.nodes.values())
@@ -225,6 +241,8 @@ def _summary(service: Service, count: _Count, target: int) -> str:
     text = f"{service.spec.name}: {count.running}/{target} running"
     if count.finished:
         text += f", {count.finished} finished"
+    if count.canaries:
+        text += f", {count.canaries} {'canary' if count.canaries == 1 else 'canaries'}"
     state = service.update.state
     if state not in _AT_REST:
         text += f", {state.name.lower().replace('_', ' ')}"

@@ -35,8 +35,8 @@ _SUMMARY_EVERY_S: Final = 1.0
 _TYPES: Final[dict[str, type[Any]]] = {"service": Service, "task": Task, "node": Node, "network": Network}
 
 
-def wait_for(session: "Session", goal: Goal, *, timeout: float = DEFAULT_TIMEOUT_S, continues: str = "") -> None:
-    """Return when the goal has been reached.
+def wait_for(session: "Session", goal: Goal, *, timeout: float = DEFAULT_TIMEOUT_S, continues: str = "") -> Picture:
+    """Return what was seen when the goal has been reached.
 
     Raises CliError when it has failed or `timeout` seconds have passed, with all that explains it. `continues` says
     what goes on in the cluster when the waiting is interrupted ("the deployment goes on").
@@ -56,7 +56,7 @@ def wait_for(session: "Session", goal: Goal, *, timeout: float = DEFAULT_TIMEOUT
     finally:
         watcher.stop()
     if assessment.status is Status.DONE:
-        return
+        return picture
     details = failure_report(session, assessment, picture) if assessment.status is Status.FAILED else []
     if assessment.status is Status.FAILED:
         raise CliError("\n".join([assessment.reason, *details]))

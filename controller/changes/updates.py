@@ -9,7 +9,7 @@ from dataclasses import replace
 from argosy.controller.logic.update import AT_REST, HELD, ROLLING_BACK
 from argosy.controller.store import Op, update
 from argosy.core.errors import PreconditionError
-from argosy.core.service import Service, UpdateState, UpdateStatus
+from argosy.core.service import PAUSED_BY_HAND, Service, UpdateState, UpdateStatus
 
 _WORDS = {
     UpdateState.NONE: "there was none yet",
@@ -24,7 +24,7 @@ def paused(service: Service, now: float) -> tuple[list[Op], Service]:
     if at.state in HELD:
         return [], service
     state = UpdateState.ROLLBACK_PAUSED if at.state in ROLLING_BACK else UpdateState.PAUSED
-    return _changed(service, replace(at, state=state, message="paused by hand"), now)
+    return _changed(service, replace(at, state=state, message=PAUSED_BY_HAND), now)
 
 
 def resumed(service: Service, now: float) -> tuple[list[Op], Service]:

@@ -110,14 +110,15 @@ class FakeCluster(rpc.ControlServicer):
     def reconcile(self, service: Stored) -> None:
         """Make the tasks what the service wants, at once."""
         live = self._live(service)
-        for task in live[service.spec.replicas :]:
+        replicas = 0 if service.spec.stopped else service.spec.replicas
+        for task in live[replicas:]:
             self._stop(task)
-        for task in live[: service.spec.replicas]:
+        for task in live[:replicas]:
             if task.revision != service.revision:
                 self._stop(task)
                 self._start(service, task.slot)
         used = {task.slot for task in self._live(service)}
-        for slot in range(1, service.spec.replicas + 1):
+        for slot in range(1, replicas + 1):
             if slot not in used:
                 self._start(service, slot)
 
@@ -209,6 +210,10 @@ class FakeCluster(rpc.ControlServicer):
         self._put("service", service)
         revision = types.Revision(service_id=service.meta.id, number=service.revision, spec=spec)
         self._put("revision", revision, f"{service.meta.id}.{service.revision}")
+        if spec.canary and state == types.UPDATE_STATE_UPDATING and service.previous_revision:
+            service.update.ready, service.update.message = True, "1 canary did well"
+            self._put("service", service)
+            return True
         self.reconcile(service)
         if service.previous_revision and not spec.task.container.image.startswith(FAILS):
             done = {types.UPDATE_STATE_UPDATING: types.UPDATE_STATE_COMPLETED}
@@ -331,6 +336,38 @@ class FakeCluster(rpc.ControlServicer):
             spec = self._spec_of(service, request.to_revision or service.previous_revision)
             self._set_spec(service, spec, types.UPDATE_STATE_ROLLBACK_STARTED)
             return service
+
+    def CreateService(self, request: Any, context: Any) -> Any:
+        with self._lock:
+            self._enter("CreateService", context)
+            service = types.Service()
+            self._set_spec(service, request.spec, types.UPDATE_STATE_NONE)
+            return service
+
+    def PauseUpdate(self, request: Any, context: Any) -> Any:
+        return self._change_update("PauseUpdate", request, context, types.UPDATE_STATE_PAUSED)
+
+    def ResumeUpdate(self, request: Any, context: Any) -> Any:
+        return self._change_update("ResumeUpdate", request, context, types.UPDATE_STATE_COMPLETED)
+
+    def PromoteUpdate(self, request: Any, context: Any) -> Any:
+        return self._change_update("PromoteUpdate", request, context, types.UPDATE_STATE_COMPLETED)
+
+    def _change_update(self, name: str, request: Any, context: Any, state: Any) -> Any:
+        with self._lock:
+            self._enter(name, context)
+            service = self._get("service", request.ref, context)
+            service.update.state, service.update.ready, service.update.message = state, False, ""
+            self._put("service", service)
+            if state == types.UPDATE_STATE_COMPLETED:
+                self.reconcile(service)
+            return service
+
+    def ListRevisions(self, request: Any, context: Any) -> Any:
+        self._enter("ListRevisions", context)
+        service = self._get("service", request.ref, context)
+        found = [r for r in self.all("revision") if r.service_id == service.meta.id]
+        return pb.ListRevisionsResponse(service=service, revisions=found)
 
     def RemoveService(self, request: Any, context: Any) -> Any:
         with self._lock:

@@ -1,0 +1,227 @@
+"""The options that `service create` and `service update` share: one row each, from the option to the field of the spec.
+
+    @spec_options            adds them all; they arrive as keyword arguments, None where an option is not given
+    apply_options(given, spec)   puts what was given into a ServiceSpec message
+
+Names are Docker's where it has the option. What lists hold (variables, labels, constraints, networks) differs between
+the two commands and is not here.
+"""
+
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from argosy.proto.argosy.v1 import types_pb2 as types
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Kind(Enum):
+    """How an option's text is read."""
+
+    TEXT = "TEXT"
+    WORDS = "COMMAND"
+    SHELL = "LINE"
+    COUNT = "N"
+    RATIO = "RATIO"
+    DURATION = "DURATION"
+    CPUS = "CPUS"
+    SIZE = "SIZE"
+    CHOICE = "CHOICE"
+    SWITCH = "SWITCH"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """`field`: path in ServiceSpec. `words`: of a CHOICE, each with the name of its enumeration value."""
+
+    name: str
+    field: str
+    kind: Kind
+    help: str
+    words: Mapping[str, str] | None = None
+
+    @property
+    def key(self) -> str:
+        """The keyword argument that click passes it as."""
+        return self.name.removeprefix("--").replace("-", "_")
+
+
+_ORDERS: Final = {"stop-first": "UPDATE_ORDER_STOP_FIRST", "start-first": "UPDATE_ORDER_START_FIRST"}
+_ROLLBACK_ACTIONS: Final = {"pause": "FAILURE_ACTION_PAUSE", "continue": "FAILURE_ACTION_CONTINUE"}
+_ACTIONS: Final = {**_ROLLBACK_ACTIONS, "rollback": "FAILURE_ACTION_ROLLBACK"}
+_CONDITIONS: Final = {
+    "any": "RESTART_CONDITION_ANY",
+    "on-failure": "RESTART_CONDITION_ON_FAILURE",
+    "none": "RESTART_CONDITION_NONE",
+}
+_DISCONNECT: Final = {"replace": "DISCONNECT_REPLACE", "keep": "DISCONNECT_KEEP", "fence": "DISCONNECT_FENCE"}
+
+
+def _rollout(which: str, verb: str, actions: Mapping[str, str]) -> tuple[Option, ...]:
+    return (
+        Option(f"--{which}-parallelism", f"{which}.parallelism", Kind.COUNT, f"{verb} so many at once; 0 for all."),
+        Option(f"--{which}-delay", f"{which}.delay", Kind.DURATION, "Wait so long between them."),
+        Option(f"--{which}-monitor", f"{which}.monitor", Kind.DURATION, "A task that ends sooner is a failure."),
+        Option(f"--{which}-order", f"{which}.order", Kind.CHOICE, "Which task of a slot goes first.", _ORDERS),
+        Option(f"--{which}-failure-action", f"{which}.failure_action", Kind.CHOICE, "When it fails.", actions),
+        Option(f"--{which}-max-failure-ratio", f"{which}.max_failure_ratio", Kind.RATIO, "Share that may fail."),
+        Option(
+            f"--{which}-progress-deadline",
+            f"{which}.progress_deadline",
+            Kind.DURATION,
+            "Without progress for so long it has failed; 0 for never.",
+        ),
+    )
+
+
+OPTIONS: Final[tuple[Option, ...]] = (
+    Option("--replicas", "replicas", Kind.COUNT, "Run so many tasks."),
+    Option("--entrypoint", "task.container.entrypoint", Kind.WORDS, "Run this instead of the image's entrypoint."),
+    Option("--user", "task.container.user", Kind.TEXT, "Run as this user: UID[:GID] or a name of the image."),
+    Option("--workdir", "task.container.working_dir", Kind.TEXT, "Run in this directory."),
+    Option("--hostname", "task.container.hostname", Kind.TEXT, "The containers' host name; may hold templates."),
+    Option("--init", "task.container.init", Kind.SWITCH, "Run an init that reaps orphans as process 1."),
+    Option("--read-only", "task.container.read_only", Kind.SWITCH, "Mount the root file system read-only."),
+    Option("--stop-signal", "task.container.stop_signal", Kind.TEXT, "Ask the program to stop with this signal."),
+    Option("--stop-grace-period", "task.container.stop_grace_period", Kind.DURATION, "Kill it so long after that."),
+    Option("--drain-timeout", "task.drain_timeout", Kind.DURATION, "Let requests end for so long before that."),
+    Option("--weight", "task.weight", Kind.COUNT, "Share of requests that each task gets; 1 unless given."),
+    Option("--limit-cpu", "task.limits.cpus", Kind.CPUS, "Limit the CPUs of a task; 0 for none."),
+    Option("--limit-memory", "task.limits.memory_bytes", Kind.SIZE, "Limit the memory of a task (512m); 0 for none."),
+    Option("--limit-pids", "task.limits.pids", Kind.COUNT, "Limit the processes of a task; 0 for none."),
+    Option("--reserve-cpu", "task.reservations.cpus", Kind.CPUS, "Reserve CPUs for a task."),
+    Option("--reserve-memory", "task.reservations.memory_bytes", Kind.SIZE, "Reserve memory for a task."),
+    Option(
+        "--replicas-max-per-node",
+        "task.placement.max_replicas_per_node",
+        Kind.COUNT,
+        "At most so many on a node.",
+    ),
+    Option("--restart-condition", "task.restart.condition", Kind.CHOICE, "When an ended task restarts.", _CONDITIONS),
+    Option("--restart-delay", "task.restart.delay", Kind.DURATION, "Wait before a restart; doubles while it fails."),
+    Option("--restart-max-attempts", "task.restart.max_attempts", Kind.COUNT, "Restart so often; 0 for ever."),
+    Option("--restart-window", "task.restart.window", Kind.DURATION, "Count attempts within this time; 0 for ever."),
+    Option("--health-cmd", "task.container.healthcheck.test", Kind.SHELL, "Ask with this line of shell if it is well."),
+    Option("--health-interval", "task.container.healthcheck.interval", Kind.DURATION, "Ask so often."),
+    Option("--health-timeout", "task.container.healthcheck.timeout", Kind.DURATION, "Wait so long for the answer."),
+    Option("--health-retries", "task.container.healthcheck.retries", Kind.COUNT, "So many bad answers make it ill."),
+    Option("--health-start-period", "task.container.healthcheck.start_period", Kind.DURATION, "Time to come up in."),
+    Option(
+        "--health-start-interval",
+        "task.container.healthcheck.start_interval",
+        Kind.DURATION,
+        "Ask so often till then.",
+    ),
+    *_rollout("update", "Replace", _ACTIONS),
+    *_rollout("rollback", "Return", _ROLLBACK_ACTIONS),
+    Option("--canary", "canary", Kind.COUNT, "Try an update in so many new tasks first."),
+    Option("--auto-promote", "auto_promote", Kind.SWITCH, "Go on by itself once the canaries did well."),
+    Option("--max-unavailable", "max_unavailable", Kind.TEXT, "So many tasks, or N%, may be missing for our changes."),
+    Option("--disconnect", "disconnect", Kind.CHOICE, "What becomes of tasks on a node that is cut off.", _DISCONNECT),
+)
+
+
+def spec_options(command: F) -> F:
+    """Add the options to a command."""
+    command = click.option("--no-healthcheck", is_flag=True, help="Do not ask whether tasks are well.")(command)
+    for option in reversed(OPTIONS):
+        command = _click_option(option)(command)
+    return command
+
+
+def _click_option(option: Option) -> Callable[[F], F]:
+    match option.kind:
+        case Kind.COUNT:
+            return click.option(option.name, type=click.IntRange(0, 2**32 - 1), default=None, help=option.help)
+        case Kind.RATIO:
+            return click.option(option.name, type=float, default=None, metavar="RATIO", help=option.help)
+        case Kind.CHOICE:
+            words = list(option.words or ())
+            return click.option(option.name, type=click.Choice(words), default=None, help=option.help)
+        case Kind.SWITCH:
+            names = f"{option.name}/--no-{option.name.removeprefix('--')}"
+            return click.option(names, option.key, default=None, help=option.help)
+        case _:
+            return click.option(option.name, default=None, metavar=option.kind.value, help=option.help)
+
+
+def apply_options(given: Mapping[str, Any], spec: "types.ServiceSpec") -> None:
+    """Put the options that were given into a spec. UsageError for one that cannot be read."""
+    from argosy.core.errors import InvalidError
+
+    if given.get("no_healthcheck"):
+        if any(key.startswith("health_") and value is not None for key, value in given.items()):
+            raise click.UsageError("--no-healthcheck and --health-… contradict each other")
+        spec.task.container.healthcheck.Clear()
+        spec.task.container.healthcheck.test[:] = ["NONE"]
+    for option in OPTIONS:
+        value = given.get(option.key)
+        if value is None:
+            continue
+        if option.field.startswith("task.container.healthcheck."):
+            _have_healthcheck(spec)
+        try:
+            _set(option, value, spec)
+        except InvalidError as error:
+            raise click.UsageError(f"{option.name}: {error}") from None
+
+
+def _have_healthcheck(spec: "types.ServiceSpec") -> None:
+    """Give a spec a health check with the usual times, if it has none."""
+    from argosy.core.codec import encode_into
+    from argosy.core.service import Healthcheck
+
+    container = spec.task.container
+    if not container.HasField("healthcheck") or list(container.healthcheck.test) == ["NONE"]:
+        container.healthcheck.Clear()
+        encode_into(Healthcheck(), container.healthcheck)
+
+
+def _set(option: Option, value: Any, spec: "types.ServiceSpec") -> None:
+    from argosy.core.units import parse_bytes, parse_cpus, parse_duration
+    from argosy.proto.argosy.v1 import types_pb2 as types
+
+    *path, field = option.field.split(".")
+    owner: Message = spec
+    for name in path:
+        owner = getattr(owner, name)
+    match option.kind:
+        case Kind.WORDS:
+            getattr(owner, field)[:] = split(value, option.name)
+            setattr(owner, f"{field}_set", True)
+        case Kind.SHELL:
+            getattr(owner, field)[:] = ["CMD-SHELL", value]
+        case Kind.DURATION:
+            setattr(owner, field, parse_duration(value))
+        case Kind.CPUS:
+            setattr(owner, field, parse_cpus(value))
+        case Kind.SIZE:
+            setattr(owner, field, parse_bytes(value))
+        case Kind.CHOICE:
+            setattr(owner, field, getattr(types, (option.words or {})[value]))
+        case _:
+            setattr(owner, field, value)
+
+
+def split(command: str, option: str) -> list[str]:
+    """Return a command's words as a shell would split them. UsageError for an open quote."""
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise click.UsageError(f"{option}: {error}") from None
+
+
+def pair(text: str, option: str) -> tuple[str, str]:
+    """Return (name, value) of "NAME=VALUE". UsageError for anything else."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise click.UsageError(f"'{text}' is not NAME=VALUE (for {option})")
+    return name, value

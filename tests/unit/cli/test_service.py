@@ -1,0 +1,161 @@
+"""`argosy service`: create, stop, start, restart, history, pause, resume, promote, against a cluster in memory."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from argosy.proto.argosy.v1 import types_pb2 as types
+from tests.unit.cli.fake_cluster import FakeCluster
+
+Argosy = Callable[..., Any]
+
+
+def row(argosy: Argosy, name: str) -> dict[str, Any]:
+    found: list[dict[str, Any]] = json.loads(argosy("service", "ls", "--format", "json").out)
+    return next(one for one in found if one["name"] == name)
+
+
+@pytest.fixture
+def web(argosy: Argosy, cluster: FakeCluster) -> types.Service:
+    """A service of three replicas that tries updates in a canary."""
+    assert argosy("service", "create", "--name", "web", "--replicas", "3", "--canary", "1", "web:1").status == 0
+    found: types.Service = cluster.find("service", "web")
+    return found
+
+
+def test_create(argosy: Argosy, cluster: FakeCluster) -> None:
+    ran = argosy(
+        *("service", "create", "--name", "api", "--replicas", "2", "-e", "A=x=y", "--env", "B=1", "-l", "team=red"),
+        *("--constraint", "node.role==worker", "--placement-pref", "spread=node.labels.zone", "--network", "net"),
+        *(
+            "--limit-memory",
+            "64m",
+            "--reserve-cpu",
+            "0.5",
+            "--restart-condition",
+            "on-failure",
+            "--restart-delay",
+            "1s",
+        ),
+        *("--health-cmd", "test -e /ok", "--health-interval", "2s", "--update-order", "start-first"),
+        *("--update-failure-action", "rollback", "--update-progress-deadline", "1m", "--rollback-parallelism", "0"),
+        *("--canary", "1", "--auto-promote", "--max-unavailable", "25%", "--drain-timeout", "3s", "--weight", "2"),
+        *(
+            "--entrypoint",
+            "sh -c",
+            "--stop-grace-period",
+            "4s",
+            "--init",
+            "--user",
+            "7:7",
+            "web:1",
+            "exec",
+            "--flag",
+            "1",
+        ),
+    )
+    assert (ran.status, ran.out) == (0, "api runs\n"), ran.err
+    spec = cluster.find("service", "api").spec  # type: ignore[union-attr]
+    task, container = spec.task, spec.task.container
+    assert (spec.replicas, dict(spec.labels)) == (2, {"team": "red"})
+    assert (container.image, list(container.command), list(container.entrypoint)) == (
+        "web:1",
+        ["exec", "--flag", "1"],
+        ["sh", "-c"],
+    )
+    assert (list(container.env), container.user, container.init) == (["A=x=y", "B=1"], "7:7", True)
+    assert (list(container.healthcheck.test), container.healthcheck.interval, container.healthcheck.timeout) == (
+        ["CMD-SHELL", "test -e /ok"],
+        2,
+        30,
+    )
+    assert (list(task.placement.constraints), task.placement.preferences[0].spread) == (
+        ["node.role==worker"],
+        "node.labels.zone",
+    )
+    assert (task.limits.memory_bytes, task.reservations.cpus, task.networks[0].target) == (64 << 20, 0.5, "net")
+    assert (task.restart.condition, task.restart.delay) == (types.RESTART_CONDITION_ON_FAILURE, 1)
+    assert (task.drain_timeout, task.weight, container.stop_grace_period) == (3, 2, 4)
+    assert (spec.update.order, spec.update.failure_action, spec.update.progress_deadline) == (
+        types.UPDATE_ORDER_START_FIRST,
+        types.FAILURE_ACTION_ROLLBACK,
+        60,
+    )
+    assert (spec.rollback.parallelism, spec.rollback.monitor) == (0, 5)
+    assert (spec.canary, spec.auto_promote, spec.max_unavailable) == (1, True, "25%")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("web:1",), "Missing option '--name'"),
+        (("--name", "a"), "Missing argument 'IMAGE'"),
+        (("--name", "a", "--mode", "global", "--replicas", "2", "web:1"), "--replicas has no meaning"),
+        (("--name", "a", "-e", "A", "web:1"), "is not NAME=VALUE (for --env)"),
+        (("--name", "a", "--placement-pref", "pack=x", "web:1"), "a preference is spread=ATTRIBUTE"),
+        (("--name", "a", "--update-delay", "5", "web:1"), '--update-delay: duration "5" has no unit'),
+        (("--name", "a", "--entrypoint", "'x", "web:1"), "--entrypoint: No closing quotation"),
+        (("--name", "a", "--no-healthcheck", "--health-cmd", "x", "web:1"), "contradict each other"),
+    ],
+)
+def test_create_of_nonsense(argosy: Argosy, arguments: tuple[str, ...], said: str) -> None:
+    ran = argosy("service", "create", *arguments)
+    assert (ran.status, said in ran.err) == (2, True), ran.err
+
+
+def test_stop_and_start_keep_the_number(argosy: Argosy, web: types.Service, cluster: FakeCluster) -> None:
+    assert argosy("service", "stop", "web").out == "web: stopped\n"
+    assert (row(argosy, "web")["running"], row(argosy, "web")["replicas"]) == (0, 3)
+    assert "0/3 stopped" in argosy("service", "ls").out
+    ran = argosy("service", "restart", "web")
+    assert (ran.status, "'argosy service start web' starts it" in ran.err) == (2, True)
+    assert argosy("service", "start", "web").out == "web: runs\n"
+    assert row(argosy, "web")["running"] == 3
+
+
+def test_restart_is_a_new_revision(argosy: Argosy, web: types.Service) -> None:
+    assert argosy("service", "update", "--canary", "0", "web").status == 0
+    assert argosy("service", "restart", "web").out == "web is restarted, as revision 2\n"
+    assert web.spec.task.force_update == 1
+
+
+def test_an_update_with_canaries_ends_where_a_person_has_to_decide(argosy: Argosy, web: types.Service) -> None:
+    ran = argosy("service", "update", "--image", "web:2", "web")
+    assert (ran.status, ran.out) == (0, "web: 1 canary did well\n")
+    assert "UPDATING (to be promoted)" in argosy("service", "ls").out
+    assert argosy("service", "promote", "web").out == "web runs revision 2\n"
+
+
+def test_pause_and_resume(argosy: Argosy, web: types.Service) -> None:
+    argosy("service", "update", "--image", "web:2", "web")
+    assert argosy("service", "pause", "web").out == "web: its update is paused\n"
+    assert row(argosy, "web")["update"] == "PAUSED"
+    assert argosy("service", "resume", "web").out == "web runs revision 2\n"
+
+
+def test_history_tells_what_each_revision_changed(argosy: Argosy, web: types.Service) -> None:
+    argosy("service", "update", "--canary", "0", "--image", "web:2", "--env-add", "A=1", "web")
+    argosy("service", "update", "--env-add", "A=2", "--limit-cpu", "0.5", "web")
+    rows = json.loads(argosy("service", "history", "--format", "json", "web").out)
+    assert [(r["revision"], r["current"], r["tasks"], r["image"]) for r in rows] == [
+        (3, True, 3, "web:2"),
+        (2, False, 0, "web:2"),
+        (1, False, 0, "web:1"),
+    ]
+    assert [r["changed"] for r in rows] == [
+        ["env -A=1 +A=2", "limits.cpus 0 -> 0.5"],
+        ["image web:1 -> web:2", "env +A=1"],
+        [],
+    ]
+    assert "3 (current)" in argosy("service", "history", "web").out
+
+
+def test_switches_can_be_taken_back(argosy: Argosy, web: types.Service) -> None:
+    assert argosy("service", "update", "--auto-promote", "web").status == 0
+    assert web.spec.auto_promote
+    assert argosy("service", "update", "--no-auto-promote", "web").status == 0
+    assert not web.spec.auto_promote
+    assert argosy("service", "update", "--no-healthcheck", "--detach", "web").status == 0
+    assert list(web.spec.task.container.healthcheck.test) == ["NONE"]
