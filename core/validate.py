@@ -26,6 +26,7 @@ from argosy.core.service import (
 from argosy.core.units import format_cpus, human_bytes
 from argosy.core.validate_availability import availability_problems
 from argosy.core.validate_container import container_problems
+from argosy.core.validate_job import dependency_problems, job_problems
 from argosy.core.validate_update import leaving_problems, update_problems
 
 MOST_REPLICAS: Final = 100_000
@@ -80,6 +81,8 @@ def _service(spec: ServiceSpec) -> Problems:
         "a global service has one task on every node and no number of replicas: leave it out, or use mode replicated",
     )
     yield from _task(spec.task, "task")
+    yield from job_problems(spec)
+    yield from dependency_problems(spec)
     yield from update_problems(spec)
     yield from availability_problems(spec)
 

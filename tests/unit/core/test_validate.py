@@ -18,6 +18,7 @@ from argosy.core.service import (
     Placement,
     RestartPolicy,
     ServiceMode,
+    RestartCondition,
     ServiceSpec,
     SpreadPreference,
     TaskSpec,
@@ -205,7 +206,11 @@ def container(**fields):
         (service(rollback=UpdateConfig(progress_deadline=-1)), "rollback.progress_deadline", "negative"),
         (replace(service(), auto_promote=True), "auto_promote", "set canary as well"),
         (replace(service(), replicas=2, canary=3), "canary", "3 canaries cannot try the update of 2 replicas"),
-        (replace(service(mode=ServiceMode.REPLICATED_JOB), canary=1), "canary", "its next run is the new one"),
+        (
+            replace(service(mode=ServiceMode.REPLICATED_JOB, restart=RestartPolicy(RestartCondition.NONE)), canary=1),
+            "canary",
+            "its next run is the new one",
+        ),
         (
             replace(service(update=UpdateConfig(failure_action=FailureAction.CONTINUE)), canary=1),
             "update.failure_action",
