@@ -27,6 +27,7 @@ from argosy.agent.session.session import Connect, Session, connect
 from argosy.agent.settings import AgentSettings
 from argosy.agent.state import Identity, StateDir, TaskRecord, read_update
 from argosy.agent.tasks.fence import Fence
+from argosy.agent.tasks.files import take_secrets
 from argosy.agent.tasks.host import Host
 from argosy.agent.tasks.id_ranges import IdRanges
 from argosy.agent.tasks.probe import Prober
@@ -250,6 +251,7 @@ class Agent:
         self._successors.settle()
         wanted = self._host.assignments = with_successors(assignments, self._host.successions)
         await self._wiring.set(wanted)
+        self._host.files.retain(assignments)
         self._tasks.apply(self._host.assignments)  # the newest: others may have come while the network took these
         if (images := {i.digest for i in assignments.of(Image)}) != self._images_kept:
             self._images_kept = images
@@ -318,7 +320,9 @@ class Agent:
 
     async def assigned(self, message: pb.ControllerMessage) -> int:
         """Apply an assignment message: to disk first, then to the parts."""
+        secrets = take_secrets(message)  # before anybody stores or shows it
         assignments = advance(self._assignments, read_update(message))
+        self._host.files.keep(secrets)
         self._state.save_assignments(message, assignments)
         await self._apply(assignments)
         return assignments.version

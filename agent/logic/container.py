@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from argosy.agent.runtime.oci_config import ContainerSpec, Limits, Tmpfs, Ulimit
+from argosy.agent.runtime.oci_config import Bind, ContainerSpec, Limits, Tmpfs, Ulimit
 from argosy.core.addresses import format_ipv4
 from argosy.core.assignment import RevisionAssignment, TaskAssignment
 from argosy.core.hostname import HostnameContext, expand_hostname
@@ -116,6 +116,7 @@ def container_spec(
     hostname: str,
     files: Mapping[str, str],
     init: str,
+    binds: tuple[Bind, ...] = (),
 ) -> ContainerSpec:
     """Return the runtime's spec. `files`: host paths of "hosts", "resolv_conf", "hostname"; `init`: the init's."""
     wanted = revision.spec.container
@@ -126,6 +127,7 @@ def container_spec(
         cwd=wanted.working_dir or image.working_dir or "/",
         user=wanted.user or image.user,
         hostname=hostname,
+        binds=binds,
         tmpfs=tuple(map(_tmpfs, wanted.tmpfs)),
         ulimits=tuple(Ulimit(u.name, u.soft, u.hard) for u in wanted.ulimits),
         cap_add=wanted.cap_add,

@@ -11,6 +11,7 @@ from argosy.agent.session.reporter import Reporter
 from argosy.agent.settings import AgentSettings
 from argosy.agent.state import StateDir
 from argosy.agent.tasks.fence import Fence
+from argosy.agent.tasks.files import TaskFiles
 from argosy.agent.tasks.id_ranges import IdRanges
 from argosy.agent.tasks.probe import Prober
 from argosy.agent.tasks.wiring import Wiring
@@ -44,14 +45,15 @@ class Host:
     layers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Image layers that containers are mounted on, by task: they must stay while the container does."""
     preparing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
+    files: TaskFiles = field(init=False)
+    """What the node gives to containers: it goes when the task is released."""
+
+    def __post_init__(self) -> None:
+        self.files = TaskFiles(self.settings.run_dir)
 
     def image_of(self, revision: RevisionAssignment | None) -> Image | None:
         """Return the image that a revision runs, if it was assigned."""
         return self.assignments.image(revision.spec.container.image_digest) if revision else None
-
-    def files_dir(self, task_id: str) -> Path:
-        """Return where the files that the node gives a task's container are; they go when the task is released."""
-        return self.settings.run_dir / "files" / task_id
 
     def log_path(self, task_id: str) -> Path:
         """Return where the output of a task is kept; it stays until the task is forgotten."""

@@ -7,7 +7,6 @@ state, so that an owner started after a crash goes on where the old one stood.
 
 import asyncio
 import contextlib
-import shutil
 from dataclasses import replace
 
 import structlog
@@ -360,7 +359,7 @@ class TaskOwner:
             try:
                 await self._host.runtime.delete(self.task_id)
                 await self._host.network.detach(self.task_id)
-                shutil.rmtree(self._host.files_dir(self.task_id), ignore_errors=True)
+                self._host.files.remove(self.task_id)
                 break
             except ArgosyError as e:
                 log.warning("cannot release yet", task=self.task_id, why=str(e))

@@ -56,8 +56,16 @@ async def prepare(host: Host, task: TaskAssignment, id_base: int, *, again: bool
             await host.runtime.delete(task.id)
         hostname = container.hostname_of(task, revision, NodeFacts(host.node_id, host.node_name, host.hostname))
         files = _write_files(host, task, revision, hostname)
+        binds = host.files.prepare(task.id, revision.spec.container.files, host.assignments, id_base)
         spec = container.container_spec(
-            task, revision, image.config, id_base=id_base, hostname=hostname, files=files, init=INIT_PROGRAM
+            task,
+            revision,
+            image.config,
+            id_base=id_base,
+            hostname=hostname,
+            files=files,
+            init=INIT_PROGRAM,
+            binds=binds,
         )
         log_path = host.log_path(task.id)
         log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +85,7 @@ async def prepare(host: Host, task: TaskAssignment, id_base: int, *, again: bool
 def _write_files(host: Host, task: TaskAssignment, revision: RevisionAssignment, hostname: str) -> dict[str, str]:
     """Write the files under /etc that the node gives a container; world readable, since its root is nobody here."""
     contents = container.etc_files(revision.spec.container, (a.address for a in task.attachments), hostname)
-    directory = host.files_dir(task.id)
+    directory = host.files.directory(task.id)
     directory.mkdir(parents=True, exist_ok=True)
     paths = {}
     for name, text in (
