@@ -9,7 +9,7 @@ from argosy.cli import complete
 from argosy.cli.errors import CliError
 from argosy.cli.output import Column, Row, format_option, notice, quiet_option, say, show, size_text
 from argosy.cli.session import Session, pass_session
-from argosy.cli.waiting import waiting_options
+from argosy.cli.waiting import seconds, waiting_options
 
 if TYPE_CHECKING:
     from argosy.proto.argosy.v1 import types_pb2 as types
@@ -19,6 +19,10 @@ _TRIES = 5
 
 def _labels(row: Row) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(row["labels"].items()))
+
+
+def _period(ctx: click.Context, param: click.Parameter, text: str | None) -> float | None:
+    return None if text is None else seconds(ctx, param, text)
 
 
 COLUMNS = (
@@ -68,17 +72,27 @@ def inspect(session: Session, form: str, nodes: tuple[str, ...]) -> None:
     show_json([plain(node) for node in found])
 
 
-@command.command("drain", help="Move all tasks away from nodes, and wait until none runs there.")
+@command.command("drain", short_help="Move all tasks away from nodes, and wait until none runs there.")
+@click.option("--pace", type=click.IntRange(1, 100_000), metavar="N", help="Move so many tasks of a node at a time.")
+@click.option("--deadline", metavar="DURATION", callback=_period, help="Stop what is still there then (10m).")
 @waiting_options
 @click.argument("nodes", nargs=-1, required=True, metavar="NODE...", shell_complete=complete.nodes)
 @pass_session
-def drain(session: Session, detach: bool, timeout: float, nodes: tuple[str, ...]) -> None:
-    from argosy.cli.progress.goals import NodeDrained
+def drain(
+    session: Session, pace: int | None, deadline: float | None, detach: bool, timeout: float, nodes: tuple[str, ...]
+) -> None:
+    """Move all tasks away from nodes, and wait until none runs there.
+
+    Each task is started elsewhere and is well there before it stops here, as the services' availability budgets
+    (max_unavailable) allow; tasks of global services stop last. A task that can run nowhere else stays, and it is said
+    why, until the deadline, if there is one. 'argosy node activate' ends a drain: what has not moved stays.
+    """
+    from argosy.cli.progress.drained import NodeDrained
     from argosy.cli.progress.wait import wait_for
     from argosy.core.codec import decode
     from argosy.core.node import Node
 
-    changed = [_set_availability(session, ref, "AVAILABILITY_DRAIN") for ref in nodes]
+    changed = [_set_availability(session, ref, "AVAILABILITY_DRAIN", pace or 0, deadline or 0.0) for ref in nodes]
     for node in changed:
         name = node.spec.name
         if detach:
@@ -140,16 +154,18 @@ def remove(session: Session, nodes: tuple[str, ...]) -> None:
         say(f"node {node.spec.name} is removed")
 
 
-def _set_availability(session: Session, ref: str, name: str) -> "types.Node":
+def _set_availability(session: Session, ref: str, name: str, pace: int = 0, drain_for: float = 0.0) -> "types.Node":
     from argosy.proto.argosy.v1 import types_pb2 as types
 
     def change(spec: "types.NodeSpec") -> None:
         spec.availability = types.Availability.Value(name)
+        spec.drain.Clear()
+        spec.drain.pace = pace
 
-    return _change(session, ref, change)
+    return _change(session, ref, change, drain_for)
 
 
-def _change(session: Session, ref: str, change: Callable[[Any], None]) -> "types.Node":
+def _change(session: Session, ref: str, change: Callable[[Any], None], drain_for: float = 0.0) -> "types.Node":
     """Change a node's spec under its version; again on the newer one if the controller has changed it meanwhile."""
     import grpc
 
@@ -162,7 +178,9 @@ def _change(session: Session, ref: str, change: Callable[[Any], None]) -> "types
         spec = types.NodeSpec()
         spec.CopyFrom(node.spec)
         change(spec)
-        request = pb.UpdateNodeRequest(project=session.project, ref=node.meta.id, spec=spec, version=node.meta.version)
+        request = pb.UpdateNodeRequest(
+            project=session.project, ref=node.meta.id, spec=spec, version=node.meta.version, drain_for=drain_for
+        )
         try:
             return control.UpdateNode(request)
         except grpc.RpcError as error:

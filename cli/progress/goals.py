@@ -350,32 +350,3 @@ class ServicesGone:
             why = f"; it waits for {', '.join(sorted(away))}, which cannot be reached" if away else ""
             return Assessment(Status.WAITING, tuple(summary), "; ".join(summary) + why)
         return Assessment(Status.DONE, tuple(summary))
-
-
-@dataclass(frozen=True, slots=True)
-class NodeDrained:
-    """No task runs on a node any more."""
-
-    node: Node
-
-    def concerns(self, task: Task) -> bool:
-        """Whether the task is on the node."""
-        return task.node_id == self.node.meta.id
-
-    def assess(self, picture: Picture) -> Assessment:
-        """Done when all of the node's tasks have ended; failed when somebody took the drain back."""
-        name = self.node.spec.name
-        node = picture.nodes.get(self.node.meta.id)
-        if node is None:
-            return _failed(name, "the node was removed meanwhile")
-        if node.spec.availability is not Availability.DRAIN:
-            if node.meta.updated_at < self.node.meta.updated_at:
-                return Assessment(Status.WAITING, (f"{name}: waiting for the cluster",))
-            return _failed(name, "somebody else has changed its availability meanwhile")
-        left = [t for t in picture.tasks.values() if self.concerns(t) and not is_terminal(t.status.state)]
-        if not left:
-            return Assessment(Status.DONE, (f"{name}: drained",))
-        moving = {(t.service_id, t.slot) for t in left if t.slot}
-        others = (t for t in picture.tasks.values() if (t.service_id, t.slot) in moving)
-        summary = f"{name}: {_tasks(len(left))} left{_why_waiting(others)}"
-        return Assessment(Status.WAITING, (summary,), summary)

@@ -239,7 +239,9 @@ class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers):
         node = await change(
             self._store,
             self._cache,
-            lambda snap: nodes.updated(refs.node(snap, request.ref), spec, time.time(), request.version),
+            lambda snap: nodes.updated(
+                refs.node(snap, request.ref), spec, time.time(), request.version, request.drain_for
+            ),
         )
         return encode(self._cache.snapshot.get(Node, node.meta.id) or node, tpb.Node)
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from argosy.cli.progress.goals import NodeDrained, ServicesGone, ServicesSettled, Status, WantedService
+from argosy.cli.progress.drained import NodeDrained
+from argosy.cli.progress.goals import ServicesGone, ServicesSettled, Status, WantedService
 from argosy.cli.progress.picture import Picture
 from argosy.core.meta import Meta
 from argosy.core.network import Network, NetworkSpec
