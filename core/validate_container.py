@@ -19,17 +19,16 @@ from argosy.core.kernel_names import (
 from argosy.core.names import host_name_problem
 from argosy.core.oci.digests import is_digest
 from argosy.core.oci.names import normalise
-from argosy.core.problem import Problem, Problems, between, duration, readable, said, when
-from argosy.core.service import ContainerSpec, DnsConfig, Healthcheck, Tmpfs, Ulimit
+from argosy.core.problem import Problem, Problems, duration, readable, said, when
+from argosy.core.service import ContainerSpec, DnsConfig, Tmpfs, Ulimit
 from argosy.core.signals import parse_signal
+from argosy.core.validate_health import healthcheck_problems, readiness_problems
 
 _USER: Final = re.compile(r"(\d+|[A-Za-z_][A-Za-z0-9_.-]*\$?)(:(\d+|[A-Za-z_][A-Za-z0-9_.-]*\$?))?")
 LARGEST_ID: Final = 65535
 """Each task has a range of 65,536 user and group ids."""
 LARGEST_MODE: Final = 0o7777
 HIGHEST_LIMIT: Final = (1 << 63) - 1
-_TESTS: Final = ("NONE", "CMD", "CMD-SHELL")
-SHORTEST_CHECK_S: Final = 0.001
 
 
 def container_problems(spec: ContainerSpec, where: str) -> Problems:
@@ -50,7 +49,9 @@ def container_problems(spec: ContainerSpec, where: str) -> Problems:
         yield from said(path, sysctl_problem(name))
         yield from when(not value.strip() or not _one_line(value), path, "a sysctl needs a value of one line")
     if spec.healthcheck is not None:
-        yield from _healthcheck(spec.healthcheck, f"{where}.healthcheck")
+        yield from healthcheck_problems(spec.healthcheck, f"{where}.healthcheck")
+    if spec.readiness is not None:
+        yield from readiness_problems(spec.readiness, f"{where}.readiness")
     for i, entry in enumerate(spec.extra_hosts):
         yield from said(f"{where}.extra_hosts[{i}]", _extra_host(entry))
     yield from _dns(spec.dns, f"{where}.dns")
@@ -162,32 +163,6 @@ def _capabilities(spec: ContainerSpec, where: str) -> Problems:
     for name in sorted(both):
         what = "all capabilities are" if name == EVERY_CAPABILITY else f"{name} is"
         yield Problem(f"{where}.cap_drop", f"{what} both added and dropped: take it out of one of the two")
-
-
-def _healthcheck(check: Healthcheck, where: str) -> Problems:
-    yield from said(f"{where}.test", _test(check.test))
-    if check.test[:1] == ("NONE",):
-        return
-    yield from duration(f"{where}.interval", check.interval, "the interval", SHORTEST_CHECK_S)
-    yield from duration(f"{where}.timeout", check.timeout, "the timeout", SHORTEST_CHECK_S)
-    yield from duration(f"{where}.start_period", check.start_period, "the start period")
-    yield from duration(f"{where}.start_interval", check.start_interval, "the start interval", SHORTEST_CHECK_S)
-    yield from between(f"{where}.retries", check.retries, 1, 1000, "the number of retries")
-
-
-def _test(test: tuple[str, ...]) -> str | None:
-    if not test:
-        return None
-    kind, rest = test[0], test[1:]
-    if kind not in _TESTS:
-        return f"a test begins with NONE, CMD or CMD-SHELL, not with {kind!r}: did you mean [CMD, {kind}, …]?"
-    if kind == "NONE" and rest:
-        return "after NONE nothing may follow: it switches the health check off"
-    if kind == "CMD" and not (rest and rest[0]):
-        return "after CMD the program and its arguments are missing: write [CMD, curl, -f, http://localhost/]"
-    if kind == "CMD-SHELL" and (len(rest) != 1 or not rest[0].strip()):
-        return "after CMD-SHELL exactly one line for the shell is needed: write [CMD-SHELL, curl -f http://localhost/]"
-    return None
 
 
 def _extra_host(entry: str) -> str | None:

@@ -3,19 +3,18 @@
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
 
 from argosy.cli.compose.cursor import Cursor
 from argosy.cli.compose.document import Seq
 from argosy.cli.compose.envfile import parse_env_file
+from argosy.cli.compose.health import liveness, readiness
 from argosy.core.errors import InvalidError
-from argosy.core.service import ContainerSpec, DnsConfig, Healthcheck, Tmpfs, Ulimit
+from argosy.core.service import ContainerSpec, DnsConfig, Tmpfs, Ulimit
 from argosy.core.units import parse_bytes
 
 ReadText = Callable[[Path, str, Cursor], str | None]
 """(path, name to show, where it is named) -> the file's text; None, with a problem added, when it cannot be read."""
 
-_HEALTHCHECK: Final = Healthcheck()
 
 
 def container_spec(service: Cursor, env: Mapping[str, str], read: ReadText) -> ContainerSpec:
@@ -44,7 +43,8 @@ def container_spec(service: Cursor, env: Mapping[str, str], read: ReadText) -> C
         cap_add=_texts(service, "cap_add"),
         cap_drop=_texts(service, "cap_drop"),
         init=_boolean(service, "init"),
-        healthcheck=_healthcheck(service.get("healthcheck")),
+        healthcheck=liveness(service),
+        readiness=readiness(service),
         extra_hosts=_extra_hosts(service.get("extra_hosts")),
         dns=DnsConfig(_texts(service, "dns"), _texts(service, "dns_search"), _texts(service, "dns_opt")),
         sysctls=found.text_map() if (found := service.get("sysctls")) is not None else {},
@@ -248,37 +248,7 @@ def _mode(at: Cursor, text: str) -> int:
         return 0
 
 
-# ---------------------------------------------------------------- health and names
-
-
-def _healthcheck(at: Cursor | None) -> Healthcheck | None:
-    if at is None or not at.mapping():
-        return None
-    if _boolean(at, "disable"):
-        return Healthcheck(test=("NONE",))
-    retries = at.get("retries")
-    return Healthcheck(
-        test=_test(at.get("test")),
-        interval=_duration(at, "interval", _HEALTHCHECK.interval),
-        timeout=_duration(at, "timeout", _HEALTHCHECK.timeout),
-        retries=(retries.integer(least=1) or 1) if retries is not None else _HEALTHCHECK.retries,
-        start_period=_duration(at, "start_period", _HEALTHCHECK.start_period),
-        start_interval=_duration(at, "start_interval", _HEALTHCHECK.start_interval),
-    )
-
-
-def _duration(at: Cursor, key: str, default: float) -> float:
-    found = at.get(key)
-    value = found.duration() if found is not None else None
-    return default if value is None else value
-
-
-def _test(at: Cursor | None) -> tuple[str, ...]:
-    if at is None:
-        return ()
-    if at.is_text:
-        return ("CMD-SHELL", at.text() or "")
-    return at.texts()
+# ---------------------------------------------------------------- names
 
 
 def _extra_hosts(at: Cursor | None) -> tuple[str, ...]:

@@ -66,6 +66,22 @@ def _ours(key: str, test: str, text: str) -> Row:
     return Row(f"services.*.{EXTENSION}.{key}", Verdict.HONOURED, text, test)
 
 
+def _probe(key: str, test: str, text: str) -> tuple[Row, ...]:
+    """Return the rows of a check below a service's `x-argosy`."""
+    ways = {
+        "http": "GET; an answer from 200 to 399 is good",
+        "tcp": "good when a connection can be opened",
+        "grpc": "the standard health service of gRPC",
+        "test": "as in 'healthcheck'",
+    }
+    below = {
+        **ways,
+        **dict.fromkeys(("http.port", "http.path", "http.headers", "tcp.port", "grpc.port", "grpc.service"), ""),
+        **dict.fromkeys(("interval", "retries", "start_interval", "start_period", "timeout"), "as in 'healthcheck'"),
+    }
+    return (_ours(key, test, text), *(_ours(f"{key}.{name}", test, said) for name, said in below.items()))
+
+
 EXTENSION: Final = "x-argosy"
 """Where a service says what the specification has no word for. Other extensions (x-…) are the user's own."""
 
@@ -343,8 +359,10 @@ TABLE: Final[tuple[Row, ...]] = (
     _ours("canary", "test_argosy_canary", "an update first tries so many new tasks beside the old ones"),
     _ours("disconnect", "test_argosy_disconnect", "tasks of a node that is cut off: replace, keep or fence"),
     _ours("drain_timeout", "test_argosy_drain_timeout", "how long requests may take to end before a task is stopped"),
+    *_probe("liveness", "test_argosy_liveness", "'healthcheck' with more ways to ask: what fails it is restarted"),
     _ours("max_unavailable", "test_argosy_max_unavailable", "so many tasks (2), or such a share (25%), may be missing"),
     _ours("progress_deadline", "test_argosy_progress_deadline", "an update without progress for so long has failed"),
+    *_probe("readiness", "test_argosy_readiness", "what fails it gets no requests until it passes again"),
     _ours("weight", "test_argosy_weight", "the share of requests that a task gets; 1 by default"),
     # ---- networks
     _syntax("networks", "what services may join; without any they join the stack's default network"),

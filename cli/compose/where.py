@@ -5,6 +5,7 @@ from typing import Final
 
 from argosy.cli.compose.cursor import Cursor
 from argosy.cli.compose.document import Map, Seq
+from argosy.cli.compose.extension import own
 
 _KEYS: Final[dict[str, str]] = {
     "name": "",
@@ -31,6 +32,7 @@ _KEYS: Final[dict[str, str]] = {
     "task.networks": "networks",
     "task.container": "",
     "task.container.env": "environment",
+    "task.container.readiness": "x-argosy.readiness",
     "task.container.dns.nameservers": "dns",
     "task.container.dns.search": "dns_search",
     "task.container.dns.options": "dns_opt",
@@ -45,6 +47,8 @@ def place_of(at: Cursor, field: str) -> Cursor:
     """Return what the file says of a field ("task.container.cap_add[1]"), or the nearest above it that it says."""
     for key in keys_of(field):
         below = at.find(key) if isinstance(key, str) else _item(at, key)
+        if below is None and key == "healthcheck":
+            below = own(at, "liveness")
         if below is None:
             break
         at = below

@@ -500,7 +500,7 @@ def test_healthcheck(stacks):
     # interval, retries: ill twice in a row, soon after; another takes its place.
     moody.inside("/bin/rm", "/tmp/well")
     tasks = stacks.wait("r_moody", lambda tasks: by_state(tasks, "FAILED") and len(tasks) > 1, "is replaced when ill")
-    assert "failed 2 times in a row: not well" in tasks[0]["reason"]
+    assert "failed 2 times: not well" in tasks[0]["reason"]
     # timeout: a check that goes on for long is a failure.
     tasks = stacks.wait("r_hasty", lambda tasks: by_state(tasks, "FAILED"), "is ill, as the check takes too long")
     assert "failed 3 times: it took longer than 0.2 s" in tasks[0]["reason"]
@@ -518,6 +518,38 @@ def checks(container):
 def test_healthcheck_disable(stacks):
     (task,) = stacks.history("k_sick_image")
     assert task["state"] == "RUNNING"
+
+
+def test_argosy_liveness(stacks):
+    """What a check is answered over http decides, in the container's own network; then it is as with healthcheck."""
+    task = stacks.wait("r_probed", lambda tasks: by_state(tasks, "RUNNING"), "runs when it has answered")[-1]
+    Container(stacks.cluster, task).inside("/bin/rm", "/tmp/www/health")
+    tasks = stacks.wait("r_probed", lambda tasks: by_state(tasks, "FAILED") and len(tasks) > 1, "is replaced when ill")
+    assert tasks[0]["reason"].startswith("health check failed 2 times: GET :8080/health answered 404")
+    check = stacks.inspect("r_probed")["spec"]["task"]["container"]["healthcheck"]
+    assert check["http"] == {"port": 8080, "path": "/health", "headers": {"X-Asked-By": "argosy"}}
+
+
+def test_argosy_readiness(stacks):
+    """A task that is not ready runs, and its service's name does not lead to it; it is not restarted."""
+    unready = stacks.wait("r_shy", lambda tasks: "refused" in tasks[-1]["reason"], "was asked")[-1]
+    assert (unready["state"], unready["ready"]) == ("RUNNING", False)
+    assert unready["reason"] == "not ready: tcp :7000: connection refused"
+    shy = Container(stacks.cluster, unready)
+    assert not finds(shy, "tasks.shy")
+    assert "(not ready)" in stacks.cluster.argosy("ps", "--service", "r_shy")
+    shy.inside("/bin/sh", "-c", "nc -ll -p 7000 -e true >/dev/null 2>&1 & echo $! > /tmp/pid")
+    wait_until(lambda: finds(shy, "tasks.shy"), 30, "the name leads to it once it is ready")
+    shy.inside("/bin/sh", "-c", "kill $(cat /tmp/pid)")
+    wait_until(lambda: not finds(shy, "tasks.shy"), 30, "the name leads to it no more")
+    assert [task["id"] for task in stacks.history("r_shy")] == [unready["id"]]
+    deaf = stacks.wait("r_deaf", lambda tasks: "grpc" in tasks[-1]["reason"], "was asked")[-1]
+    assert deaf["reason"] == "not ready: grpc :7000 of shop: connection refused"
+
+
+def finds(container, name):
+    """Whether a name has an address inside a container."""
+    return container.try_inside("/bin/nslookup", name, "169.254.1.1").returncode == 0
 
 
 def test_deploy_restart_policy(stacks):
