@@ -4,7 +4,7 @@
 life left stays until the view is synced: `removes_leftovers` says so.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -15,12 +15,17 @@ from argosy.agent.logic.network_firewall import NETWORK_TABLE, network_ruleset
 from argosy.agent.logic.network_plan import Site, plan_container, plan_network, plan_peer
 from argosy.agent.logic.network_state import Entry, Key, Link, LinkKind, Route, State, device_of, key_of, state_of
 from argosy.agent.logic.network_uplink import UplinkPair
-from argosy.agent.network import namespace, rtnetlink
+from argosy.agent.network import conntrack, namespace, rtnetlink
+from argosy.agent.network.balancer import Balancer
 from argosy.agent.network.container import Plug
 from argosy.agent.network.kernel import KernelNamespace, LinkMaker
 from argosy.agent.network.namespace import Home
+from argosy.agent.network.netlink import Netlink
 from argosy.agent.network.tables import Tables
 from argosy.core.assignment import NetworkAssignment, PeerAssignment
+
+NETLINK_NETFILTER: Final = 12
+"""Which the socket module does not name (linux/netlink.h)."""
 
 DELETION_GROUP: Final = 0x4152474F
 """Interface group that links are put into to be deleted together ("ARGO")."""
@@ -54,8 +59,14 @@ class CarriedNetwork:
     containers: dict[str, Attached] = field(default_factory=dict)
     removes_leftovers: bool = True
     wanted: dict[Key, Entry] = field(default_factory=dict)
+    connections: Netlink = field(init=False)
+    balancer: Balancer = field(init=False)
     _peers: dict[str, tuple[PeerAssignment, tuple[Entry, ...]]] = field(default_factory=dict)
     _ever_wanted: set[Key] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.connections = self.home.netlink_in(self.kernel.fd, NETLINK_NETFILTER)
+        self.balancer = Balancer(self.inside)
 
     @classmethod
     def create(cls, network_id: str, home: Home, site: Site, pin: Path, tables: Tables) -> "CarriedNetwork":
@@ -132,20 +143,48 @@ class CarriedNetwork:
         operations = self.operations()
         if operations:
             self.kernel.apply(operations, make)
-        return len(operations) + self._ensure_table()
+        return len(operations) + self._ensure_table() + self.balancer.converge()
 
     def read(self) -> State:
         """Read the kernel's state anew."""
         return self.kernel.read(self.wanted)
 
     def table_intact(self) -> bool:
-        """Tell whether the nftables table is there as it should be."""
-        return self.tables.intact(self.network_id, NETWORK_TABLE, inside=self.inside)
+        """Tell whether the nftables tables are there as they should be."""
+        return self.balancer.intact() and self.tables.intact(self.network_id, NETWORK_TABLE, inside=self.inside)
 
     def inside(self, action: Callable[[], None]) -> None:
         """Run an action in the network's namespace."""
         with self.home.away(self.kernel.fd):
             action()
+
+    def open_connections(self, address: int) -> int:
+        """Return how many TCP connections to an address are open."""
+        return sum(c.open for c in conntrack.served_by(self.connections, {address}))
+
+    def forget_connections(self, gone: Collection[int], withdrawn: Collection[int]) -> None:
+        """Have the connections of endpoints that are gone find another, and the datagrams of withdrawn ones, too.
+
+        After the balancer has changed: a packet in between would else bring them back.
+        """
+        found = conntrack.served_by(self.connections, {*gone, *withdrawn})
+        udp = conntrack.UDP
+        conntrack.forget(
+            self.connections,
+            [c for c in found if c.translated and (c.protocol == udp or c.served_by in gone)],
+        )
+
+    def forget_stale_connections(self, endpoints: Collection[int]) -> None:
+        """Forget what leads from a service's address to none of the endpoints: what left while no agent ran."""
+        addresses = {s.address for s in self.balancer.services.values()}
+        found = conntrack.all_translated(self.connections)
+        stale = [c for c in found if c.dialled in addresses and c.served_by not in endpoints]
+        conntrack.forget(self.connections, stale)
+
+    def close(self) -> None:
+        """Let go of the namespace; it lives on if it is pinned."""
+        self.connections.close()
+        self.kernel.close()
 
     def destroy(self) -> None:
         """Remove the network from the node. Its devices go at once, the namespace with the last that refers to it.
@@ -156,7 +195,7 @@ class CarriedNetwork:
         if devices:
             self.kernel.netlink.execute(rtnetlink.delete_links(devices, DELETION_GROUP))
         namespace.unpin(self.pin)
-        self.kernel.close()
+        self.close()
         self.tables.forget(self.network_id)
 
     def _plan_all(self, network: NetworkAssignment, peers: Iterable[PeerAssignment]) -> None:

@@ -9,6 +9,7 @@ it), an open descriptor, a process, or a socket that was opened in it.
 
 import ctypes
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -60,10 +61,10 @@ class Home:
         finally:
             self._return()
 
-    def netlink_in(self, fd: int) -> Netlink:
+    def netlink_in(self, fd: int, family: int = socket.NETLINK_ROUTE) -> Netlink:
         """Return a netlink socket in the namespace of a descriptor."""
         with self.away(fd):
-            return Netlink()
+            return Netlink(family)
 
     def close(self) -> None:
         """Close the descriptor."""

@@ -109,12 +109,12 @@ def attributes(data: bytes) -> dict[int, bytes]:
 
 
 class Netlink:
-    """A route socket in the network namespace of the thread that made it. For one user at a time."""
+    """A socket of a family of netlink(7), in the network namespace of the thread that made it. For one user."""
 
     __slots__ = ("_sequence", "_socket")
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    def __init__(self, family: int = socket.NETLINK_ROUTE) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family)
         self._sequence = 0
         self._socket.bind((0, 0))
         self._socket.settimeout(_TIMEOUT_S)

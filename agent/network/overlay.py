@@ -7,17 +7,27 @@ on facts.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
+from typing import Final
 
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_firewall import NETWORK_TABLE, HostFirewall
 from argosy.agent.logic.network_plan import Site, link_mtu
+from argosy.agent.logic.network_services import Changed, Services
 from argosy.agent.logic.network_state import Link, LinkKind, device_of
 from argosy.agent.logic.network_uplink import UplinkPair, allocate, pair
 from argosy.agent.network import namespace, rtnetlink
 from argosy.agent.network.attachments import Attachments
 from argosy.agent.network.audit import EVERYTHING, Scope, differences
 from argosy.agent.network.carried import CarriedNetwork, by_network
-from argosy.agent.network.desired import Drift, DriftKind, Interface, NetworkSettings, NetworkState, NodeIdentity
+from argosy.agent.network.desired import (
+    Drift,
+    DriftKind,
+    Interface,
+    LocalTask,
+    NetworkSettings,
+    NetworkState,
+    NodeIdentity,
+)
 from argosy.agent.network.events import Listener, listen
 from argosy.agent.network.host import HostNamespace
 from argosy.agent.network.kernel import LinkMaker
@@ -26,6 +36,8 @@ from argosy.agent.network.tables import Tables
 from argosy.core.assignment import NetworkAssignment
 from argosy.core.errors import PreconditionError, TransientError
 from argosy.core.network import Attachment
+
+_NO_CHANGE: Final = Changed()
 
 
 class Overlay:
@@ -57,6 +69,8 @@ class Overlay:
         self._attachments = Attachments(self._home, self._site, self._carried)
         self._assigned: Mapping[str, NetworkAssignment] = {}
         self._ending: set[str] = set()
+        self._services = Services(identity.node_id)
+        self._left: dict[str, Changed] = {}  # by network: whose connections are to be forgotten
 
     def adopt(self) -> None:
         """Take over what a former life left in the kernel; nothing is changed."""
@@ -72,7 +86,7 @@ class Overlay:
     def close(self) -> None:
         """Let go of everything; the kernel's state stays."""
         for carried in self._carried.values():
-            carried.kernel.close()
+            carried.close()
         self._carried.clear()
         self._host.close()
         self._home.close()
@@ -95,17 +109,32 @@ class Overlay:
             self._carried[network_id] = self._create(network_id)
         pairs = self._pairs(desired.networks)
         grouped = by_network(desired.peers)
+        changes = self._services.update(desired.names, desired.endpoints)
+        for network_id, change in changes.items():
+            self._left.setdefault(network_id, Changed()).add(change)
+        adopted = [i for i in desired.networks if self._carried[i].assignment is None]
+        local = _addresses_by_network(desired.tasks)
         for network_id, network in desired.networks.items():
             carried = self._carried[network_id]
-            adopted = carried.assignment is None
             changed = carried.assign(network, pairs.get(network_id), grouped.get(network_id, ()))
-            if adopted:
+            if network_id in adopted:
                 carried.read()
                 self._attachments.replug(carried)
             elif changed:
                 self._attachments.refresh(carried, network)
+            self._balance(
+                carried, changes.get(network_id, _NO_CHANGE), local.get(network_id, ()), anew=network_id in adopted
+            )
         self._host.want((n, pairs[i]) for i, n in desired.networks.items() if i in pairs)
-        return self._converge() + self._end_networks()
+        count = self._converge() + self._end_networks()
+        for network_id in self._assigned.keys() & self._left.keys():
+            left = self._left.pop(network_id)
+            gone = left.gone - self._services.addresses(network_id)
+            quiet = left.withdrawn - self._services.addresses(network_id, active=True)
+            self._carried[network_id].forget_connections(gone, quiet)
+        for network_id in adopted:
+            self._carried[network_id].forget_stale_connections(self._services.addresses(network_id))
+        return count
 
     def remove_unwanted(self, wanted_containers: Iterable[str]) -> int:
         """Remove what no assignment wants; the caller vouches that the view is whole. Return the number of changes."""
@@ -132,6 +161,14 @@ class Overlay:
             self._end_networks()
         except OSError as error:
             raise TransientError(f"cannot detach containers: {error}") from error
+
+    def connections(self, attachments: Iterable[Attachment]) -> int:
+        """Return how many TCP connections to these addresses are open."""
+        return sum(
+            self._carried[a.network_id].open_connections(a.address)
+            for a in attachments
+            if a.network_id in self._carried
+        )
 
     def verify(self, scope: Scope = EVERYTHING) -> list[Drift]:
         """Compare what is intended with what the kernel has, and believe the kernel from now on."""
@@ -169,6 +206,7 @@ class Overlay:
                     namespace.pin(carried.kernel.fd, carried.pin)
                 if not carried.table_intact():
                     self._tables.distrust(network_id)
+                    carried.balancer.look_again()
                 self._attachments.replug(carried)
             self._converge()
         return drift
@@ -190,6 +228,12 @@ class Overlay:
     def namespace_descriptors(self) -> dict[str, int]:
         """Return the namespaces of the networks that are assigned and exist here."""
         return {i: c.kernel.fd for i, c in self._carried.items() if i in self._assigned}
+
+    def _balance(self, carried: CarriedNetwork, changed: Changed, local: Iterable[int], *, anew: bool) -> None:
+        """Tell a network's balancer what it should be; `anew`: it knows nothing yet."""
+        network_id = carried.network_id
+        services = self._services.on(network_id) if anew else changed.services
+        carried.balancer.want({s: self._services.balanced(network_id, s) for s in services}, local)
 
     def _assignment(self, network_id: str) -> NetworkAssignment:
         network = self._assigned.get(network_id)
@@ -225,7 +269,7 @@ class Overlay:
             carried = self._carried[network_id]
             try:
                 changes += carried.converge(self._maker(carried))
-            except OSError as error:
+            except (OSError, TransientError) as error:
                 problems.append(f"network {network.name}: {error}")
                 problems += self._look_again(carried)
         if problems:
@@ -276,3 +320,11 @@ class Overlay:
             self._host.uplink_deleted(network_id)
             self._ending.discard(network_id)
         return len(ended)
+
+
+def _addresses_by_network(tasks: Iterable[LocalTask]) -> dict[str, list[int]]:
+    addresses: dict[str, list[int]] = {}
+    for task in tasks:
+        for attachment in task.attachments:
+            addresses.setdefault(attachment.network_id, []).append(attachment.address)
+    return addresses

@@ -100,6 +100,14 @@ class NetworkPlane:
             self._kernel_thread.submit(self._detach_waiting, asyncio.get_running_loop())
         await asyncio.shield(waiting)
 
+    async def connections(self, container_id: str) -> int:
+        """Return how many TCP connections to a container of the last applied state are open. Raises TransientError.
+
+        A connection is open until both sides have said that they end; those that the container opened do not count.
+        """
+        attachments = next((t.attachments for t in self._desired.tasks if t.container_id == container_id), ())
+        return await self._in_kernel(self._running.connections, attachments)
+
     async def remove_unwanted(self, synced: bool) -> int:
         """Remove what no assignment wants, and return how many changes that took.
 

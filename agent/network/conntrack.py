@@ -1,0 +1,103 @@
+"""Connections that the kernel tracks in a namespace: whom they go to, which are open, and forgetting some.
+
+Layout: linux/netfilter/nfnetlink_conntrack.h. A dump walks the table of all namespaces and yields one namespace's
+entries; for a single address the kernel filters (since Linux 5.8), so that only its connections are copied.
+"""
+
+import socket
+import struct
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from argosy.agent.network.netlink import GONE, Message, Netlink, attribute, attribute_u32, attributes
+
+TCP: Final = socket.IPPROTO_TCP
+UDP: Final = socket.IPPROTO_UDP
+
+_GET: Final = (1 << 8) | 1  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET
+_DELETE: Final = (1 << 8) | 2
+_HEADER: Final = struct.pack("=BBH", socket.AF_INET, 0, 0)
+_NESTED: Final = 0x8000
+_TUPLE_ORIGINAL: Final = 1
+_TUPLE_REPLY: Final = 2
+_PROTOCOL_INFO: Final = 4
+_FILTER: Final = 25
+_FILTER_ORIGINAL: Final = 1
+_FILTER_REPLY: Final = 2
+_FILTER_SOURCE: Final = 1
+_IP: Final = 1
+_PROTOCOL: Final = 2
+_SOURCE: Final = 1
+_DESTINATION: Final = 2
+_NUMBER: Final = 1
+
+_OPEN_STATES: Final = frozenset({1, 2, 3, 4, 5})
+"""From SYN_SENT to CLOSE_WAIT: while one side may still say something. After that both have said that they end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """`dialled` is the address that the client asked for, `served_by` the one that answers; `original` is the tuple."""
+
+    protocol: int
+    client: int
+    dialled: int
+    served_by: int
+    open: bool
+    original: bytes
+
+    @property
+    def translated(self) -> bool:
+        """Whether it goes through a virtual address."""
+        return self.dialled != self.served_by
+
+
+def served_by(netlink: Netlink, addresses: Collection[int]) -> list[Connection]:
+    """Return the connections that are answered by one of the addresses. Raises OSError."""
+    if not addresses:
+        return []
+    body = _HEADER
+    if len(addresses) == 1:
+        (address,) = addresses
+        source = attribute(_IP | _NESTED, attribute(_SOURCE, address.to_bytes(4, "big")))
+        flags = attribute_u32(_FILTER_ORIGINAL, 0) + attribute_u32(_FILTER_REPLY, _FILTER_SOURCE)
+        body += attribute(_TUPLE_REPLY | _NESTED, source) + attribute(_FILTER | _NESTED, flags)
+    found = map(_connection, netlink.dump(Message(_GET, 0, body, about="connections")))
+    return [c for c in found if c.served_by in addresses]
+
+
+def all_translated(netlink: Netlink) -> list[Connection]:
+    """Return all connections through virtual addresses. Raises OSError."""
+    found = map(_connection, netlink.dump(Message(_GET, 0, _HEADER, about="connections")))
+    return [c for c in found if c.translated]
+
+
+def forget(netlink: Netlink, connections: Iterable[Connection]) -> int:
+    """Have the next packet of each connection find its way anew, and return how many there were. Raises OSError."""
+    messages = [
+        Message(_DELETE, 0, _HEADER + attribute(_TUPLE_ORIGINAL | _NESTED, c.original), GONE, "a connection")
+        for c in connections
+    ]
+    netlink.execute(messages)
+    return len(messages)
+
+
+def _connection(body: bytes) -> Connection:
+    found = attributes(body[len(_HEADER) :])
+    original = attributes(found[_TUPLE_ORIGINAL])
+    asked = attributes(original[_IP])
+    answers = attributes(attributes(found[_TUPLE_REPLY])[_IP])
+    protocol = attributes(original[_PROTOCOL])[_NUMBER][0]
+    is_open = False
+    if protocol == TCP and _PROTOCOL_INFO in found:
+        tcp = attributes(attributes(found[_PROTOCOL_INFO]).get(1, b""))
+        is_open = tcp.get(1, b"\0")[0] in _OPEN_STATES
+    return Connection(
+        protocol,
+        int.from_bytes(asked[_SOURCE], "big"),
+        int.from_bytes(asked[_DESTINATION], "big"),
+        int.from_bytes(answers[_SOURCE], "big"),
+        is_open,
+        found[_TUPLE_ORIGINAL],
+    )
