@@ -28,6 +28,16 @@ def networks(ctx: click.Context, param: click.Parameter, incomplete: str) -> "li
     return _names(ctx, incomplete, _networks)
 
 
+def configs(ctx: click.Context, param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+    """Complete the name of a config."""
+    return _names(ctx, incomplete, _configs)
+
+
+def secrets(ctx: click.Context, param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
+    """Complete the name of a secret."""
+    return _names(ctx, incomplete, _secrets)
+
+
 def images(ctx: click.Context, param: click.Parameter, incomplete: str) -> "list[CompletionItem]":
     """Complete the name of an image."""
     return _names(ctx, incomplete, _images)
@@ -78,6 +88,20 @@ def _networks(session: Session) -> set[str]:
 
     request = pb.ListNetworksRequest(project=session.project)
     return {network.spec.name for network in session.control.ListNetworks(request, timeout=_TIMEOUT_S).networks}
+
+
+def _configs(session: Session) -> set[str]:
+    from argosy.proto.argosy.v1 import control_pb2 as pb
+
+    request = pb.ListConfigsRequest(project=session.project)
+    return {config.name for config in session.control.ListConfigs(request, timeout=_TIMEOUT_S).configs}
+
+
+def _secrets(session: Session) -> set[str]:
+    from argosy.proto.argosy.v1 import control_pb2 as pb
+
+    request = pb.ListSecretsRequest(project=session.project)
+    return {secret.name for secret in session.control.ListSecrets(request, timeout=_TIMEOUT_S).secrets}
 
 
 def _images(session: Session) -> set[str]:

@@ -23,6 +23,8 @@ COMMANDS: Final[dict[str, str]] = {
     "logs": "Show what a service or task writes.",
     "node": "List, look into, drain and label nodes.",
     "network": "List, look into, create and remove networks.",
+    "config": "Create, list, look into and remove configs: files for containers.",
+    "secret": "Create, list, look into and remove secrets: files that only containers see.",
     "image": "Import, list and remove images.",
     "events": "Show what changes in the cluster, as it happens.",
     "dev": "Run a whole cluster on this machine.",

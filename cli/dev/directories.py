@@ -4,6 +4,7 @@ The last cluster to go removes the parents, which may be the very moment in whic
 """
 
 import contextlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,13 @@ def make(path: Path) -> None:
         except (FileNotFoundError, FileExistsError):
             continue  # a parent went away under our hands
     path.mkdir(parents=True, exist_ok=True)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that only its owner may read, from its first moment on."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
+        file.write(data)
 
 
 def remove_unused(parents: Iterable[Path]) -> None:

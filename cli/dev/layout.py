@@ -53,6 +53,11 @@ class Layout:
         """The subtree of all its processes, from the root of every hierarchy."""
         return f"/argosy/dev-{self.name}"
 
+    @property
+    def secrets_key(self) -> Path:
+        """The key of the controllers that secrets are encrypted with."""
+        return self.state_dir / "secrets.key"
+
     def socket(self, controller: int) -> Path:
         """The unix socket of a controller; the first one's name has no number."""
         return self.run_dir / ("controller.sock" if controller == 1 else f"controller-{controller}.sock")

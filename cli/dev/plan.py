@@ -117,6 +117,7 @@ def _controller(layout: Layout, number: int, controllers: int, members: int) -> 
     for other in range(1, controllers + 1):
         if other != number:
             argv += ["--peer", layout.controller_address(other)]
+    argv += ["--secrets-key", str(layout.secrets_key)]
     argv += ["--data-dir", str(layout.state_dir / name), "--cluster", layout.name, "--name", name]
     return Process(name, SWITCH, tuple(argv))
 
