@@ -22,7 +22,7 @@ def node(name, *, cpus=4.0, labels=None, state=NodeState.READY, **spec):
 
 def service(name, replicas=1, task=PLAIN, **spec):
     """Return a service whose id is its name, and its first revision."""
-    task = task if task.container.image else replace(task, container=ContainerSpec("app:1", "sha256:1"))
+    task = task if task.container.image else replace(task, container=ContainerSpec("app:1", f"sha256:{'1' * 64}"))
     made = ServiceSpec(name, replicas=replicas, task=task, **spec)
     meta = Meta(name, "default", version=1)
     return Service(meta, made, 1), Revision(Meta(revision_id(name, 1), "default", version=1), name, 1, made)

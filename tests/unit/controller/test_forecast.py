@@ -1,0 +1,120 @@
+"""What a forecast says: where tasks would go when a change is made, by the controller's own decisions."""
+
+from dataclasses import replace
+
+from argosy.controller.changes import services
+from argosy.controller.logic.plan_diff import FieldChange, TaskChange, Verb, field_changes, plan_id, task_changes
+from argosy.controller.loops.forecast import forecast, tasks_there
+from argosy.controller.store import update
+from argosy.core.node import Availability, Node, NodeState, Resources
+from argosy.core.service import ContainerSpec, Placement, Service, ServiceSpec, TaskSpec, UpdateConfig, UpdateState
+from argosy.core.task import Task
+from tests.unit.controller.objects import node, service, snapshot, task
+
+NOW = 1000.0
+
+
+def diff(snap, ops):
+    """Return what `ops` would do to the tasks, in short."""
+    old, new = forecast(snap, [], NOW), forecast(snap, ops, NOW)
+    known = frozenset(t.meta.id for t in snap.all(Task))
+    names = {s.meta.id: s.spec.name for world in (old, new) for s in world.all(Service)}
+    nodes = {n.meta.id: n.spec.name for n in new.all(Node)}
+    changes = task_changes(tasks_there(old), tasks_there(new), known, names, nodes)
+    return [(c.verb.value, c.task, c.old_node, c.new_node) for c in changes], changes, new
+
+
+def three_nodes(**spec):
+    web, revision = service("web", 3, **spec)
+    tasks = [task("web", i, name) for i, name in enumerate("abc", 1)]
+    tasks = [replace(t, running_since=1.0) for t in tasks]
+    return snapshot(node("a"), node("b"), node("c"), web, revision, *tasks), web
+
+
+def test_nothing_would_happen_to_a_cluster_at_rest():
+    snap, _ = three_nodes()
+    assert diff(snap, [])[0] == []
+
+
+def test_scaling_creates_and_stops():
+    snap, _ = three_nodes()
+    ops, _ = services.scaled(snap, "default", {"web": 5}, NOW)
+    assert diff(snap, ops)[0] == [("create", "web.4", "", "a"), ("create", "web.5", "", "b")]
+    ops, _ = services.scaled(snap, "default", {"web": 1}, NOW)
+    assert [d[0] for d in diff(snap, ops)[0]] == ["stop", "stop"]
+
+
+def test_an_update_replaces_every_task_and_comes_to_its_end():
+    snap, web = three_nodes(update=UpdateConfig(delay=30.0))
+    spec = replace(web.spec, task=replace(web.spec.task, container=ContainerSpec("app:2", f"sha256:{'2' * 64}")))
+    ops, _ = services.updated(snap, web, spec, NOW)
+    short, _, then = diff(snap, ops)
+    assert [d[0] for d in short] == ["replace"] * 3
+    assert then.get(Service, "web").update.state is UpdateState.COMPLETED
+
+
+def test_a_drain_moves_what_is_there():
+    snap, _ = three_nodes()
+    host = snap.get(Node, "b")
+    drained = replace(host, spec=replace(host.spec, availability=Availability.DRAIN))
+    assert diff(snap, [update(drained)])[0] == [("move", "web.2", "b", "a")]
+
+
+def test_what_cannot_be_placed_waits_with_the_reason():
+    snap, _ = three_nodes(task=TaskSpec(reservations=Resources(3)))
+    ops, _ = services.scaled(snap, "default", {"web": 4}, NOW)
+    _, changes, _ = diff(snap, ops)
+    assert changes == (TaskChange(Verb.WAIT, "web", "web.4", "", "", "no node has 3 CPUs free: 3 nodes, most free 1"),)
+
+
+def test_an_update_that_no_node_can_take_is_said_to_wait_and_not_to_be_rolled_back():
+    snap, web = three_nodes()
+    spec = replace(web.spec, task=replace(web.spec.task, placement=Placement(("node.labels.gpu exists",))))
+    ops, _ = services.updated(snap, web, spec, NOW)
+    short, changes, then = diff(snap, ops)
+    assert short
+    assert all(c.verb is Verb.WAIT and "node.labels.gpu exists" in c.reason for c in changes)
+    assert then.get(Service, "web").update.state is UpdateState.UPDATING
+
+
+def test_on_a_node_that_is_down_nothing_happens():
+    snap, _ = three_nodes()
+    host = snap.get(Node, "b")
+    snap = snapshot(
+        *snap.all(Node),
+        *snap.all(Service),
+        *snap.revisions_of_service("web"),
+        *snap.all(Task),
+        replace(host, status=replace(host.status, state=NodeState.DOWN)),
+    )
+    settled = forecast(snap, [], NOW)
+    assert sorted(t.node_id for t in tasks_there(settled)) == ["a", "a", "c"] or len(tasks_there(settled)) == 3
+    ops, _ = services.scaled(snap, "default", {"web": 4}, NOW)
+    assert [d[:2] for d in diff(snap, ops)[0]] == [("create", "web.4")]
+
+
+def test_fields_that_differ():
+    old = ServiceSpec("web", {"a": "1"}, task=TaskSpec(ContainerSpec("app:1", env=("A=1",))))
+    new = replace(
+        old,
+        labels={"b": "2"},
+        replicas=3,
+        update=UpdateConfig(delay=2.5),
+        task=TaskSpec(ContainerSpec("app:2", env=("A=1", "B=2"), init=True)),
+    )
+    assert field_changes(old, new) == (
+        FieldChange("labels.a", "1", ""),
+        FieldChange("replicas", "1", "3"),
+        FieldChange("task.container.image", "app:1", "app:2"),
+        FieldChange("task.container.env", "[A=1]", "[A=1, B=2]"),
+        FieldChange("task.container.init", "", "true"),
+        FieldChange("update.delay", "0", "2.5"),
+        FieldChange("labels.b", "", "2"),
+    )
+    assert field_changes(old, old) == ()
+
+
+def test_the_id_is_of_what_would_happen():
+    one = [TaskChange(Verb.CREATE, "web", "web.1", "", "a")]
+    other = [TaskChange(Verb.CREATE, "web", "web.1", "", "b")]
+    assert plan_id([], one) == plan_id([], one) != plan_id([], other)
