@@ -18,6 +18,8 @@ from argosy.core.errors import InvalidError
 
 MOST: Final = 100_000
 """As many as a service may have replicas."""
+WAITING: Final = "waits for the availability budget"
+"""How `Budget.explain` begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,5 +77,5 @@ class Budget:
         return True
 
     def explain(self) -> str:
-        """Say why `take` is refused."""
-        return f"waiting for the availability budget: {self.missing} missing, at most {self.limit} may be"
+        """Say why `take` is refused, in words that stay the same while one waits."""
+        return f"{WAITING}: at most {self.limit} may be missing at once"

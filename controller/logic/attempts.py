@@ -68,11 +68,11 @@ def good_at(view: View, update: UpdateStatus, config: UpdateConfig, slot: Slot) 
             return None
         finished = succession(view, slot, view.service.revision, update.started_at) is NoSuccessor.FINISHED
         return ended_at(last, view.now) if finished else None
-    current = [task for task in slot.live if view.is_current(task)]
+    known = [task for task in slot.live if not is_unassigned(task)]  # one without a node goes, or waits to move there
+    current = [task for task in known if view.is_current(task)]
     if any(task.status.state is not TaskState.RUNNING or task.status.unready for task in current):
         return None
-    others = [task for task in slot.live if not is_unassigned(task)]
-    if not current or len(others) > len(current):
+    if not current or len(known) > len(current):
         return None
     return max(task.running_since for task in current) + config.monitor
 

@@ -39,14 +39,17 @@ class Allowance:
     def __init__(self, view: View, slots: Iterable[Slot], departures: Departures) -> None:
         """`slots`: those that the service is to have, without an update's canaries."""
         slots = tuple(slots)
+        self._view = view
         self._departures = departures
         missing = sum(not any(is_available(view, task) for task in slot.live) for slot in slots)
         self.budget = Budget(_limit(view, len(slots)), missing)
         self._moving = sum(_is_moving(view, slot) for slot in slots)
         self.refused = False
 
-    def may_move(self, task: Task) -> bool:
-        """Take one more task on its way elsewhere, if pace and budget allow it."""
+    def may_move(self, slot: Slot, task: Task) -> bool:
+        """Take a slot's task on its way elsewhere, if pace and budget allow it, or it has set out already."""
+        if _is_moving(self._view, slot):
+            return True
         limit = self.budget.limit
         if limit is not None and self._moving >= max(1, limit):
             return False

@@ -5,9 +5,9 @@ others (collect logs, mount storage) is there until the end. The orchestrator's 
 round of plans; the plans take from it as they begin to move tasks.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 
-from argosy.core.node import Availability, Node
+from argosy.core.node import Availability, Node, NodeState
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState, is_terminal
 
@@ -25,6 +25,9 @@ class Departures:
     @classmethod
     def build(cls, nodes: Iterable[Node], tasks_on_node: Tasks, tasks_of_service: Tasks) -> "Departures":
         """Look at the nodes that are being drained. Costs nothing while none is."""
+        nodes = tuple(nodes)
+        lost = {node.meta.id for node in nodes if node.status.state is NodeState.DOWN}
+        there = {"", *(node.meta.id for node in nodes)} - lost
         room: dict[str, int] = {}
         occupied = []
         for node in nodes:
@@ -35,7 +38,7 @@ class Departures:
             if left:
                 occupied.append(node_id)
             if node.spec.drain.pace:
-                room[node_id] = node.spec.drain.pace - _on_their_way(left, tasks_of_service)
+                room[node_id] = node.spec.drain.pace - _on_their_way(left, tasks_of_service, there)
         return cls(room, occupied)
 
     def may_begin(self, node_id: str) -> bool:
@@ -52,13 +55,14 @@ class Departures:
         return node_id in self._occupied
 
 
-def _on_their_way(tasks: list[Task], tasks_of_service: Tasks) -> int:
-    """Count those that are stopping, or have an heir somewhere."""
+def _on_their_way(tasks: list[Task], tasks_of_service: Tasks, there: Set[str]) -> int:
+    """Count those that are stopping, or have an heir somewhere; `there` are the nodes that may be counted on."""
+    own = {task.meta.id for task in tasks}
     heirs = {
         (task.service_id, task.slot)
         for service_id in {task.service_id for task in tasks}
         for task in tasks_of_service(service_id)
-        if is_coming(task) and all(task.meta.id != t.meta.id for t in tasks)
+        if is_coming(task) and task.meta.id not in own and task.node_id in there
     }
     return sum(not is_wanted(task) or (task.service_id, task.slot) in heirs for task in tasks)
 

@@ -22,12 +22,13 @@ from argosy.core.task_state import TaskState
 
 
 class Draft:
-    """Collects the actions of one plan made at `now`."""
+    """Collects the actions of one plan made at `now`. `update`: how the update is to stand, if that changes."""
 
     def __init__(self, service_id: str, now: float) -> None:
         self._service_id = service_id
         self._now = now
-        self._update: list[Action] = []
+        self.update: UpdateStatus | None = None
+        self._job: JobStatus | None = None
         self._desired: dict[str, TaskState] = {}
         self._orphans: dict[str, OrphanTask] = {}
         self._deleted: dict[str, DeleteTask] = {}
@@ -61,16 +62,16 @@ class Draft:
 
     def set_update(self, update: UpdateStatus) -> None:
         """Store the update's progress, before anything else of this plan."""
-        self._update.append(SetUpdate(self._service_id, update))
+        self.update = update
 
     def set_job(self, job: JobStatus) -> None:
         """Store how the job stands, before anything else of this plan."""
-        self._update.append(SetJob(self._service_id, job))
+        self._job = job
 
     @property
     def sets_job(self) -> bool:
         """Whether the draft stores how the job stands."""
-        return any(isinstance(action, SetJob) for action in self._update)
+        return self._job is not None
 
     def delete_service(self) -> None:
         """Delete the service, after everything else of this plan."""
@@ -89,5 +90,10 @@ class Draft:
         """Return the finished plan: progress first, then stops, deletions, creations, the service's own end last."""
         desired = [SetDesired(i, s) for i, s in self._desired.items() if i not in self._deleted]
         orphans = [o for i, o in self._orphans.items() if i not in self._deleted]
-        actions: list[Action] = [*self._update, *desired, *orphans, *self._deleted.values(), *self._created]
+        progress: list[Action] = []
+        if self.update is not None:
+            progress.append(SetUpdate(self._service_id, self.update))
+        if self._job is not None:
+            progress.append(SetJob(self._service_id, self._job))
+        actions: list[Action] = [*progress, *desired, *orphans, *self._deleted.values(), *self._created]
         return Plan((*actions, *self._last), self._wake_at)

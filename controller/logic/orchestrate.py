@@ -14,6 +14,7 @@ after a RollBack, which changes the spec itself.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from argosy.controller.logic.actions import Plan
 from argosy.controller.logic.availability import Allowance
@@ -27,8 +28,9 @@ from argosy.controller.logic.slot import plan_slot
 from argosy.controller.logic.slots import group
 from argosy.controller.logic.update import aim_of, plan_update
 from argosy.controller.logic.view import Fits, ReplaceIn, View
+from argosy.core.budget import WAITING
 from argosy.core.node import Node
-from argosy.core.service import JOB_MODES, Revision, Service, ServiceMode
+from argosy.core.service import JOB_MODES, Revision, Service, ServiceMode, UpdateState
 from argosy.core.task import Task
 from argosy.core.task_state import is_terminal
 
@@ -77,6 +79,7 @@ def plan_service(
         if service.spec.mode is ServiceMode.REPLICATED:
             for task in slot.lost:
                 draft.stop(task)
+    _say_what_holds(view, draft, allowance)
     for slot in choice.forget:
         forget_slot(view, draft, slot)
     reap(view, draft, tasks)
@@ -87,6 +90,16 @@ def _choose(view: View, tasks: Sequence[Task], departures: Departures) -> Choice
     if view.service.spec.mode is ServiceMode.GLOBAL:
         return choose_nodes(view, group(view, tasks, by_node=True), departures)
     return choose_replicas(view, group(view, tasks, by_node=False))
+
+
+def _say_what_holds(view: View, draft: Draft, allowance: Allowance) -> None:
+    """Have the update say so when it waits for the budget, unless it has something else to say."""
+    update = draft.update or view.service.update
+    if update.state is not UpdateState.UPDATING or not (update.message == "" or update.message.startswith(WAITING)):
+        return
+    message = allowance.budget.explain() if allowance.refused and allowance.budget.limit is not None else ""
+    if message != update.message:
+        draft.set_update(replace(update, message=message))
 
 
 def _wake_for_fences(view: View, draft: Draft, tasks: Sequence[Task]) -> None:

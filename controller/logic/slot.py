@@ -64,7 +64,7 @@ def plan_slot(view: View, draft: Draft, allowance: Allowance, slot: Slot, aim: A
         draft.wake(view.drain_deadline(old))
     if good:
         _hand_over(view, draft, allowance, slot, aim, good[0], old)
-    elif slot.may_create and (old is None or _may_begin(view, allowance, old)):
+    elif slot.may_create and (old is None or _may_begin(view, allowance, slot, old)):
         _create_heir(view, draft, allowance, slot, aim, old)
     elif old is not None and view.is_overdue(old):
         draft.stop(old)
@@ -76,11 +76,11 @@ def _order(view: View, aim: Aim, old: Task) -> Order:
     return Order.START_FIRST if view.is_leaving(old) else aim.order
 
 
-def _may_begin(view: View, allowance: Allowance, old: Task) -> bool:
+def _may_begin(view: View, allowance: Allowance, slot: Slot, old: Task) -> bool:
     """Whether an old task's heir may be created now: one that leaves for good has to keep to the pace."""
     if not view.is_leaving(old) or not serves(old) or view.is_overdue(old):
         return True
-    return allowance.may_move(old)
+    return allowance.may_move(slot, old)
 
 
 def runs_aim(view: View, task: Task, revision: int) -> bool:

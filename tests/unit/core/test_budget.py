@@ -44,7 +44,7 @@ def test_what_is_missing_for_any_reason_counts():
     assert budget.take()
     assert not budget.take()
     assert (budget.missing, budget.left) == (2, 0)
-    assert "2 missing, at most 2" in budget.explain()
+    assert budget.explain() == "waits for the availability budget: at most 2 may be missing at once"
 
 
 def test_more_missing_than_allowed_leaves_nothing():

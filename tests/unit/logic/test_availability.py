@@ -323,6 +323,8 @@ def test_while_a_node_is_lost_an_update_takes_nothing_more_away() -> None:
     world.update(task=image("v2"))
     world.run(300)
     assert world.images().count("v1") == 3
+    assert world.service is not None
+    assert world.service.update.message == "waits for the availability budget: at most 1 may be missing at once"
     world.set_node("n1", NodeState.READY)
     world.run(3600)
     assert world.images() == ["v2"] * 3
