@@ -7,7 +7,8 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Import the command line and run it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from argosy.cli.interrupt import handle
     from argosy.cli.main import main as run
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, handle)
     run()

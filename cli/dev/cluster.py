@@ -1,5 +1,6 @@
 """Brings a dev cluster up and down, and says how it is."""
 
+import base64
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from argosy.cli import interrupt
 from argosy.cli.dev import cgroups, directories, supervisor
 from argosy.cli.dev.layout import RUN_ROOT, STATE_ROOT, Layout
 from argosy.cli.dev.plan import SWITCH, Plan, plan
@@ -74,6 +76,7 @@ def _start(layout: Layout, wanted: Plan) -> None:
     for directory in (layout.run_dir / "logs", layout.run_dir / "stopped", *map(layout.host_dir, wanted.nodes)):
         directories.make(directory)
     os.chmod(layout.state_dir, 0o700)
+    directories.write_private(layout.secrets_key, base64.b64encode(os.urandom(32)) + b"\n")
     layout.spec_path.write_text(json.dumps(wanted.to_json(), indent=1))
     with layout.log("supervisor").open("ab") as log:
         subprocess.Popen(
@@ -141,6 +144,7 @@ def wait_ready(layout: Layout, ready_nodes: Callable[[], int], nodes: int, timeo
     """Wait until `nodes` nodes are READY; CliError with the logs of what died, when that does not come to pass."""
     deadline = time.monotonic() + timeout_s
     while ready_nodes() < nodes:
+        interrupt.check()
         if time.monotonic() > deadline or not is_up(layout):
             raise CliError(f"the dev cluster {layout.name} does not come up", _why(layout))
         time.sleep(0.02)

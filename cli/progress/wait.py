@@ -11,6 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from argosy.cli import interrupt
 from argosy.cli.errors import EXIT_INTERRUPTED, CliError, UnreachableError
 from argosy.cli.output import notice
 from argosy.cli.progress.goals import Assessment, Goal, Status
@@ -73,6 +74,7 @@ def _until_over(
     done_since: float | None = None
     assessment = Assessment(Status.WAITING, reason="the cluster does not answer")
     while True:
+        interrupt.check()
         now = time.monotonic()
         if picture.synced:
             assessment = goal.assess(picture)

@@ -153,9 +153,12 @@ class FakeCluster(rpc.ControlServicer):
             task.status.pid = 100 + slot
         self._put("task", task)
         if image.startswith(("crash", "once")):
-            threading.Timer(0.05, self._end, (service.meta.id, task.meta.id)).start()
+            if service.update.state == types.UPDATE_STATE_UPDATING:  # it is waited for until that is over
+                threading.Timer(0.05, self._end, (service.meta.id, task.meta.id)).start()
+            else:
+                self._end(service.meta.id, task.meta.id)
         elif image.startswith("reject"):
-            threading.Timer(0.05, self._again, (service.meta.id, slot)).start()
+            self._again(service.meta.id, slot)
 
     def _end(self, service_id: str, task_id: str) -> None:
         """Let a task's program end by itself."""
