@@ -318,6 +318,10 @@ class Agent:
         self._blobs.use(None)
         self._successors.disconnected()
 
+    async def in_force(self) -> None:
+        """Wait until what was assigned last is in force in the node's network, too."""
+        await self._wiring.in_force()
+
     async def assigned(self, message: pb.ControllerMessage) -> int:
         """Apply an assignment message: to disk first, then to the parts."""
         secrets = take_secrets(message)  # before anybody stores or shows it

@@ -27,6 +27,7 @@ class Step(Enum):
     WAIT = "wait"  # for an event, or until `Decision.until`
     PREPARE = "prepare"  # image, root filesystem, container, network
     START = "start"
+    DRAIN = "drain"  # begin to wait for open connections, or count them again
     STOP = "stop"  # send the stop signal; once more where an earlier agent may have died before it was sent
     KILL = "kill"  # SIGKILL to the whole cgroup
     END = "end"  # enter the terminal state `Decision.status`
@@ -43,6 +44,19 @@ class ExitStatus:
     at: float = 0.0
 
 
+COUNT_PERIOD_S = 0.1
+"""Between two counts of the connections that a task has before it stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """A task that is to stop, and finishes what it has first: `connections` at `counted_at`, None: not counted yet."""
+
+    since: float
+    connections: int | None = None
+    counted_at: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Observed:
     """All that the owner knows of its task. Times are seconds since the epoch."""
@@ -53,6 +67,7 @@ class Observed:
     stop_at: float | None = None  # when stopping began: the grace period counts from it
     signalled: bool = False  # the stop signal was surely sent
     killed: bool = False
+    drain: Drain | None = None
     unhealthy: str = ""  # why liveness was given up; "" while it has not been
 
 
@@ -68,14 +83,19 @@ class Decision:
 WAIT = Decision(Step.WAIT)
 
 
-def next_step(assigned: TaskAssignment | None, seen: Observed, grace_s: float, now: float) -> Decision:
-    """Return the next step. `assigned` None: the controller's set no longer has the task (it is to go)."""
+def next_step(
+    assigned: TaskAssignment | None, seen: Observed, grace_s: float, now: float, drain_s: float = 0.0
+) -> Decision:
+    """Return the next step. `assigned` None: the controller's set no longer has the task (it is to go).
+
+    `grace_s`: from the stop signal to the kill; `drain_s`: how long open connections may put the stop signal off.
+    """
     if is_terminal(seen.status.state):
         if not seen.status.released:
             return Decision(Step.RELEASE)
         return WAIT if assigned else Decision(Step.FORGET)
     if assigned is None or assigned.desired_state >= TaskState.SHUTDOWN:
-        return _stop(seen, grace_s, now, TaskState.SHUTDOWN, "")
+        return _drain(assigned, seen, drain_s, now) or _stop(seen, grace_s, now, TaskState.SHUTDOWN, "")
     if seen.unhealthy:
         return _stop(seen, grace_s, now, TaskState.FAILED, seen.unhealthy)
     return _run(assigned, seen, now)
@@ -113,6 +133,27 @@ def _ended_by_itself(seen: Observed) -> Decision:
 def _meaning(code: int) -> str:
     known = {126: ": the program cannot be executed", 127: ": no such program in the image", 137: ": killed by SIGKILL"}
     return known.get(code, f": ended by signal {code - 128}" if 128 < code < 193 else "")
+
+
+def _drain(assigned: TaskAssignment | None, seen: Observed, drain_s: float, now: float) -> Decision | None:
+    """Return what to do before the stop signal; None: send it.
+
+    First every node has to have stopped to send new connections here (`drained`), then those that are open have to end.
+    """
+    serves = seen.status.state is TaskState.RUNNING and not seen.status.unready and assigned and assigned.attachments
+    if not serves or assigned is None or seen.container is not ContainerState.RUNNING or seen.stop_at is not None:
+        return None
+    if seen.drain is None:
+        return Decision(Step.DRAIN) if drain_s > 0 else None
+    deadline = seen.drain.since + drain_s
+    if now >= deadline or (assigned.drained and seen.drain.connections == 0):
+        return None
+    if not assigned.drained:
+        return Decision(Step.WAIT, until=deadline)
+    again_at = seen.drain.counted_at + COUNT_PERIOD_S
+    if seen.drain.connections is None or now >= again_at:
+        return Decision(Step.DRAIN)
+    return Decision(Step.WAIT, until=min(deadline, again_at))
 
 
 def _stop(seen: Observed, grace_s: float, now: float, state: TaskState, reason: str) -> Decision:

@@ -129,9 +129,9 @@ class Overlay:
         count = self._converge() + self._end_networks()
         for network_id in self._assigned.keys() & self._left.keys():
             left = self._left.pop(network_id)
-            gone = left.gone - self._services.addresses(network_id)
+            lost = left.gone - self._services.addresses(network_id)
             quiet = left.withdrawn - self._services.addresses(network_id, active=True)
-            self._carried[network_id].forget_connections(gone, quiet)
+            self._carried[network_id].forget_connections(lost, quiet)
         for network_id in adopted:
             self._carried[network_id].forget_stale_connections(self._services.addresses(network_id))
         return count

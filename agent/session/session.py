@@ -56,7 +56,10 @@ class SessionEvents(Protocol):
         """Note that the session is over."""
 
     async def assigned(self, message: pb.ControllerMessage) -> int:
-        """Apply an assignment message; return the version that is now in force (persisted)."""
+        """Apply an assignment message; return its version (persisted)."""
+
+    async def in_force(self) -> None:
+        """Wait until what was assigned last is in force in the kernel, too."""
 
     def beat_sent(self, sequence: int) -> None:
         """Note that a heartbeat is about to be sent."""
@@ -147,8 +150,10 @@ class Session:
     ) -> None:
         alive = _Liveness(asyncio.get_running_loop().time(), period_s or 5.0)
         outgoing: asyncio.Queue[pb.AgentMessage] = asyncio.Queue()
+        assigned: asyncio.Queue[int] = asyncio.Queue()
         tasks = [
-            asyncio.create_task(self._read(call, channel, outgoing, alive)),
+            asyncio.create_task(self._read(call, channel, assigned, alive)),
+            asyncio.create_task(self._acknowledge(assigned, outgoing)),
             asyncio.create_task(self._write(call, outgoing)),
             asyncio.create_task(self._beat(outgoing, alive)),
             asyncio.create_task(self._report(outgoing)),
@@ -166,7 +171,7 @@ class Session:
         self,
         call: _Call,
         channel: grpc.aio.Channel,
-        outgoing: "asyncio.Queue[pb.AgentMessage]",
+        assigned: "asyncio.Queue[int]",
         alive: _Liveness,
     ) -> None:
         while True:
@@ -177,8 +182,7 @@ class Session:
             self._events.check_leader(_leader(message))
             match message.WhichOneof("body"):
                 case "assignments":
-                    version = await self._events.assigned(message)
-                    outgoing.put_nowait(pb.AgentMessage(ack=pb.AssignmentAck(version=version)))
+                    assigned.put_nowait(await self._events.assigned(message))
                 case "report_ack":
                     self._reporter.acknowledge(message.report_ack.sequence)
                 case "open_tunnel":
@@ -187,6 +191,15 @@ class Session:
                     self._events.beat_answered(message.heartbeat_ack.sequence, message.heartbeat_ack.fence_for)
                 case _:
                     pass  # a kind of a newer controller
+
+    async def _acknowledge(self, assigned: "asyncio.Queue[int]", outgoing: "asyncio.Queue[pb.AgentMessage]") -> None:
+        """Confirm versions once they are in force; the newest stands for those before it."""
+        while True:
+            version = await assigned.get()
+            while not assigned.empty():
+                version = assigned.get_nowait()
+            await self._events.in_force()
+            outgoing.put_nowait(pb.AgentMessage(ack=pb.AssignmentAck(version=version)))
 
     async def _write(
         self,

@@ -15,14 +15,14 @@ from argosy.agent.guard.files import Guarded
 from argosy.agent.launcher.rundir import start_ticks
 from argosy.agent.logic.health import effective_check
 from argosy.agent.logic.succession import Ended
-from argosy.agent.logic.task_step import ContainerState, Decision, ExitStatus, Observed, Step, next_step
+from argosy.agent.logic.task_step import ContainerState, Decision, Drain, ExitStatus, Observed, Step, next_step
 from argosy.agent.runtime.interface import ContainerState as RuntimeState
 from argosy.agent.runtime.interface import Exit
 from argosy.agent.session.backoff import Backoff
 from argosy.agent.state import TaskRecord
 from argosy.agent.tasks.fence import reason_of
 from argosy.agent.tasks.host import Host
-from argosy.agent.tasks.prepare import Prepared, prepare, stop_grace_s, stop_signal
+from argosy.agent.tasks.prepare import Prepared, drain_timeout_s, prepare, stop_grace_s, stop_signal
 from argosy.agent.tasks.probe import Answer
 from argosy.agent.tasks.watch import Checks, watch
 from argosy.core.addresses import format_ipv4
@@ -137,7 +137,7 @@ class TaskOwner:
     async def _advance(self) -> bool:
         """Carry out one step; False when the task is forgotten."""
         self._wake.clear()
-        decision = next_step(self._assigned, self._seen, self._grace_s(), self._wall())
+        decision = next_step(self._assigned, self._seen, self._grace_s(), self._wall(), self._drain_s())
         match decision.step:
             case Step.WAIT:
                 await self._sleep(decision.until)
@@ -145,6 +145,8 @@ class TaskOwner:
                 await self._prepare()
             case Step.START:
                 await self._start()
+            case Step.DRAIN:
+                await self._drain()
             case Step.STOP:
                 await self._stop()
             case Step.KILL:
@@ -312,6 +314,25 @@ class TaskOwner:
         if status.unready != old.unready:
             self._save()
 
+    async def _drain(self) -> None:
+        """Begin to drain; once no new connections come, count those that are open."""
+        now = self._wall()
+        before = self._seen.drain or Drain(now)
+        if self._assigned is None or not self._assigned.drained:
+            self._note(replace(self._seen, drain=before))
+            return
+        try:
+            connections = await self._host.network.connections(self.task_id)
+        except TransientError as e:
+            log.warning("open connections not counted", task=self.task_id, why=str(e))
+            connections = before.connections or 1
+        status = self._seen.status
+        if connections and (
+            before.connections is None or int(now - before.since) != int(before.counted_at - before.since)
+        ):
+            status = replace(status, reason=f"draining {connections} connection{'s' if connections > 1 else ''}")
+        self._note(replace(self._seen, drain=Drain(before.since, connections, now), status=status))
+
     async def _stop(self) -> None:
         if self._seen.stop_at is None:
             self._note(replace(self._seen, stop_at=self._wall()))
@@ -377,6 +398,9 @@ class TaskOwner:
 
     def _grace_s(self) -> float:
         return stop_grace_s(self._revision())
+
+    def _drain_s(self) -> float:
+        return drain_timeout_s(self._revision())
 
     def _revision(self) -> RevisionAssignment | None:
         return self._host.assignments.revision_of(self._assigned) if self._assigned else None

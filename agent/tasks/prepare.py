@@ -12,7 +12,7 @@ from argosy.agent.tasks.host import Host
 from argosy.core.assignment import RevisionAssignment, TaskAssignment
 from argosy.core.errors import TransientError
 from argosy.core.image import Image
-from argosy.core.service import DEFAULT_STOP_GRACE_PERIOD_S
+from argosy.core.service import DEFAULT_DRAIN_TIMEOUT_S, DEFAULT_STOP_GRACE_PERIOD_S
 
 INIT_PROGRAM = "/usr/bin/tini-static"
 """Debian's package `tini`: a static init for containers that ask for one."""
@@ -31,6 +31,12 @@ def stop_grace_s(revision: RevisionAssignment | None) -> float:
     """Return how long a task may take to end after its stop signal, in seconds."""
     wanted = revision.spec.container.stop_grace_period if revision else None
     return DEFAULT_STOP_GRACE_PERIOD_S if wanted is None else wanted
+
+
+def drain_timeout_s(revision: RevisionAssignment | None) -> float:
+    """Return how long a task's open connections may put its stop signal off, in seconds."""
+    wanted = revision.spec.drain_timeout if revision else 0.0
+    return DEFAULT_DRAIN_TIMEOUT_S if wanted is None else wanted
 
 
 def stop_signal(revision: RevisionAssignment | None, image: Image | None) -> int:

@@ -67,6 +67,16 @@ class Wiring:
                 self._applied = generation
                 self._changed.notify_all()
 
+    async def in_force(self) -> None:
+        """Wait until the network is as the assignments that were set last want it."""
+        generation = self._generation
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._applied >= generation)
+
+    async def connections(self, task_id: str) -> int:
+        """Return how many TCP connections to a task are open. Raises TransientError."""
+        return await self._plane.connections(task_id)
+
     async def attach(
         self, task_id: str, pid: int, attachments: tuple[Attachment, ...], nameservers: tuple[str, ...] = ()
     ) -> None:
@@ -76,9 +86,7 @@ class Wiring:
             return
         self._holding[task_id] = LocalTask(task_id, attachments, nameservers)
         await self._renew()
-        generation = self._generation
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._applied >= generation)
+        await self.in_force()
         await self._plane.attach(task_id, pid, attachments)
 
     async def detach(self, task_id: str) -> None:

@@ -99,9 +99,7 @@ class Host:
     def power_on(self) -> None:
         self.powered = True
 
-    async def do(
-        self, what: str, act: Callable[[], Any], fastest_s: float, slowest_s: float, queue: str = ""
-    ) -> Any:
+    async def do(self, what: str, act: Callable[[], Any], fastest_s: float, slowest_s: float, queue: str = "") -> Any:
         """Carry an operation out after a while and return what it returns; those of one `queue` keep their order."""
         troubles, chance = self.troubles, self.chance
         fate = chance.random()
@@ -326,6 +324,9 @@ class Plane:
             return 1
 
         return await self._do("apply", apply)  # type: ignore[no-any-return]
+
+    async def connections(self, container_id: str) -> int:
+        return await self._do(f"connections {container_id}", lambda: 0)  # type: ignore[no-any-return]
 
     async def attach(self, container_id: str, pid: int, attachments: tuple[Attachment, ...]) -> AttachResult:
         def attach() -> AttachResult:

@@ -135,6 +135,7 @@ class MemoryNetwork:
     def __init__(self) -> None:
         self.faults = Faults()
         self.attached: set[str] = set()
+        self.open: dict[str, int] = {}
 
     async def attach(self, task_id, pid, attachments, nameservers=()):
         await self.faults.meet("attach")
@@ -143,6 +144,10 @@ class MemoryNetwork:
     async def detach(self, task_id):
         await self.faults.meet("detach")
         self.attached.discard(task_id)
+
+    async def connections(self, task_id):
+        await self.faults.meet("connections")
+        return self.open.get(task_id, 0)
 
 
 class MemoryImages:

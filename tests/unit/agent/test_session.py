@@ -79,6 +79,9 @@ class Events:
         self.versions.append(message.assignments.version)
         return message.assignments.version
 
+    async def in_force(self):
+        pass
+
     def beat_sent(self, sequence):
         self.beats.append(sequence)
 

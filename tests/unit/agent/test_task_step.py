@@ -2,8 +2,9 @@
 
 import pytest
 
-from argosy.agent.logic.task_step import ContainerState, ExitStatus, Observed, Step, next_step
+from argosy.agent.logic.task_step import ContainerState, Drain, ExitStatus, Observed, Step, next_step
 from argosy.core.assignment import TaskAssignment
+from argosy.core.network import Attachment
 from argosy.core.task import TaskStatus
 from argosy.core.task_state import TaskState
 
@@ -16,8 +17,9 @@ NONE, CREATED, RUNNING, STOPPED = (
 )
 
 
-def wanted(state=TaskState.RUNNING, not_before=0.0):
-    return TaskAssignment(id="t", desired_state=state, not_before=not_before)
+def wanted(state=TaskState.RUNNING, not_before=0.0, drained=False, networks=0):
+    attachments = (Attachment("net", 1),) * networks
+    return TaskAssignment(id="t", desired_state=state, not_before=not_before, drained=drained, attachments=attachments)
 
 
 def seen(state, container=NONE, **more):
@@ -58,6 +60,35 @@ STEPS = [
     ("until the controller forgets it", None, seen(TaskState.FAILED, released=True), Step.FORGET),
     ("an unhealthy one is stopped", wanted(), seen(TaskState.RUNNING, RUNNING, unhealthy="sick"), Step.STOP),
 ]
+
+
+LEAVING = wanted(TaskState.SHUTDOWN, networks=1)
+DRAINED = wanted(TaskState.SHUTDOWN, networks=1, drained=True)
+DRAIN_S = 5.0
+DRAINS = [
+    ("one that answers on a network drains first", LEAVING, {}, Step.DRAIN),
+    ("one that is not ready does not", LEAVING, {"unready": True}, Step.STOP),
+    ("it waits for the balancers", LEAVING, {"drain": Drain(NOW)}, Step.WAIT),
+    ("no longer than it may", LEAVING, {"drain": Drain(NOW - DRAIN_S)}, Step.STOP),
+    ("then it counts its connections", DRAINED, {"drain": Drain(NOW)}, Step.DRAIN),
+    ("waits while there are some", DRAINED, {"drain": Drain(NOW - 1, 3, NOW)}, Step.WAIT),
+    ("counts again", DRAINED, {"drain": Drain(NOW - 1, 3, NOW - 0.2)}, Step.DRAIN),
+    ("no longer than it may, either", DRAINED, {"drain": Drain(NOW - DRAIN_S, 3, NOW)}, Step.STOP),
+    ("and stops when there are none", DRAINED, {"drain": Drain(NOW - 1, 0, NOW)}, Step.STOP),
+    ("one that was asked to stop already does not begin to drain", LEAVING, {"stop_at": NOW - 1}, Step.STOP),
+]
+
+
+@pytest.mark.parametrize(("assigned", "more", "step"), [d[1:] for d in DRAINS], ids=[d[0] for d in DRAINS])
+def test_it_drains_before_it_stops(assigned, more, step):
+    status = TaskStatus(TaskState.RUNNING, unready=more.pop("unready", False))
+    observed = Observed(status, RUNNING, **more)
+    assert next_step(assigned, observed, GRACE_S, NOW, DRAIN_S).step is step
+
+
+def test_without_time_to_drain_it_stops_at_once():
+    observed = Observed(TaskStatus(TaskState.RUNNING), RUNNING)
+    assert next_step(LEAVING, observed, GRACE_S, NOW, 0.0).step is Step.STOP
 
 
 @pytest.mark.parametrize(("assigned", "observed", "step"), [s[1:] for s in STEPS], ids=[s[0] for s in STEPS])
