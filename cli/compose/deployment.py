@@ -5,6 +5,7 @@ from typing import Final, TypeVar
 
 from argosy.cli.compose.cursor import Cursor
 from argosy.cli.compose.extension import progress_deadline
+from argosy.cli.compose.jobs import JOBS
 from argosy.core.node import Platform, Resources
 from argosy.core.service import (
     FailureAction,
@@ -19,8 +20,7 @@ from argosy.core.service import (
 
 T = TypeVar("T")
 
-_MODES: Final = {"replicated": ServiceMode.REPLICATED, "global": ServiceMode.GLOBAL}
-_JOBS: Final = ("replicated-job", "global-job")
+_MODES: Final = {"replicated": ServiceMode.REPLICATED, "global": ServiceMode.GLOBAL, **JOBS}
 _CONDITIONS: Final = {
     "any": RestartCondition.ANY,
     "on-failure": RestartCondition.ON_FAILURE,
@@ -59,30 +59,24 @@ def _value(at: Cursor | None, key: str, read: Callable[[Cursor], T | None], defa
     return default if value is None else value
 
 
-def service_mode(service: Cursor) -> tuple[ServiceMode, int]:
-    """Return the mode and the number of replicas (1 in a global service, where it means nothing)."""
+def service_mode(service: Cursor) -> tuple[ServiceMode, int | None]:
+    """Return the mode and the number of replicas (of a job: of completions); None where it is not given."""
     mode_at = find(service, "deploy", "mode")
-    mode = ServiceMode.REPLICATED
-    if mode_at is not None and mode_at.is_text and mode_at.text() in _JOBS:
-        mode_at.problem(
-            "jobs are not there yet", "'replicated' with restart_policy.condition 'none' runs a program once"
-        )
-    elif mode_at is not None:
-        mode = mode_at.choice(_MODES) or ServiceMode.REPLICATED
+    mode = (mode_at.choice(_MODES) if mode_at is not None else None) or ServiceMode.REPLICATED
     replicas_at, scale_at = find(service, "deploy", "replicas"), service.get("scale")
     replicas = replicas_at.integer(least=0, most=1_000_000) if replicas_at is not None else None
     scale = scale_at.integer(least=0, most=1_000_000) if scale_at is not None else None
     if replicas is not None and scale is not None and replicas != scale and scale_at is not None:
         scale_at.problem(f"'scale' is {scale} and 'deploy.replicas' is {replicas}", "keep one of them")
     given = replicas_at if replicas_at is not None else scale_at
-    if mode is ServiceMode.GLOBAL:
+    if mode in (ServiceMode.GLOBAL, ServiceMode.GLOBAL_JOB):
         if given is not None:
-            given.problem(
-                "a global service runs one task on every node: it has no number of replicas",
-                "remove it, or 'mode: global'",
-            )
-        return mode, 1
-    return mode, next((n for n in (replicas, scale) if n is not None), 1)
+            what = "runs one task on every node: it has no number of replicas"
+            if mode is ServiceMode.GLOBAL_JOB:
+                what = "completes once on every eligible node: it has no number of completions"
+            given.problem(f"a {(mode_at.text() or '') if mode_at else ''} service {what}", "remove it, or the mode")
+        return mode, None
+    return mode, next((n for n in (replicas, scale) if n is not None), None)
 
 
 def endpoint_mode(service: Cursor) -> None:
@@ -150,9 +144,10 @@ def _microseconds(at: Cursor) -> float | None:
 # ---------------------------------------------------------------- restarts and updates
 
 
-def restart_policy(service: Cursor) -> RestartPolicy:
-    """Return the policy of `deploy.restart_policy`, else that of `restart`."""
+def restart_policy(service: Cursor, condition: RestartCondition = RestartCondition.ANY) -> RestartPolicy:
+    """Return the policy of `deploy.restart_policy`, else that of `restart`; `condition` is the one not given."""
     policy, older = find(service, "deploy", "restart_policy"), service.get("restart")
+    default = RestartPolicy(condition=condition)
     if policy is None:
         return _older_restart(older) if older is not None else RestartPolicy()
     if older is not None:

@@ -15,6 +15,7 @@ from argosy.cli.compose.container import container_spec
 from argosy.cli.compose.cursor import Cursor
 from argosy.cli.compose.deployment import (
     endpoint_mode,
+    find,
     placement,
     resources,
     restart_policy,
@@ -24,13 +25,15 @@ from argosy.cli.compose.deployment import (
 from argosy.cli.compose.document import Map
 from argosy.cli.compose.extension import canary, disconnect, drain_timeout, max_unavailable, weight
 from argosy.cli.compose.files import Reader, combine
+from argosy.cli.compose.jobs import awaited, check_order, depends_on, job_spec
+from argosy.cli.compose.mounted import ExternalFile, MountedFiles
 from argosy.cli.compose.networks import DefinedNetwork, attachments, defined_networks
 from argosy.cli.compose.problems import ComposeError, Findings, Position, Problem
 from argosy.cli.compose.where import place_of
 from argosy.core.meta import STACK_LABEL
-from argosy.core.names import service_name_problem, stack_name
+from argosy.core.names import service_name_problem, stack_name, unstacked_name
 from argosy.core.network import NetworkSpec
-from argosy.core.service import ServiceSpec, TaskSpec
+from argosy.core.service import JOB_MODES, DependencyCondition, RestartCondition, ServiceSpec, TaskSpec
 from argosy.core.validate import validate_network, validate_service
 
 FILE_NAMES: Final = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
@@ -147,17 +150,19 @@ class _Builder:
         findings = self._root.findings
         defined = defined_networks(self._root, self._stack)
         services = self._root.get("services")
-        specs = []
-        for name, at in services.own_entries() if services is not None and services.mapping() else ():
-            if name in self._enabled and at.mapping():
-                specs.append(self._service(name, at, defined))
+        everything = dict(services.own_entries()) if services is not None and services.mapping() else {}
+        deployed = {name: at for name, at in everything.items() if name in self._enabled and at.mapping()}
+        self._awaited = awaited(deployed)
+        specs = [self._service(name, at, defined) for name, at in deployed.items()]
         if not specs and not findings.problems:
             self._root.problem(*self._nothing(services))
-        self._depends(services)
+        check_order(deployed, everything)
+        self._check_completions(deployed, specs)
         networks = self._networks(defined)
         external = [n for n in defined.values() if n.external and n.key in self._used]
         return Stack(
             name=self._stack,
+        self._awaited: frozenset[str] = frozenset()
             services=tuple(specs),
             networks=tuple(networks),
             external_networks=tuple(ExternalNetwork(n.spec.name, n.position) for n in external),
@@ -184,16 +189,17 @@ class _Builder:
             name=stack_name(self._stack, name),
             labels={**(labels.text_map() if labels is not None else {}), STACK_LABEL: self._stack},
             mode=mode,
-            replicas=replicas,
+            replicas=1 if is_job or replicas is None else replicas,
             task=TaskSpec(
                 container=container_spec(at, self._env, self._read),
                 limits=limits,
                 reservations=reservations,
-                restart=restart_policy(at),
+                restart=restart_policy(at, self._restarts(name, at, is_job)),
                 placement=placement(at),
                 networks=attachments(at, name, defined, self._used),
                 drain_timeout=drain_timeout(at),
                 weight=weight(at),
+        is_job = mode in JOB_MODES
             ),
             update=update_config(at, "update_config"),
             rollback=update_config(at, "rollback_config"),
@@ -221,6 +227,8 @@ class _Builder:
         for network in defined.values():
             at = networks.find(network.key) if networks is not None else None
             if network.key not in self._used:
+            job=job_spec(at, mode, replicas if is_job else None),
+            depends_on=depends_on(at, self._stack),
                 if at is not None:
                     at.findings.notice(at.key_position, at.path, "no service joins it: it is not made")
                 continue
@@ -232,17 +240,35 @@ class _Builder:
                 place_of(where, "ipam.config[0].subnet" if wrong.where == "subnet" else wrong.where).problem(wrong.what)
         return found
 
-    def _depends(self, services: Cursor | None) -> None:
-        """Check that what services depend on is there; the order itself is not held yet, as the table says."""
-        known = services.node.entries if services is not None and isinstance(services.node, Map) else {}
-        for name, at in services.own_entries() if services is not None else ():
-            depends = at.get("depends_on") if name in self._enabled else None
-            for other, condition in depends.own_entries() if depends is not None else ():
-                required = condition.get("required")
-                if other in self._enabled or (required is not None and required.boolean() is False):
-                    continue
-                why = "is left out by its profiles" if other in known else "is not in the file"
-                condition.findings.problem(condition.key_position, condition.path, f"the service '{other}' {why}")
+    def _restarts(self, name: str, at: Cursor, is_job: bool) -> RestartCondition:
+        """Return when a service restarts that does not say so: one that others wait to complete is not run again."""
+        if is_job:
+            return RestartCondition.ON_FAILURE
+        given = find(at, "deploy", "restart_policy", "condition") or at.get("restart")
+        if name not in self._awaited or given is not None:
+            return RestartCondition.ANY
+        at.findings.notice(
+            at.key_position,
+            at.path,
+            "others wait for it to complete, so it is not run again once it has ended with 0",
+            "write restart: on-failure, or mode: replicated-job, to say so yourself",
+        )
+        return RestartCondition.ON_FAILURE
+
+    def _check_completions(self, deployed: Mapping[str, Cursor], specs: Sequence[ServiceSpec]) -> None:
+        """Report what waits for the end of a service that is told to restart whenever it ends."""
+        endless = {
+            s.name for s in specs if s.mode not in JOB_MODES and s.task.restart.condition is RestartCondition.ANY
+        }
+        for at, spec in zip(deployed.values(), specs, strict=True):
+            for wanted in spec.depends_on:
+                if wanted.condition is DependencyCondition.COMPLETED and wanted.service in endless:
+                    name = unstacked_name(self._stack, wanted.service)
+                    place = find(at, "depends_on", name, "condition")
+                    (place or at).problem(
+                        f"'{name}' restarts whenever it ends, so it never completes",
+                        f"give '{name}' restart: on-failure, or mode: replicated-job",
+                    )
 
 
 def _reject_values(service: Cursor) -> None:
@@ -278,11 +304,3 @@ def _reject_values(service: Cursor) -> None:
             )
         else:
             item.notice("services of a network find each other by name: it has no effect")
-    depends = service.get("depends_on")
-    for _, value in depends.own_entries() if depends is not None else ():
-        condition = value.get("condition")
-        if condition is not None and condition.text() != "service_started":
-            condition.problem(
-                f"waiting for '{condition.text()}' is not there yet",
-                "let the program retry until what it needs answers, and write 'service_started'",
-            )

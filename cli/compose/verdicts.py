@@ -5,7 +5,7 @@
 A key's path has `*` for names that the user chooses; lists leave no trace in it (`services.*.ports.target`). What is
 below a key that is refused or noticed as a whole shares its verdict: `below` names it, so that a misspelt key is
 found there as well. tests/unit/compose/test_verdicts.py holds the table against the specification's own list of keys
-and wants an end-to-end test for each honoured key (tests/e2e/test_compose_keys.py).
+and wants an end-to-end test for each honoured key (most of them in tests/e2e/test_compose_keys.py).
 """
 
 from collections.abc import Iterator
@@ -86,11 +86,6 @@ EXTENSION: Final = "x-argosy"
 """Where a service says what the specification has no word for. Other extensions (x-…) are the user's own."""
 
 _LATER_VOLUMES: Final = "volumes are not there yet; keep the data in the image, or use 'tmpfs' for what may be lost"
-_LATER_CONFIGS: Final = "configs are not there yet; put the file into the image, or pass its content in 'environment'"
-_LATER_SECRETS: Final = (
-    "secrets are not there yet; nothing replaces them safely: wait for them rather than use variables"
-)
-_LATER_JOBS: Final = "jobs are not there yet; 'replicated' with restart_policy.condition 'none' runs a program once"
 _IO: Final = "limits of block IO are not there yet; limit cpus, memory and pids under 'deploy.resources.limits'"
 _PLACE: Final = "reserve whole CPUs with 'deploy.resources.reservations.cpus' instead"
 _ISOLATED: Final = "every container keeps a namespace of its own; let the programs talk over a network instead"
@@ -157,17 +152,13 @@ TABLE: Final[tuple[Row, ...]] = (
     _refused("services.*.credential_spec", "it exists on Windows only; remove it", "config", "file", "registry"),
     _noticed(
         "services.*.depends_on",
-        "start order is not held yet: all services start at once; a program should retry until what it needs answers",
+        "test_depends_on",
+        "held at the first deploy, when both change in one deploy, and after a restart of the whole cluster",
     ),
-    _noticed("services.*.depends_on.*", "as depends_on"),
-    _refused(
-        "services.*.depends_on.*.condition",
-        "'service_started' is noticed; waiting for the health or the end of another service is not there yet: let the "
-        "program retry until what it needs answers",
-        values=True,
-    ),
-    _noticed("services.*.depends_on.*.required", "as depends_on"),
-    _noticed("services.*.depends_on.*.restart", "services restart on their own here; it has no effect"),
+    _honoured("services.*.depends_on.*", "test_depends_on"),
+    _honoured("services.*.depends_on.*.condition", "test_depends_on", "one task that has reached it is enough"),
+    _honoured("services.*.depends_on.*.required", "test_depends_on"),
+    _honoured("services.*.depends_on.*.restart", "test_depends_on_restart", "when a deploy changes the other service"),
     _syntax("services.*.deploy", "see its keys"),
     _noticed(
         "services.*.deploy.endpoint_mode",
@@ -175,7 +166,7 @@ TABLE: Final[tuple[Row, ...]] = (
         values=True,
     ),
     _honoured("services.*.deploy.labels", "test_deploy_labels", "labels of the service, not of its containers"),
-    _honoured("services.*.deploy.mode", "test_deploy_mode", "'replicated' and 'global'; " + _LATER_JOBS),
+    _honoured("services.*.deploy.mode", "test_deploy_mode", "replicated, global, replicated-job or global-job"),
     _syntax("services.*.deploy.placement", "see its keys"),
     _honoured("services.*.deploy.placement.constraints", "test_deploy_placement_constraints"),
     _honoured("services.*.deploy.placement.max_replicas_per_node", "test_deploy_placement_max_replicas_per_node"),
@@ -367,8 +358,15 @@ TABLE: Final[tuple[Row, ...]] = (
     # ---- networks
     _syntax("networks", "what services may join; without any they join the stack's default network"),
     _syntax("networks.*", "becomes the network STACK_NAME, if a service joins it"),
+    _ours("cron", "test_argosy_cron", "when a job runs"),
+    _ours("cron.overlap", "test_argosy_cron", "the last run still goes on: allow (both), forbid or replace"),
+    _ours("cron.schedule", "test_argosy_cron", "five fields of crontab(5), or @daily and the like"),
+    _ours("cron.time_zone", "test_argosy_cron", "an IANA name; UTC by default"),
     _honoured("networks.*.attachable", "test_network_settings"),
     _mapped("networks.*.driver", "'overlay', 'bridge' and 'default' are the overlay; no other driver", "test_networks"),
+    _ours("job", "test_argosy_job", "of 'mode: replicated-job' and 'global-job'"),
+    _ours("job.max_concurrent", "test_argosy_job", "so many tasks of a run at once; all by default"),
+    _ours("job.total_completions", "test_argosy_job", "as deploy.replicas: how often it has to end with 0"),
     _refused("networks.*.driver_opts", "the overlay has no options (its MTU is derived from the hosts'); remove them"),
     _refused("networks.*.enable_ipv4", "'true' is what networks have; without IPv4 there is none", values=True),
     _refused("networks.*.enable_ipv6", "networks have IPv4 only; 'false' is taken", values=True),

@@ -15,8 +15,10 @@ SERVICE_CASES = [
     ("deploy: {replicas: [1]}", "services.web.deploy.replicas: this is a list; write a whole number"),
     ("deploy: {replicas: 1.5}", "this is '1.5'; write a whole number"),
     ("deploy: [a]", "services.web.deploy: this is a list; write a mapping"),
-    ("deploy: {mode: replicatd}", "this is 'replicatd'; write 'replicated' or 'global'"),
-    ("deploy: {mode: replicated-job}", "jobs are not there yet"),
+    (
+        "deploy: {mode: replicatd}",
+        "this is 'replicatd'; write 'replicated', 'global', 'replicated-job' or 'global-job'",
+    ),
     ("deploy: {mode: global, replicas: 3}", "a global service runs one task on every node"),
     ("deploy: {replicas: 2}\nscale: 3", "'scale' is 3 and 'deploy.replicas' is 2; keep one"),
     ("deploy: {resources: {limits: {memory: 5 parrots}}}", "services.web.deploy.resources.limits.memory"),
@@ -138,7 +140,6 @@ FILE_CASES = [
         "has no effect on an external",
     ),
     ("services: {web: {image: web}}\nnetworks: {default: {x-argosy: {a: 1}}}", "'x-argosy' has no meaning here"),
-    ("services: {a: {image: i, depends_on: {b: {condition: service_healthy}}}, b: {image: i}}", "waiting for"),
 ]
 
 
@@ -186,8 +187,6 @@ NOTICES = [
         "services.web.restart",
         "restart_policy' is used instead",
     ),
-    ("depends_on: [web]", "services.web.depends_on", "start order is not held yet"),
-    ("depends_on: {web: {condition: service_started}}", "services.web.depends_on", "start order is not held yet"),
 ]
 
 
