@@ -31,6 +31,7 @@ for role in "$@"; do
         install -m 644 "$repo/deploy/systemd/argosy-etcd.service" /etc/systemd/system/
         [ -e /etc/argosy/secrets.key ] || (umask 077 && head -c 32 /dev/urandom | base64 >/etc/argosy/secrets.key)
     }
+    [ "$role" != agent ] || install -m 644 "$repo/deploy/systemd/argosy-guard.service" /etc/systemd/system/
     [ -e "/etc/argosy/$role.env" ] || install -m 644 "$repo/deploy/etc/$role.env" /etc/argosy/
     install -m 644 "$repo/deploy/systemd/argosy-$role.service" /etc/systemd/system/
 done
