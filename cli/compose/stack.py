@@ -26,7 +26,6 @@ from argosy.cli.compose.document import Map
 from argosy.cli.compose.extension import canary, disconnect, drain_timeout, max_unavailable, weight
 from argosy.cli.compose.files import Reader, combine
 from argosy.cli.compose.jobs import awaited, check_order, depends_on, job_spec
-from argosy.cli.compose.mounted import ExternalFile, MountedFiles
 from argosy.cli.compose.networks import DefinedNetwork, attachments, defined_networks
 from argosy.cli.compose.problems import ComposeError, Findings, Position, Problem
 from argosy.cli.compose.where import place_of
@@ -145,6 +144,7 @@ class _Builder:
         self._enabled = enabled
         self._reader = reader
         self._used: set[str] = set()
+        self._awaited: frozenset[str] = frozenset()
 
     def build(self) -> Stack:
         findings = self._root.findings
@@ -162,7 +162,6 @@ class _Builder:
         external = [n for n in defined.values() if n.external and n.key in self._used]
         return Stack(
             name=self._stack,
-        self._awaited: frozenset[str] = frozenset()
             services=tuple(specs),
             networks=tuple(networks),
             external_networks=tuple(ExternalNetwork(n.spec.name, n.position) for n in external),
@@ -179,6 +178,7 @@ class _Builder:
         if problem:
             at.findings.problem(at.key_position, at.path, f"the service's name: {problem}")
         mode, replicas = service_mode(at)
+        is_job = mode in JOB_MODES
         limits, reservations = resources(at)
         labels = at.get("deploy")
         labels = labels.get("labels") if labels is not None else None
@@ -199,7 +199,6 @@ class _Builder:
                 networks=attachments(at, name, defined, self._used),
                 drain_timeout=drain_timeout(at),
                 weight=weight(at),
-        is_job = mode in JOB_MODES
             ),
             update=update_config(at, "update_config"),
             rollback=update_config(at, "rollback_config"),
@@ -207,6 +206,8 @@ class _Builder:
             auto_promote=canaries.auto_promote,
             max_unavailable=max_unavailable(at),
             disconnect=disconnect(at),
+            job=job_spec(at, mode, replicas if is_job else None),
+            depends_on=depends_on(at, self._stack),
         )
         told = at.problems_below()
         for wrong in validate_service(spec):
@@ -227,8 +228,6 @@ class _Builder:
         for network in defined.values():
             at = networks.find(network.key) if networks is not None else None
             if network.key not in self._used:
-            job=job_spec(at, mode, replicas if is_job else None),
-            depends_on=depends_on(at, self._stack),
                 if at is not None:
                     at.findings.notice(at.key_position, at.path, "no service joins it: it is not made")
                 continue
