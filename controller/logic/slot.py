@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from argosy.controller.logic.actions import CreateTask
-from argosy.controller.logic.availability import Allowance, is_available
+from argosy.controller.logic.availability import Allowance, is_available, may_be_available
 from argosy.controller.logic.draft import Draft
 from argosy.controller.logic.slots import Slot, age, is_unassigned, serves
 from argosy.controller.logic.view import View
@@ -178,8 +178,8 @@ def _makes_way(view: View, allowance: Allowance, aim: Aim, heir: Task, due: bool
 
 
 def _may_stop_now(view: View, allowance: Allowance, old: Task) -> bool:
-    """Whether an old task may go before its heir is there: in the budget, if it is still of use."""
-    if not is_available(view, old) or view.is_overdue(old):
+    """Whether an old task may go before its heir is there: in the budget, if it may still be of use."""
+    if not may_be_available(view, old) or view.is_overdue(old):
         return True
     return allowance.may_stop(moves=view.is_leaving(old))
 

@@ -181,6 +181,11 @@ class View:
         node = self.nodes.get(task.node_id)
         return node is not None and node.status.state in (NodeState.READY, NodeState.AGENT_LOST)
 
+    def is_given_up(self, task: Task) -> bool:
+        """Whether a task's node is gone or lost for good, as far as anybody can tell."""
+        node = self.nodes.get(task.node_id)
+        return node is None or node.status.state in (NodeState.DOWN, NodeState.DISCONNECTED)
+
 
 def _cannot_be_granted(node: Node) -> bool:
     return node.status.state in (NodeState.DOWN, NodeState.AGENT_LOST)

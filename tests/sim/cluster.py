@@ -61,6 +61,7 @@ class World:
         self.troubles = Troubles()
         self.controllers: dict[str, Controller] = {}
         self.agents: dict[str, AgentHost] = {}
+        self.requests = 0
 
     def new_id(self) -> str:
         number = self._ids.getrandbits(60)
@@ -150,9 +151,7 @@ class Controller:
                 self.world.network.listen(
                     self.address, process, self.dispatcher.Session, lambda data: self.beats.datagram_received(data, ())
                 )
-                leader = Leader(
-                    self.client, self.store, self.cache, self.dispatcher, self.beats, self.world.ambient
-                )
+                leader = Leader(self.client, self.store, self.cache, self.dispatcher, self.beats, self.world.ambient)
                 group.create_task(self.election.run(leader.run), name="election")  # type: ignore[union-attr]
                 group.create_task(self._observe(), name="observer")
         except* ArgosyError as errors:
@@ -194,15 +193,19 @@ class Controller:
             return None
         answer: asyncio.Future[Any] = self.world.loop.create_future()
 
+        number = self.world.requests = self.world.requests + 1
+
         async def work() -> None:
-            FOR_USER.set(True)
+            FOR_USER.set(number)
             try:
                 async with asyncio.timeout(8):
                     done = await change(self.store, self.cache, lambda snap: decide(snap, self.world.loop.wall()))
                 self.world.note(f"user: {what} ({process.name})")  # type: ignore[union-attr]
             except (ArgosyError, TimeoutError) as error:
-                self.world.note(f"user: {what}: {type(error).__name__}: {error}")
+                problems = getattr(error, "problems", "") or ""
+                self.world.note(f"user: {what}: {type(error).__name__}: {error} {problems}")
                 done = None
+                self.world.watcher.refused(number, what, error)
             if not answer.done():
                 answer.set_result(done)
 

@@ -19,8 +19,8 @@ from argosy.proto.etcd import rpc_pb2 as pb
 from tests.sim.etcd_model import Etcd, Refused, Revision
 from tests.sim.virtual_time import PROCESS, Process, VirtualLoop
 
-FOR_USER: contextvars.ContextVar[bool] = contextvars.ContextVar("FOR_USER", default=False)
-"""Whether a call is made for a user's request, and not by a control loop."""
+FOR_USER: contextvars.ContextVar[int] = contextvars.ContextVar("FOR_USER", default=0)
+"""The number of the user's request that a call is made for; 0: it is a control loop's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Writer:
     """Who sent a request."""
 
     process: Process
-    for_user: bool
+    for_user: int
 
 
 APART_S = 1e-6
@@ -64,7 +64,9 @@ class EtcdFaults:
 class EtcdChannel:
     """One controller's channel. `note` tells the log of what went wrong."""
 
-    def __init__(self, loop: VirtualLoop, etcd: Etcd, faults: EtcdFaults, name: str, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, loop: VirtualLoop, etcd: Etcd, faults: EtcdFaults, name: str, note: Callable[[str], None]
+    ) -> None:
         self.loop = loop
         self.etcd = etcd
         self.faults = faults
@@ -274,9 +276,7 @@ class _Watch(_Stream):
 
     def _send(self, id: int, revision: Revision) -> None:
         key, end = self._watches[id]
-        events = [
-            e for e in revision.events if (key <= e.kv.key < end if end else e.kv.key == key)
-        ]
+        events = [e for e in revision.events if (key <= e.kv.key < end if end else e.kv.key == key)]
         if not events:
             return
         faults = self.channel.faults

@@ -94,7 +94,9 @@ class Etcd:
                 raise Refused(grpc.StatusCode.OUT_OF_RANGE, "required revision is a future revision")
             keys = self._at(request.revision)
         if request.range_end:
-            found = sorted(k for k in keys if request.key <= k and (request.range_end == b"\0" or k < request.range_end))
+            found = sorted(
+                k for k in keys if request.key <= k and (request.range_end == b"\0" or k < request.range_end)
+            )
         else:
             found = [request.key] if request.key in keys else []
         response = pb.RangeResponse(header=self._header(), count=len(found))

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from argosy.controller.store.records import from_bytes
+from argosy.core.errors import RejectedError
 from argosy.core.kinds import BY_NAME
 from argosy.core.network import SLICE_SIZE, Network, Slice
 from argosy.core.node import Availability, Node, NodeState
-from argosy.core.service import Revision, Service, ServiceMode, UpdateOrder, UpdateState, revision_id
+from argosy.core.service import Revision, Service, ServiceMode, UpdateState, revision_id
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState
 from tests.sim.etcd_channel import Writer
@@ -23,6 +24,8 @@ from tests.sim.kernel import Container
 
 S = TaskState
 EPSILON_S = 0.05
+KNOWN_S = 2.0
+"""After so long a leader is sure to have seen what was stored."""
 GRACE_S = 10.0
 """A new leader waits so long for a node that it has not heard."""
 SILENCE_S = 2.7
@@ -67,14 +70,17 @@ class Watcher:
             Slice: self.slices,
         }
         self.slots: defaultdict[tuple[str, Any], dict[str, Task]] = defaultdict(dict)
-        self._holders: dict[tuple[str, int], str] = {}
+        self._holders: defaultdict[tuple[str, int], dict[str, Task]] = defaultdict(dict)
         self._leader: Any = None
         self._leads_since = 0.0
         self._heard: dict[tuple[Any, str], float] = {}
         self._readers: defaultdict[str, _Reader] = defaultdict(_Reader)
         self._applied: dict[str, tuple[int, int]] = {}
         self.ran: defaultdict[str, int] = defaultdict(int)
-        self._moving: dict[tuple[str, Any], str] = {}
+        self._in_flight: defaultdict[str, dict[tuple[str, Any], str]] = defaultdict(dict)
+        self._empty_since: dict[tuple[str, Any], float] = {}
+        self._taken: set[tuple[str, Any]] = set()
+        self._done_for_user: set[int] = set()
         world.etcd.on_commit = self._committed
         world.network.sent_up = self._sent_up
         world.network.sent_down = self._sent_down
@@ -94,10 +100,21 @@ class Watcher:
     # ---- what is stored
 
     def _committed(self, revision: StoreRevision, by: object) -> None:
+        if isinstance(by, Writer) and by.for_user:
+            self._done_for_user.add(by.for_user)
+        self._stops: list[Task] = []
+        self._before: dict[str, Task | None] = {}
         for change in revision.changes:
             self._change(change, revision.number, by)
         for change in revision.changes:
             self._after(change)
+        for old in self._stops:
+            self._judge_budget(old)
+
+    def refused(self, number: int, what: str, error: BaseException) -> None:
+        """A user was told that a request had no effect."""
+        if isinstance(error, RejectedError) and number in self._done_for_user:
+            self.fail("users are told the truth", f"{what} was done, and its user told: {error}")
 
     def _change(self, change: Changed, number: int, by: object) -> None:
         parts = change.key.decode().split("/")[3:]
@@ -143,6 +160,8 @@ class Watcher:
             self.fail("only the leader writes", f"{by.process.name}, which does not lead, wrote {_of(new or old)}")
 
     def _task(self, old: Task | None, new: Task | None) -> None:
+        if new is not None:
+            self._before[new.meta.id] = old
         if new is None:
             assert old is not None
             self._task_deleted(old)
@@ -160,9 +179,11 @@ class Watcher:
         if not old or old.attachments != new.attachments:
             for attachment in new.attachments:
                 at = (attachment.network_id, attachment.address)
-                holder = self._holders.setdefault(at, new.meta.id)
-                if holder != new.meta.id:
-                    self.fail("addresses unique", f"{_of(new)} is given {at}, which {holder} still has")
+                for other in self._holders[at].values():
+                    # A successor that the agent began by itself takes over the addresses with the place.
+                    if (other.service_id, other.slot, other.node_id) != (new.service_id, new.slot, new.node_id):
+                        self.fail("addresses unique", f"{_of(new)} is given the address that {_of(other)} still has")
+                self._holders[at][new.meta.id] = new
 
     def _slot_key(self, task: Task) -> tuple[str, Any]:
         service = self.services.get(task.service_id)
@@ -183,12 +204,13 @@ class Watcher:
             self.fail("a task never moves", f"{_of(old)} became {_of(new)}")
         if new.desired_state >= S.SHUTDOWN > old.desired_state:
             self._stopped_by_us(old, new)
+            self._stops.append(old)
 
     def _task_deleted(self, old: Task) -> None:
         self.note(f"task {old.meta.id} deleted")
         self.slots[self._slot_key(old)].pop(old.meta.id, None)
         for attachment in old.attachments:
-            self._holders.pop((attachment.network_id, attachment.address), None)
+            self._holders[attachment.network_id, attachment.address].pop(old.meta.id, None)
         if old.status.state < S.ASSIGNED or not old.node_id or old.node_id not in self.nodes:
             return
         if not old.status.released:
@@ -202,9 +224,11 @@ class Watcher:
         if network is None:
             return
         base = _base(network) + old.index * SLICE_SIZE
-        for (network_id, address), holder in self._holders.items():
-            if network_id == old.network_id and base <= address < base + SLICE_SIZE:
-                self.fail("slices stay while used", f"{old.meta.id} was given back, {holder} has an address of it")
+        for (network_id, address), holders in self._holders.items():
+            if holders and network_id == old.network_id and base <= address < base + SLICE_SIZE:
+                self.fail(
+                    "slices stay while used", f"{old.meta.id} was given back, {list(holders)} have addresses of it"
+                )
 
     # ---- what we do to healthy tasks
 
@@ -218,7 +242,7 @@ class Watcher:
         if old.revision != service.revision or old.evict or service.spec.stopped:
             return
         siblings = [t for t in self.slots[self._slot_key(old)].values() if t.meta.id != old.meta.id and _live(t)]
-        if siblings:
+        if siblings or service.spec.depends_on:
             return
         if service.spec.mode is ServiceMode.REPLICATED:
             slots = {k for k, ts in self.slots.items() if k[0] == old.service_id and any(_live(t) for t in ts.values())}
@@ -234,6 +258,8 @@ class Watcher:
         if parts[0] != "task" or change.new is None:
             return
         task = self.tasks[parts[-1]]
+        self._follow_slot(self._slot_key(task))
+        self._judge_parallelism(task, self._before.get(task.meta.id))
         self._judge_slot(task)
         if task.status.state is S.ASSIGNED:
             self._judge_room(task.node_id)
@@ -245,8 +271,81 @@ class Watcher:
         rising = [t for t in live if t.status.state < S.STARTING and t.desired_state <= S.RUNNING]
         if len(live) == 2 and len(rising) == 2 and live[0].revision == live[1].revision:
             nodes = [self.nodes.get(t.node_id) for t in live if t.node_id]
-            if all(n and n.status.state is NodeState.READY and n.spec.availability is Availability.ACTIVE for n in nodes):
+            if all(
+                n and n.status.state is NodeState.READY and n.spec.availability is Availability.ACTIVE for n in nodes
+            ):
                 self.fail("slots unique", f"two tasks for one slot: {', '.join(map(_of, live))}")
+
+    def _available(self, task: Task) -> bool:
+        node = self.nodes.get(task.node_id)
+        good = task.status.state == S.RUNNING and task.desired_state == S.RUNNING and not task.status.unready
+        return good and node is not None and node.status.state is not NodeState.DOWN
+
+    def _follow_slot(self, key: tuple[str, Any]) -> None:
+        """Keep since when a slot has nobody who serves, and whether we took that one away."""
+        if any(self._available(t) for t in self.slots[key].values()):
+            self._empty_since.pop(key, None)
+            self._taken.discard(key)
+        else:
+            self._empty_since.setdefault(key, self._world.loop.now)
+
+    def _judge_budget(self, old: Task) -> None:
+        """What we stopped served; at most so many slots may then be without anyone who does.
+
+        Slots count that we emptied, or that have been empty for so long that whoever decides must have known.
+        """
+        key, service = self._slot_key(old), self.services.get(old.service_id)
+        if service is None or service.removing or service.spec.stopped or not self._available(old):
+            return
+        if service.spec.mode is not ServiceMode.REPLICATED or not 1 <= old.slot <= service.spec.replicas:
+            return
+        if key not in self._empty_since or not service.spec.max_unavailable:
+            return
+        self._taken.add(key)
+        now = self._world.loop.now
+        missing = [
+            k
+            for k in self.slots
+            if k[0] == old.service_id
+            and 1 <= k[1] <= service.spec.replicas
+            and k in self._empty_since
+            and (k in self._taken or now - self._empty_since[k] > KNOWN_S)
+        ]
+        limit = _limit(service)
+        if len(missing) > limit:
+            self.fail(
+                "the budget holds", f"{len(missing)} of {_of(service)} are missing, {limit} may be: {_of(old)} stopped"
+            )
+
+    def _judge_parallelism(self, task: Task, old: Task | None) -> None:
+        """At most so many slots are on their way from a task that served to one of the present revision."""
+        service, key = self.services.get(task.service_id), self._slot_key(task)
+        if service is None:
+            return
+        flying = self._in_flight[task.service_id]
+        for k, id in list(flying.items()):
+            new = self.tasks.get(id)
+            done = new is None or new.status.state >= S.RUNNING or new.desired_state > S.RUNNING
+            if done or new.revision != service.revision:
+                del flying[k]
+        if old is not None or task.revision != service.revision:
+            return
+        going_back = service.update.state is UpdateState.ROLLBACK_STARTED
+        if not going_back and service.update.state is not UpdateState.UPDATING:
+            return
+        served = [
+            t for t in self.slots[key].values() if t.revision != task.revision and self._available(t) and self._stays(t)
+        ]
+        if not served:
+            return
+        flying[key] = task.meta.id
+        most = (service.spec.rollback if going_back else service.spec.update).parallelism
+        if most and len(flying) > most:
+            self.fail("parallelism holds", f"{len(flying)} slots of {_of(service)} are updated at once, not {most}")
+
+    def _stays(self, task: Task) -> bool:
+        node = self.nodes[task.node_id]
+        return node.status.state is NodeState.READY and node.spec.availability is Availability.ACTIVE and not task.evict
 
     def _judge_room(self, node_id: str) -> None:
         """What is ordered of a node fits; of two tasks in a slot only one will run."""
@@ -302,7 +401,9 @@ class Watcher:
             if stored is None or stored.status.state is S.ORPHANED:
                 continue
             if stored.status.state < item.status.state or (item.status.released and not stored.status.released):
-                self.fail("acknowledged only if stored", f"{call.host} said {S(item.status.state).name} of {_of(stored)}")
+                self.fail(
+                    "acknowledged only if stored", f"{call.host} said {S(item.status.state).name} of {_of(stored)}"
+                )
 
     def applied(self, host: str, epoch: int, revision: int) -> None:
         """An agent has accepted a message."""
@@ -433,6 +534,11 @@ def _live(task: Task) -> bool:
     return task.desired_state <= S.RUNNING and task.status.state <= S.RUNNING
 
 
+def _limit(service: Service) -> int:
+    text = service.spec.max_unavailable
+    return service.spec.replicas * int(text[:-1]) // 100 if text.endswith("%") else int(text)
+
+
 def _base(network: Network) -> int:
     a, b, c, d = (int(x) for x in network.subnet.partition("/")[0].split("."))
     return a << 24 | b << 16 | c << 8 | d
@@ -455,6 +561,3 @@ def _of(obj: Any) -> str:
         case None:
             return ""
     return f"{type(obj).__name__} {obj.meta.id}"
-
-
-_ = UpdateOrder

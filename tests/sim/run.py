@@ -41,8 +41,14 @@ class Result:
     def report(self) -> str:
         """Tell of a failure."""
         error = self.error
-        what = f"{error.invariant}: {error.text}" if isinstance(error, Violation) else f"the simulation broke: {error!r}"
-        lines = [f"seed {self.seed} fails at step {len(self.events)}", f"  {what}", *("    " + e for e in self.events[-TAIL:])]
+        what = (
+            f"{error.invariant}: {error.text}" if isinstance(error, Violation) else f"the simulation broke: {error!r}"
+        )
+        lines = [
+            f"seed {self.seed} fails at step {len(self.events)}",
+            f"  {what}",
+            *("    " + e for e in self.events[-TAIL:]),
+        ]
         cause = error.__cause__ if isinstance(error, Violation) else error
         if cause is not None:
             lines += traceback.format_exception(cause)
@@ -109,18 +115,22 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--log", action="store_true", help="print every event")
     parser.add_argument("--verbose", action="store_true", help="with what the parts log themselves")
     parser.add_argument("--twice", action="store_true", help="run each seed twice; the logs must be the same")
+    parser.add_argument("--slow", action="store_true", help="name the seeds that take over a second of processor time")
     parser.add_argument("--keep-going", action="store_true", help="do not end at the first seed that fails")
     options = parser.parse_args(arguments)
     sys.unraisablehook = lambda _: None  # what was abandoned complains when it is collected
     began, failed, count, virtual_s = time.process_time(), 0, 0, 0.0
     for seed in seeds_of(options.seeds):
+        before = time.process_time()
         result = run_seed(seed, echo=options.log, verbose=options.verbose)
+        if options.slow and (spent := time.process_time() - before) > 1:
+            print(f"seed {seed}: {spent:.1f} s", flush=True)
         count, virtual_s = count + 1, virtual_s + result.virtual_s - 1000
         if options.twice and (again := run_seed(seed)).digest != result.digest:
             print(_first_difference(result, again))
             failed += 1
         if result.error is not None:
-            print(result.report())
+            print(result.report(), flush=True)
             failed += 1
         if failed and not options.keep_going:
             break

@@ -1,10 +1,10 @@
 """What happens in a world, from a seed: people, faults and the weather, then calm, and the reckoning.
 
-    build      controllers, hosts, images, a network, services
-    trouble    a dozen or two of acts: what users do, what breaks, what comes back
-    calm       everything works again: all must become as declared, and then nothing more may be written
-    a new eye  another leader looks at it: there must be nothing left for it to do
-    the end    everything is removed: nothing may be left, in etcd or on any host
+build      controllers, hosts, images, a network, services
+trouble    a dozen or two of acts: what users do, what breaks, what comes back
+calm       everything works again: all must become as declared, and then nothing more may be written
+a new eye  another leader looks at it: there must be nothing left for it to do
+the end    everything is removed: nothing may be left, in etcd or on any host
 """
 
 import asyncio
@@ -98,8 +98,8 @@ class Scenario:
         spec = NetworkSpec(name="net", subnet=chance.choice(("10.70.0.0/24", "10.70.0.0/16")))
         network_id = world.new_id()
         await self._must("network", lambda snap, now: networks.created(snap, "default", [(network_id, spec)], now))
-        for _ in range(chance.choice((1, 1, 2, 3))):
-            await self._create()
+        for _ in range(chance.choice((1, 1, 2, 2))):
+            await self._create(at_once=True)
 
     async def _must(self, what: str, decide: Callable[..., object]) -> None:
         for _ in range(20):
@@ -139,7 +139,8 @@ class Scenario:
             replicas=chance.randint(1, 5) if mode is ServiceMode.REPLICATED else 1,
             task=self._task_spec(),
             update=self._update_config(),
-            rollback=self._update_config(),
+            rollback=self._rollback_config(),
+            max_unavailable=chance.choice(("", "", "1", "1", "50%", "0")) if mode is ServiceMode.REPLICATED else "",
         )
 
     def _task_spec(self) -> TaskSpec:
@@ -182,7 +183,11 @@ class Scenario:
             order=chance.choice(list(UpdateOrder)),
         )
 
-    async def _create(self) -> None:
+    def _rollback_config(self) -> UpdateConfig:
+        config = self._update_config()
+        return replace(config, failure_action=self.chance.choice((FailureAction.PAUSE, FailureAction.CONTINUE)))
+
+    async def _create(self, *, at_once: bool = False) -> None:
         self.names += 1
         spec, service_id = self._spec(f"web{self.names}"), self.world.new_id()
 
@@ -191,7 +196,12 @@ class Scenario:
             services.check(resolved)
             return services.created(snap, DEFAULT_PROJECT, service_id, resolved, now)  # type: ignore[arg-type]
 
-        await self._ask(f"create {spec.name}", decide)
+        if at_once:
+            leader = self.world.leader()
+            assert leader is not None
+            await leader.user(f"create {spec.name}", decide)
+        else:
+            await self._ask(f"create {spec.name}", decide)
 
     async def _change(self, what: str, service: Service, alter: Callable[[ServiceSpec], ServiceSpec]) -> None:
         def decide(snap: object, now: float) -> object:
@@ -401,7 +411,8 @@ class Scenario:
         await self._until(lambda: world.leader() is not None, 30, "a leader")
         for node in list(world.watcher.nodes.values()):
             await self._must(
-                f"activate {node.spec.name}", lambda snap, now, node=node: _available(snap, node, Availability.ACTIVE, now)
+                f"activate {node.spec.name}",
+                lambda snap, now, node=node: _available(snap, node, Availability.ACTIVE, now),
             )
         for service in list(world.watcher.services.values()):
             if not service.removing:
@@ -460,7 +471,9 @@ class Scenario:
             for kind, versions in wanted.items():
                 found = {o.meta.id: o.meta.version for o in controller.cache.snapshot.all(kind)}
                 if found != versions:
-                    world.watcher.fail("caches are exact", f"{controller.name} has {kind.__name__}: {found} not {versions}")
+                    world.watcher.fail(
+                        "caches are exact", f"{controller.name} has {kind.__name__}: {found} not {versions}"
+                    )
 
     async def _end(self) -> None:
         world = self.world
@@ -513,10 +526,11 @@ def _mended(snap: object, service: Service, now: float) -> object:
         placement=replace(present.spec.task.placement, constraints=()),
     )
     update = replace(present.spec.update, failure_action=FailureAction.CONTINUE)
+    budget = "1" if present.spec.max_unavailable == "0" else present.spec.max_unavailable
     stuck = present.update.state in (UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED)
     if stuck:
         task = replace(task, force_update=task.force_update + 1)
-    return services.updated(snap, present, replace(present.spec, task=task, update=update), now)  # type: ignore[arg-type]
+    return services.updated(snap, present, replace(present.spec, task=task, update=update, max_unavailable=budget), now)  # type: ignore[arg-type]
 
 
 async def _revoke(controller: Controller) -> None:

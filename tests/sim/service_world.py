@@ -25,6 +25,7 @@ from argosy.controller.logic.departures import Departures
 from argosy.controller.logic.filters import fits_placement
 from argosy.controller.logic.orchestrate import plan_service
 from argosy.controller.logic.view import Fits
+from argosy.core.fence import GRANT_S
 from argosy.core.meta import Meta
 from argosy.core.node import Availability, Drain, Node, NodeSpec, NodeState, NodeStatus
 from argosy.core.service import (
@@ -112,7 +113,12 @@ class World:
         """Have the leader see a node in a state; it hears of the node only when READY."""
         node = self.nodes[name]
         self.nodes[name] = replace(node, status=NodeStatus(state, since=self.now))
-        (self.cut_off.discard if state is NodeState.READY else self.cut_off.add)(name)
+        if state is NodeState.READY:
+            self.cut_off.discard(name)
+            self.fence_ends.pop(name, None)
+        else:
+            self.cut_off.add(name)
+            self.fence_ends.setdefault(name, self.now + GRANT_S)
 
     def set_availability(self, name: str, availability: Availability) -> None:
         """Drain, pause or activate a node."""
@@ -150,12 +156,12 @@ class World:
         """Change the number of replicas."""
         self.update(replicas=replicas)
 
-    def roll_back(self) -> None:
-        """Roll back by hand."""
+    def roll_back(self, to_revision: int = 0) -> None:
+        """Roll back by hand; 0: to the previous revision."""
         self.now += MOMENT
         started = UpdateStatus(UpdateState.ROLLBACK_STARTED, started_at=self.now)
         revisions = list(self.revisions.values())
-        change = change_service.roll_back(self._service, 0, started, revisions, self._in_use(), self.now)
+        change = change_service.roll_back(self._service, to_revision, started, revisions, self._in_use(), self.now)
         self._adopt(change)
 
     def remove(self) -> None:
@@ -240,6 +246,16 @@ class World:
                 did = self._step(task) or did
         return did
 
+    def guard(self) -> None:
+        """Let the guards of nodes that hold no grant any more end what is fenced there."""
+        if self._service.spec.disconnect is not Disconnect.FENCE:
+            return
+        for task in self.tasks.values():
+            box = self.containers.get(task.meta.id)
+            over = self._replace_in(task.node_id, DEFAULT_STOP_GRACE_PERIOD_S) <= 0
+            if box is not None and task.node_id in self.cut_off and over and not is_terminal(box.state):
+                box.state = S.FAILED
+
     def _step(self, task: Task) -> bool:
         box = self.containers.setdefault(task.meta.id, Container(S.ASSIGNED))
         before = replace(box)
@@ -276,6 +292,8 @@ class World:
 
     def tick(self) -> bool:
         """Let all parts act once at this moment; say whether anything happened."""
+        if self.service is not None:
+            self.guard()
         did = self.orchestrate()
         did = self.schedule() or did
         did = self.orchestrate() or did

@@ -182,7 +182,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                     try:
                         coroutine.close()  # type: ignore[union-attr]
                         break
-                    except BaseException:  # noqa: S112  # a cleanup that awaits, or fails in a world that is gone
+                    except BaseException:  # a cleanup that awaits, or fails in a world that is gone
                         continue
         self._ready.clear()  # type: ignore[attr-defined]
         self._timers.clear()
