@@ -3,17 +3,18 @@
 Records have keys, so that an increment carries only what changed:
 
     network/NET             [name, internal]
-    names/NET/SERVICE       [name, alias, …]
-    endpoint/NET/TASK       [service, slot, address]
+    names/NET/SERVICE       [virtual address or 0, name, alias, …]
+    endpoint/NET/TASK       [service, slot, address, withdrawn]
     task/ID                 [[network, address], …]     a task of this host, its networks in order
     resolvers/ID            [address, …]                name servers of its own (Compose: `dns`) instead of the host's
 
 Who asks is known by the address on the network whose socket the question came in by. Its networks are searched in
 order, and the first one that knows the name answers:
 
-    NAME                    all endpoints of the services called so, in random order (virtual addresses come later)
-    tasks.NAME              the same, always of all endpoints
-    SLOT.NAME               the endpoint of one slot
+    NAME                    the virtual addresses of the services called so, in random order; of one that has none its
+                            endpoints
+    tasks.NAME              all endpoints, in random order
+    SLOT.NAME               the endpoint of one slot, withdrawn or not: tasks may need each other to get ready
     any of these + .NETWORK the same on the network of that name only
 
 Other names without a dot do not exist: they are never sent upstream, where they would leak what runs here and could
@@ -23,7 +24,7 @@ of the host's), unless the task is on internal networks only.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from argosy.agent.dns import wire
 
@@ -63,12 +64,19 @@ _ELSEWHERE: Final = Elsewhere()
 _STRANGER: Final = ("", ())
 
 
+class _Endpoint(NamedTuple):
+    slot: int
+    address: int
+    withdrawn: bool
+
+
 @dataclass(slots=True)
 class _Network:
     name: str = ""
     internal: bool = False
     services: dict[str, set[str]] = field(default_factory=dict)  # name -> services
-    endpoints: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)  # service -> task -> (slot, address)
+    virtual: dict[str, int] = field(default_factory=dict)  # service -> address, where it has one
+    endpoints: dict[str, dict[str, _Endpoint]] = field(default_factory=dict)  # service -> task
     holders: dict[int, str] = field(default_factory=dict)  # address -> task
 
 
@@ -125,13 +133,14 @@ class Zone:
     @staticmethod
     def _reverse(networks: Sequence[_Network], address: int) -> Answer | None:
         for one in networks:
+            for service, virtual in one.virtual.items():
+                if virtual == address and (named := _name_of(one, service)):
+                    return FoundName(f"{named}.{one.name}")
             task = one.holders.get(address)
             for service, endpoints in one.endpoints.items() if task else ():
-                if task in endpoints:
-                    named = sorted(name for name, services in one.services.items() if service in services)
-                    slot = endpoints[task][0]
-                    if named:
-                        return FoundName(f"{slot}.{named[0]}.{one.name}" if slot else f"{named[0]}.{one.name}")
+                if task in endpoints and (named := _name_of(one, service)):
+                    slot = endpoints[task].slot
+                    return FoundName(f"{slot}.{named}.{one.name}" if slot else f"{named}.{one.name}")
         return None
 
     def _index(self, key: str, record: Record, *, add: bool) -> None:
@@ -158,7 +167,12 @@ class Zone:
 
 
 def _index_names(network: _Network, service: str, record: Record, add: bool) -> None:
-    for name in record:
+    address, *names = record
+    if add and address:
+        network.virtual[service] = address
+    else:
+        network.virtual.pop(service, None)
+    for name in names:
         owners = network.services.setdefault(str(name).lower(), set())
         if add:
             owners.add(service)
@@ -169,10 +183,10 @@ def _index_names(network: _Network, service: str, record: Record, add: bool) -> 
 
 
 def _index_endpoint(network: _Network, task: str, record: Record, add: bool) -> None:
-    service, slot, address = record
+    service, slot, address, withdrawn = record
     tasks = network.endpoints.setdefault(service, {})
     if add:
-        tasks[task] = (slot, address)
+        tasks[task] = _Endpoint(slot, address, bool(withdrawn))
         network.holders[address] = task
         return
     tasks.pop(task, None)
@@ -186,19 +200,31 @@ def _lookup(network: _Network, name: str) -> Answer | None:
     """Return what a name means on one network; None if it is not known there."""
     services = network.services.get(name)
     if services:
-        return Found(tuple(address for _, address in _endpoints(network, services)))
+        return Found(tuple(address for service in services for address in _addresses(network, service)))
     head, _, rest = name.partition(".")
     services = network.services.get(rest) if rest else None
     if not services:
         return None
     if head == "tasks":
-        return Found(tuple(address for _, address in _endpoints(network, services)))
+        return Found(tuple(e.address for e in _endpoints(network, services) if not e.withdrawn))
     if head.isdigit():
         slot = int(head)
-        found = tuple(address for number, address in _endpoints(network, services) if number == slot)
+        found = tuple(e.address for e in _endpoints(network, services) if e.slot == slot)
         return Found(found) if found else _MISSING
     return None
 
 
-def _endpoints(network: _Network, services: Iterable[str]) -> Iterable[tuple[int, int]]:
+def _name_of(network: _Network, service: str) -> str:
+    """Return the name of a service that comes first in the alphabet; "" if it has none."""
+    return min((name for name, services in network.services.items() if service in services), default="")
+
+
+def _addresses(network: _Network, service: str) -> Iterable[int]:
+    """Return what the name of a service stands for."""
+    if service in network.virtual:
+        return (network.virtual[service],)
+    return (e.address for e in _endpoints(network, (service,)) if not e.withdrawn)
+
+
+def _endpoints(network: _Network, services: Iterable[str]) -> Iterable[_Endpoint]:
     return (endpoint for service in services for endpoint in network.endpoints.get(service, {}).values())

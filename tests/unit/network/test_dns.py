@@ -73,11 +73,14 @@ def test_reverse_names() -> None:
 RECORDS = {
     "network/a": ["front", False],
     "network/b": ["back", True],
-    "names/a/web": ["web", "www"],
-    "names/b/db": ["db", "web"],
-    "endpoint/a/t1": ["web", 1, 11],
-    "endpoint/a/t2": ["web", 2, 12],
-    "endpoint/b/t3": ["db", 0, 23],
+    "names/a/web": [0, "web", "www"],
+    "names/a/api": [5, "api", "rest"],
+    "names/b/db": [0, "db", "web"],
+    "endpoint/a/t1": ["web", 1, 11, False],
+    "endpoint/a/t2": ["web", 2, 12, False],
+    "endpoint/a/t6": ["web", 6, 16, True],
+    "endpoint/a/t7": ["api", 1, 17, False],
+    "endpoint/b/t3": ["db", 0, 23, False],
     "task/t1": [["a", 11], ["b", 21]],
     "task/t3": [["b", 23]],
     "task/t4": [["a", 14]],
@@ -101,6 +104,13 @@ def zone() -> Zone:
         (("a", 11), "db", Found((23,))),
         (("a", 11), "2.web", Found((12,))),
         (("a", 11), "3.web", Missing()),
+        (("a", 11), "6.web", Found((16,))),  # withdrawn: not among all, but to be found
+        (("a", 11), "api", Found((5,))),
+        (("a", 11), "rest.front", Found((5,))),
+        (("a", 11), "tasks.rest", Found((17,))),
+        (("a", 11), "1.api", Found((17,))),
+        (("a", 11), "5.0.0.0.in-addr.arpa", FoundName("api.front")),
+        (("b", 23), "api", Missing()),
         (("a", 11), "tasks.www.front", Found((11, 12))),
         (("a", 11), "example.org", Elsewhere()),
         (("a", 14), "example.org", Elsewhere(("203.0.113.53",))),
@@ -134,7 +144,7 @@ def test_changes_lead_where_the_whole_would(steps: list[tuple[bool, set[str]]]) 
     fresh = Zone()
     fresh.replace(dict(changed.records))
     for asker in (("a", 11), ("b", 21), ("b", 23)):
-        for name in ("web", "db", "www", "2.web", "tasks.db", "web.back", "12.0.0.0.in-addr.arpa"):
+        for name in ("web", "db", "api", "tasks.api", "www", "2.web", "tasks.db", "web.back", "12.0.0.0.in-addr.arpa"):
             one, other = changed.resolve(*asker, name), fresh.resolve(*asker, name)
             assert sorted(one.addresses) == sorted(other.addresses) if isinstance(one, Found) else one == other
 

@@ -1,0 +1,112 @@
+"""Virtual addresses: who gets one, that no two get the same, and where they come from."""
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from argosy.controller.logic.virtual_addresses import RESERVED, Lack, VirtualPool, is_settled, readdress, wants
+from argosy.core.addresses import format_ipv4
+from argosy.core.meta import Meta
+from argosy.core.network import Attachment, Network, NetworkSpec, Slice, SliceUse
+from argosy.core.service import (
+    EndpointMode,
+    EndpointSpec,
+    NetworkAttachmentSpec,
+    Service,
+    ServiceMode,
+    ServiceSpec,
+    TaskSpec,
+)
+from argosy.core.task import Task
+
+NET = Network(Meta("net"), NetworkSpec("front"), 1, "10.64.0.0/16")
+
+
+def service(name, *, mode=EndpointMode.VIP, kind=ServiceMode.REPLICATED, networks=("net",), addresses=()):
+    task = TaskSpec(networks=tuple(NetworkAttachmentSpec(n) for n in networks))
+    spec = ServiceSpec(name, mode=kind, task=task, endpoint=EndpointSpec(mode))
+    return Service(Meta(name), spec, virtual_addresses=tuple(addresses))
+
+
+def serve(network, services, slices=(), tasks=()):
+    """Give all of them what they want; return them and all slices."""
+    pool = VirtualPool.build(network, slices, services, tasks)
+    plans = [readdress(s, {network.meta.id: pool}) for s in services]
+    return [p.service for p in plans], [*slices, *(s for p in plans for s in p.new_slices)], plans
+
+
+def test_the_first_comes_after_the_reserved_ones():
+    (web,), slices, _ = serve(NET, [service("web")])
+    assert [format_ipv4(a.address) for a in web.virtual_addresses] == [f"10.64.0.{RESERVED}"]
+    assert slices == []
+    assert is_settled(web)
+
+
+def test_who_gets_none():
+    assert wants(service("web", mode=EndpointMode.DNSRR)) == frozenset()
+    assert wants(service("job", kind=ServiceMode.REPLICATED_JOB)) == frozenset()
+    gone = replace(service("web", addresses=(Attachment("net", 7),)), removing=True)
+    assert is_settled(gone)  # its address goes with it
+
+
+def test_a_service_that_leaves_a_network_gives_its_address_back():
+    web = service("web", networks=("other",), addresses=(Attachment("net", 7),))
+    assert not is_settled(web)
+    assert readdress(web, {}).service.virtual_addresses == ()
+
+
+def test_a_thousand_services_fit_beside_nodes():
+    nodes = [Slice(Meta(f"net.{i}"), "net", i, f"node{i}") for i in range(1, 1001)]
+    served, slices, plans = serve(NET, [service(f"s{i}") for i in range(1000)], nodes)
+    addresses = {a.address for s in served for a in s.virtual_addresses}
+    assert len(addresses) == 1000
+    taken = [s for s in slices if s.use is SliceUse.SERVICES]
+    assert all(s.node_id == "" for s in taken)
+    assert not {s.index for s in taken} & {s.index for s in nodes}
+    assert len(taken) == 31
+    assert not any(p.lacks for p in plans)
+
+
+def test_an_address_of_an_old_task_is_nobodys_slice():
+    small = replace(NET, subnet="10.64.0.0/26")
+    old = Task(Meta("t"), attachments=(Attachment("net", 0x0A400000 + 40),))
+    _, _, plans = serve(small, [service(f"s{i}") for i in range(29)], tasks=[old])
+    assert [lack for p in plans for lack in p.lacks] == [plans[-1].lacks[0]]
+    assert "front has no virtual address left: 28 services" in plans[-1].lacks[0].reason
+
+
+def test_addresses_come_back_as_late_as_can_be():
+    pool = VirtualPool.build(NET, [], [], [])
+    first = pool.take()
+    assert not isinstance(first, Lack)
+    again = VirtualPool.build(NET, [], [], [], pool.last_given)
+    assert again.take() != first
+
+
+def test_a_slice_without_services_is_given_back():
+    piece = Slice(Meta("net.9"), "net", 9, use=SliceUse.SERVICES)
+    pool = VirtualPool.build(NET, [piece], [], [])
+    assert pool.unused() == [9]
+    held = service("web", addresses=(Attachment("net", 0x0A400000 + 9 * 32),))
+    assert VirtualPool.build(NET, [piece], [held], []).unused() == []
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 40)), max_size=120))
+def test_no_two_services_ever_have_the_same(steps):
+    small = replace(NET, subnet="10.64.0.0/25")
+    services: dict[int, Service] = {}
+    slices: list[Slice] = []
+    last = 0
+    for come, number in steps:
+        if not come:
+            services.pop(number, None)
+            continue
+        services.setdefault(number, service(f"s{number}"))
+        pool = VirtualPool.build(small, slices, services.values(), [], last)
+        plan = readdress(services[number], {"net": pool})
+        last = pool.last_given
+        services[number] = plan.service
+        slices += plan.new_slices
+        held = [a.address for s in services.values() for a in s.virtual_addresses]
+        assert len(held) == len(set(held))

@@ -1,0 +1,133 @@
+"""The balancer's table: what it says, what a change costs, what is read from a listing."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from argosy.agent.logic.network_balance import Balanced, Held, change, read, services_in
+from argosy.agent.logic.network_services import Services
+from argosy.core.assignment import EndpointAssignment, NamesAssignment
+
+NET = "net"
+TWO = Balanced(0x0A400004, ((0x0A400021, 0), (0x0A400022, 0)))
+
+
+def lines(held, services, own=frozenset(), touched=None):
+    commands, after = change(held, services, own, services if touched is None else touched)
+    return commands.splitlines(), after
+
+
+def held(**services: Balanced) -> Held:
+    return change(None, services, frozenset(), services)[1]
+
+
+def test_a_service_is_a_chain_and_an_element():
+    made, after = lines(held(), {"web": TWO})
+    assert made[0] == "add chain ip argosy-balance s-web"
+    turns = "dnat to numgen inc mod 2 map { 0 : 10.64.0.33, 1 : 10.64.0.34 }"
+    assert made[1].startswith(f"add rule ip argosy-balance s-web {turns} comment ")
+    assert made[2:] == ["add element ip argosy-balance services { 10.64.0.4 : goto s-web }"]
+    assert lines(after, {"web": TWO}) == ([], after)
+
+
+def test_weights_are_turns_in_their_smallest_ratio():
+    weighted = Balanced(1, ((11, 20), (12, 10), (13, 30)))
+    assert "mod 6 map { 0-1 : 0.0.0.11, 2 : 0.0.0.12, 3-5 : 0.0.0.13 }" in lines(held(), {"web": weighted})[0][1]
+
+
+def test_a_change_says_nothing_of_other_services():
+    many = {f"s{i}": Balanced(100 + i, ((1000 + i, 0),)) for i in range(1000)}
+    start = held(**many)
+    made, after = lines(start, many | {"s5": Balanced(105, ((1005, 0), (2005, 0)))}, touched={"s5"})
+    assert [line.split()[:2] for line in made] == [["flush", "chain"], ["add", "rule"]]
+    assert set(after.chains) == set(start.chains)
+
+
+def test_without_endpoints_it_refuses():
+    made, after = lines(held(web=TWO), {"web": Balanced(TWO.address)})
+    assert made == [
+        "delete element ip argosy-balance services { 10.64.0.4 : goto s-web }",
+        "add element ip argosy-balance refused { 10.64.0.4 }",
+        "flush chain ip argosy-balance s-web",
+        "delete chain ip argosy-balance s-web",
+    ]
+    assert lines(after, {"web": TWO})[1] == held(web=TWO)
+
+
+def test_an_address_that_goes_to_another_service_stays_with_it():
+    made, after = lines(held(old=TWO), {"new": TWO}, touched={"old", "new"})
+    assert after == held(new=TWO)
+    assert made[0] == "delete element ip argosy-balance services { 10.64.0.4 : goto s-old }"
+
+
+def test_a_listing_that_is_not_ours_to_build_on():
+    assert read("table ip argosy-balance {\n}\n") is None
+    assert services_in(None) == set()
+
+
+balanced = st.builds(
+    Balanced,
+    st.integers(1, 8),
+    st.lists(st.tuples(st.integers(10, 20), st.integers(0, 3)), max_size=3, unique_by=lambda e: e[0]).map(tuple),
+    st.booleans(),
+)
+tables = st.dictionaries(st.sampled_from("abcd"), balanced, max_size=4).filter(
+    lambda t: len({s.address for s in t.values()}) == len(t)
+)
+
+
+@given(st.lists(tables, min_size=1, max_size=4))
+def test_changes_lead_where_the_whole_would(steps):
+    """Memories aside, which outlive the endpoints of their service on purpose."""
+    believed, before = None, {}
+    for services in steps:
+        _, believed = change(believed, services, frozenset(), {*services, *before})
+        before = services
+    whole = held(**steps[-1])
+    assert (believed.chains, believed.chosen, believed.refused) == (whole.chains, whole.chosen, whole.refused)
+    assert change(believed, steps[-1], frozenset(), steps[-1])[0] == ""
+
+
+def name(address=4, network=NET, service="web", affinity=False):
+    return NamesAssignment(network, service, (service,), address, affinity)
+
+
+def endpoint(task, address, *, withdrawn=False, service="web", network=NET):
+    return EndpointAssignment(network, task, service, 1, address, 0, withdrawn)
+
+
+def test_services_are_followed_by_change():
+    services = Services("node")
+    names, first, second = (name(),), endpoint("t1", 11), endpoint("t2", 12)
+    assert services.update(names, (first, second))[NET].services == {"web"}
+    assert {a for a, _ in services.balanced(NET, "web").endpoints} == {11, 12}
+    assert services.update(names, (first, second)) == {}
+    leaving = endpoint("t1", 11, withdrawn=True)
+    changed = services.update(names, (leaving, second))[NET]
+    assert (changed.services, services.addresses(NET), services.addresses(NET, active=True)) == (
+        {"web"},
+        {11, 12},
+        {12},
+    )
+    assert 11 in changed.withdrawn
+    changed = services.update(names, (second,))[NET]
+    assert 11 in changed.gone
+    assert services.addresses(NET) == {12}
+    services.update((), ())
+    assert services.balanced(NET, "web") is None
+    assert services.on(NET) == set()
+
+
+def test_a_service_without_an_address_has_no_balancer():
+    services = Services("node")
+    services.update((name(0),), (endpoint("t1", 11),))
+    assert services.balanced(NET, "web") is None
+
+
+def test_nodes_begin_with_different_endpoints():
+    endpoints = tuple(endpoint(f"t{i}", i) for i in range(16))
+    orders = set()
+    for seed in "abcdefgh":
+        services = Services(seed)
+        services.update((name(),), endpoints)
+        orders.add(services.balanced(NET, "web").endpoints)
+    assert len(orders) > 1
