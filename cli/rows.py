@@ -73,6 +73,7 @@ def _task_row(
         "addresses": [address_text(a.address) for a in task.attachments],
         "networks": [a.network_id for a in task.attachments],
         "reason": task.status.reason,
+        "note": _note(task, service, node),
         "exit_code": task.status.exit_code if task.status.HasField("exit_code") else None,
         "oom_killed": task.status.oom_killed,
         "pid": task.status.pid,
@@ -80,6 +81,23 @@ def _task_row(
         "canary": task.canary,
         "created": task.meta.created_at,
     }
+
+
+def _note(task: types.Task, service: types.Service | None, node: types.Node | None) -> str:
+    """Return what a task's node means for it, where that is not as it should be; "" else."""
+    if node is None or task.status.state > types.TASK_STATE_RUNNING:
+        return ""
+    state, wanted = node.status.state, task.desired_state <= types.TASK_STATE_RUNNING
+    policy = service.spec.disconnect if service is not None else types.DISCONNECT_REPLACE
+    if state == types.NODE_STATE_READY:
+        drained = node.spec.availability == types.AVAILABILITY_DRAIN
+        return "it is to leave its node" if wanted and (task.evict or drained) else ""
+    what = f"its node is {types.NodeState.Name(state).removeprefix('NODE_STATE_')}"
+    if state == types.NODE_STATE_DOWN and wanted and policy == types.DISCONNECT_KEEP:
+        return f"{what}: it is kept until the node is back or removed (disconnect: keep)"
+    if wanted and policy == types.DISCONNECT_FENCE:
+        return f"{what}: it is replaced once it has surely ended (disconnect: fence)"
+    return f"{what}: {node.status.message}" if node.status.message else what
 
 
 def latest_rows(rows: Iterable[Row]) -> list[Row]:

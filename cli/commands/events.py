@@ -112,7 +112,7 @@ def _describe(kind: str, obj: Any, before: Any, known: dict[str, Any]) -> str:
     if kind == "node":
         state = types.NodeState.Name(obj.status.state).removeprefix("NODE_STATE_")
         availability = types.Availability.Name(obj.spec.availability).removeprefix("AVAILABILITY_")
-        same = before is not None and (before.status.state, before.spec) == (obj.status.state, obj.spec)
+        same = before is not None and (before.status, before.spec) == (obj.status, obj.spec)
         return "" if same else f"{state} {availability}" + (f": {obj.status.message}" if obj.status.message else "")
     if kind == "service":
         if before is None:

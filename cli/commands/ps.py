@@ -32,7 +32,7 @@ def state_text(row: Row) -> str:
 
 def reason_text(row: Row) -> str:
     """Return why a task is not as wanted, its exit code included."""
-    reason: str = row["reason"]
+    reason: str = row["reason"] or row["note"]
     code = f"exit code {row['exit_code']}" if row["exit_code"] else ""
     memory = "out of memory" if row["oom_killed"] else ""
     known = [part for part in (code, memory) if part and part not in reason]

@@ -1,8 +1,9 @@
 """Random lives of a service: whatever people, programs and nodes do, and whenever, the promises hold.
 
 After every step: states never fall, a plan applied twice is empty the second time, no record goes before its task is
-released (all three inside World), the number of slots is exact, no slot runs twice, no more than `parallelism` slots
-are in flight. And when the world calms down, every slot runs once and the update has come to an end.
+released (all three inside World), the number of slots is exact, no slot runs twice (of a fenced service nowhere, cut
+off or not; of others only while one moves), no more than `parallelism` slots are in flight, nothing is taken out of
+service beyond the budget. And when the world calms down, every slot runs once and the update has come to an end.
 """
 
 from collections import Counter
@@ -17,8 +18,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from argosy.controller.logic.reap import HISTORY_PER_SLOT
 from argosy.core.node import Availability, NodeState
 from argosy.core.service import (
+    Disconnect,
     FailureAction,
     HostPort,
+    Placement,
     RestartPolicy,
     ServiceMode,
     ServiceSpec,
@@ -31,6 +34,7 @@ from argosy.core.task_state import TaskState as S
 from argosy.core.task_state import is_terminal
 from tests.sim.service_world import World, image
 
+IN_EU = Placement(constraints=("node.labels.zone == eu",))
 IMAGES = ("v1", "v2", "v3", "rejected", "failing", "crashing")
 Key = tuple[int, str]
 
@@ -58,6 +62,9 @@ class Life(RuleBasedStateMachine):
         rollback=configs,
         room=st.sampled_from((1000, 3, 2)),
         ports=st.sampled_from(((), (), (HostPort("tcp", 80),))),
+        placement=st.sampled_from((Placement(), IN_EU)),
+        max_unavailable=st.sampled_from(("", "", "1", "2")),
+        disconnect=st.sampled_from(Disconnect),
     )
     def begin(
         self,
@@ -68,17 +75,28 @@ class Life(RuleBasedStateMachine):
         rollback: UpdateConfig,
         room: int,
         ports: tuple[HostPort, ...],
+        placement: Placement,
+        max_unavailable: str,
+        disconnect: Disconnect,
     ) -> None:
-        task = image("v1", host_ports=ports, restart=RestartPolicy(delay=2))
+        task = image("v1", host_ports=ports, restart=RestartPolicy(delay=2), placement=placement)
         self.by_node = mode is ServiceMode.GLOBAL
-        self.world = World(ServiceSpec("web", {}, mode, replicas, task, update, rollback), nodes)
+        if disconnect is Disconnect.FENCE:
+            update, rollback = (replace(config, order=UpdateOrder.STOP_FIRST) for config in (update, rollback))
+        spec = ServiceSpec("web", {}, mode, replicas, task, update, rollback)
+        self.world = World(replace(spec, max_unavailable=max_unavailable, disconnect=disconnect), nodes)
+        for name in self.world.nodes:
+            self.world.label(name, zone="eu")
         self.world.room = lambda node: room
         self.world.fate = self.fate
         self.slow: set[S] = set()
         self.away_once: set[str] = set()
+        self.leaving_once: set[str] = set()
+        self.available: set[str] = set()
         self.begun_in: dict[Key, bool] = {}
         self.revision = 1
-        self.world.checks += [self.note_away, self.check_no_slot_runs_twice, self.check_in_flight, self.check_live]
+        self.world.checks += [self.note_away, self.note_leaving, self.check_no_slot_runs_twice, self.check_in_flight]
+        self.world.checks += [self.check_live, self.check_budget]
         self.world.settle()
 
     # What happens.
@@ -160,11 +178,45 @@ class Life(RuleBasedStateMachine):
             self.world.set_availability(data.draw(st.sampled_from(sorted(self.world.nodes))), availability)
             self.world.orchestrate()
 
+    @rule(data=st.data(), pace=st.integers(0, 2), deadline=st.sampled_from((0.0, 0.0, 10.0)))
+    def the_operator_drains_a_node(self, data: st.DataObject, pace: int, deadline: float) -> None:
+        if self.world.nodes:
+            self.world.drain(data.draw(st.sampled_from(sorted(self.world.nodes))), pace, deadline)
+            self.world.orchestrate()
+
+    @rule(data=st.data(), zone=st.sampled_from(("eu", "us")))
+    def the_operator_labels_a_node(self, data: st.DataObject, zone: str) -> None:
+        if self.world.nodes:
+            self.world.label(data.draw(st.sampled_from(sorted(self.world.nodes))), zone=zone)
+            self.world.orchestrate()
+
+    @rule(placement=st.sampled_from((Placement(), IN_EU)))
+    def the_placement_changes(self, placement: Placement) -> None:
+        task = self.world.service.spec.task  # type: ignore[union-attr]
+        self.world.update(task=replace(task, placement=placement))
+        self.note_revision()
+        self.world.orchestrate()
+
+    @rule(data=st.data())
+    def a_task_is_to_run_elsewhere(self, data: st.DataObject) -> None:
+        running = sorted(t.meta.id for t in self.world.running())
+        if running and not self.by_node:
+            self.world.evict(data.draw(st.sampled_from(running)))
+            self.world.orchestrate()
+
+    @rule(data=st.data(), unready=st.booleans())
+    def a_readiness_check_changes_its_mind(self, data: st.DataObject, unready: bool) -> None:
+        running = sorted(t.meta.id for t in self.world.running())
+        if running:
+            self.world.set_unready(data.draw(st.sampled_from(running)), unready)
+            self.world.orchestrate()
+
     @rule()
     def a_node_joins(self) -> None:
         self.world.node_count += 1
         if len(self.world.nodes) < 5:
             self.world.add_node(f"n{self.world.node_count}")
+            self.world.label(f"n{self.world.node_count}", zone="eu")
 
     @rule(data=st.data())
     def a_node_is_removed(self, data: st.DataObject) -> None:
@@ -184,7 +236,14 @@ class Life(RuleBasedStateMachine):
     def stale(self, task: Task) -> bool:
         service = self.world.service
         assert service is not None
-        return self.world.revisions[task.revision].spec.task != service.spec.task
+        old, new = self.world.revisions[task.revision].spec.task, service.spec.task
+        if replace(old, placement=new.placement) != new:
+            return True
+        return old.placement != new.placement and not self.meets(task.node_id, new.placement)
+
+    def meets(self, node_id: str, placement: Placement) -> bool:
+        node = self.world.nodes.get(node_id)
+        return node is not None and (not placement.constraints or node.spec.labels.get("zone") == "eu")
 
     def slots(self) -> dict[Key, list[Task]]:
         found: dict[Key, list[Task]] = {}
@@ -197,13 +256,67 @@ class Life(RuleBasedStateMachine):
         """Remember the tasks whose node was away: they may run beside their replacement until they hear of it."""
         self.away_once |= {t.meta.id for t in world.tasks.values() if world.is_away(t)}
 
+    def note_leaving(self, world: World) -> None:
+        """Remember the tasks that had to leave their node: they run beside their replacement until that is well."""
+        self.leaving_once |= {t.meta.id for t in world.tasks.values() if self.leaves(t)}
+
+    def leaves(self, task: Task) -> bool:
+        node = self.world.nodes.get(task.node_id)
+        if node is None or self.by_node:
+            return False
+        drained = node.spec.availability is Availability.DRAIN
+        return task.evict or drained or node.spec.labels.get("zone") != "eu"
+
     def check_no_slot_runs_twice(self, world: World) -> None:
         service = world.service
         assert service is not None
+        if service.spec.disconnect is Disconnect.FENCE:
+            boxes = [t for t in world.tasks.values() if t.node_id in world.nodes and self.runs(t)]
+            assert max(Counter(map(self.key, boxes)).values(), default=0) <= 1, boxes
+            return
         if UpdateOrder.START_FIRST in (service.spec.update.order, service.spec.rollback.order):
             return
-        serving = Counter(self.key(t) for t in world.serving() if t.meta.id not in self.away_once)
+        spared = self.away_once | self.leaving_once
+        serving = Counter(self.key(t) for t in world.serving() if t.meta.id not in spared)
         assert all(count == 1 for count in serving.values()), serving
+
+    def runs(self, task: Task) -> bool:
+        box = self.world.containers.get(task.meta.id)
+        return box is not None and S.STARTING <= box.state <= S.RUNNING
+
+    def check_budget(self, world: World) -> None:
+        """What the controller itself stopped in its last plan was within the budget, all that was missing counted."""
+        service = world.service
+        assert service is not None
+        if service.revision != self.revision:
+            self.note_revision()
+        now = {t.meta.id for t in world.tasks.values() if self.does_its_work(t)}
+        stopped = [
+            task
+            for task in world.tasks.values()
+            if task.meta.id in self.available and task.desired_state is S.SHUTDOWN and self.would_do_its_work(task)
+        ]
+        self.available = now
+        slots = self.slots()
+        served = {self.key(world.tasks[task_id]) for task_id in now}
+        taken = {self.key(task) for task in stopped if not self.is_overdue(task)} - served
+        if taken and service.spec.max_unavailable:
+            missing = len(slots.keys() - served)
+            assert missing <= int(service.spec.max_unavailable), (taken, missing)
+
+    def is_overdue(self, task: Task) -> bool:
+        node = self.world.nodes.get(task.node_id)
+        if node is None or node.spec.availability is not Availability.DRAIN:
+            return False
+        return 0 < node.spec.drain.deadline <= self.world.now
+
+    def would_do_its_work(self, task: Task) -> bool:
+        node = self.world.nodes.get(task.node_id)
+        answers = node is not None and node.status.state in (NodeState.READY, NodeState.AGENT_LOST)
+        return answers and task.status.state is S.RUNNING and not task.status.unready
+
+    def does_its_work(self, task: Task) -> bool:
+        return self.would_do_its_work(task) and task.desired_state <= S.RUNNING
 
     def left_at(self, task: Task) -> tuple[float, str]:
         """The later a task ran in its slot, or was tried there, the greater."""
@@ -280,6 +393,10 @@ class Life(RuleBasedStateMachine):
             world.set_node(name, NodeState.READY)
         for number in range(10):
             world.add_node(f"more{number}")
+        for name in world.nodes:
+            world.label(name, zone="eu")
+        for task in world.running():
+            world.set_unready(task.meta.id, False)
         world.run(2)
         good = world.image_of_spec() in ("v1", "v2", "v3")
         world.run(7200)
