@@ -15,6 +15,7 @@ import grpc
 from argosy.controller.api.files import FileHandlers
 from argosy.controller.api.jobs import JobHandlers
 from argosy.controller.api.logs import LogRelay
+from argosy.controller.api.placement import PlacementHandlers
 from argosy.controller.api.updates import UpdateHandlers
 from argosy.controller.api.watch import watch
 from argosy.controller.changes import dependencies, images, networks, nodes, refs, services, stacks, updates
@@ -40,7 +41,7 @@ from argosy.proto.argosy.v1 import types_pb2 as tpb
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
-class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers):
+class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers, PlacementHandlers):
     """Handlers of the Control service; errors are raised and mapped by the interceptor."""
 
     def __init__(
@@ -73,6 +74,7 @@ class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers):
 
     async def ApplyStack(self, request: pb.ApplyStackRequest, context: Context) -> pb.ApplyStackResponse:
         """Apply a stack, all or nothing."""
+        await self.check_plan("apply_stack", request, context)
         wanted = stacks.StackRequest(
             project=project_of(request.project),
             stack=request.stack,
@@ -120,6 +122,7 @@ class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers):
 
     async def CreateService(self, request: pb.CreateServiceRequest, context: Context) -> tpb.Service:
         """Create a service."""
+        await self.check_plan("create_service", request, context)
         project, spec, service_id = project_of(request.project), decode(request.spec, ServiceSpec), new_id()
         services.check(spec)
 
@@ -146,6 +149,7 @@ class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers):
 
     async def UpdateService(self, request: pb.UpdateServiceRequest, context: Context) -> tpb.Service:
         """Give a service another spec, under a version check."""
+        await self.check_plan("update_service", request, context)
         project, spec = project_of(request.project), decode(request.spec, ServiceSpec)
         services.check(spec)
 
@@ -163,6 +167,7 @@ class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers):
 
     async def ScaleServices(self, request: pb.ScaleServicesRequest, context: Context) -> pb.ScaleServicesResponse:
         """Set numbers of replicas, all or none."""
+        await self.check_plan("scale_services", request, context)
         project, wanted = project_of(request.project), dict(request.replicas)
         scaled = await change(
             self._store, self._cache, lambda snap: services.scaled(snap, project, wanted, time.time())
@@ -174,6 +179,7 @@ class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers):
 
     async def RollbackService(self, request: pb.RollbackServiceRequest, context: Context) -> tpb.Service:
         """Return a service to an earlier revision."""
+        await self.check_plan("rollback_service", request, context)
         project = project_of(request.project)
 
         def decide(snap: Snapshot) -> tuple[list[Op], Service]:
@@ -235,6 +241,7 @@ class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers):
 
     async def UpdateNode(self, request: pb.UpdateNodeRequest, context: Context) -> tpb.Node:
         """Give a node another spec (availability, labels), under a version check."""
+        await self.check_plan("update_node", request, context)
         spec = decode(request.spec, NodeSpec)
         node = await change(
             self._store,

@@ -68,9 +68,19 @@ class _Level:
         found &= value.nodes
         if not self._rest:
             return found
+        return self._below(value).narrow(found, best)
+
+    def path_of(self, position: int) -> tuple[int, ...]:
+        """Return the numbers of tasks of the values that a node has, level by level."""
+        value = self._values[self._value_at(position)]
+        if not self._rest:
+            return (value.tasks,)
+        return (value.tasks, *self._below(value).path_of(position))
+
+    def _below(self, value: _Value) -> "_Level":
         if value.below is None:
             value.below = _Level(self._view, self._rest, value.nodes, self._service)
-        return value.below.narrow(found, best)
+        return value.below
 
     def moved(self, position: int, change: int) -> None:
         """Note that the service has so many tasks more at a position."""
@@ -112,6 +122,25 @@ class Candidates:
         if self._level is not None:
             found = self._level.narrow(found, choose)
         return choose(found)
+
+    def takes(self, position: int) -> bool:
+        """Whether a node can take a task now."""
+        return bool(self.nodes & passing(COMPANY, self._ask, self._view) & self._view.infos[position].bit)
+
+    def prefers(self, position: int, other: int) -> bool:
+        """Whether a node is not behind another in what comes before spread: failures of late, preferred affinities."""
+        one, two = self._view.infos[position].bit, self._view.infos[other].bit
+        ranks = [(bool(one & self._shunned), bool(two & self._shunned))]
+        for near in self._ask.affinities:
+            if near.preferred:
+                there = self._view.near(near)
+                ranks.append((bool(one & there) == near.anti, bool(two & there) == near.anti))
+        return [mine for mine, _ in ranks] <= [its for _, its in ranks]
+
+    def spread_of(self, position: int) -> tuple[int, ...]:
+        """Return how many tasks of the service each label value that a node has, and the node itself, have."""
+        levels = self._level.path_of(position) if self._level is not None else ()
+        return (*levels, self._counts.get(position, 0))
 
     def _fullest(self, candidates: NodeSet) -> int:
         for nodes in reversed(self._view.by_load):

@@ -1,0 +1,96 @@
+"""The part of the Control service that is about where tasks run: explanations, rebalancing, how they are placed."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import grpc
+
+from argosy.controller.api.plan import PlanHandlers
+from argosy.controller.changes import cluster as cluster_changes
+from argosy.controller.changes import refs
+from argosy.controller.changes.commit import change
+from argosy.controller.changes.refs import project_of
+from argosy.controller.cluster import ClusterView
+from argosy.controller.logic.ask import Ask
+from argosy.controller.logic.explain import summary, verdicts
+from argosy.controller.logic.rebalance import is_at_rest, is_movable, plan_moves
+from argosy.controller.loops.placing import view_of, waits
+from argosy.controller.store import Snapshot, update
+from argosy.core.codec import encode, encode_into
+from argosy.core.errors import ConflictError
+from argosy.core.meta import Scheduling
+from argosy.core.service import Revision, Service
+from argosy.core.task import Task
+from argosy.proto.argosy.v1 import control_pb2 as pb
+from argosy.proto.argosy.v1 import types_pb2 as tpb
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class PlacementHandlers(PlanHandlers):
+    """Handlers that `ControlServicer` inherits."""
+
+    _view: ClusterView
+
+    async def UpdateCluster(self, request: pb.UpdateClusterRequest, context: Context) -> tpb.Cluster:
+        """Change how tasks are placed from now on."""
+        wanted = Scheduling(request.scheduling)
+        cluster = await change(
+            self._store, self._cache, lambda snap: cluster_changes.updated(snap, wanted, time.time())
+        )
+        return encode(replace(cluster, name=self._view.cluster), tpb.Cluster)
+
+    async def GetExplanation(self, request: pb.GetExplanationRequest, context: Context) -> pb.GetExplanationResponse:
+        """Say of each node whether it could run another task of a service."""
+        snap = self._cache.snapshot
+        service = refs.service(snap, project_of(request.project), request.ref)
+        return await asyncio.to_thread(_explained, snap, service)
+
+    async def Rebalance(self, request: pb.RebalanceRequest, context: Context) -> pb.RebalanceResponse:
+        """Mark tasks that should move; the orchestrator moves them as their services' budgets allow."""
+        await self.check_plan("rebalance", request, context)
+        snap, now = self._cache.snapshot, time.time()
+        tasks, notice = await asyncio.to_thread(moves_of, snap)
+        evicted = [replace(t, evict=True, meta=replace(t.meta, updated_at=now)) for t in tasks]
+        outcomes = await self._store.commit_batched([[update(task)] for task in evicted])
+        response = pb.RebalanceResponse(notice=notice)
+        revision = 0
+        for task, outcome in zip(evicted, outcomes, strict=True):
+            revision = max(revision, outcome.revision)
+            if outcome.error is None:
+                encode_into(task, response.tasks.add())
+            elif not isinstance(outcome.error, ConflictError):  # one that has changed since is not at rest
+                raise outcome.error
+        await self._cache.wait_for(revision)
+        for service_id in sorted({task.service_id for task in response.tasks}):
+            if found := self._cache.snapshot.get(Service, service_id):
+                encode_into(found, response.services.add())
+        return response
+
+
+def moves_of(snap: Snapshot) -> tuple[Sequence[Task], str]:
+    """Return the tasks that should move, or why there are none."""
+    view = view_of(snap)
+    if view.scheduling is Scheduling.BINPACK:
+        return [], "the cluster is packed (argosy cluster update --scheduling spread lets it be evened out)"
+    quiet = {s.meta.id for s in snap.all(Service) if is_at_rest(s)}
+    tasks = [t for t in snap.all(Task) if t.service_id in quiet and is_movable(t)]
+    specs = {(r.service_id, r.number): r.spec.task for r in snap.all(Revision)}
+    moves = plan_moves(tasks, specs, view)
+    return [move.task for move in moves], "" if moves else "every service is spread as evenly as it can be"
+
+
+def _explained(snap: Snapshot, service: Service) -> pb.GetExplanationResponse:
+    view = view_of(snap)
+    ask = Ask.of(view.name_of(service.meta.id), service.spec.task)
+    response = pb.GetExplanationResponse(summary=summary(ask, view))
+    encode_into(service, response.service)
+    for one in verdicts(ask, view):
+        response.nodes.add(node=one.node, fits=not one.reason, reason=one.reason, tasks=one.tasks, next=one.next)
+    for task in sorted(snap.tasks_of_service(service.meta.id), key=lambda t: (t.slot, t.meta.id)):
+        if waits(task):
+            encode_into(task, response.waiting.add())
+    return response

@@ -1,0 +1,167 @@
+"""The part of the Control service that tells what requests would do: plans, and their ids.
+
+`GetPlan` runs a request's own handler on a rehearsal of the store, then lets the controller's decisions go on from
+there in memory (loops/forecast.py), and compares where that comes to rest with where the cluster would without it. The
+id is of the difference: a request that names one is refused unless it would do just that.
+"""
+
+import asyncio
+import copy
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Final, TypeAlias, cast
+
+import grpc
+
+from argosy.controller.api.rehearsal import Rehearsal
+from argosy.controller.logic.plan_diff import SpecChange, TaskChange, Verb, field_changes, plan_id, task_changes
+from argosy.controller.loops.forecast import after, forecast, tasks_there
+from argosy.controller.store import Cache, Op, Snapshot, Store
+from argosy.core.errors import InvalidError, PreconditionError
+from argosy.core.files import Config, FileVersion, Secret
+from argosy.core.network import Network, NetworkSpec
+from argosy.core.node import Node, NodeSpec
+from argosy.core.service import Service, ServiceSpec
+from argosy.core.task import Task
+from argosy.proto.argosy.v1 import control_pb2 as pb
+from argosy.proto.argosy.v1 import control_pb2_grpc as rpc
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+_HANDLERS: Final = {
+    "apply_stack": "ApplyStack",
+    "create_service": "CreateService",
+    "update_service": "UpdateService",
+    "scale_services": "ScaleServices",
+    "rollback_service": "RollbackService",
+    "update_node": "UpdateNode",
+    "rebalance": "Rebalance",
+}
+_SPECS: Final[tuple[tuple[type[Any], str, Any], ...]] = (
+    (Service, "service", ServiceSpec()),
+    (Network, "network", NetworkSpec()),
+    (Node, "node", NodeSpec()),
+)
+_FILES: Final[tuple[tuple[type[Any], str], ...]] = ((Config, "config"), (Secret, "secret"))
+_TIMES: Final = frozenset({"drain.deadline"})
+"""Fields whose value is a time: it would be another at each asking."""
+_VERBS: Final = {verb: pb.PlanVerb.Value(f"PLAN_VERB_{verb.name}") for verb in Verb}
+
+
+class PlanHandlers(rpc.ControlServicer):
+    """Handlers that `ControlServicer` inherits."""
+
+    _store: Store
+    _cache: Cache
+
+    async def GetPlan(self, request: pb.GetPlanRequest, context: Context) -> pb.GetPlanResponse:
+        """Tell what a request would do."""
+        name = request.WhichOneof("change")
+        if name is None:
+            raise InvalidError("the request to plan is missing")
+        specs, tasks, notices = await self._planned(name, getattr(request, name), context)
+        return _response(specs, tasks, notices)
+
+    async def check_plan(self, name: str, request: Any, context: Context) -> None:
+        """Refuse a request that names a plan which is not what it would do now. `name`: its field in GetPlanRequest."""
+        if not request.plan_id:
+            return
+        specs, tasks, _ = await self._planned(name, request, context)
+        if plan_id(specs, tasks) != request.plan_id:
+            raise PreconditionError(
+                f"plan {request.plan_id} is stale: the cluster has changed, and now this would "
+                f"{_in_short(specs, tasks)}; nothing was done: make a new plan with --plan"
+            )
+
+    async def _planned(
+        self, name: str, request: Any, context: Context
+    ) -> tuple[Sequence[SpecChange], Sequence[TaskChange], Sequence[str]]:
+        rehearsal = Rehearsal(self._cache.snapshot)
+        snap = rehearsal.snapshot
+        twin = copy.copy(self)
+        twin._store, twin._cache = cast(Store, rehearsal), cast(Cache, rehearsal)
+        bare = type(request)()
+        bare.CopyFrom(request)
+        bare.plan_id = ""
+        answer = await getattr(twin, _HANDLERS[name])(bare, context)
+        # Deciding for a whole cluster takes a while: agents' sessions go on meanwhile.
+        specs, tasks = await asyncio.to_thread(differences, snap, rehearsal.ops, time.time())
+        notices = [*getattr(answer, "notices", ()), *filter(None, [getattr(answer, "notice", "")])]
+        return specs, tasks, notices
+
+
+def differences(snap: Snapshot, ops: Sequence[Op], now: float) -> tuple[list[SpecChange], tuple[TaskChange, ...]]:
+    """Return what operations would change: of specs at once, of placement until the cluster is at rest."""
+    specs = list(_spec_changes(snap, after(snap, ops)[0]))
+    without, then = forecast(snap, [], now), forecast(snap, ops, now)
+    names = {s.meta.id: s.spec.name for world in (without, then) for s in world.all(Service)}
+    nodes = {n.meta.id: n.spec.name for n in snap.all(Node)}
+    known = frozenset(task.meta.id for task in snap.all(Task))
+    return specs, task_changes(tasks_there(without), tasks_there(then), known, names, nodes)
+
+
+def _spec_changes(old: Snapshot, new: Snapshot) -> Iterable[SpecChange]:
+    for kind, word, empty in _SPECS:
+        there = {o.meta.id: o for o in old.all(kind)}
+        for one in sorted(new.all(kind), key=lambda o: o.spec.name):
+            before = there.pop(one.meta.id, None)
+            if getattr(one, "removing", False):
+                if before is not None and not getattr(before, "removing", False):
+                    yield SpecChange(Verb.REMOVE, word, one.spec.name)
+                continue
+            found = field_changes(_named(before.spec, old, old) if before else empty, _named(one.spec, new, old))
+            found = tuple(replace(f, old=f.old and "set", new="set") if f.path in _TIMES else f for f in found)
+            if found or before is None:
+                yield SpecChange(Verb.UPDATE if before is not None else Verb.CREATE, word, one.spec.name, found)
+        for gone in sorted(o.spec.name for o in there.values()):
+            yield SpecChange(Verb.REMOVE, word, gone)
+    for file_kind, word in _FILES:  # never what is in them
+        files = {o.meta.id: o for o in old.all(file_kind)}
+        for file in sorted(new.all(file_kind), key=lambda o: o.name):
+            had = files.pop(file.meta.id, None)
+            if file.removing:
+                if had is not None and not had.removing:
+                    yield SpecChange(Verb.REMOVE, word, file.name)
+            elif had is None or replace(had, meta=file.meta) != file:
+                yield SpecChange(Verb.CREATE if had is None else Verb.UPDATE, word, file.name)
+
+
+def _named(spec: Any, snap: Snapshot, known: Snapshot) -> Any:
+    """Return a spec with names for ids, which say nothing to people and are random where they are new."""
+    if not isinstance(spec, ServiceSpec):
+        return spec
+    networks = tuple(
+        replace(n, target=found.spec.name if (found := snap.get(Network, n.target)) is not None else n.target)
+        for n in spec.task.networks
+    )
+    files = tuple(
+        replace(f, id=f.id if not f.id or known.get(FileVersion, f.id) else "new") for f in spec.task.container.files
+    )
+    container = replace(spec.task.container, files=files)
+    return replace(spec, task=replace(spec.task, networks=networks, container=container))
+
+
+def _response(specs: Sequence[SpecChange], tasks: Sequence[TaskChange], notices: Sequence[str]) -> pb.GetPlanResponse:
+    response = pb.GetPlanResponse(id=plan_id(specs, tasks), notices=notices)
+    for spec in specs:
+        fields = [pb.FieldChange(path=f.path, old=f.old, new=f.new) for f in spec.fields]
+        response.specs.add(verb=_VERBS[spec.verb], kind=spec.kind, name=spec.name, fields=fields)
+    for task in tasks:
+        response.tasks.add(
+            verb=_VERBS[task.verb],
+            service=task.service,
+            task=task.task,
+            old_node=task.old_node,
+            new_node=task.new_node,
+            reason=task.reason,
+        )
+    return response
+
+
+def _in_short(specs: Sequence[SpecChange], tasks: Sequence[TaskChange]) -> str:
+    parts = [f"{s.verb.value} {s.kind} {s.name}" for s in specs]
+    parts += [f"{t.verb.value} {t.task}" + (f" ({t.new_node})" if t.new_node else "") for t in tasks]
+    if not parts:
+        return "change nothing"
+    return ", ".join(parts[:4]) + (f" and {len(parts) - 4} more" if len(parts) > 4 else "")
