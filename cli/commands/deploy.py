@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 )
 @click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Also deploy services of this profile.")
 @click.option("--prune", is_flag=True, help="Remove services of the stack that the file no longer has.")
+@click.option(
+    "--ship-files",
+    is_flag=True,
+    help="Make configs of the files that services bind from this machine (read-only; at most 1000 KiB each).",
+)
 @waiting_options
 @click.argument("stack", required=False, default="", shell_complete=complete.stacks)
 @pass_session
@@ -45,21 +50,23 @@ def command(
     env_files: tuple[str, ...],
     profiles: tuple[str, ...],
     prune: bool,
+    ship_files: bool,
     detach: bool,
     timeout: float,
     stack: str,
 ) -> None:
-    wanted = _load(files, env_files, profiles, stack)
+    wanted = _load(files, env_files, profiles, stack, ship_files)
     for found in wanted.notices:
         notice(f"note: {found}")
     _check_external(session, wanted)
+    _check_external_files(session, wanted)
     reply = session.control.ApplyStack(_request(session, wanted, prune))
     for text in reply.notices:
         notice(f"note: {text}")
     _say_changes(reply)
     if not detach:
-        found = settle(session, reply.services, timeout=timeout, continues="the deployment goes on")
-        for service in found:
+        deployed = settle(session, reply.services, timeout=timeout, continues="the deployment goes on")
+        for service in deployed:
             if service.update.ready:
                 notice(f"{service.spec.name}: {service.update.message}")
         if reply.removed:
@@ -67,7 +74,9 @@ def command(
         say(f"stack {wanted.name} runs: " + _counted(reply))
 
 
-def _load(files: tuple[str, ...], env_files: tuple[str, ...], profiles: tuple[str, ...], stack: str) -> "Stack":
+def _load(
+    files: tuple[str, ...], env_files: tuple[str, ...], profiles: tuple[str, ...], stack: str, ship_files: bool
+) -> "Stack":
     from argosy.cli.compose.problems import ComposeError
     from argosy.cli.compose.stack import Input, default_files, load_stack
 
@@ -76,7 +85,7 @@ def _load(files: tuple[str, ...], env_files: tuple[str, ...], profiles: tuple[st
         raise InvalidInputError("there is no compose.yaml in this directory", "name the file with -c FILE")
     stdin = sys.stdin.read() if "-" in names else ""
     try:
-        return load_stack(Input(names, stack, env_files, profiles, stdin), os.environ)
+        return load_stack(Input(names, stack, env_files, profiles, stdin, ship_files), os.environ)
     except ComposeError as error:
         number = len(error.problems)
         head = f"{number} problem{'s' if number > 1 else ''} in the Compose files, nothing was sent to the cluster:"
@@ -99,6 +108,24 @@ def _check_external(session: Session, stack: "Stack") -> None:
         )
 
 
+def _check_external_files(session: Session, stack: "Stack") -> None:
+    """As _check_external, for configs and secrets."""
+    if not stack.external_files:
+        return
+    from argosy.proto.argosy.v1 import control_pb2 as pb
+
+    configs = session.control.ListConfigs(pb.ListConfigsRequest(project=session.project)).configs
+    secrets = session.control.ListSecrets(pb.ListSecretsRequest(project=session.project)).secrets
+    known = {(False, config.name) for config in configs} | {(True, secret.name) for secret in secrets}
+    missing = [("secret" if f.secret else "config", f) for f in stack.external_files if (f.secret, f.name) not in known]
+    if missing:
+        what, first = missing[0]
+        raise InvalidInputError(
+            "\n".join(f"{f.position}: there is no {kind} '{f.name}' in the cluster" for kind, f in missing),
+            f"make it: argosy {what} create {first.name} FILE",
+        )
+
+
 def _request(session: Session, stack: "Stack", prune: bool) -> "pb.ApplyStackRequest":
     from argosy.core.codec import encode
     from argosy.proto.argosy.v1 import control_pb2 as pb
@@ -110,6 +137,8 @@ def _request(session: Session, stack: "Stack", prune: bool) -> "pb.ApplyStackReq
         networks=[encode(network, types.NetworkSpec) for network in stack.networks],
         services=[encode(service, types.ServiceSpec) for service in stack.services],
         prune=prune,
+        configs=[pb.NewFile(name=c.name, labels=c.labels, data=c.data) for c in stack.configs],
+        secrets=[pb.NewFile(name=s.name, labels=s.labels, data=s.data) for s in stack.secrets],
     )
 
 

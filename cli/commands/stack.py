@@ -76,7 +76,7 @@ def services(session: Session, quiet: bool, form: str, stack: str) -> None:
     show(service_rows(found.services, tasks.tasks), SERVICE_COLUMNS, form, quiet=quiet)
 
 
-@command.command("rm", help="Remove stacks with all their services and networks, and wait until they are gone.")
+@command.command("rm", help="Remove stacks with all that was deployed with them, and wait until they are gone.")
 @waiting_options
 @click.argument("stacks", nargs=-1, required=True, metavar="STACK...", shell_complete=complete.stacks)
 @pass_session
@@ -91,6 +91,7 @@ def remove(session: Session, detach: bool, timeout: float, stacks: tuple[str, ..
         gone_services += reply.services
         gone_networks += reply.networks
         names = [*(s.spec.name for s in reply.services), *(n.spec.name for n in reply.networks)]
+        names += [*(config.name for config in reply.configs), *(secret.name for secret in reply.secrets)]
         for name in names:
             notice(f"{name}: being removed")
     if not detach:

@@ -8,6 +8,7 @@ from argosy.cli.compose.cursor import Cursor
 from argosy.cli.compose.document import Seq
 from argosy.cli.compose.envfile import parse_env_file
 from argosy.cli.compose.health import liveness, readiness
+from argosy.cli.compose.mounted import bind_of
 from argosy.core.errors import InvalidError
 from argosy.core.service import ContainerSpec, DnsConfig, Tmpfs, Ulimit
 from argosy.core.units import parse_bytes
@@ -187,7 +188,7 @@ def _tmpfs(service: Cursor) -> tuple[Tmpfs, ...]:
         found.append(Tmpfs("/dev/shm", shm.size() or 0))
     volumes = service.get("volumes")
     for item in volumes.items() if volumes is not None else ():
-        one = _mount(item)
+        one = _mount(item) if bind_of(item) is None else None  # those are mounted.py's
         if one is not None:
             found.append(one)
     return tuple(found)

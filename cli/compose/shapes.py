@@ -49,6 +49,9 @@ _SINGLE: Final[Mapping[Pattern, str]] = {
 """A text that stands for a mapping with this one key."""
 _HOSTS: Final = ("services", "*", "extra_hosts")
 _FILES: Final = _patterns("services.*.env_file", "services.*.label_file")
+_DEFINITIONS: Final = _patterns("configs.*", "secrets.*")
+"""Mappings whose `file` is one."""
+_MOUNTS: Final = ("services", "*", "volumes")
 
 
 def normalise(root: Map, directory: Path) -> Map:
@@ -71,6 +74,10 @@ def _walk(node: Node, path: Pattern, directory: Path) -> Node:
     node = _reshape(node, path)
     if _any(path, _FILES) and isinstance(node, Seq):
         node = Seq(node.position, tuple(_absolute(item, directory) for item in node.items), node.tag)
+    if matches(path, _MOUNTS) and isinstance(node, Seq):
+        node = Seq(node.position, tuple(_absolute_bind(item, directory) for item in node.items), node.tag)
+    if _any(path, _DEFINITIONS) and isinstance(node, Map):
+        node = _absolute_at("file", node, directory)
     if isinstance(node, Map) and len(path) < _DEEPEST:
         entries = {
             key: Entry(entry.position, _walk(entry.value, (*path, key), directory))
@@ -143,11 +150,25 @@ def _absolute(item: Node, directory: Path) -> Node:
     """Return a file's path made absolute; of an env_file in its long form, the one below `path`."""
     if isinstance(item, Scalar) and item.text is not None:
         return Scalar(item.position, str(directory / Path(item.text).expanduser()), plain=False)
-    if isinstance(item, Map) and "path" in item.entries:
-        entry = item.entries["path"]
-        return Map(
-            item.position,
-            {**item.entries, "path": Entry(entry.position, _absolute(entry.value, directory))},
-            item.tag,
-        )
+    return _absolute_at("path", item, directory) if isinstance(item, Map) else item
+
+
+def _absolute_at(key: str, item: Map, directory: Path) -> Map:
+    """Return a mapping with the path below `key` made absolute, if there is one."""
+    if key not in item.entries:
+        return item
+    entry = item.entries[key]
+    entries = {**item.entries, key: Entry(entry.position, _absolute(entry.value, directory))}
+    return Map(item.position, entries, item.tag)
+
+
+def _absolute_bind(item: Node, directory: Path) -> Node:
+    """Return a mount with the host's path made absolute: "./a:/b", or the source of a bind in its long form."""
+    if isinstance(item, Map):
+        kind = item.get("type")
+        return _absolute_at("source", item, directory) if isinstance(kind, Scalar) and kind.text == "bind" else item
+    if isinstance(item, Scalar) and item.text is not None and item.text.startswith((".", "~")):
+        source, colon, rest = item.text.partition(":")
+        if colon:
+            return Scalar(item.position, f"{directory / Path(source).expanduser()}{colon}{rest}", item.plain)
     return item

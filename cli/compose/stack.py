@@ -6,7 +6,7 @@ Everything that is wrong is collected over all steps and raised at once; nothing
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -26,9 +26,11 @@ from argosy.cli.compose.document import Map
 from argosy.cli.compose.extension import canary, disconnect, drain_timeout, max_unavailable, weight
 from argosy.cli.compose.files import Reader, combine
 from argosy.cli.compose.jobs import awaited, check_order, depends_on, job_spec
+from argosy.cli.compose.mounted import ExternalFile, MountedFiles
 from argosy.cli.compose.networks import DefinedNetwork, attachments, defined_networks
 from argosy.cli.compose.problems import ComposeError, Findings, Position, Problem
 from argosy.cli.compose.where import place_of
+from argosy.core.files import NewFile
 from argosy.core.meta import STACK_LABEL
 from argosy.core.names import service_name_problem, stack_name, unstacked_name
 from argosy.core.network import NetworkSpec
@@ -56,17 +58,24 @@ class Stack:
     networks: tuple[NetworkSpec, ...]
     external_networks: tuple[ExternalNetwork, ...]
     notices: tuple[Problem, ...]
+    configs: tuple[NewFile, ...] = ()
+    secrets: tuple[NewFile, ...] = field(default=(), repr=False)
+    external_files: tuple[ExternalFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """Where a stack is read from. `stack` "" means: as the files' `name` says. `stdin` is the file "-"."""
+    """Where a stack is read from. `stack` "" means: as the files' `name` says. `stdin` is the file "-".
+
+    `ship_files`: binds of files become configs.
+    """
 
     files: Sequence[str]
     stack: str = ""
     env_files: Sequence[str] = ()
     profiles: Sequence[str] = ()
     stdin: str = ""
+    ship_files: bool = False
 
 
 def default_files(directory: Path, environ: Mapping[str, str]) -> list[str]:
@@ -91,8 +100,9 @@ def load_stack(given: Input, environ: Mapping[str, str]) -> Stack:
         check_keys(Cursor(one.root, "", findings), enabled=enabled)
     root = Cursor(combine(sets, findings), "", findings)
     name = _stack_name(root, given, env)
-    stack = _Builder(root, name, env, enabled, reader).build() if name else None
-    if findings.problems or stack is None:
+    if name:
+        stack = _Builder(root, name, env, enabled, reader, MountedFiles(root, name, env, given.ship_files)).build()
+    if findings.problems or not name:
         raise ComposeError(findings.problems)
     return stack
 
@@ -136,13 +146,20 @@ class _Builder:
     """Turns the combined tree into specs."""
 
     def __init__(
-        self, root: Cursor, stack: str, env: Mapping[str, str], enabled: frozenset[str], reader: Reader
+        self,
+        root: Cursor,
+        stack: str,
+        env: Mapping[str, str],
+        enabled: frozenset[str],
+        reader: Reader,
+        files: MountedFiles,
     ) -> None:
         self._root = root
         self._stack = stack
         self._env = env
         self._enabled = enabled
         self._reader = reader
+        self._files = files
         self._used: set[str] = set()
         self._awaited: frozenset[str] = frozenset()
 
@@ -159,6 +176,7 @@ class _Builder:
         check_order(deployed, everything)
         self._check_completions(deployed, specs)
         networks = self._networks(defined)
+        self._files.unused()
         external = [n for n in defined.values() if n.external and n.key in self._used]
         return Stack(
             name=self._stack,
@@ -166,6 +184,9 @@ class _Builder:
             networks=tuple(networks),
             external_networks=tuple(ExternalNetwork(n.spec.name, n.position) for n in external),
             notices=tuple(sorted(findings.notices, key=lambda n: n.position)),
+            configs=tuple(self._files.configs.values()),
+            secrets=tuple(self._files.secrets.values()),
+            external_files=tuple(self._files.external.values()),
         )
 
     def _nothing(self, services: Cursor | None) -> tuple[str, str]:
@@ -191,7 +212,7 @@ class _Builder:
             mode=mode,
             replicas=1 if is_job or replicas is None else replicas,
             task=TaskSpec(
-                container=container_spec(at, self._env, self._read),
+                container=replace(container_spec(at, self._env, self._read), files=self._files.of(name, at)),
                 limits=limits,
                 reservations=reservations,
                 restart=restart_policy(at, self._restarts(name, at, is_job)),

@@ -92,7 +92,17 @@ _ISOLATED: Final = "every container keeps a namespace of its own; let the progra
 _ADDRESSES: Final = "addresses are given by the cluster; reach the service by its name"
 _HOOK_KEYS: Final = ("command", "user", "privileged", "working_dir", "environment")
 _DEVICE_KEYS: Final = ("capabilities", "count", "device_ids", "driver", "options")
-_FILE_KEYS: Final = ("source", "target", "uid", "gid", "mode")
+
+
+def _files(kind: str, where: str) -> tuple[Row, ...]:
+    """Return the rows of a service's configs or secrets."""
+    test, key = f"test_{kind}", f"services.*.{kind}"
+    return (
+        _honoured(key, test, f"read-only files, by default at {where}; a new content updates the service"),
+        *(_honoured(f"{key}.{name}", test) for name in ("source", "target", "uid", "gid")),
+        _honoured(f"{key}.mode", test, "0444 by default"),
+    )
+
 
 TABLE: Final[tuple[Row, ...]] = (
     # ---- the file
@@ -136,7 +146,7 @@ TABLE: Final[tuple[Row, ...]] = (
     ),
     _refused("services.*.cgroup_parent", "cgroups belong to the agent; limit with 'deploy.resources.limits'"),
     _honoured("services.*.command", "test_command", "a text is split as a shell would split it; no shell runs"),
-    _refused("services.*.configs", _LATER_CONFIGS, *_FILE_KEYS),
+    *_files("configs", "/NAME"),
     _noticed("services.*.container_name", "tasks are many; each is called STACK_NAME.SLOT, and the service NAME"),
     _refused("services.*.cpu_count", "it exists on Windows only; use 'deploy.resources.limits.cpus'"),
     _refused("services.*.cpu_percent", "it exists on Windows only; use 'deploy.resources.limits.cpus'"),
@@ -150,7 +160,7 @@ TABLE: Final[tuple[Row, ...]] = (
     _mapped("services.*.cpus", "deploy.resources.limits.cpus", "test_older_resource_keys"),
     _refused("services.*.cpuset", "hosts differ in their CPUs; " + _PLACE),
     _refused("services.*.credential_spec", "it exists on Windows only; remove it", "config", "file", "registry"),
-    _noticed(
+    _honoured(
         "services.*.depends_on",
         "test_depends_on",
         "held at the first deploy, when both change in one deploy, and after a restart of the whole cluster",
@@ -172,7 +182,7 @@ TABLE: Final[tuple[Row, ...]] = (
     _honoured("services.*.deploy.placement.max_replicas_per_node", "test_deploy_placement_max_replicas_per_node"),
     _syntax("services.*.deploy.placement.preferences", "a list of 'spread'"),
     _honoured("services.*.deploy.placement.preferences.spread", "test_deploy_placement_preferences"),
-    _honoured("services.*.deploy.replicas", "test_deploy_replicas"),
+    _honoured("services.*.deploy.replicas", "test_deploy_replicas", "of a job: its completions"),
     _syntax("services.*.deploy.resources", "see its keys"),
     _syntax("services.*.deploy.resources.limits", "see its keys"),
     _honoured("services.*.deploy.resources.limits.cpus", "test_deploy_resources_limits_cpus"),
@@ -311,7 +321,7 @@ TABLE: Final[tuple[Row, ...]] = (
     _mapped("services.*.restart", "deploy.restart_policy, which wins over it", "test_restart"),
     _refused("services.*.runtime", "the runtime is chosen for each node (argosy agent --runtime)"),
     _honoured("services.*.scale", "test_scale", "as deploy.replicas"),
-    _refused("services.*.secrets", _LATER_SECRETS, *_FILE_KEYS),
+    *_files("secrets", "/run/secrets/NAME, in memory only"),
     _refused(
         "services.*.security_opt",
         "'no-new-privileges' is always on; nothing else can be set: seccomp and capabilities are the cluster's",
@@ -335,7 +345,8 @@ TABLE: Final[tuple[Row, ...]] = (
     _refused("services.*.uts", _ISOLATED),
     _refused(
         "services.*.volumes",
-        "type 'tmpfs' becomes 'tmpfs'; " + _LATER_VOLUMES,
+        "type 'tmpfs' becomes 'tmpfs'; with `argosy deploy --ship-files` a bind of a file becomes a config; "
+        + _LATER_VOLUMES,
         *("type", "source", "target", "read_only", "consistency"),
         *("bind", "bind.propagation", "bind.create_host_path", "bind.recursive", "bind.selinux"),
         *("volume", "volume.labels", "volume.nocopy", "volume.subpath", "tmpfs", "tmpfs.size", "tmpfs.mode"),
@@ -348,8 +359,15 @@ TABLE: Final[tuple[Row, ...]] = (
     _syntax(f"services.*.{EXTENSION}", "what the specification has no word for; its keys are ours"),
     _ours("auto_promote", "test_argosy_canary", "the update goes on by itself once the canaries did well"),
     _ours("canary", "test_argosy_canary", "an update first tries so many new tasks beside the old ones"),
+    _ours("cron", "test_argosy_cron", "when a job runs"),
+    _ours("cron.overlap", "test_argosy_cron", "the last run still goes on: allow (both), forbid or replace"),
+    _ours("cron.schedule", "test_argosy_cron", "five fields of crontab(5), or @daily and the like"),
+    _ours("cron.time_zone", "test_argosy_cron", "an IANA name; UTC by default"),
     _ours("disconnect", "test_argosy_disconnect", "tasks of a node that is cut off: replace, keep or fence"),
     _ours("drain_timeout", "test_argosy_drain_timeout", "how long requests may take to end before a task is stopped"),
+    _ours("job", "test_argosy_job", "of 'mode: replicated-job' and 'global-job'"),
+    _ours("job.max_concurrent", "test_argosy_job", "so many tasks of a run at once; all by default"),
+    _ours("job.total_completions", "test_argosy_job", "as deploy.replicas: how often it has to end with 0"),
     *_probe("liveness", "test_argosy_liveness", "'healthcheck' with more ways to ask: what fails it is restarted"),
     _ours("max_unavailable", "test_argosy_max_unavailable", "so many tasks (2), or such a share (25%), may be missing"),
     _ours("progress_deadline", "test_argosy_progress_deadline", "an update without progress for so long has failed"),
@@ -358,15 +376,8 @@ TABLE: Final[tuple[Row, ...]] = (
     # ---- networks
     _syntax("networks", "what services may join; without any they join the stack's default network"),
     _syntax("networks.*", "becomes the network STACK_NAME, if a service joins it"),
-    _ours("cron", "test_argosy_cron", "when a job runs"),
-    _ours("cron.overlap", "test_argosy_cron", "the last run still goes on: allow (both), forbid or replace"),
-    _ours("cron.schedule", "test_argosy_cron", "five fields of crontab(5), or @daily and the like"),
-    _ours("cron.time_zone", "test_argosy_cron", "an IANA name; UTC by default"),
     _honoured("networks.*.attachable", "test_network_settings"),
     _mapped("networks.*.driver", "'overlay', 'bridge' and 'default' are the overlay; no other driver", "test_networks"),
-    _ours("job", "test_argosy_job", "of 'mode: replicated-job' and 'global-job'"),
-    _ours("job.max_concurrent", "test_argosy_job", "so many tasks of a run at once; all by default"),
-    _ours("job.total_completions", "test_argosy_job", "as deploy.replicas: how often it has to end with 0"),
     _refused("networks.*.driver_opts", "the overlay has no options (its MTU is derived from the hosts'); remove them"),
     _refused("networks.*.enable_ipv4", "'true' is what networks have; without IPv4 there is none", values=True),
     _refused("networks.*.enable_ipv6", "networks have IPv4 only; 'false' is taken", values=True),
@@ -389,18 +400,28 @@ TABLE: Final[tuple[Row, ...]] = (
         _LATER_VOLUMES,
         *("*", "*.name", "*.driver", "*.driver_opts", "*.external", "*.external.name", "*.labels"),
     ),
-    _refused(
-        "configs",
-        _LATER_CONFIGS,
-        *("*", "*.name", "*.content", "*.environment", "*.file", "*.external", "*.external.name", "*.labels"),
-        "*.template_driver",
-    ),
-    _refused(
-        "secrets",
-        _LATER_SECRETS,
-        *("*", "*.name", "*.environment", "*.file", "*.external", "*.external.name", "*.labels", "*.driver"),
-        *("*.driver_opts", "*.template_driver"),
-    ),
+    # ---- configs and secrets
+    _syntax("configs", "files for containers, in versions that the cluster keeps"),
+    _syntax("configs.*", "becomes the config STACK_NAME, if a service uses it"),
+    _honoured("configs.*.content", "test_configs"),
+    _honoured("configs.*.environment", "test_configs", "the value that the variable has where the command runs"),
+    _honoured("configs.*.external", "test_configs", "the config must exist (argosy config create)"),
+    _mapped("configs.*.external.name", "configs.*.name", "test_configs"),
+    _honoured("configs.*.file", "test_configs", "at most 1000 KiB"),
+    _honoured("configs.*.labels", "test_configs"),
+    _honoured("configs.*.name", "test_configs", "as it is, without the stack's name"),
+    _refused("configs.*.template_driver", "what a file holds is not filled in; use variables in 'content'"),
+    _syntax("secrets", "files for containers that nobody else sees"),
+    _syntax("secrets.*", "becomes the secret STACK_NAME, if a service uses it"),
+    _refused("secrets.*.driver", "secrets are kept by the cluster itself; remove it"),
+    _refused("secrets.*.driver_opts", "secrets are kept by the cluster itself; remove it"),
+    _honoured("secrets.*.environment", "test_secrets", "the value that the variable has where the command runs"),
+    _honoured("secrets.*.external", "test_secrets", "the secret must exist (argosy secret create)"),
+    _mapped("secrets.*.external.name", "secrets.*.name", "test_secrets"),
+    _honoured("secrets.*.file", "test_secrets", "at most 500 KiB"),
+    _honoured("secrets.*.labels", "test_secrets"),
+    _honoured("secrets.*.name", "test_secrets", "as it is, without the stack's name"),
+    _refused("secrets.*.template_driver", "what a file holds is not filled in"),
 )
 
 
@@ -451,7 +472,13 @@ def document() -> str:
         "- **syntax**: decides how the files are read",
         "",
     ]
-    sections = [("The file", ""), ("Services", "services"), ("Networks", "networks"), ("Not there yet", "-")]
+    sections = [
+        ("The file", ""),
+        ("Services", "services"),
+        ("Networks", "networks"),
+        ("Configs and secrets", "configs"),
+        ("Not there yet", "-"),
+    ]
     for title, first in sections:
         rows = [row for row in TABLE if _section(row.key) == first]
         lines += [f"## {title}", "", "| key | verdict | what happens | seen by |", "|---|---|---|---|"]
@@ -468,7 +495,9 @@ def _section(key: str) -> str:
     first = key.partition(".")[0]
     if first in ("services", "networks"):
         return first
-    return "-" if first in ("volumes", "configs", "secrets", "models") else ""
+    if first in ("configs", "secrets"):
+        return "configs"
+    return "-" if first in ("volumes", "models") else ""
 
 
 if __name__ == "__main__":
