@@ -5,10 +5,11 @@ does what has to wait for services that its own depends on: it is held before a 
 """
 
 import asyncio
+import itertools
 
 from argosy.controller.loops.placing import Placing, waits
 from argosy.controller.loops.triggers import Wake, batches
-from argosy.controller.store import Cache, ChangeBatch, Fence, Op, Store, create, update
+from argosy.controller.store import Cache, ChangeBatch, Fence, Op, Snapshot, Store, create, update
 from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.errors import ConflictError
 from argosy.core.network import Slice
@@ -17,6 +18,8 @@ from argosy.core.task_state import TaskState
 
 RETRY_PERIOD_S = 0.25
 """Least time between two tries for tasks that could not be placed."""
+AT_ONCE = 1000
+"""Tasks in one round: deciding takes the event loop, and heartbeats and the leader's lease must not wait for long."""
 
 
 class SchedulerLoop:
@@ -28,38 +31,54 @@ class SchedulerLoop:
         self._fence = fence
         self._ambient = ambient
         self._wake = Wake(ambient.monotonic)
-        self._waiting: set[str] = set()
+        self._fresh: dict[str, None] = {}  # tasks that were never tried, oldest first
+        self._refused: dict[str, None] = {}  # those that could not be placed, longest ago first
+        self._owed = 0  # how many of the refused have not been tried since something changed
         self._next_retry = 0.0
         self._placing = Placing()
 
     async def run(self) -> None:
         """Run until cancelled."""
         async for batch in batches(self._cache, self._wake):
-            fresh = batch is not None and self._take(batch)
-            if not self._waiting:
-                continue
-            if not fresh and self._ambient.monotonic() < self._next_retry:
+            if batch is not None:
+                self._take(batch)
+            retries = self._owed if self._ambient.monotonic() >= self._next_retry else 0
+            if self._fresh or retries:
+                await self._place(retries)
+            if self._fresh:
+                self._wake.now()
+            elif self._owed:
                 self._wake.at(self._next_retry)
-                continue
-            await self._place()
 
-    def _take(self, batch: ChangeBatch) -> bool:
-        """Follow changes; return whether tasks have come that were never tried."""
+    def _take(self, batch: ChangeBatch) -> None:
+        """Follow changes; all that was refused is worth another try."""
         if batch.resync:
             self._placing.reset()
             tasks = list(batch.snapshot.all(Task))
         else:
             self._placing.follow(batch.changes, batch.snapshot)
             tasks = [c.new for c in batch.changes if isinstance(c.new, Task)]
-        fresh = {t.meta.id for t in tasks if waits(t)} - self._waiting
-        self._waiting |= fresh
-        return bool(fresh)
+        self._fresh.update((t.meta.id, None) for t in tasks if waits(t) and t.meta.id not in self._refused)
+        self._owed = len(self._refused)
 
-    async def _place(self) -> None:
+    def _next(self, snap: Snapshot, retries: int) -> list[Task]:
+        """Return the tasks of the next round: those never tried first. What no longer waits is forgotten."""
+        tasks: list[Task] = []
+        for queue, limit in ((self._fresh, AT_ONCE), (self._refused, retries)):
+            for task_id in list(itertools.islice(queue, min(limit, AT_ONCE - len(tasks)))):
+                task = snap.get(Task, task_id)
+                if task is not None and waits(task):
+                    tasks.append(task)
+                else:
+                    del queue[task_id]
+                if queue is self._refused:
+                    self._owed -= 1
+        return tasks
+
+    async def _place(self, retries: int) -> None:
         snap = self._cache.snapshot
-        found = (snap.get(Task, task_id) for task_id in self._waiting)
-        tasks = [t for t in found if t is not None and waits(t)]
-        self._waiting = {t.meta.id for t in tasks}
+        tasks = self._next(snap, retries)
+        self._next_retry = self._ambient.monotonic() + RETRY_PERIOD_S
         if not tasks:
             return
         placed, slices = self._placing.decide(snap, tasks, self._ambient.wall())
@@ -69,6 +88,7 @@ class SchedulerLoop:
         groups: list[list[Op]] = [[update(t)] for t in changed]
         outcomes = await self._store.commit_batched(groups, self._fence) if groups else []
         conflict, revision = False, 0
+        placed_now: set[str] = set()
         for task, outcome in zip(changed, outcomes, strict=True):
             revision = max(revision, outcome.revision)
             if isinstance(outcome.error, ConflictError):
@@ -76,12 +96,16 @@ class SchedulerLoop:
             elif outcome.error is not None:
                 raise outcome.error
             elif task.status.state is TaskState.ASSIGNED:
-                self._waiting.discard(task.meta.id)
-        self._next_retry = self._ambient.monotonic() + RETRY_PERIOD_S
+                placed_now.add(task.meta.id)
         if conflict:
             await self._look_again()
-        else:
-            await self._cache.wait_for(revision)
+            return
+        for tried in tasks:
+            self._fresh.pop(tried.meta.id, None)
+            self._refused.pop(tried.meta.id, None)
+            if tried.meta.id not in placed_now:
+                self._refused[tried.meta.id] = None
+        await self._cache.wait_for(revision)
 
     async def _lease(self, slices: list[Slice]) -> bool:
         """Store slices, before any task gets an address of them; False when that is to be planned anew."""
@@ -98,5 +122,6 @@ class SchedulerLoop:
         await self._cache.wait_for(await self._store.revision())
         self._placing.reset()
         self._next_retry = 0.0
+        self._owed = len(self._refused)
         self._wake.now()
         await asyncio.sleep(0)

@@ -3,6 +3,8 @@
 Looks at a service when it, one of its tasks or a node that it uses changed, and at the time that its last plan named.
 """
 
+import asyncio
+
 import structlog
 
 from argosy.controller.logic.departures import Departures
@@ -16,6 +18,9 @@ from argosy.core.fence import Grants
 from argosy.core.node import Availability, Node
 from argosy.core.service import Revision, Service, ServiceMode
 from argosy.core.task import Task
+
+PLANS_A_TURN = 10
+"""Services that are planned before heartbeats and the like get a turn of the event loop."""
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +63,9 @@ class ServicesLoop:
         groups: list[list[Op]] = []
         nodes = {n.meta.id: n for n in snap.all(Node)}
         departures = Departures.build(nodes.values(), snap.tasks_on_node, snap.tasks_of_service)
-        for service_id in sorted(dirty):
+        for number, service_id in enumerate(sorted(dirty), 1):
+            if number % PLANS_A_TURN == 0:
+                await asyncio.sleep(0)
             self._due.pop(service_id, None)
             service = snap.get(Service, service_id)
             if service is None:
