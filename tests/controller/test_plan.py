@@ -1,0 +1,168 @@
+"""Plans, explanations and rebalancing on a leader with real loops: what is said is what then happens."""
+
+import asyncio
+import contextlib
+from collections import Counter
+
+import grpc
+import pytest
+
+from argosy.core.codec import encode
+from argosy.core.meta import Scheduling
+from argosy.core.network import NetworkSpec
+from argosy.core.node import Node, NodeState
+from argosy.core.service import Affinity, ContainerSpec, Placement, Service, ServiceSpec, TaskSpec
+from argosy.core.task import Task
+from argosy.core.task_state import TaskState
+from argosy.proto.argosy.v1 import control_pb2 as pb
+from argosy.proto.argosy.v1 import types_pb2
+from tests.controller.harness import a_service_spec, until
+
+
+@contextlib.asynccontextmanager
+async def hosts(leader, agents, *names):
+    """Obedient nodes that beat until the end of the block; yields a function that adds one."""
+    made = []
+
+    async def add(name):
+        agent = await agents(leader.address, name, obedient=True)
+        made.append(agent)
+        await until(lambda: (n := leader.cache.snapshot.get(Node, agent.node_id)) and n.status.state is NodeState.READY)
+        return agent
+
+    async def beat():
+        while True:
+            for agent in made:
+                await agent.beat()
+            await asyncio.sleep(0.2)
+
+    for name in names:
+        await add(name)
+    beating = asyncio.create_task(beat())
+    try:
+        yield add
+    finally:
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)
+
+
+def running(leader):
+    """Return the names of nodes and how many tasks of each service run there."""
+    snap = leader.cache.snapshot
+    live = [t for t in snap.all(Task) if t.desired_state is TaskState.RUNNING and t.status.state is TaskState.RUNNING]
+    names = {s.meta.id: s.spec.name for s in snap.all(Service)}
+    return Counter((names[t.service_id], snap.get(Node, t.node_id).spec.name) for t in live)
+
+
+def lines(plan):
+    return [(pb.PlanVerb.Name(t.verb).removeprefix("PLAN_VERB_"), t.task, t.old_node, t.new_node) for t in plan.tasks]
+
+
+def stack(*services, **more):
+    network = encode(NetworkSpec("front"), types_pb2.NetworkSpec)
+    return pb.ApplyStackRequest(stack="shop", networks=[network], services=services, **more)
+
+
+async def test_a_stack_is_planned_applied_and_then_nothing_is_left_to_do(leader, agents):
+    await leader.add_image()
+    async with hosts(leader, agents, "n1", "n2"):
+        request = stack(a_service_spec("shop_web", replicas=3, networks=("front",)))
+        before = await leader.store.revision()
+        plan = await leader.control.GetPlan(pb.GetPlanRequest(apply_stack=request))
+        again = await leader.control.GetPlan(pb.GetPlanRequest(apply_stack=request))
+        assert plan.id == again.id
+        assert await leader.store.revision() == before or not leader.cache.snapshot.all(Service)
+        assert [(s.kind, s.name) for s in plan.specs] == [("service", "shop_web"), ("network", "front")]
+        fields = {f.path: f.new for f in plan.specs[0].fields}
+        assert fields["replicas"] == "3"
+        assert fields["task.networks"] == "[{target: front}]"
+        assert [line[0] for line in lines(plan)] == ["CREATE"] * 3
+        request.plan_id = plan.id
+        await leader.control.ApplyStack(request)
+        await until(lambda: running(leader).total() == 3)
+        assert Counter(n for _, n in running(leader).elements()) == Counter(t.new_node for t in plan.tasks)
+        request.plan_id = ""
+        empty = await leader.control.GetPlan(pb.GetPlanRequest(apply_stack=request))
+        assert (list(empty.specs), list(empty.tasks)) == ([], [])
+
+
+async def test_a_stale_plan_is_refused_and_says_what_would_be_done_now(leader, agents):
+    await leader.add_image()
+    async with hosts(leader, agents, "n1") as add:
+        await leader.create(replicas=1)
+        await until(lambda: running(leader).total() == 1)
+        request = pb.ScaleServicesRequest(replicas={"web": 3})
+        plan = await leader.control.GetPlan(pb.GetPlanRequest(scale_services=request))
+        assert lines(plan) == [("CREATE", "web.2", "", "n1"), ("CREATE", "web.3", "", "n1")]
+        await add("n2")
+        request.plan_id = plan.id
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await leader.control.ScaleServices(request)
+        assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert "create web.2 (n2)" in refusal.value.details()
+        assert leader.cache.snapshot.all(Service)[0].spec.replicas == 1
+
+
+async def test_a_request_that_would_be_refused_has_no_plan(leader):
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await leader.control.GetPlan(
+            pb.GetPlanRequest(create_service=pb.CreateServiceRequest(spec=a_service_spec("x")))
+        )
+    assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await leader.control.GetPlan(pb.GetPlanRequest())
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_drain_is_planned(leader, agents):
+    await leader.add_image()
+    async with hosts(leader, agents, "n1", "n2"):
+        await leader.create(replicas=2)
+        await until(lambda: running(leader).total() == 2)
+        node = await leader.control.GetNode(pb.GetNodeRequest(ref="n1"))
+        node.spec.availability = types_pb2.Availability.Value("AVAILABILITY_DRAIN")
+        request = pb.UpdateNodeRequest(ref="n1", spec=node.spec, drain_for=60.0)
+        plan = await leader.control.GetPlan(pb.GetPlanRequest(update_node=request))
+        assert [line[0::2] for line in lines(plan)] == [("MOVE", "n1")]
+        assert plan.id == (await leader.control.GetPlan(pb.GetPlanRequest(update_node=request))).id
+        assert running(leader) == {("web", "n1"): 1, ("web", "n2"): 1}
+
+
+async def test_after_a_node_joined_rebalancing_evens_out_and_then_has_nothing_to_do(leader, agents):
+    await leader.add_image()
+    async with hosts(leader, agents, "n1") as add:
+        await leader.create(replicas=4)
+        await until(lambda: running(leader).total() == 4)
+        await add("n2")
+        plan = await leader.control.GetPlan(pb.GetPlanRequest(rebalance=pb.RebalanceRequest()))
+        assert [(line[0], *line[2:]) for line in lines(plan)] == [("MOVE", "n1", "n2")] * 2
+        moved = await leader.control.Rebalance(pb.RebalanceRequest(plan_id=plan.id))
+        assert len(moved.tasks) == 2
+        await until(lambda: running(leader) == {("web", "n1"): 2, ("web", "n2"): 2})
+        nothing = await leader.control.Rebalance(pb.RebalanceRequest())
+        assert (len(nothing.tasks), nothing.notice) == (0, "every service is spread as evenly as it can be")
+
+
+async def test_an_explanation_says_of_each_node_why_it_is_refused(leader, agents):
+    await leader.add_image()
+    async with hosts(leader, agents, "n1", "n2"):
+        apart = Placement(affinities=(Affinity("web", anti=True),))
+        task = TaskSpec(ContainerSpec(image="web:1"), placement=apart)
+        spec = encode(ServiceSpec("web", replicas=3, task=task), types_pb2.ServiceSpec)
+        await leader.control.CreateService(pb.CreateServiceRequest(spec=spec))
+        await until(lambda: running(leader).total() == 2)
+        await until(lambda: any(t.status.reason for t in leader.tasks()))
+        said = await leader.control.GetExplanation(pb.GetExplanationRequest(ref="web"))
+        assert said.summary == "both nodes have a task of web, which this service keeps away from"
+        assert [(n.node, n.fits, n.tasks) for n in said.nodes] == [("n1", False, 1), ("n2", False, 1)]
+        assert [t.status.reason for t in said.waiting] == [said.summary]
+
+
+async def test_the_cluster_is_packed_when_it_is_told_to(leader):
+    packed = types_pb2.SCHEDULING_BINPACK
+    changed = await leader.control.UpdateCluster(pb.UpdateClusterRequest(scheduling=packed))
+    assert changed.scheduling == packed
+    described = await leader.control.GetCluster(pb.GetClusterRequest())
+    assert Scheduling(described.cluster.scheduling) is Scheduling.BINPACK
+    nothing = await leader.control.Rebalance(pb.RebalanceRequest())
+    assert "packed" in nothing.notice
