@@ -22,6 +22,7 @@ from argosy.core.oci.names import normalise
 from argosy.core.problem import Problem, Problems, duration, readable, said, when
 from argosy.core.service import ContainerSpec, DnsConfig, Tmpfs, Ulimit
 from argosy.core.signals import parse_signal
+from argosy.core.validate_files import file_problems
 from argosy.core.validate_health import healthcheck_problems, readiness_problems
 
 _USER: Final = re.compile(r"(\d+|[A-Za-z_][A-Za-z0-9_.-]*\$?)(:(\d+|[A-Za-z_][A-Za-z0-9_.-]*\$?))?")
@@ -55,6 +56,7 @@ def container_problems(spec: ContainerSpec, where: str) -> Problems:
     for i, entry in enumerate(spec.extra_hosts):
         yield from said(f"{where}.extra_hosts[{i}]", _extra_host(entry))
     yield from _dns(spec.dns, f"{where}.dns")
+    yield from file_problems(spec.files, spec.tmpfs, f"{where}.files")
 
 
 def _one_line(text: str) -> bool:

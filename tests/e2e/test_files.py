@@ -114,7 +114,7 @@ def test_a_secret_is_only_where_a_task_uses_it_and_nowhere_else(cluster, stack):
     assert not kept(cluster, "node2") | kept(cluster, "node3")
     for root in (cluster.run_dir, Path("/var/lib/argosy/dev") / cluster.name):
         grep = ["grep", "-rlaF", *(f"-e{secret}" for secret in ALL_SECRETS), str(root)]
-        assert subprocess.run(grep, capture_output=True, text=True, check=False).stdout == ""  # noqa: S603
+        assert subprocess.run(grep, capture_output=True, text=True, check=False).stdout == ""
     environments = b"".join(read(path) for path in Path("/proc").glob("[0-9]*/environ") if not mine(path, cluster))
     assert not any(secret.encode() in environments for secret in ALL_SECRETS)
 
@@ -156,7 +156,8 @@ def test_a_new_version_updates_the_service_and_a_rollback_brings_the_old_one_bac
 
 def test_what_is_used_stays_and_a_stack_takes_its_own_along(cluster, stack):
     refused = cluster.run("secret", "rm", "outside")
-    assert refused.returncode != 0 and "is used by f_web" in refused.stderr
+    assert refused.returncode != 0
+    assert "is used by f_web" in refused.stderr
     cluster.argosy("stack", "rm", "f")
     assert [c["name"] for c in cluster.json("config", "ls")] == ["outside"]
     wait_until(lambda: not kept(cluster, "node1"), 30, "the secrets are gone from node1")
@@ -167,10 +168,14 @@ def test_what_is_used_stays_and_a_stack_takes_its_own_along(cluster, stack):
 
 def test_a_bind_of_a_file_is_refused_and_can_be_shipped(cluster, tmp_path):
     (tmp_path / "a.conf").write_text("shipped\n")
-    text = 'services: {s: {image: "busybox:1", command: [sleep, "99"], stop_grace_period: 0s, volumes: ["./a.conf:/etc/a.conf:ro"]}}'
+    text = (
+        'services: {s: {image: "busybox:1", command: [sleep, "99"], stop_grace_period: 0s, '
+        'volumes: ["./a.conf:/etc/a.conf:ro"]}}'
+    )
     (tmp_path / "s.yaml").write_text(text)
     refused = cluster.run("deploy", "-c", str(tmp_path / "s.yaml"), "s")
-    assert refused.returncode != 0 and "--ship-files" in refused.stderr
+    assert refused.returncode != 0
+    assert "--ship-files" in refused.stderr
     cluster.deploy("s", text, tmp_path, "--ship-files")
     assert Container(cluster, cluster.wait_running("s_s", 1)[0]).inside("cat", "/etc/a.conf") == "shipped\n"
     cluster.argosy("stack", "rm", "s")
