@@ -23,11 +23,11 @@ _FORWARD: Final = frozenset({UpdateState.UPDATING, UpdateState.PAUSED})
 def canaries_wanted(view: View, regular: Sequence[Slot], canaries: Sequence[Slot]) -> int:
     """Return how many slots of its own the update is to have for canaries, given the slots that there are."""
     spec, update = view.service.spec, view.service.update
-    if update.state not in _FORWARD:
+    if update.state not in _FORWARD or not spec.canary:
         return 0
     if update.promoted:
         return min(spec.canary, len(canaries))
-    return min(spec.canary, spec.replicas, sum(is_dirty(view, slot) for slot in regular)) if spec.canary else 0
+    return min(spec.canary, spec.replicas) if any(is_dirty(view, slot) for slot in regular) else 0
 
 
 def is_trying(view: View, update: UpdateStatus, slots: Sequence[Slot]) -> bool:

@@ -28,7 +28,7 @@ from argosy.controller.logic.dirty import is_dirty, stale_task
 from argosy.controller.logic.draft import Draft
 from argosy.controller.logic.progress import stalled
 from argosy.controller.logic.slot import Aim, Order
-from argosy.controller.logic.slots import Key, Slot, is_unassigned, serves
+from argosy.controller.logic.slots import Key, Slot, is_unassigned
 from argosy.controller.logic.view import View
 from argosy.core.service import (
     FailureAction,
@@ -128,6 +128,11 @@ def rollback_target(view: View) -> int | None:
     return None
 
 
+def _has_nothing_to_lose(view: View, slot: Slot) -> bool:
+    """Whether no task of the slot that is not as the present spec wants it ever had a node."""
+    return all(is_unassigned(task) for task in slot.records() if not view.is_current(task))
+
+
 class _Course:
     """One plan's look at an update that goes on. `update` is where it stands, with what this plan has stored of it."""
 
@@ -157,13 +162,16 @@ class _Course:
         """Try the present spec in the canaries; None when they have done well and the update goes on by itself."""
         view, spec = self.view, self.view.service.spec
         fresh = former_revision(view, slots)
+        idle = {slot.key for slot in dirty if spec.mode is ServiceMode.GLOBAL and _has_nothing_to_lose(view, slot)}
         if spec.mode is ServiceMode.GLOBAL:
             canaries = [slot for slot in slots if turn_of(view, slot, self.update) is not None]
-            begun = {slot.key for slot in canaries}
-            waiting = sorted((s for s in dirty if s.key not in begun), key=lambda s: (any(map(serves, s.live)), s.key))
+            begun = idle | {slot.key for slot in canaries}
+            waiting = sorted((slot for slot in dirty if slot.key not in begun), key=self._use)
             canaries += waiting[: max(0, spec.canary - len(canaries))]
         else:
             canaries = [slot for slot in slots if slot.canary]
+        if not canaries:
+            return None
         failed = self._failed(canaries)
         if self._too_many(failed, len(canaries)):
             what = "canaries" if len(canaries) != 1 else "canary"
@@ -181,7 +189,7 @@ class _Course:
             if waits_for and self.config.failure_action is not FailureAction.CONTINUE:
                 return self._give_in(f"{names}: {waits_for}", fresh)
             self._store(ready=False, message=self._goes_on() if waits_for else f"trying {names}")
-        return self.rollout(fresh, moving={slot.key for slot in canaries})
+        return self.rollout(fresh, moving=idle | {slot.key for slot in canaries})
 
     def _all_well(self, canaries: Sequence[Slot]) -> bool:
         moments = [good_at(self.view, self.update, self.config, slot) for slot in canaries]
@@ -269,6 +277,10 @@ class _Course:
         self._store(state=state, completed_at=self.view.now, message=message, ready=False)
         return self.rollout(is_over=True)
 
+    def _use(self, slot: Slot) -> tuple[bool, Key]:
+        """Return a sort key: what is missed least first."""
+        return any(is_available(self.view, task) for task in slot.live), slot.key
+
     def _moving(self, slots: Sequence[Slot], dirty: Sequence[Slot]) -> Collection[Key]:
         """Return the slots to work on: those in flight, those to retry, and as many more as there is room for."""
         view, config = self.view, self.config
@@ -284,11 +296,11 @@ class _Course:
                 self.draft.wake(turn + config.delay)
             if slot.key not in dirty_keys or has_given_up(view, slot, self.update):
                 continue
-            if turn is not None or all(is_unassigned(t) for t in slot.records() if not view.is_current(t)):
+            if turn is not None or _has_nothing_to_lose(view, slot):
                 moving.add(slot.key)
             else:
                 fresh.append(slot)
-        fresh.sort(key=lambda slot: (any(is_available(view, t) for t in slot.live), slot.key))
+        fresh.sort(key=self._use)
         room = len(fresh) if config.parallelism == 0 else max(0, config.parallelism - occupied)
         moving.update(slot.key for slot in fresh[:room])
         return moving
