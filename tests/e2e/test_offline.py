@@ -11,7 +11,7 @@ import pytest
 from argosy.proto.argosy.v1 import types_pb2
 from tests.e2e import host_view
 from tests.e2e.container import Container
-from tests.e2e.dev_cluster import wait_until
+from tests.e2e.dev_cluster import assert_throughout, wait_until
 
 STACK = """
 services:
@@ -56,6 +56,10 @@ def stack(cluster, tmp_path_factory):
     return "o"
 
 
+def ids(tasks):
+    return {task["id"] for task in tasks}
+
+
 def program(cluster, command, but=()):
     """Return (task id, pid) of the only program that runs a command, once it is of none of the tasks `but`."""
 
@@ -68,7 +72,7 @@ def program(cluster, command, but=()):
 
 
 @pytest.mark.usefixtures("stack")
-def test_what_crashes_without_a_controller_runs_again_on_its_node_and_is_counted(cluster):
+def test_what_crashes_or_is_ill_without_a_controller_runs_again_on_its_node_and_is_counted(cluster):
     before = {t["id"]: t for t in cluster.running("o_web")}
     addresses = {t["slot"]: t["addresses"] for t in before.values()}
     programs = cluster.programs(WEB)
@@ -76,6 +80,8 @@ def test_what_crashes_without_a_controller_runs_again_on_its_node_and_is_counted
     ill, _ = program(cluster, MOODY)
     gone, gone_program = program(cluster, AWAY)
     with cluster.held_down("controller-1"):
+        Container(cluster, {"pid": cluster.programs(MOODY)[ill].pid}).inside("/bin/touch", "/tmp/ill")
+        cluster.kill_pid(gone_program.pid)
         cluster.kill_pid(programs[victim].pid)
         after = wait_until(
             lambda: (now := cluster.programs(WEB)).keys() != programs.keys() and len(now) == 2 and now,
@@ -95,23 +101,20 @@ def test_what_crashes_without_a_controller_runs_again_on_its_node_and_is_counted
             "it runs once more",
         )
         (last,) = latest.keys() - programs.keys()
-        # Liveness goes on.
-        Container(cluster, {"pid": cluster.programs(MOODY)[ill].pid}).inside("/bin/touch", "/tmp/ill")
         well, _ = program(cluster, MOODY, but={ill})
-        cluster.kill_pid(gone_program.pid)
         gone_heir, _ = program(cluster, AWAY, but={gone})
-    cluster.wait_running("o_web", 2)
+    wanted = (before.keys() - {victim}) | {last}
+    for service, tasks in (("o_web", wanted), ("o_moody", {well}), ("o_away", {gone_heir})):
+        wait_until(lambda s=service, t=tasks: ids(cluster.running(s)) == t, 30, f"it is told what runs of {service}")
     now = {t["id"]: t for t in cluster.running("o_web")}
-    assert now.keys() == (before.keys() - {victim}) | {last}
     assert {t["slot"]: t["addresses"] for t in now.values()} == addresses
     assert cluster.programs(WEB).keys() == now.keys()
     history = {t["id"]: t for t in cluster.tasks("o_web", ended=True)}
     assert [history[i]["state"] for i in (victim, heir, last)] == ["FAILED", "FAILED", "RUNNING"]
     stored = {i: t for i, t in cluster.stored("task", types_pb2.Task).items() if i in history}
     assert [stored[i].attempts for i in (victim, heir, last)] == [0, 1, 2]
-    assert [t["id"] for t in cluster.running("o_moody")] == [well]
     assert next(t for t in cluster.tasks("o_moody", ended=True) if t["id"] == ill)["reason"].startswith("health check")
-    assert [t["id"] for t in cluster.running("o_away")] == [gone_heir]
+    assert_throughout(2, lambda: cluster.programs(WEB).keys() == wanted, "nothing else is started for it")
     cluster.assert_etcd_tells_the_same()
 
 
