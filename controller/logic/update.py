@@ -107,7 +107,8 @@ def _order(view: View, slot: Slot, config: UpdateConfig) -> Order:
     """Return the order for a slot. Two tasks that want the same port of a host cannot stand side by side."""
     ports = set(view.service.spec.task.host_ports)
     if ports:
-        before = [*slot.ending, *(task for task in slot.live if not view.is_current(task))]
+        stale = (task for task in slot.live if not view.is_current(task) and not is_unassigned(task))
+        before = [*slot.ending, *stale]
         if not all(ports.isdisjoint(view.spec_of(task.revision).host_ports) for task in before):
             return Order.STOP_BEFORE
     return _order_of_config(config)

@@ -313,7 +313,8 @@ class Life(RuleBasedStateMachine):
     def would_do_its_work(self, task: Task) -> bool:
         node = self.world.nodes.get(task.node_id)
         answers = node is not None and node.status.state in (NodeState.READY, NodeState.AGENT_LOST)
-        return answers and task.status.state is S.RUNNING and not task.status.unready
+        given_up = self.world.is_away(task)
+        return answers and not given_up and task.status.state is S.RUNNING and not task.status.unready
 
     def does_its_work(self, task: Task) -> bool:
         return self.would_do_its_work(task) and task.desired_state <= S.RUNNING
