@@ -8,6 +8,7 @@ from argosy.cli.compose.extension import progress_deadline
 from argosy.cli.compose.jobs import JOBS
 from argosy.core.node import Platform, Resources
 from argosy.core.service import (
+    EndpointMode,
     FailureAction,
     Placement,
     RestartCondition,
@@ -79,11 +80,11 @@ def service_mode(service: Cursor) -> tuple[ServiceMode, int | None]:
     return mode, next((n for n in (replicas, scale) if n is not None), None)
 
 
-def endpoint_mode(service: Cursor) -> None:
-    """Check `endpoint_mode`, and say that a virtual address is not there yet."""
+def endpoint_mode(service: Cursor) -> EndpointMode:
+    """Return what the service's name stands for."""
     at = find(service, "deploy", "endpoint_mode")
-    if at is not None and at.choice({"vip": "vip", "dnsrr": "dnsrr"}) == "vip":
-        at.notice("the name answers with the addresses of all tasks, as with 'dnsrr'; one virtual address comes later")
+    given = at.choice({mode.name.lower(): mode for mode in EndpointMode}) if at is not None else None
+    return EndpointMode.VIP if given is None else given
 
 
 # ---------------------------------------------------------------- resources
@@ -149,10 +150,9 @@ def restart_policy(service: Cursor, condition: RestartCondition = RestartConditi
     policy, older = find(service, "deploy", "restart_policy"), service.get("restart")
     default = RestartPolicy(condition=condition)
     if policy is None:
-        return _older_restart(older) if older is not None else RestartPolicy()
+        return _older_restart(older) if older is not None else default
     if older is not None:
         older.notice("'deploy.restart_policy' is used instead of it")
-    default = RestartPolicy()
     policy.mapping()
     return RestartPolicy(
         condition=_value(policy, "condition", lambda at: at.choice(_CONDITIONS), default.condition),

@@ -61,6 +61,12 @@ def drain_timeout(service: Cursor) -> float | None:
     return at.duration() if at is not None else None
 
 
+def client_affinity(service: Cursor) -> bool:
+    """Return `client_affinity`."""
+    at = own(service, "client_affinity")
+    return (at.boolean() or False) if at is not None else False
+
+
 def weight(service: Cursor) -> int:
     """Return `weight`; 0 when it is not given."""
     at = own(service, "weight")

@@ -23,7 +23,7 @@ from argosy.cli.compose.deployment import (
     update_config,
 )
 from argosy.cli.compose.document import Map
-from argosy.cli.compose.extension import canary, disconnect, drain_timeout, max_unavailable, weight
+from argosy.cli.compose.extension import canary, client_affinity, disconnect, drain_timeout, max_unavailable, weight
 from argosy.cli.compose.files import Reader, combine
 from argosy.cli.compose.jobs import awaited, check_order, depends_on, job_spec
 from argosy.cli.compose.mounted import ExternalFile, MountedFiles
@@ -34,7 +34,7 @@ from argosy.core.files import NewFile
 from argosy.core.meta import STACK_LABEL
 from argosy.core.names import service_name_problem, stack_name, unstacked_name
 from argosy.core.network import NetworkSpec
-from argosy.core.service import JOB_MODES, DependencyCondition, RestartCondition, ServiceSpec, TaskSpec
+from argosy.core.service import JOB_MODES, DependencyCondition, EndpointSpec, RestartCondition, ServiceSpec, TaskSpec
 from argosy.core.validate import validate_network, validate_service
 
 FILE_NAMES: Final = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
@@ -203,7 +203,6 @@ class _Builder:
         limits, reservations = resources(at)
         labels = at.get("deploy")
         labels = labels.get("labels") if labels is not None else None
-        endpoint_mode(at)
         _reject_values(at)
         canaries = canary(at)
         spec = ServiceSpec(
@@ -229,6 +228,7 @@ class _Builder:
             disconnect=disconnect(at),
             job=job_spec(at, mode, replicas if is_job else None),
             depends_on=depends_on(at, self._stack),
+            endpoint=EndpointSpec(endpoint_mode(at), client_affinity(at)),
         )
         told = at.problems_below()
         for wrong in validate_service(spec):

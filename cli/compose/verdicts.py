@@ -170,10 +170,10 @@ TABLE: Final[tuple[Row, ...]] = (
     _honoured("services.*.depends_on.*.required", "test_depends_on"),
     _honoured("services.*.depends_on.*.restart", "test_depends_on_restart", "when a deploy changes the other service"),
     _syntax("services.*.deploy", "see its keys"),
-    _noticed(
+    _honoured(
         "services.*.deploy.endpoint_mode",
-        "a name answers with the addresses of all tasks ('dnsrr'); the one virtual address of 'vip' comes later",
-        values=True,
+        "test_deploy_endpoint_mode",
+        "vip: the name is one address, whose connections are spread over the tasks; dnsrr: all the tasks' addresses",
     ),
     _honoured("services.*.deploy.labels", "test_deploy_labels", "labels of the service, not of its containers"),
     _honoured("services.*.deploy.mode", "test_deploy_mode", "replicated, global, replicated-job or global-job"),
@@ -359,6 +359,7 @@ TABLE: Final[tuple[Row, ...]] = (
     _syntax(f"services.*.{EXTENSION}", "what the specification has no word for; its keys are ours"),
     _ours("auto_promote", "test_argosy_canary", "the update goes on by itself once the canaries did well"),
     _ours("canary", "test_argosy_canary", "an update first tries so many new tasks beside the old ones"),
+    _ours("client_affinity", "test_argosy_client_affinity", "a client's address keeps its task while that is there"),
     _ours("cron", "test_argosy_cron", "when a job runs"),
     _ours("cron.overlap", "test_argosy_cron", "the last run still goes on: allow (both), forbid or replace"),
     _ours("cron.schedule", "test_argosy_cron", "five fields of crontab(5), or @daily and the like"),

@@ -181,7 +181,6 @@ NOTICES = [
     ("tty: true", "services.web.tty", "there is no terminal"),
     ("logging: {driver: syslog}", "services.web.logging", "argosy logs"),
     ("links: [web]", "services.web.links", "it has no effect"),
-    ("deploy: {endpoint_mode: vip}", "services.web.deploy.endpoint_mode", "addresses of all tasks"),
     (
         "restart: always\ndeploy: {restart_policy: {delay: 1s}}",
         "services.web.restart",

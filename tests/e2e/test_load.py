@@ -1,0 +1,138 @@
+"""Under constant load, nothing that we do on purpose costs a request: updates, rollbacks, drained nodes, fewer replicas.
+
+The server exits at once when it is asked to stop. The client is on another host, calls the virtual address, waits two
+seconds for an answer and never tries twice.
+"""
+
+import time
+
+import pytest
+
+from tests.e2e.dev_cluster import wait_until
+from tests.e2e.load import Keepers, Load
+
+pytestmark = pytest.mark.timeout(600)
+RATE = 200
+COMPOSE = """
+services:
+  web:
+    image: busybox:1
+    init: true
+    command: sh -c 'mkdir /tmp/www; echo hello >/tmp/www/hello; exec httpd -f -p 8000 -h /tmp/www'
+    deploy:
+      replicas: {replicas}
+      update_config: {{parallelism: 5, monitor: 0s, order: start-first}}
+      rollback_config: {{parallelism: 5, monitor: 0s}}
+    x-argosy: &answers
+      readiness: {{tcp: {{port: 8000}}, interval: 200ms, start_interval: 50ms}}
+  echo:
+    image: busybox:1
+    init: true
+    command: nc -ll -p 8000 -e cat
+    deploy:
+      replicas: 4
+      update_config: {{parallelism: 2, monitor: 0s}}
+    x-argosy: {{<<: *answers, drain_timeout: 500ms}}
+  plain:
+    image: busybox:1
+    init: true
+    command: nc -ll -p 8000 -e hostname
+    deploy: {{replicas: 2, endpoint_mode: dnsrr}}
+  sticky:
+    image: busybox:1
+    init: true
+    hostname: "slot-{{{{.Task.Slot}}}}"
+    command: nc -ll -p 8000 -e hostname
+    deploy: {{replicas: 3, endpoint_mode: vip}}
+    x-argosy: {{client_affinity: true}}
+  client:
+    image: busybox:1
+    init: true
+    command: sleep 100000
+    deploy:
+      placement: {{constraints: [node.hostname == node3]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def client(cluster, tmp_path_factory):
+    """The stack runs; its client's task."""
+    cluster.deploy("load", COMPOSE.format(replicas=20), tmp_path_factory.mktemp("load"))
+    cluster.wait_running("load_web", 20)
+    (client,) = cluster.running("load_client")
+    return client
+
+
+def virtual_address(cluster, service):
+    """Return where a service is called."""
+    (attachment,) = cluster.json("service", "inspect", service)[0]["virtual_addresses"]
+    return attachment["address"]
+
+
+def namespace(client):
+    return f"/proc/{client['pid']}/ns/net"
+
+
+def addresses(cluster, client, name):
+    """Return what a name means to the client."""
+    said = cluster.inside(client, "/bin/nslookup", "-type=a", name).partition("Name:")[2]
+    return {line.split()[-1] for line in said.splitlines() if line.startswith("Address")}
+
+
+def is_ready(cluster, service, count):
+    tasks = cluster.running(service)
+    return len(tasks) == count and not any(t.get("reason") for t in tasks)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        ("update", ["service", "update", "--env-add", "V=2", "load_web"]),
+        ("rollback", ["service", "rollback", "load_web"]),
+        ("drain", ["node", "update", "--availability", "drain", "node1"]),
+        ("return", ["node", "update", "--availability", "active", "node1"]),
+        ("half", ["scale", "load_web=10"]),
+    ],
+    ids=lambda s: s[0],
+)
+def test_no_request_is_lost(cluster, client, step):
+    wait_until(lambda: is_ready(cluster, "load_web", 20), 60, "all ready")
+    address = (virtual_address(cluster, "load_web"), 8000)
+    with Load(namespace(client), address, RATE) as load:
+        wait_until(lambda: load.answered > RATE / 4, 30, "the first answers")
+        before = {t["id"] for t in cluster.running("load_web")}
+        cluster.argosy(*step[1])
+        if step[0] == "drain":
+            wait_until(lambda: not [t for t in cluster.tasks("load_web") if t["node"] == "node1"], 60, "node1 empty")
+        counted = load.answered
+        wait_until(lambda: load.answered > counted + RATE / 2, 30, "answers afterwards")
+        after = {t["id"] for t in cluster.running("load_web")}
+    assert load.failures == [], f"{len(load.failures)} failed, {load.answered} answered"
+    assert step[0] == "return" or before != after
+
+
+def test_kept_connections_lose_no_request_either(cluster, client):
+    """A client that keeps its connection learns of the end between two requests, and asks over a new one."""
+    address = (virtual_address(cluster, "load_echo"), 8000)
+    with Keepers(namespace(client), address, 16, 0.05) as keepers:
+        wait_until(lambda: keepers.answered > 100, 30, "the first answers")
+        began = time.monotonic()
+        cluster.argosy("service", "update", "--env-add", "V=2", "load_echo")
+        assert time.monotonic() - began > 1.0, "two batches, each drained half a second"
+        counted = keepers.answered
+        wait_until(lambda: keepers.answered > counted + 100, 30, "answers afterwards")
+    assert keepers.failures == []
+    assert keepers.connections > 16
+
+
+def test_deploy_endpoint_mode(cluster, client):
+    endpoints = {t["addresses"][0] for t in cluster.running("load_plain")}
+    assert addresses(cluster, client, "plain") == addresses(cluster, client, "tasks.plain") == endpoints
+    web = {t["addresses"][0] for t in cluster.running("load_web")}
+    assert addresses(cluster, client, "web") == {virtual_address(cluster, "load_web")}
+    assert addresses(cluster, client, "tasks.web") == web
+
+
+def test_argosy_client_affinity(cluster, client):
+    answers = {cluster.inside(client, "/bin/nc", "-w", "5", "sticky", "8000") for _ in range(6)}
+    assert len(answers) == 1
