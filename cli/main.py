@@ -20,6 +20,8 @@ COMMANDS: Final[dict[str, str]] = {
     "service": "Create, look into, change, update, stop and remove services.",
     "scale": "Set how many tasks services run: argosy scale web=5 api=2.",
     "ps": "List tasks.",
+    "run": "Run a command in a container, with its output here, and exit with its status.",
+    "job": "List jobs, and have one run now.",
     "logs": "Show what a service or task writes.",
     "node": "List, look into, drain and label nodes.",
     "network": "List, look into, create and remove networks.",

@@ -147,7 +147,7 @@ def service_rows(services: Iterable[types.Service], tasks: Iterable[types.Task])
                 "id": identity,
                 "name": spec.name,
                 "stack": spec.labels.get(STACK_LABEL, ""),
-                "mode": "global" if is_global else "replicated",
+                "mode": mode_name(spec),
                 "replicas": wanted.get(identity, 0) if is_global else spec.replicas,
                 "running": running.get(identity, 0),
                 "image": spec.task.container.image,
@@ -158,8 +158,58 @@ def service_rows(services: Iterable[types.Service], tasks: Iterable[types.Task])
                 "stopped": spec.stopped,
                 "canaries": canaries.get(identity, 0),
                 "to_promote": service.update.ready,
+                "job": job_fields(service) if is_job(spec) else None,
             }
         )
+    return sorted(rows, key=lambda row: str(row["name"]))
+
+
+def mode_name(spec: types.ServiceSpec) -> str:
+    """Return a service's mode as Compose files write it: "replicated-job"."""
+    return types.ServiceMode.Name(spec.mode).removeprefix("SERVICE_MODE_").lower().replace("_", "-")
+
+
+def is_job(spec: types.ServiceSpec) -> bool:
+    """Whether a service runs to completion."""
+    return spec.mode in (types.SERVICE_MODE_REPLICATED_JOB, types.SERVICE_MODE_GLOBAL_JOB)
+
+
+def job_fields(service: types.Service) -> Row:
+    """Return how a job's last run went, and when the next one is due (0: never)."""
+    job, cron = service.job, service.spec.job.cron
+    return {
+        "run": job.iteration,
+        "state": types.JobState.Name(job.state).removeprefix("JOB_STATE_").replace("NONE", ""),
+        "message": job.message,
+        "started": job.started_at,
+        "finished": job.finished_at,
+        "next": job.next_at,
+        "schedule": cron.schedule,
+        "time_zone": cron.time_zone or ("UTC" if cron.schedule else ""),
+    }
+
+
+def job_rows(services: Iterable[types.Service], tasks: Iterable[types.Task]) -> list[Row]:
+    """Return the jobs among services, with how much of the last run is complete. `tasks`: also those that ended."""
+    done: dict[tuple[str, int], set[tuple[int, str]]] = {}
+    busy: dict[tuple[str, int], set[tuple[int, str]]] = {}
+    for task in tasks:
+        slot = (task.slot, "" if task.slot else task.node_id)
+        if task.status.state == types.TASK_STATE_COMPLETE:
+            done.setdefault((task.service_id, task.iteration), set()).add(slot)
+        elif task.status.state <= types.TASK_STATE_RUNNING:
+            busy.setdefault((task.service_id, task.iteration), set()).add(slot)
+    rows = []
+    for service in services:
+        if is_job(service.spec):
+            key = (service.meta.id, service.job.iteration)
+            complete = len(done.get(key, ()))
+            is_global = service.spec.mode == types.SERVICE_MODE_GLOBAL_JOB
+            total = (
+                len(done.get(key, set()) | busy.get(key, set())) if is_global else service.spec.job.total_completions
+            )
+            row = {"id": service.meta.id, "name": service.spec.name, "mode": mode_name(service.spec)}
+            rows.append({**row, "complete": complete, "total": total, **job_fields(service)})
     return sorted(rows, key=lambda row: str(row["name"]))
 
 

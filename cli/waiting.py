@@ -45,17 +45,23 @@ def settle(
     exact: bool = True,
     continues: str,
 ) -> "list[Service]":
-    """Wait until services (messages as the cluster acknowledged them) run as wanted; return them as they are then."""
+    """Wait until services (messages as the cluster acknowledged them) are as wanted; return them as they are then.
+
+    Tasks run, or have completed in a job; a job with a schedule need only be taken over by the cluster.
+    """
     from argosy.cli.progress.goals import ServicesSettled, WantedService
+    from argosy.cli.progress.jobs import AllOf, JobRun
     from argosy.cli.progress.wait import wait_for
     from argosy.core.codec import decode
-    from argosy.core.service import Service
+    from argosy.core.service import JOB_MODES, Service
 
-    wanted = tuple(WantedService(decode(message, Service), exact) for message in services)
+    wanted = [decode(message, Service) for message in services]
     if not wanted:
         return []
-    picture = wait_for(session, ServicesSettled(wanted), timeout=timeout, continues=continues)
-    return [picture.services.get(one.service.meta.id, one.service) for one in wanted]
+    running = ServicesSettled(tuple(WantedService(s, exact) for s in wanted if s.spec.mode not in JOB_MODES))
+    runs = (JobRun(s, scheduled=True) for s in wanted if s.spec.mode in JOB_MODES)
+    picture = wait_for(session, AllOf((running, *runs)), timeout=timeout, continues=continues)
+    return [picture.services.get(one.meta.id, one) for one in wanted]
 
 
 def say_outcome(services: "Iterable[Service]", done: "Callable[[Service], str]") -> None:

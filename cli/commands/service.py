@@ -19,24 +19,44 @@ SERVICE_COLUMNS = (
     Column("MODE", "mode", rank=4),
     Column("TASKS", lambda row: tasks_text(row)),
     Column("REVISION", "revision", rank=5),
-    Column("UPDATE", lambda row: update_text(row), rank=2),
+    Column("UPDATE/RUN", lambda row: update_text(row), rank=2),
     Column("IMAGE", "image", rank=1),
 )
 
 
 def tasks_text(row: Row) -> str:
     """Return how many tasks run of how many, with the canaries beside them: "4/4 +1 canary", "0/3 stopped"."""
-    text = f"{row['running']}/{row['replicas']}"
+    text = f"{row['running']} running" if row["job"] else f"{row['running']}/{row['replicas']}"
     if row["canaries"]:
         text += f" +{row['canaries']} {'canary' if row['canaries'] == 1 else 'canaries'}"
     return f"{text} stopped" if row["stopped"] else text
 
 
 def update_text(row: Row) -> str:
-    """Return where the update stands, and whether it waits for a person."""
+    """Return where the update stands, and whether it waits for a person; of a job, how its last run went."""
     if row["removing"]:
         return "removing"
+    if row["job"]:
+        return run_text(row["job"])
     return f"{row['update']} (to be promoted)" if row["to_promote"] else str(row["update"])
+
+
+def run_text(job: Row) -> str:
+    """Return how a job's last run went and when it runs next: "COMPLETE, next 2026-02-01 04:30"."""
+    state = f"{job['state']} (run {job['run']})" if job["run"] else ""
+    following = f"next {next_text(job)}" if job["next"] else ""
+    return ", ".join(part for part in (state, following) if part)
+
+
+def next_text(job: Row) -> str:
+    """Return when a job runs next, in the time zone of its schedule; "-" when it does not."""
+    if not job["next"]:
+        return "-"
+    from datetime import datetime
+
+    from argosy.core.cron import parse_zone
+
+    return datetime.fromtimestamp(job["next"], parse_zone(job["time_zone"])).strftime("%Y-%m-%d %H:%M %Z")
 
 
 @click.group(name="service", help="Create, look into, change, update, stop and remove services.")

@@ -131,11 +131,11 @@ def _assess_service(wanted: WantedService, picture: Picture, tasks: list[Task]) 
     if count.running + count.finished == target and not busy and _is_at_rest(wanted, service):
         first = service.update.state is UpdateState.NONE and wanted.exact
         return Assessment(Status.DONE, (summary,), steady_s=STEADY_S if first else 0.0)
-    hopeless = _hopeless(service, picture, tasks, counts_all=wanted.is_new)
-    if hopeless is not None:
-        reason, culprits = hopeless
+    lost_cause = hopeless(service, picture, tasks, counts_all=wanted.is_new)
+    if lost_cause is not None:
+        reason, culprits = lost_cause
         return Assessment(Status.FAILED, (summary,), f"{name}: {reason}", culprits)
-    return Assessment(Status.WAITING, (summary,), f"{summary}{_why_waiting(tasks)}")
+    return Assessment(Status.WAITING, (summary,), f"{summary}{why_waiting(tasks)}")
 
 
 def _failed(name: str, reason: str, summary: str = "") -> Assessment:
@@ -215,11 +215,11 @@ def _target(service: Service, picture: Picture) -> int:
         return 0
     if service.spec.mode is ServiceMode.REPLICATED:
         return service.spec.replicas
-    return sum(_takes(node, service) for node in picture.nodes.values())
+    return sum(takes(node, service) for node in picture.nodes.values())
 
 
-def _takes(node: Node, service: Service) -> bool:
-    """Whether a node is to run a task of a global service."""
+def takes(node: Node, service: Service) -> bool:
+    """Whether a node is to run a task of a global service or job."""
     if node.status.state is not NodeState.READY or node.spec.availability is not Availability.ACTIVE:
         return False
     placement = service.spec.task.placement
@@ -249,7 +249,7 @@ def _summary(service: Service, count: _Count, target: int) -> str:
     return text
 
 
-def _why_waiting(tasks: Iterable[Task]) -> str:
+def why_waiting(tasks: Iterable[Task]) -> str:
     """Return the commonest reason of tasks that do not run, and how many have it."""
     reasons = Counter(
         task.status.reason
@@ -262,7 +262,7 @@ def _why_waiting(tasks: Iterable[Task]) -> str:
     return f": {reason}" + (f" ({number} tasks)" if number > 1 else "")
 
 
-def _hopeless(
+def hopeless(
     service: Service, picture: Picture, tasks: list[Task], *, counts_all: bool
 ) -> tuple[str, tuple[Task, ...]] | None:
     """Return why the service will not come up, and the tasks that show it; None while there is hope.

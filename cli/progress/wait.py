@@ -43,7 +43,7 @@ def wait_for(session: "Session", goal: Goal, *, timeout: float = DEFAULT_TIMEOUT
     what goes on in the cluster when the waiting is interrupted ("the deployment goes on").
     """
     picture = Picture()
-    watcher = _Watcher(session, picture)
+    watcher = Watcher(session, picture)
     display = _TerminalDisplay() if sys.stderr.isatty() else _PlainDisplay()
     try:
         with display:
@@ -68,7 +68,7 @@ def wait_for(session: "Session", goal: Goal, *, timeout: float = DEFAULT_TIMEOUT
 
 
 def _until_over(
-    watcher: "_Watcher", goal: Goal, picture: Picture, display: "_PlainDisplay | _TerminalDisplay", timeout: float
+    watcher: "Watcher", goal: Goal, picture: Picture, display: "_PlainDisplay | _TerminalDisplay", timeout: float
 ) -> Assessment:
     ends_at = time.monotonic() + timeout
     done_since: float | None = None
@@ -92,7 +92,7 @@ def _until_over(
         watcher.apply_next(until - now)
 
 
-class _Watcher:
+class Watcher:
     """Feeds a picture from the Watch RPC, whose blocking stream a thread reads."""
 
     def __init__(self, session: "Session", picture: Picture) -> None:

@@ -143,12 +143,14 @@ def updated(
 
 def scaled(snap: Snapshot, project: str, replicas: Mapping[str, int], now: float) -> tuple[list[Op], list[Service]]:
     """Set the number of replicas of several services, all or none."""
-    from argosy.core.service import ServiceMode
+    from argosy.core.service import JOB_MODES, ServiceMode
 
     ops: list[Op] = []
     services = []
     for ref, count in replicas.items():
         service = refs.service(snap, project, ref)
+        if service.spec.mode in JOB_MODES:
+            raise InvalidError(f"{ref} is a job: it has completions (total_completions) and is not scaled")
         if service.spec.mode is not ServiceMode.REPLICATED:
             raise InvalidError(f"service {service.spec.name} is global: it runs once on every node and has no replicas")
         spec = replace(service.spec, replicas=count)

@@ -1,0 +1,246 @@
+"""`argosy run`: one task that is its own service: its output comes here, its exit status is the command's.
+
+The service is a job of one completion that is never restarted, with the label argosy.run; it is removed when the task
+has ended, or is interrupted. Anything that goes wrong between us and the program is said on stderr.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from argosy.cli import complete
+from argosy.cli.commands.service_options import apply_options
+from argosy.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, CliError
+from argosy.cli.output import notice, say
+from argosy.cli.session import Session, pass_session
+from argosy.cli.waiting import until_gone
+
+if TYPE_CHECKING:
+    from argosy.core.service import Service, ServiceSpec
+    from argosy.core.task import Task
+    from argosy.proto.argosy.v1 import types_pb2 as types
+
+RUN_LABEL: Final = "argosy.run"
+EXIT_CANNOT_RUN: Final = 125
+"""The program was never tried, as docker run says it."""
+_TICK_S: Final = 0.5
+_LAST_LINES_S: Final = 10.0
+"""How long to wait for the rest of the output once the task has ended."""
+_STOP_TIMEOUT_S: Final = 60.0
+_RETRY_S: Final = 0.3
+
+
+@click.command(
+    name="run",
+    help="Run a command in a container somewhere in the cluster, with its output here, and exit with its status: "
+    "argosy run IMAGE [COMMAND...]. A program killed by signal N gives 128+N; one that is not there 127, one that "
+    "cannot be executed 126, and 125 when it could not even be tried. Ctrl-C stops it.",
+    context_settings={"allow_interspersed_args": False},
+)
+@click.option("--name", default="", metavar="NAME", help="What its service is called; else run-SOMETHING.")
+@click.option("--network", "networks", multiple=True, metavar="NETWORK", help="Join this network.")
+@click.option(
+    "-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable; NAME alone takes it from here."
+)
+@click.option("-w", "--workdir", default=None, metavar="PATH", help="Run in this directory.")
+@click.option("-u", "--user", default=None, metavar="USER", help="Run as this user: UID[:GID] or a name of the image.")
+@click.option("--constraint", "constraints", multiple=True, metavar="EXPRESSION", help="Run where this holds.")
+@click.option("--limit-cpu", default=None, metavar="CPUS", help="Limit its CPUs.")
+@click.option("--limit-memory", default=None, metavar="SIZE", help="Limit its memory (512m).")
+@click.option("--limit-pids", type=click.IntRange(0), default=None, help="Limit its processes.")
+@click.option("--rm/--no-rm", "remove", default=True, help="Remove its service when it has ended (yes).")
+@click.option("-d", "--detach", is_flag=True, help="Print the service's name and do not wait; nothing is removed.")
+@click.argument("image", shell_complete=complete.images)
+@click.argument("arguments", nargs=-1, metavar="[COMMAND...]")
+@pass_session
+def command(session: Session, /, remove: bool, detach: bool, **options: Any) -> int:
+    from argosy.core.codec import decode
+    from argosy.core.service import Service
+    from argosy.proto.argosy.v1 import control_pb2 as pb
+
+    request = pb.CreateServiceRequest(project=session.project, spec=_message(options))
+    created = session.control.CreateService(request)
+    if detach:
+        say(created.spec.name)
+        return 0
+    following = _Following(session, decode(created, Service))
+    try:
+        with _terminated_as_interrupted():
+            status = following.until_ended()
+            if remove:
+                session.control.RemoveService(pb.RemoveServiceRequest(project=session.project, ref=created.meta.id))
+            return status
+    except KeyboardInterrupt:
+        notice(f"{created.spec.name}: being stopped")
+        gone = session.control.RemoveService(pb.RemoveServiceRequest(project=session.project, ref=created.meta.id))
+        until_gone(session, [gone], (), timeout=_STOP_TIMEOUT_S)
+        notice(f"{created.spec.name}: stopped and removed")
+        return EXIT_INTERRUPTED
+    finally:
+        following.stop()
+
+
+def _message(options: dict[str, Any]) -> "types.ServiceSpec":
+    from argosy.core.codec import encode
+    from argosy.proto.argosy.v1 import types_pb2 as types
+
+    message = encode(_spec(options), types.ServiceSpec)
+    apply_options(
+        {key: options[key] for key in ("workdir", "user", "limit_cpu", "limit_memory", "limit_pids")}, message
+    )
+    return message
+
+
+def _spec(options: dict[str, Any]) -> "ServiceSpec":
+    from argosy.core.ids import new_id
+    from argosy.core.service import (
+        ContainerSpec,
+        JobSpec,
+        NetworkAttachmentSpec,
+        Placement,
+        RestartCondition,
+        RestartPolicy,
+        ServiceMode,
+        ServiceSpec,
+        TaskSpec,
+    )
+
+    arguments = options["arguments"]
+    return ServiceSpec(
+        name=options["name"] or f"run-{new_id()[:10]}",
+        labels={RUN_LABEL: "true"},
+        mode=ServiceMode.REPLICATED_JOB,
+        job=JobSpec(),
+        task=TaskSpec(
+            container=ContainerSpec(
+                image=options["image"],
+                command=arguments,
+                command_set=bool(arguments),
+                env=tuple(text for given in options["env"] if (text := _variable(given))),
+            ),
+            restart=RestartPolicy(RestartCondition.NONE),
+            placement=Placement(constraints=options["constraints"]),
+            networks=tuple(NetworkAttachmentSpec(network) for network in options["networks"]),
+        ),
+    )
+
+
+def _variable(given: str) -> str:
+    """Return NAME=VALUE; "" for a NAME alone that is not set here."""
+    name, equals, _ = given.partition("=")
+    if not name:
+        raise click.UsageError(f"'{given}' is not NAME=VALUE (for --env)")
+    if equals:
+        return given
+    return f"{name}={os.environ[name]}" if name in os.environ else ""
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Take SIGTERM like Ctrl-C: what was begun here is ended here."""
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Following:
+    """Watches the service and passes on the output of its tasks (a second one, if the first one's node is lost)."""
+
+    def __init__(self, session: Session, service: "Service") -> None:
+        from argosy.cli.progress.picture import Picture
+        from argosy.cli.progress.wait import Watcher
+
+        self._session = session
+        self._service = service
+        self._picture = Picture()
+        self._watcher = Watcher(session, self._picture)
+        self._readers: dict[str, threading.Thread] = {}
+        self._told: set[str] = set()
+
+    def stop(self) -> None:
+        """End the watch."""
+        self._watcher.stop()
+
+    def until_ended(self) -> int:
+        """Return the exit status when the run is over and its output has been passed on."""
+        from argosy.core.service import JobState
+
+        seen = False
+        while True:
+            self._watcher.apply_next(_TICK_S)
+            if not self._picture.synced:
+                continue
+            service = self._picture.services.get(self._service.meta.id)
+            if service is None or service.removing:
+                if seen:
+                    raise CliError(f"{self._service.spec.name} was removed by somebody else")
+                continue
+            seen = True
+            tasks = list(self._picture.tasks_of(service.meta.id))
+            for task in tasks:
+                self._look_at(task)
+            if service.job.state in (JobState.COMPLETE, JobState.FAILED):
+                for reader in self._readers.values():
+                    reader.join(_LAST_LINES_S)
+                return self._status(tasks)
+
+    def _look_at(self, task: "Task") -> None:
+        from argosy.core.task_state import TaskState
+
+        state, reason = task.status.state, task.status.reason
+        if state is TaskState.PENDING and reason and reason not in self._told:
+            self._told.add(reason)
+            notice(f"{self._service.spec.name}: waiting: {reason.removeprefix('waiting for ')}")
+        if state >= TaskState.ASSIGNED and task.node_id and task.meta.id not in self._readers:
+            reader = threading.Thread(target=self._pass_on, args=(task.meta.id,), daemon=True)
+            self._readers[task.meta.id] = reader
+            reader.start()
+
+    def _pass_on(self, task_id: str) -> None:
+        """Write a task's output to ours; when the connection breaks, go on behind the last line."""
+        import grpc
+
+        from argosy.proto.argosy.v1 import control_pb2 as pb
+
+        since = 0.0
+        while True:
+            request = pb.LogsRequest(project=self._session.project, task=task_id, follow=True, since=since)
+            try:
+                for entry in self._session.control.Logs(request):
+                    if entry.notice:
+                        notice(f"{self._service.spec.name}: {entry.notice}")
+                        continue
+                    since = entry.at + 1e-6
+                    stream = sys.stderr.buffer if entry.stderr else sys.stdout.buffer
+                    stream.write(entry.line + b"\n")
+                    stream.flush()
+                return
+            except grpc.RpcError as error:
+                if isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.NOT_FOUND:
+                    return
+                threading.Event().wait(_RETRY_S)
+            except (OSError, ValueError):
+                return  # nobody reads our output any more
+
+    def _status(self, tasks: "list[Task]") -> int:
+        """Return the exit status of the run, and say what its output cannot."""
+        from argosy.core.task_state import TaskState
+
+        if any(task.status.state is TaskState.COMPLETE for task in tasks):
+            return 0
+        last = max(tasks, key=lambda task: (task.status.at, task.meta.id))
+        status = last.status
+        code = status.exit_code
+        if status.reason and status.reason != f"exit code {code}":
+            notice(f"{self._service.spec.name}: {status.reason}")
+        if status.state is TaskState.REJECTED:
+            return EXIT_CANNOT_RUN
+        return EXIT_FAILED if code is None else code
