@@ -10,6 +10,7 @@ import click
 from argosy.cli import complete
 from argosy.cli.errors import InvalidInputError
 from argosy.cli.output import notice, say
+from argosy.cli.planning import Planning, plan_options
 from argosy.cli.session import Session, pass_session
 from argosy.cli.waiting import settle, until_gone, waiting_options
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Make configs of the files that services bind from this machine (read-only; at most 1000 KiB each).",
 )
+@plan_options
 @waiting_options
 @click.argument("stack", required=False, default="", shell_complete=complete.stacks)
 @pass_session
@@ -54,13 +56,16 @@ def command(
     detach: bool,
     timeout: float,
     stack: str,
+    planning: Planning,
 ) -> None:
     wanted = _load(files, env_files, profiles, stack, ship_files)
     for found in wanted.notices:
         notice(f"note: {found}")
     _check_external(session, wanted)
     _check_external_files(session, wanted)
-    reply = session.control.ApplyStack(_request(session, wanted, prune))
+    request = _request(session, wanted, prune)
+    planning.before(session, "apply_stack", request)
+    reply = session.control.ApplyStack(request)
     for text in reply.notices:
         notice(f"note: {text}")
     _say_changes(reply)

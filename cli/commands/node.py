@@ -8,6 +8,7 @@ import click
 from argosy.cli import complete
 from argosy.cli.errors import CliError
 from argosy.cli.output import Column, Row, format_option, notice, quiet_option, say, show, size_text
+from argosy.cli.planning import NO_PLANNING, Planning, plan_options
 from argosy.cli.session import Session, pass_session
 from argosy.cli.waiting import seconds, waiting_options
 
@@ -75,11 +76,18 @@ def inspect(session: Session, form: str, nodes: tuple[str, ...]) -> None:
 @command.command("drain", short_help="Move all tasks away from nodes, and wait until none runs there.")
 @click.option("--pace", type=click.IntRange(1, 100_000), metavar="N", help="Move so many tasks of a node at a time.")
 @click.option("--deadline", metavar="DURATION", callback=_period, help="Stop what is still there then (10m).")
+@plan_options
 @waiting_options
 @click.argument("nodes", nargs=-1, required=True, metavar="NODE...", shell_complete=complete.nodes)
 @pass_session
 def drain(
-    session: Session, pace: int | None, deadline: float | None, detach: bool, timeout: float, nodes: tuple[str, ...]
+    session: Session,
+    pace: int | None,
+    deadline: float | None,
+    detach: bool,
+    timeout: float,
+    nodes: tuple[str, ...],
+    planning: Planning,
 ) -> None:
     """Move all tasks away from nodes, and wait until none runs there.
 
@@ -92,7 +100,11 @@ def drain(
     from argosy.core.codec import decode
     from argosy.core.node import Node
 
-    changed = [_set_availability(session, ref, "AVAILABILITY_DRAIN", pace or 0, deadline or 0.0) for ref in nodes]
+    if planning != NO_PLANNING and len(nodes) > 1:
+        raise click.UsageError("a plan is of one node: the drain of the next depends on where this one's tasks go")
+    changed = [
+        _set_availability(session, ref, "AVAILABILITY_DRAIN", pace or 0, deadline or 0.0, planning) for ref in nodes
+    ]
     for node in changed:
         name = node.spec.name
         if detach:
@@ -154,7 +166,9 @@ def remove(session: Session, nodes: tuple[str, ...]) -> None:
         say(f"node {node.spec.name} is removed")
 
 
-def _set_availability(session: Session, ref: str, name: str, pace: int = 0, drain_for: float = 0.0) -> "types.Node":
+def _set_availability(
+    session: Session, ref: str, name: str, pace: int = 0, drain_for: float = 0.0, planning: Planning = NO_PLANNING
+) -> "types.Node":
     from argosy.proto.argosy.v1 import types_pb2 as types
 
     def change(spec: "types.NodeSpec") -> None:
@@ -162,10 +176,16 @@ def _set_availability(session: Session, ref: str, name: str, pace: int = 0, drai
         spec.drain.Clear()
         spec.drain.pace = pace
 
-    return _change(session, ref, change, drain_for)
+    return _change(session, ref, change, drain_for, planning)
 
 
-def _change(session: Session, ref: str, change: Callable[[Any], None], drain_for: float = 0.0) -> "types.Node":
+def _change(
+    session: Session,
+    ref: str,
+    change: Callable[[Any], None],
+    drain_for: float = 0.0,
+    planning: Planning = NO_PLANNING,
+) -> "types.Node":
     """Change a node's spec under its version; again on the newer one if the controller has changed it meanwhile."""
     import grpc
 
@@ -181,6 +201,7 @@ def _change(session: Session, ref: str, change: Callable[[Any], None], drain_for
         request = pb.UpdateNodeRequest(
             project=session.project, ref=node.meta.id, spec=spec, version=node.meta.version, drain_for=drain_for
         )
+        planning.before(session, "update_node", request)
         try:
             return control.UpdateNode(request)
         except grpc.RpcError as error:

@@ -4,16 +4,18 @@ import click
 
 from argosy.cli import complete
 from argosy.cli.output import notice, say
+from argosy.cli.planning import NO_PLANNING, Planning, plan_options
 from argosy.cli.session import Session, pass_session
 from argosy.cli.waiting import settle, waiting_options
 
 
 @click.command(name="scale", help="Set how many tasks services run, and wait until they do: argosy scale web=5 api=2.")
 @click.argument("wanted", nargs=-1, required=True, metavar="SERVICE=N...", shell_complete=complete.services)
+@plan_options
 @waiting_options
 @pass_session
-def command(session: Session, wanted: tuple[str, ...], detach: bool, timeout: float) -> None:
-    scale(session, [parse_pair(text) for text in wanted], detach=detach, timeout=timeout)
+def command(session: Session, wanted: tuple[str, ...], detach: bool, timeout: float, planning: Planning) -> None:
+    scale(session, [parse_pair(text) for text in wanted], detach=detach, timeout=timeout, planning=planning)
 
 
 def parse_pair(text: str) -> tuple[str, int]:
@@ -24,7 +26,14 @@ def parse_pair(text: str) -> tuple[str, int]:
     return name, int(number)
 
 
-def scale(session: Session, wanted: list[tuple[str, int]], *, detach: bool, timeout: float) -> None:
+def scale(
+    session: Session,
+    wanted: list[tuple[str, int]],
+    *,
+    detach: bool,
+    timeout: float,
+    planning: Planning = NO_PLANNING,
+) -> None:
     """Set the numbers and wait until they are reached."""
     from argosy.proto.argosy.v1 import control_pb2 as pb
 
@@ -35,7 +44,9 @@ def scale(session: Session, wanted: list[tuple[str, int]], *, detach: bool, time
     too_many = [name for name, number in wanted if number >= 1 << 32]
     if too_many:
         raise click.UsageError(f"'{too_many[0]}' cannot have so many tasks")
-    reply = session.control.ScaleServices(pb.ScaleServicesRequest(project=session.project, replicas=dict(wanted)))
+    request = pb.ScaleServicesRequest(project=session.project, replicas=dict(wanted))
+    planning.before(session, "scale_services", request)
+    reply = session.control.ScaleServices(request)
     if detach:
         for service in reply.services:
             notice(f"{service.spec.name}: scaled to {service.spec.replicas}")

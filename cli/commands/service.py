@@ -6,10 +6,12 @@ from argosy.cli import complete
 from argosy.cli.commands.logs import command as logs
 from argosy.cli.commands.ps import show_tasks
 from argosy.cli.commands.service_create import command as create
+from argosy.cli.commands.service_explain import command as explain
 from argosy.cli.commands.service_history import command as history
 from argosy.cli.commands.service_options import spec_options
 from argosy.cli.commands.service_verbs import pause, promote, restart, resume, start, stop
 from argosy.cli.output import Column, Row, format_option, notice, quiet_option, say, show
+from argosy.cli.planning import Planning, plan_options
 from argosy.cli.session import Session, pass_session
 from argosy.cli.waiting import say_outcome, settle, until_gone, waiting_options
 
@@ -105,15 +107,16 @@ def inspect(session: Session, form: str, services: tuple[str, ...]) -> None:
 
 @command.command("scale", help="Set how many tasks services run, and wait until they do: web=5 api=2, or web 5.")
 @click.argument("wanted", nargs=-1, required=True, metavar="SERVICE=N...")
+@plan_options
 @waiting_options
 @pass_session
-def scale(session: Session, wanted: tuple[str, ...], detach: bool, timeout: float) -> None:
+def scale(session: Session, wanted: tuple[str, ...], detach: bool, timeout: float, planning: Planning) -> None:
     from argosy.cli.commands.scale import parse_pair
     from argosy.cli.commands.scale import scale as run
 
     if len(wanted) == 2 and wanted[1].isdecimal() and "=" not in wanted[0]:
         wanted = (f"{wanted[0]}={wanted[1]}",)
-    run(session, [parse_pair(text) for text in wanted], detach=detach, timeout=timeout)
+    run(session, [parse_pair(text) for text in wanted], detach=detach, timeout=timeout, planning=planning)
 
 
 @command.command("update", help="Change a service and wait until its tasks are replaced, as its update settings say.")
@@ -127,13 +130,16 @@ def scale(session: Session, wanted: tuple[str, ...], detach: bool, timeout: floa
 @click.option("--constraint-rm", multiple=True, metavar="EXPRESSION", help="Remove a constraint.")
 @spec_options
 @click.option("--force", is_flag=True, help="Replace the tasks even if nothing changes.")
+@plan_options
 @waiting_options
 @click.argument("service", shell_complete=complete.services)
 @pass_session
-def update(session: Session, /, detach: bool, timeout: float, service: str, **options: object) -> None:
+def update(
+    session: Session, /, detach: bool, timeout: float, service: str, planning: Planning, **options: object
+) -> None:
     from argosy.cli.commands.service_update import update_service
 
-    changed, exact = update_service(session, service, options)
+    changed, exact = update_service(session, service, options, planning)
     name = changed.spec.name
     if detach:
         notice(f"{name}: revision {changed.revision}")
@@ -144,14 +150,18 @@ def update(session: Session, /, detach: bool, timeout: float, service: str, **op
 
 @command.command("rollback", help="Return a service to its previous revision, or another, and wait until it runs that.")
 @click.option("--to", "revision", type=click.IntRange(1), default=None, metavar="N", help="Return to revision N.")
+@plan_options
 @waiting_options
 @click.argument("service", shell_complete=complete.services)
 @pass_session
-def rollback(session: Session, revision: int | None, detach: bool, timeout: float, service: str) -> None:
+def rollback(
+    session: Session, revision: int | None, detach: bool, timeout: float, service: str, planning: Planning
+) -> None:
     control = session.control
     from argosy.proto.argosy.v1 import control_pb2 as pb
 
     request = pb.RollbackServiceRequest(project=session.project, ref=service, to_revision=revision or 0)
+    planning.before(session, "rollback_service", request)
     changed = control.RollbackService(request)
     name = changed.spec.name
     notice(f"{name}: rolling back, as revision {changed.revision}")
@@ -177,5 +187,5 @@ def remove(session: Session, detach: bool, timeout: float, services: tuple[str, 
             say(f"service {service.spec.name} removed")
 
 
-for verb in (create, history, logs, pause, promote, restart, resume, start, stop):
+for verb in (create, explain, history, logs, pause, promote, restart, resume, start, stop):
     command.add_command(verb)

@@ -6,6 +6,7 @@ from typing import Any, Final
 import click
 
 from argosy.cli.commands.service_options import apply_options, pair, split
+from argosy.cli.planning import NO_PLANNING, Planning
 from argosy.cli.session import Session
 from argosy.core.errors import InvalidError
 from argosy.proto.argosy.v1 import control_pb2 as pb
@@ -15,16 +16,18 @@ _TRIES: Final = 5
 """The controller itself changes a service's record now and then; the change then applies to the newer one."""
 
 
-def update_service(session: Session, ref: str, options: Mapping[str, Any]) -> tuple[types.Service, bool]:
+def update_service(
+    session: Session, ref: str, options: Mapping[str, Any], planning: Planning
+) -> tuple[types.Service, bool]:
     """Apply the options to a service; return it, and whether its tasks are to be replaced."""
     switches = ("force", "no_healthcheck")
     if all(value in (None, ()) or (name in switches and not value) for name, value in options.items()):
         raise click.UsageError("nothing is to be changed: see 'argosy service update --help' for what can be")
-    return change_service(session, ref, lambda spec: apply(options, spec))
+    return change_service(session, ref, lambda spec: apply(options, spec), planning)
 
 
 def change_service(
-    session: Session, ref: str, change: Callable[[types.ServiceSpec], None]
+    session: Session, ref: str, change: Callable[[types.ServiceSpec], None], planning: Planning = NO_PLANNING
 ) -> tuple[types.Service, bool]:
     """Change a service's spec in place and send it; return the service, and whether its tasks are to be replaced."""
     import grpc
@@ -41,6 +44,7 @@ def change_service(
         request = pb.UpdateServiceRequest(
             project=session.project, ref=service.meta.id, spec=spec, version=service.meta.version
         )
+        planning.before(session, "update_service", request)
         try:
             changed = control.UpdateService(request)
         except grpc.RpcError as error:
