@@ -27,7 +27,7 @@ from argosy.agent.session.session import Connect, Session, connect
 from argosy.agent.settings import AgentSettings
 from argosy.agent.state import Identity, StateDir, TaskRecord, read_update
 from argosy.agent.tasks.fence import Fence
-from argosy.agent.tasks.files import take_secrets
+from argosy.agent.tasks.files import hold_secrets, take_secrets
 from argosy.agent.tasks.host import Host
 from argosy.agent.tasks.id_ranges import IdRanges
 from argosy.agent.tasks.probe import Prober
@@ -150,6 +150,7 @@ async def _serve(settings: AgentSettings) -> None:
     )
     await images.open()
     await plane.start()
+    hold_secrets(settings.run_dir)  # before there is a launcher, which else would not see it where mounts are private
     await runtime.open()
     try:
         async with asyncio.TaskGroup() as group:

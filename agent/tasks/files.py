@@ -31,6 +31,16 @@ from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
 
 log = structlog.get_logger(__name__)
 
+_SECRETS = "secrets"
+
+
+def hold_secrets(run_dir: Path) -> None:
+    """Make the directory in memory. Where that cannot be, tasks with secrets say so, and others run."""
+    try:
+        ensure_memory_directory(run_dir / _SECRETS)
+    except RejectedError as e:
+        log.warning("no secrets on this host", why=str(e))
+
 
 def take_secrets(message: pb.ControllerMessage) -> dict[str, bytes]:
     """Take what secrets hold out of an assignment message; return it by version."""
@@ -47,7 +57,7 @@ class TaskFiles:
 
     def __init__(self, run_dir: Path) -> None:
         self._configs = run_dir / "files"
-        self._memory = run_dir / "secrets"
+        self._memory = run_dir / _SECRETS
         self._trouble = ""
 
     def keep(self, secrets: Mapping[str, bytes]) -> None:
