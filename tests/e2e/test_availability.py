@@ -67,7 +67,7 @@ class Least:
 
 @pytest.mark.usefixtures("stack")
 def test_a_drained_node_is_emptied_without_taking_anything_away_and_says_how_it_goes(cluster):
-    with Least(cluster, "sleep 100001") as least:
+    with Least(cluster, "sleep\x00100001") as least:
         cluster.argosy("node", "drain", "--detach", "--pace", "2", "--deadline", "5m", "node1")
         cluster.wait_running("a_moved", 6, avoid=("node1",))
     assert least.seen >= 6
@@ -109,7 +109,7 @@ def test_what_can_start_nowhere_else_stays_and_the_drain_tells_why(cluster):
 @pytest.mark.usefixtures("stack")
 def test_a_label_that_goes_evicts_what_needs_it_after_it_runs_elsewhere(cluster):
     victim = cluster.wait_running("a_placed", 2)[0]["node"]
-    with Least(cluster, "sleep 100002") as least:
+    with Least(cluster, "sleep\x00100002") as least:
         cluster.argosy("node", "update", "--label-rm", "zone", victim)
         cluster.wait_running("a_placed", 2, avoid=(victim,))
     assert least.seen >= 2
@@ -119,7 +119,7 @@ def test_a_label_that_goes_evicts_what_needs_it_after_it_runs_elsewhere(cluster)
 @pytest.mark.usefixtures("stack")
 def test_a_task_that_is_kept_is_waited_for(cluster):
     tasks = cluster.wait_running("a_kept", 3)
-    programs = cluster.wait_programs(3, command="sleep 100003")
+    programs = cluster.wait_programs(3, command="sleep\x00100003")
     cluster.cut("node3")
     try:
         cluster.wait_node("node3", "DOWN")
