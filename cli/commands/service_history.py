@@ -97,6 +97,8 @@ def _digest(text: str) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, dict):
         return ",".join(f"{key}={_text(item)}" for key, item in value.items() if item not in (None, "", [], 0, False))
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "-" if value in (None, "", [], False) else str(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(value) if value else "-"

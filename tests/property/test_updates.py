@@ -2,7 +2,8 @@
 
 Every plan is made from objects that went through the store's own encoding, by a planner that knows nothing else: what
 a new leader would see at that very moment. After every step: while the update tries, no slot but the canaries' runs
-what is new; there are never more canaries than asked for, and none at rest; a rollback restores the revision exactly. When
+what is new; there are never more canaries than asked for, and none at rest; a rollback restores the revision exactly.
+When
 the world calms down, every slot runs what the spec wants.
 """
 
