@@ -79,7 +79,7 @@ class Load(_Client):
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
-        if not (answer.startswith(b"HTTP/1.0 200") or answer.startswith(b"HTTP/1.1 200")) or b"hello" not in answer:
+        if not answer.startswith((b"HTTP/1.0 200", b"HTTP/1.1 200")) or b"hello" not in answer:
             raise ValueError(answer[:60])
 
 

@@ -1,4 +1,4 @@
-"""Under constant load, nothing that we do on purpose costs a request: updates, rollbacks, drained nodes, fewer replicas.
+"""Under constant load, nothing that is done on purpose costs a request: updates, rollbacks, drains, fewer replicas.
 
 The server exits at once when it is asked to stop. The client is on another host, calls the virtual address, waits two
 seconds for an answer and never tries twice.
@@ -89,8 +89,8 @@ def is_ready(cluster, service, count):
     [
         ("update", ["service", "update", "--env-add", "V=2", "load_web"]),
         ("rollback", ["service", "rollback", "load_web"]),
-        ("drain", ["node", "update", "--availability", "drain", "node1"]),
-        ("return", ["node", "update", "--availability", "active", "node1"]),
+        ("drain", ["node", "drain", "node1"]),
+        ("return", ["node", "activate", "node1"]),
         ("half", ["scale", "load_web=10"]),
     ],
     ids=lambda s: s[0],
