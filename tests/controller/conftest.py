@@ -39,8 +39,8 @@ async def controllers(etcd, tmp_path):
     cluster = f"c{os.getpid()}x{next(_numbers)}"
     async with contextlib.AsyncExitStack() as stack:
 
-        async def make(name: str = "c1") -> Controller:
-            return await stack.enter_async_context(Controller(etcd.endpoint, cluster, tmp_path, name=name))
+        async def make(name: str = "c1", **more) -> Controller:
+            return await stack.enter_async_context(Controller(etcd.endpoint, cluster, tmp_path, name=name, **more))
 
         yield make
 

@@ -18,6 +18,7 @@ from argosy.controller.changes import images
 from argosy.controller.changes.commit import change
 from argosy.controller.cluster import ClusterView
 from argosy.controller.content.blobs import BlobStore
+from argosy.controller.secrets.keyring import Keyring
 from argosy.controller.server import serve
 from argosy.controller.session.dispatcher import DispatcherServicer
 from argosy.controller.session.heard import BeatProtocol
@@ -37,6 +38,7 @@ from argosy.proto.argosy.v1 import control_pb2, control_pb2_grpc, dispatcher_pb2
 from tests.store.etcd_server import free_port
 
 LINUX = Platform("linux", "amd64")
+KEYS = Keyring((bytes(32),))
 DIGEST = "sha256:" + "0" * 64
 
 
@@ -51,7 +53,9 @@ async def until(condition: Callable[[], object], timeout_s: float = 10.0):
 class Controller:
     """One controller; `lead` begins to campaign. Used as an async context."""
 
-    def __init__(self, etcd: str, cluster: str, folder, *, name: str = "c1", peers: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, etcd: str, cluster: str, folder, *, name: str = "c1", peers: tuple[str, ...] = (), keys: Keyring = KEYS
+    ) -> None:
         self.name = name
         self.address = f"127.0.0.1:{free_port()}"
         self.view = ClusterView(cluster, "test", name)
@@ -60,11 +64,10 @@ class Controller:
         self.cache = Cache(self.store)
         self.tunnels = Tunnels()
         self.dispatcher = DispatcherServicer(self.store, self.cache, self.view, self.tunnels)
-        self.control_servicer = ControlServicer(
-            self.store, self.cache, self.view, LogRelay(self.cache, self.view, self.dispatcher, self.tunnels)
-        )
+        logs = LogRelay(self.cache, self.view, self.dispatcher, self.tunnels)
+        self.control_servicer = ControlServicer(self.store, self.cache, self.view, logs, keys)
         self.beats = BeatProtocol()
-        self.leader = Leader(self.client, self.store, self.cache, self.dispatcher, self.beats)
+        self.leader = Leader(self.client, self.store, self.cache, self.dispatcher, self.beats, keys=keys)
         self._blobs = BlobStore(folder / f"blobs-{name}", min_free_bytes=0)
         self._tasks: list[asyncio.Task] = []
         self._stack = contextlib.AsyncExitStack()
