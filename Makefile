@@ -16,10 +16,14 @@ GENERATED := .cache/generated
 PROTOS := $(shell find proto -name '*.proto')
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help venv system etcd demo test test-long test-vm check format bench clean
+# Seeds of the simulator: SEEDS=5000, SEEDS=100..200, or SEED=7 to replay one with all its events.
+SEEDS ?= 500
+SEED ?=
+
+.PHONY: help venv system etcd demo test test-long test-vm sim sim-mutants check format bench clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 venv: $(VENV) $(GENERATED) ## make the Python environment .venv (the CLI is then .venv/bin/argosy)
 
@@ -45,14 +49,21 @@ test: venv system etcd ## all tests but the long ones
 	@tests/vm/kernel.sh >/dev/null
 	$(PYTEST) -m 'not long' $(ARGS)
 
-test-long: venv system etcd ## the tests that take long, and all of test-vm
+test-long: venv system etcd ## the tests that take long, sim-mutants, and all of test-vm
 	@deploy/install/system-packages.sh test vm
 	$(PYTEST) -m long $(ARGS)
+	@$(MAKE) --no-print-directory sim-mutants
 	@$(MAKE) --no-print-directory test-vm
 
 test-vm: venv system ## the kernel tests on Debian's 6.1 kernel with cgroup v2, in an emulated machine
 	@deploy/install/system-packages.sh vm
 	$(BIN)/python -m tests.vm $(ARGS)
+
+sim: venv ## the simulator: SEEDS=5000 or SEEDS=100..200; SEED=7 replays one and prints its events
+	$(BIN)/python -m tests.sim $(if $(SEED),$(SEED) --log,$(if $(findstring ..,$(SEEDS)),$(SEEDS),1..$(SEEDS)))
+
+sim-mutants: venv ## break the code in named ways; the simulator must see each
+	$(BIN)/python -m tests.sim.mutants
 
 check: venv ## formatting, lint, types, import rules, generated code
 	$(BIN)/ruff format --check .

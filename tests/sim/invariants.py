@@ -333,6 +333,8 @@ class Watcher:
         going_back = service.update.state is UpdateState.ROLLBACK_STARTED
         if not going_back and service.update.state is not UpdateState.UPDATING:
             return
+        if any(t.revision == task.revision for t in self.slots[key].values() if t.meta.id != task.meta.id):
+            return  # the slot has had its turn: the restart policy tries it again
         served = [
             t for t in self.slots[key].values() if t.revision != task.revision and self._available(t) and self._stays(t)
         ]
@@ -345,7 +347,7 @@ class Watcher:
 
     def _stays(self, task: Task) -> bool:
         node = self.nodes[task.node_id]
-        return node.status.state is NodeState.READY and node.spec.availability is Availability.ACTIVE and not task.evict
+        return _takes_tasks(node) and not task.evict
 
     def _judge_room(self, node_id: str) -> None:
         """What is ordered of a node fits; of two tasks in a slot only one will run."""
@@ -537,6 +539,10 @@ def _live(task: Task) -> bool:
 def _limit(service: Service) -> int:
     text = service.spec.max_unavailable
     return service.spec.replicas * int(text[:-1]) // 100 if text.endswith("%") else int(text)
+
+
+def _takes_tasks(node: Node) -> bool:
+    return node.status.state is NodeState.READY and node.spec.availability is Availability.ACTIVE
 
 
 def _base(network: Network) -> int:

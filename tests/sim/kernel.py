@@ -125,7 +125,9 @@ class Host:
                     result = RuntimeTransient("the launcher ended before it answered")
             self.loop.later(chance.uniform(0.0002, 0.002), _answer, answer, result)
 
-        if queue:
+        if what == "list":  # it tells what is after everything that was asked for before, by whichever agent
+            delay = max(delay, max(self._queues.values(), default=0.0) + 1e-6 - self.loop.now)
+        elif queue:
             at = self._queues[queue] = max(self._queues.get(queue, 0.0) + 1e-6, self.loop.now + delay)
             delay = at - self.loop.now
         self.loop.later(delay, work)
@@ -268,8 +270,8 @@ class Runtime:
         await host.do(f"delete {id}", delete, 0.001, 0.01, id)
 
     async def list(self) -> list[ContainerState]:
-        states = await self._host.do("list", lambda: [_state(c) for c in self._host.containers.values()], 0.001, 0.01)
-        return states  # type: ignore[no-any-return]
+        host = self._host
+        return await host.do("list", lambda: [_state(c) for c in host.containers.values()], 0.001, 0.01)  # type: ignore[no-any-return]
 
     async def exec(self, id: str, argv: Any, *, timeout_s: float, **_more: Any) -> ExecResult:
         def probe() -> ExecResult:

@@ -115,6 +115,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--log", action="store_true", help="print every event")
     parser.add_argument("--verbose", action="store_true", help="with what the parts log themselves")
     parser.add_argument("--twice", action="store_true", help="run each seed twice; the logs must be the same")
+    parser.add_argument("--digest", action="store_true", help="print what is the same whenever a seed is run")
     parser.add_argument("--slow", action="store_true", help="name the seeds that take over a second of processor time")
     parser.add_argument("--keep-going", action="store_true", help="do not end at the first seed that fails")
     options = parser.parse_args(arguments)
@@ -126,6 +127,8 @@ def main(arguments: list[str]) -> int:
         if options.slow and (spent := time.process_time() - before) > 1:
             print(f"seed {seed}: {spent:.1f} s", flush=True)
         count, virtual_s = count + 1, virtual_s + result.virtual_s - 1000
+        if options.digest:
+            print(f"seed {seed} digest {result.digest}")
         if options.twice and (again := run_seed(seed)).digest != result.digest:
             print(_first_difference(result, again))
             failed += 1

@@ -111,7 +111,7 @@ class Scenario:
 
     async def _until(self, condition: Callable[[], object], timeout_s: float, what: str) -> None:
         async with asyncio.timeout(timeout_s):
-            while not condition():
+            while not condition():  # noqa: ASYNC110  # conditions are of many kinds
                 await asyncio.sleep(0.1)
 
     # ---- users

@@ -1,0 +1,254 @@
+"""Breaks the real code in named ways, one at a time, and demands that the simulator sees each within 500 seeds.
+
+`make sim-mutants` copies the tree, replaces the exact text that a mutant names (a text that is not there exactly once
+is an error: the mutant has to follow the code), and runs seeds until one fails.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("agent", "cli", "controller", "core", "proto", "src", "tests/sim", "pyproject.toml")
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """Texts to replace in a file: (old, new), each found exactly once."""
+
+    name: str
+    path: str
+    edits: tuple[tuple[str, str], ...]
+
+
+def _mutant(name: str, path: str, *edits: tuple[str, str]) -> Mutant:
+    return Mutant(name, path, edits)
+
+
+MUTANTS = (
+    _mutant(
+        "leader comparison dropped from writes",
+        "controller/store/txn.py",
+        (
+            "        _compare(txn, fence.key, pb.Compare.CREATE).create_revision = fence.create_revision\n",
+            "",
+        ),
+    ),
+    _mutant(
+        "address quarantine skipped",
+        "controller/loops/placing.py",
+        (
+            "(pool.forget if gone else pool.put)(task)",
+            "(pool.forget if gone or task.desired_state > 512 else pool.put)(task)",
+        ),
+    ),
+    _mutant(
+        "budget ignored",
+        "core/budget.py",
+        ("        if self.left < 1:\n", "        if self.left < -1000:\n"),
+    ),
+    _mutant(
+        "drain stops before the heir serves",
+        "controller/logic/slot.py",
+        (
+            "    if not serves(old) or view.is_overdue(old) or is_available(view, heir):\n",
+            "    if not serves(old) or view.is_leaving(old) or is_available(view, heir):\n",
+        ),
+    ),
+    _mutant(
+        "tasks on nodes not heard yet are free to stop",
+        "controller/logic/slot.py",
+        ("    if not may_be_available(view, old) or", "    if not is_available(view, old) or"),
+    ),
+    _mutant(
+        "status accepted out of order",
+        "controller/logic/status_report.py",
+        (" or not may_follow(old.state, status.state):", ":"),
+    ),
+    _mutant(
+        "epoch check in the agent dropped",
+        "agent/logic/assignments.py",
+        ("    if (leader.epoch, leader.revision) < (highest.epoch, highest.revision):", "    if leader.epoch < 0:"),
+    ),
+    _mutant(
+        "ambiguous transaction retried blindly",
+        "controller/store/store.py",
+        (
+            "            if not can_settle(parts):\n                raise\n"
+            "            return await self._settle(parts, fence, error)\n",
+            "            response = await self.client.txn(request(parts, fence))\n",
+        ),
+    ),
+    _mutant(
+        "watch resumes one revision too late",
+        "controller/store/watch.py",
+        ("            start_revision=watch.next_revision,\n", "            start_revision=watch.next_revision + 1,\n"),
+    ),
+    _mutant(
+        "no new list after a compaction",
+        "controller/store/cache.py",
+        (
+            "                await self._list()\n                self._ready.set()\n",
+            "                if not self._ready.is_set():\n                    await self._list()\n"
+            "                self._ready.set()\n",
+        ),
+        (
+            '                        log.warning("the watch was compacted away",',
+            "                        self._publish(Step(oldest, ()))\n"
+            '                        log.warning("the watch was compacted away",',
+        ),
+    ),
+    _mutant(
+        "task deleted before the agent confirmed",
+        "controller/logic/reap.py",
+        (
+            "    ended = is_terminal(task.status.state) and task.status.released\n",
+            "    ended = is_terminal(task.status.state)\n",
+        ),
+    ),
+    _mutant(
+        "parallelism ignored",
+        "controller/logic/update.py",
+        ("max(0, config.parallelism - occupied)", "config.parallelism"),
+    ),
+    _mutant(
+        "new leader declares DOWN without grace",
+        "controller/logic/node_state.py",
+        (
+            "        agent_lost_at = listening_since + timing.grace_s\n",
+            "        agent_lost_at = listening_since + 0.1\n",
+        ),
+    ),
+    _mutant(
+        "a leader that was paused blames the nodes",
+        "controller/loops/nodes.py",
+        ("            if now - self._expected > STALL_S:\n", "            if now - self._expected > 1e9:\n"),
+    ),
+    _mutant(
+        "report acknowledged before commit",
+        "controller/session/status_writer.py",
+        (
+            "        await self._commit(changes)\n        for report in reports:\n            if not report.left:\n",
+            "        for report in reports:\n            if True:\n",
+        ),
+        (
+            "                report.acknowledge()\n",
+            "                report.acknowledge()\n        await self._commit(changes)\n",
+        ),
+    ),
+    _mutant(
+        "replaced task not stopped",
+        "controller/logic/slot.py",
+        (
+            "    for task in (*good[1:], *outgoing[1:]):\n        draft.stop(task)\n",
+            "",
+        ),
+    ),
+    _mutant(
+        "agent stops what an unsynced view lacks",
+        "agent/tasks/tasks.py",
+        ("        if assignments.synced:\n", "        if True:\n"),
+    ),
+    _mutant(
+        "a start is not on disk before it happens",
+        "agent/tasks/owner.py",
+        (
+            "        self._set(TaskState.STARTING, quiet=check is None)\n        self._save()\n",
+            "        self._set(TaskState.STARTING, quiet=check is None)\n",
+        ),
+    ),
+    _mutant(
+        "assignments applied before they are on disk",
+        "agent/main.py",
+        ("        self._state.save_assignments(message, assignments)\n", ""),
+    ),
+    _mutant(
+        "broken chain of increments accepted",
+        "agent/logic/assignments.py",
+        ("    if update.base_version != current.version or not current.synced:\n", "    if False:\n"),
+    ),
+    _mutant(
+        "an old container is not stopped with its task",
+        "agent/logic/task_step.py",
+        (
+            "    if seen.container in (ContainerState.NONE, ContainerState.CREATED, ContainerState.STOPPED):\n"
+            "        return _end(seen, state, reason)\n",
+            "    if seen.container is not ContainerState.RUNNING or seen.stop_sent_at is not None:\n"
+            "        return _end(seen, state, reason)\n",
+        ),
+    ),
+)
+
+
+def plant(mutant: Mutant, root: Path) -> None:
+    """Apply a mutant to a copy of the tree; ValueError when it does not fit the code any more."""
+    path = root / mutant.path
+    text = path.read_text()
+    for old, new in mutant.edits:
+        if text.count(old) != 1:
+            raise ValueError(f"{mutant.name}: {mutant.path} has this {text.count(old)} times, not once:\n{old}")
+        text = text.replace(old, new)
+    path.write_text(text)
+
+
+def copy_tree(source: Path, root: Path) -> None:
+    """Copy what the simulator needs; links stay links."""
+    for part in PARTS:
+        target = root / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (source / part).is_dir():
+            shutil.copytree(source / part, target, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source / part, target)
+
+
+def catch(mutant: Mutant, source: Path, seeds: int) -> tuple[int | None, str]:
+    """Run a mutant until a seed fails; return the seed and what was violated, or None and what was seen instead."""
+    with tempfile.TemporaryDirectory(prefix="argosy-mutant-") as folder:
+        root = Path(folder)
+        copy_tree(source, root)
+        plant(mutant, root)
+        own = {"PYTHONPATH": f"{root / 'src'}:{root}", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
+        env = {**os.environ, **own}
+        command = [sys.executable, "-m", "tests.sim", f"1..{seeds}"]
+        done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
+    found = re.search(r"seed (\d+) fails at step \d+\n\s+(.*)", done.stdout)
+    if found is None:
+        return None, (done.stdout + done.stderr)[-2000:]
+    return int(found[1]), found[2][:90]
+
+
+def main(arguments: list[str]) -> int:
+    """Run all mutants, or those that are named; the exit status is 1 when one was not caught."""
+    parser = argparse.ArgumentParser(prog="python -m tests.sim.mutants", description=__doc__)
+    parser.add_argument("only", nargs="*", help="run only mutants whose name contains one of these")
+    parser.add_argument("--seeds", type=int, default=500)
+    parser.add_argument("--tree", type=Path, default=ROOT, help="the tree to copy")
+    options = parser.parse_args(arguments)
+    missed = 0
+    for mutant in MUTANTS:
+        if options.only and not any(word in mutant.name for word in options.only):
+            continue
+        began = time.monotonic()
+        try:
+            seed, what = catch(mutant, options.tree, options.seeds)
+        except ValueError as error:
+            print(f"DOES NOT APPLY  {error}", flush=True)
+            missed += 1
+            continue
+        verdict = f"seed {seed}" if seed is not None else "NOT CAUGHT"
+        missed += seed is None
+        print(f"{mutant.name:<48} {verdict:<11} {time.monotonic() - began:5.0f} s  {what}", flush=True)
+    print(f"{missed} of {len(MUTANTS)} mutants escaped" if missed else "every mutant was caught")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
