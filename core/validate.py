@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from argosy.core.addresses import subnet_problem
-from argosy.core.constraints import parse_constraint, parse_spread
+from argosy.core.constraints import parse_attribute, parse_constraint, parse_spread
 from argosy.core.names import host_name_problem, label_key_problem, service_name_problem
 from argosy.core.network import NetworkSpec
 from argosy.core.node import Availability, NodeSpec, Resources
 from argosy.core.problem import Problem, Problems, between, check, duration, readable, said, when
 from argosy.core.service import (
+    Affinity,
     NetworkAttachmentSpec,
     Placement,
     RestartPolicy,
@@ -30,6 +31,8 @@ from argosy.core.validate_job import dependency_problems, job_problems
 from argosy.core.validate_update import leaving_problems, update_problems
 
 MOST_REPLICAS: Final = 100_000
+MOST_AFFINITIES: Final = 32
+"""Each costs every placement of the service a look at where the other is."""
 MOST_CPUS: Final = 8192
 LEAST_CPUS: Final = 0.01
 """The kernel's shortest quota, 1 ms in 100 ms (sched-bwc)."""
@@ -149,11 +152,30 @@ def _placement(placement: Placement, where: str) -> Problems:
     yield from between(
         f"{where}.max_replicas_per_node", placement.max_replicas_per_node, 0, MOST_REPLICAS, "max_replicas_per_node"
     )
+    yield from _affinities(placement.affinities, f"{where}.affinities")
     for i, platform in enumerate(placement.platforms):
         yield from when(
             not platform.os and not platform.architecture,
             f"{where}.platforms[{i}]",
             "a platform needs an operating system or an architecture, such as linux/amd64",
+        )
+
+
+def _affinities(affinities: tuple[Affinity, ...], where: str) -> Problems:
+    yield from between(where, len(affinities), 0, MOST_AFFINITIES, "the number of affinities")
+    for i, affinity in enumerate(affinities):
+        yield from when(not affinity.service, f"{where}[{i}].service", "the service's name is missing")
+        if affinity.within:
+            yield from readable(f"{where}[{i}].within", parse_attribute, affinity.within)
+    wanted = Counter((a.service, a.within, a.anti) for a in affinities if not a.preferred)
+    for (service, within, anti), count in wanted.items():
+        place = within or "the node"
+        yield from when(count > 1, where, f"{service} within {place} is named more than once: keep one")
+        yield from when(
+            not anti and wanted[service, within, True] > 0,
+            where,
+            f"tasks are to run beside {service} and away from it, both within {place}: take one out, or let one be "
+            "preferred only",
         )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from argosy.cli.compose.affinities import affinities
 from argosy.cli.compose.check import check_keys
 from argosy.cli.compose.container import container_spec
 from argosy.cli.compose.cursor import Cursor
@@ -162,6 +163,7 @@ class _Builder:
         self._files = files
         self._used: set[str] = set()
         self._awaited: frozenset[str] = frozenset()
+        self._names: frozenset[str] = frozenset()
 
     def build(self) -> Stack:
         findings = self._root.findings
@@ -170,6 +172,7 @@ class _Builder:
         everything = dict(services.own_entries()) if services is not None and services.mapping() else {}
         deployed = {name: at for name, at in everything.items() if name in self._enabled and at.mapping()}
         self._awaited = awaited(deployed)
+        self._names = frozenset(deployed)
         specs = [self._service(name, at, defined) for name, at in deployed.items()]
         if not specs and not findings.problems:
             self._root.problem(*self._nothing(services))
@@ -215,7 +218,7 @@ class _Builder:
                 limits=limits,
                 reservations=reservations,
                 restart=restart_policy(at, self._restarts(name, at, is_job)),
-                placement=placement(at),
+                placement=replace(placement(at), affinities=affinities(at, self._stack, self._names)),
                 networks=attachments(at, name, defined, self._used),
                 drain_timeout=drain_timeout(at),
                 weight=weight(at),

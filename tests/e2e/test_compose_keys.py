@@ -457,6 +457,16 @@ def test_deploy_placement_max_replicas_per_node(stacks):
     assert_one_on_each_host(stacks, "r_apart", "replicas")
 
 
+def test_argosy_affinity(stacks):
+    assert [c.task["node"] for c in stacks.of("beside")] == ["node3", "node3"], "where 'placed' is"
+
+
+def test_argosy_anti_affinity(stacks):
+    """Required away from its own tasks; preferred away from 'placed', which is on node3."""
+    assert_one_on_each_host(stacks, "r_shy", "keeps away from")
+    assert stacks.of("averse")[0].task["node"] != "node3"
+
+
 def test_deploy_resources_reservations_cpus(stacks):
     assert_one_on_each_host(stacks, "r_wide", "cpu")
     container = stacks.now("r_wide")[0]

@@ -8,6 +8,7 @@ import pytest
 
 from argosy.core.node import Platform, Resources
 from argosy.core.service import (
+    Affinity,
     DnsConfig,
     FailureAction,
     GrpcProbe,
@@ -185,6 +186,11 @@ CASES: list[tuple[str, Get, Any]] = [
     ("network_mode: bridge", lambda s: s.task.networks, (NetworkAttachmentSpec("shop_default", ("web",)),)),
     ("security_opt: ['no-new-privileges:true']", lambda s: s.name, "shop_web"),
     ("privileged: false\nports: []\ntty: false\nvolumes:", lambda s: s.name, "shop_web"),
+    (
+        "x-argosy: {affinity: [web, other_db], anti_affinity: [{service: web, within: node.labels.rack, preferred: true}]}",
+        lambda s: s.task.placement.affinities,
+        (Affinity("shop_web"), Affinity("other_db"), Affinity("shop_web", True, True, "node.labels.rack")),
+    ),
     ("x-argosy: {canary: 1, auto_promote: true}", lambda s: (s.canary, s.auto_promote), (1, True)),
     (
         "x-argosy: {progress_deadline: 1m, drain_timeout: 0s, weight: 3}",

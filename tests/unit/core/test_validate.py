@@ -9,6 +9,7 @@ from argosy.core.network import NetworkSpec
 from argosy.core.node import NodeSpec, Platform, Resources
 from argosy.core.problem import check
 from argosy.core.service import (
+    Affinity,
     ContainerSpec,
     DnsConfig,
     FailureAction,
@@ -308,3 +309,28 @@ def test_lawful_networks_and_nodes_pass():
     assert validate_network(NetworkSpec("shop_default", {"a": "b"}, "10.200.0.0/16")) == []
     assert validate_network(NetworkSpec("net")) == []
     assert validate_node_spec(NodeSpec("host-1.example.org", "manager", labels={"zone": "eu"})) == []
+
+
+@pytest.mark.parametrize(
+    ("affinities", "says"),
+    [
+        ([Affinity()], "the service's name is missing"),
+        ([Affinity("db", within="node.zone")], 'nodes have no attribute "node.zone"'),
+        ([Affinity("db"), Affinity("db")], "db within the node is named more than once"),
+        ([Affinity("db"), Affinity("db", anti=True)], "beside db and away from it"),
+        ([Affinity(f"s{i}") for i in range(33)], "the number of affinities"),
+    ],
+)
+def test_affinities_that_cannot_be(affinities, says):
+    spec = ServiceSpec("web", task=TaskSpec(PLAIN, placement=Placement(affinities=tuple(affinities))))
+    assert [p for p in validate_service(spec) if says in p.what]
+
+
+def test_affinities_that_can_be():
+    both = (
+        Affinity("db"),
+        Affinity("db", anti=True, preferred=True),
+        Affinity("db", anti=True, within="node.labels.x"),
+    )
+    spec = ServiceSpec("web", task=TaskSpec(PLAIN, placement=Placement(affinities=both)))
+    assert validate_service(spec) == []
