@@ -21,3 +21,9 @@ def check() -> None:
     """Raise the KeyboardInterrupt that came, in case it was lost."""
     if _seen:
         raise KeyboardInterrupt
+
+
+def acted_on() -> None:
+    """Note that the interrupt has been acted on, so that what follows from it can be waited for."""
+    global _seen
+    _seen = False

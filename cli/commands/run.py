@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from argosy.cli import complete
+from argosy.cli import complete, interrupt
 from argosy.cli.commands.service_options import apply_options
 from argosy.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, CliError
 from argosy.cli.output import notice, say
@@ -77,6 +77,7 @@ def command(session: Session, /, remove: bool, detach: bool, **options: Any) -> 
                 session.control.RemoveService(pb.RemoveServiceRequest(project=session.project, ref=created.meta.id))
             return status
     except KeyboardInterrupt:
+        interrupt.acted_on()
         notice(f"{created.spec.name}: being stopped")
         gone = session.control.RemoveService(pb.RemoveServiceRequest(project=session.project, ref=created.meta.id))
         until_gone(session, [gone], (), timeout=_STOP_TIMEOUT_S)
@@ -175,6 +176,7 @@ class _Following:
 
         seen = False
         while True:
+            interrupt.check()
             self._watcher.apply_next(_TICK_S)
             if not self._picture.synced:
                 continue
