@@ -101,11 +101,11 @@ def leave_old_root(old_root: int) -> None:
 
 
 def ensure_target(path: str, *, directory: bool) -> None:
-    """Make the directory or empty file that something is to be mounted on, with its parents; links are followed."""
+    """Make the directory or empty file that something is to be mounted on, with its parents."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
-        _make_target(os.path.realpath(path), directory=directory)
+        _make_target(path, directory=directory)
         return
     if stat.S_ISDIR(mode) != directory:
         code = errno.ENOTDIR if directory else errno.EISDIR
@@ -121,43 +121,48 @@ def _make_target(path: str, *, directory: bool) -> None:
 def apply_mount(
     mount: Mount, tree_fd: int | None, old_root: int, *, own_network: bool, cgroups: Mapping[str, str]
 ) -> None:
-    """Make one mount of the config. `tree_fd` is the detached tree of a bind, opened by the launcher outside."""
+    """Make one mount of the config. `tree_fd` is the detached tree of a bind, opened by the launcher outside.
+
+    Links of the image in the target are followed here and not by the kernel: it would take ".." at the root for the
+    old root, which still lies on top of it.
+    """
+    target = os.path.realpath(mount.target)
     if mount.fstype == "bind":
         assert tree_fd is not None
-        _attach(tree_fd, mount)
+        _attach(tree_fd, mount, target)
         return
-    ensure_target(mount.target, directory=True)
+    ensure_target(target, directory=True)
     if mount.fstype == "sysfs" and not own_network:
         # sysfs shows a network namespace's devices and may only be mounted by its owner: show the host's, read-only.
         fd = sc.open_tree(b"sys", dirfd=old_root, recursive=True)
         sc.mount_setattr(fd, add=sc.MOUNT_ATTR_RDONLY, recursive=True)
-        sc.move_mount(fd, mount.target.encode())
+        sc.move_mount(fd, target.encode())
         os.close(fd)
     elif mount.fstype == "cgroup":
-        _mount_cgroups(mount, cgroups)
+        _mount_cgroups(mount, target, cgroups)
     else:
         flags = mount.flags & ~sc.MS_REC
         fstype = mount.fstype.encode()
-        sc.mount(fstype, mount.target.encode(), fstype, flags, mount.data.encode() or None)
+        sc.mount(fstype, target.encode(), fstype, flags, mount.data.encode() or None)
 
 
-def _attach(tree_fd: int, mount: Mount) -> None:
-    ensure_target(mount.target, directory=stat.S_ISDIR(os.fstat(tree_fd).st_mode))
+def _attach(tree_fd: int, mount: Mount, target: str) -> None:
+    ensure_target(target, directory=stat.S_ISDIR(os.fstat(tree_fd).st_mode))
     if attributes := sum(attr for flag, attr in _ATTRS if mount.flags & flag):
         sc.mount_setattr(tree_fd, add=attributes, recursive=mount.recursive)
-    sc.move_mount(tree_fd, mount.target.encode())
+    sc.move_mount(tree_fd, target.encode())
     os.close(tree_fd)
 
 
-def _mount_cgroups(mount: Mount, cgroups: Mapping[str, str]) -> None:
+def _mount_cgroups(mount: Mount, path: str, cgroups: Mapping[str, str]) -> None:
     """Show the container its own cgroup: the unified tree, or on v1 a directory per controller, as programs expect."""
-    target = mount.target.encode()
+    target = path.encode()
     if "" in cgroups:
         sc.mount(b"cgroup", target, b"cgroup2", mount.flags, None)
         return
     sc.mount(b"tmpfs", target, b"tmpfs", mount.flags & ~sc.MS_RDONLY, b"mode=755,size=64k")
     for name, controllers in cgroups.items():
-        os.mkdir(f"{mount.target}/{name}", 0o755)
+        os.mkdir(f"{path}/{name}", 0o755)
         sc.mount(b"cgroup", target + b"/" + name.encode(), b"cgroup", mount.flags, controllers.encode())
 
 
