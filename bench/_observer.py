@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 CLONE_NEWNET = 0x40000000
@@ -100,6 +101,66 @@ class Kernel:
             for pin in Path(f"/proc/{holder}/root/run/argosy/netns").glob("*"):
                 found |= {(host, device) for device in _devices(pin)}
         return found
+
+
+class Programs:
+    """The programs with one command line in a dev cluster's containers, by process; cheap enough to look all the time.
+
+    It looks in one cgroup hierarchy only. `command`: how the command line begins, arguments separated by zero bytes.
+    """
+
+    def __init__(self, cluster: str, hosts: list[str], command: bytes) -> None:
+        unified = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+        root = Path("/sys/fs/cgroup") if unified else Path("/sys/fs/cgroup/pids")
+        self._parents = [root / f"argosy/dev-{cluster}" / host for host in hosts]
+        self._command = command
+        self._known: dict[tuple[str, str], bool] = {}
+
+    def groups(self) -> set[str]:
+        """Return the cgroups of all containers."""
+        found = set()
+        for parent in self._parents:
+            try:
+                found |= {entry.path for entry in os.scandir(parent) if entry.is_dir()}
+            except OSError:
+                continue
+        return found
+
+    def running(self) -> frozenset[tuple[str, str]]:
+        """Return the programs that run, as (cgroup, process)."""
+        found = set()
+        for group in self.groups():
+            try:
+                pids = Path(group, "cgroup.procs").read_text().split()
+            except OSError:
+                continue
+            found |= {(group, pid) for pid in pids if self._is_one(group, pid)}
+        return frozenset(found)
+
+    def _is_one(self, group: str, pid: str) -> bool:
+        if not self._known.get((group, pid)):
+            try:
+                line = Path("/proc", pid, "cmdline").read_bytes()
+            except OSError:
+                return False
+            self._known[group, pid] = line.startswith(self._command)
+        return self._known[group, pid]
+
+    def wait(self, holds: "Callable[[frozenset[tuple[str, str]]], bool]", seconds: float, what: str) -> None:
+        """Look until a condition of the running programs holds."""
+        _wait(lambda: holds(self.running()), seconds, what)
+
+    def wait_groups(self, holds: "Callable[[set[str]], bool]", seconds: float, what: str) -> None:
+        """Look until a condition of the containers' cgroups holds."""
+        _wait(lambda: holds(self.groups()), seconds, what)
+
+
+def _wait(holds: "Callable[[], bool]", seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"not within {seconds:g} s: {what}")
+        time.sleep(0.005)
 
 
 def _devices(pin: Path) -> list[str]:
