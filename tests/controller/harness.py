@@ -6,8 +6,9 @@ What is not here is the command line and signals: everything between gRPC and et
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import grpc
 
@@ -25,6 +26,7 @@ from argosy.controller.session.heard import BeatProtocol
 from argosy.controller.session.tunnels import Tunnels
 from argosy.controller.store import Cache, Candidate, Election, EtcdClient, EtcdConfig, Store, keep_room
 from argosy.controller.term import Leader
+from argosy.core.assignment import Succession
 from argosy.core.codec import decode, encode, encode_into
 from argosy.core.ids import new_id
 from argosy.core.image import Image
@@ -237,12 +239,17 @@ class FakeAgent:
     async def beat(self) -> None:
         await self.call.write(dispatcher_pb2.AgentMessage(heartbeat=dispatcher_pb2.Heartbeat(sequence=1)))
 
-    async def report(self, statuses: dict[str, TaskStatus]) -> int:
-        """Send a report; return its number."""
+    async def report(
+        self, statuses: dict[str, TaskStatus], made: Mapping[str, Succession] = MappingProxyType({})
+    ) -> int:
+        """Send a report, also of tasks that the node has `made`; return its number."""
         self.sequence += 1
         report = dispatcher_pb2.StatusReport(sequence=self.sequence)
         for task_id, status in statuses.items():
-            encode_into(status, report.tasks.add(task_id=task_id).status)
+            entry = report.tasks.add(task_id=task_id)
+            encode_into(status, entry.status)
+            if task_id in made:
+                encode_into(made[task_id], entry.succession)
         await self.call.write(dispatcher_pb2.AgentMessage(report=report))
         return self.sequence
 

@@ -5,6 +5,8 @@ import gc
 
 import grpc
 
+from argosy.core.assignment import Succession
+from argosy.core.ids import successor_id
 from argosy.core.node import Node, NodeState
 from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState
@@ -136,6 +138,39 @@ async def test_reports_of_unknown_and_of_foreign_tasks_are_ignored(leader, agent
     number = await other.report({task_id: TaskStatus(TaskState.FAILED), "nosuchtaskatall": TaskStatus()})
     await until(lambda: other.acknowledged(number))
     assert (await leader.store.get(Task, "default", task_id)).status.state is TaskState.RUNNING
+
+
+async def test_an_end_and_a_successor_of_the_nodes_own_making_are_stored_at_once(leader, agents):
+    """Whoever looks sees a task in the slot, so nothing is started beside it; and the node is assigned it."""
+    agent, task_id = await one_running(leader, agents)
+    heir, later = successor_id(task_id), successor_id(successor_id(task_id))
+    ended = TaskStatus(TaskState.FAILED, reason="exit code 1", released=True)
+    statuses = {later: TaskStatus(TaskState.RUNNING), heir: ended, task_id: ended}
+    made = {heir: Succession(task_id, 1.0, 1, attempts=1), later: Succession(task_id, 2.0, 2, attempts=2)}
+    number = await agent.report(statuses, made)
+    await until(lambda: agent.acknowledged(number))
+    stored = {t.meta.id: t for t in leader.tasks()}
+    assert stored.keys() == {task_id, heir, later}
+    assert {t.meta.version for t in stored.values()} == {stored[later].meta.version}
+    assert [stored[i].status.state for i in (task_id, heir, later)] == [
+        TaskState.FAILED,
+        TaskState.FAILED,
+        TaskState.RUNNING,
+    ]
+    assert (stored[later].attempts, stored[later].slot, stored[later].node_id) == (2, 1, stored[task_id].node_id)
+    await until(lambda: agent.tasks().get(later))
+    again = await agent.report(statuses, made)  # the acknowledgement was lost
+    await until(lambda: agent.acknowledged(again))
+    assert {t.meta.id for t in leader.tasks()} == {task_id, heir, later}
+
+
+async def test_a_successor_of_an_unknown_or_a_foreign_task_is_not_stored(leader, agents):
+    _, task_id = await one_running(leader, agents)
+    other = await agents(leader.address, "n2")
+    made = {"madebyn2": Succession(task_id), "madeofnone": Succession("nosuchtaskatall")}
+    number = await other.report(dict.fromkeys(made, TaskStatus(TaskState.RUNNING)), made)
+    await until(lambda: other.acknowledged(number))
+    assert [t.meta.id for t in leader.tasks()] == [task_id]
 
 
 async def test_an_agent_cannot_write_the_controllers_states(leader, agents):

@@ -6,10 +6,13 @@ import time
 import pytest
 
 from argosy.agent.logic.assignments import Assignments
+from argosy.agent.logic.succession import with_successors
 from argosy.agent.runtime.errors import ContainerMissing, LauncherBug, RuntimeRejected
 from argosy.agent.state import TaskRecord
 from argosy.agent.tasks.id_ranges import IdRanges
+from argosy.core.assignment import Succession
 from argosy.core.errors import RejectedError, TransientError
+from argosy.core.ids import successor_id
 from argosy.core.service import ContainerSpec, Healthcheck
 from argosy.core.task import TaskStatus
 from argosy.core.task_state import TaskState
@@ -23,6 +26,7 @@ from tests.unit.agent.node_parts import (
     transient,
 )
 
+RUNS = TaskState.RUNNING
 RUNNING, STOP = a_task(), a_task(desired=TaskState.SHUTDOWN)
 
 
@@ -291,6 +295,107 @@ async def test_a_starting_task_is_not_running_before_its_check_is_known(nodes):
         await asyncio.sleep(0)
     assert second.status().state is TaskState.STARTING
     await second.stop()
+
+
+def asked(**more) -> ContainerSpec:
+    times = {"interval": 0.01, "timeout": 1.0, "retries": 2, "start_interval": 0.01, **more}
+    return ContainerSpec(image_digest=DIGEST, command=("x",), readiness=Healthcheck(("CMD", "check"), **times))
+
+
+async def test_a_task_that_is_not_ready_runs_and_says_so_until_it_is(nodes):
+    runtime = MemoryRuntime()
+    runtime.health = 1
+    node = await nodes(assignments(RUNNING, container=asked()), runtime=runtime)
+    unready = await node.until_state(TaskState.RUNNING)
+    assert unready.unready
+    await node.until(lambda: node.reported() and node.reported().reason == "not ready: said so")
+    runtime.health = 0
+    await node.until(lambda: not node.status().unready)
+    assert (node.reported().state, node.reported().unready, node.reported().reason) == (TaskState.RUNNING, False, "")
+    runtime.health = 1
+    await node.until(lambda: node.status().unready)
+    assert runtime.signals == []  # it is not restarted
+    assert runtime.ran == {"t1": 1}
+
+
+async def test_a_task_that_was_ready_stays_so_when_the_agent_is_started_anew(nodes):
+    first = await nodes(assignments(RUNNING, container=asked(interval=3600.0)))
+    await first.until(
+        lambda: first.status() and first.status().state is TaskState.RUNNING and not first.status().unready
+    )
+    second = await first.successor(assignments(RUNNING, container=asked(interval=3600.0)))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert (second.status().state, second.status().unready) == (TaskState.RUNNING, False)
+    await second.stop()
+
+
+async def test_a_stop_signal_that_may_not_have_been_sent_is_sent_again_and_the_grace_goes_on(nodes):
+    first = await running(nodes)
+    gate = first.runtime.faults.hold("kill")
+    first.apply(assignments(STOP))
+    await first.until(lambda: "kill" in first.runtime.faults.calls)
+    record = first.state._records["t1"]
+    assert (record.stop_at is not None, record.signalled) == (True, False)
+    await first.stop()  # before the launcher has got it
+    gate.set()
+    second = await NodeParts(first.root, first.runtime).start(assignments(STOP))
+    await second.until_state(TaskState.SHUTDOWN, released=True)
+    assert second.runtime.signals == [("t1", 15)]
+    await second.stop()
+
+
+async def test_a_stop_signal_that_was_sent_is_not_sent_again(nodes):
+    first = await running(nodes)
+    first.runtime.stubborn.add("t1")
+    first.apply(assignments(STOP))
+    await first.until(lambda: first.state._records["t1"].signalled)
+    second = await first.successor(assignments(STOP))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert second.runtime.signals == [("t1", 15)]
+    await second.stop()
+
+
+# ------------------------------------------------------------ ends that no controller knows of
+
+
+async def test_what_a_task_held_is_told_to_be_free_only_once_its_end_is_stored(nodes):
+    node = await running(nodes)
+    node.runtime.end("t1", 3)
+    await node.until_state(TaskState.FAILED, released=True)
+    assert not node.reported().released  # a successor made here could have its addresses
+    report = await node.host.reporter.next()
+    node.host.reporter.acknowledge(report.sequence)
+    assert node.reported().released
+    assert node.state._records["t1"].confirmed
+
+
+async def test_the_end_and_the_successor_go_in_one_report(nodes):
+    node = await running(nodes)
+    node.runtime.end("t1", 3)
+    await node.until_state(TaskState.FAILED, released=True)
+    heir = successor_id("t1")
+    succession = Succession("t1", 5.0, 1, 0.0, 1, 5.0)
+    node.host.successions[heir] = succession
+    node.tasks.make(heir, succession)
+    node.apply(with_successors(assignments(RUNNING), node.host.successions))
+    await node.until_state(TaskState.RUNNING, heir)
+    node.host.reporter.restart(node.tasks.reports())
+    node.host.reporter.MAX_TASKS = 1
+    report = await node.host.reporter.next()
+    told = {t.task_id: t for t in report.tasks}
+    assert told.keys() == {"t1", heir}
+    assert told["t1"].status.released
+    assert told[heir].succession.root == "t1"
+    again = await node.successor()
+    assert again.host.successions == {heir: succession}  # also for an agent that is started anew
+    again.apply(with_successors(assignments(RUNNING), again.host.successions))
+    assert again.status(heir).state is TaskState.RUNNING
+    again.tasks.hand_over(heir)
+    last = await again.successor()
+    assert last.host.successions == {}
+    await last.stop()
 
 
 # ------------------------------------------------------------ an agent's restart

@@ -4,7 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from argosy.controller.logic.status_report import reported
+from argosy.controller.logic.status_report import adopted, reported
+from argosy.core.assignment import Succession
+from argosy.core.meta import Meta
+from argosy.core.network import Attachment
 from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState
 
@@ -60,3 +63,47 @@ def test_a_long_reason_is_cut():
     after = reported(task(TaskState.PREPARING), rejected, NOW)
     assert after.status.reason == "x" * 1000
     assert reported(after, rejected, NOW) is None
+
+
+# ------------------------------------------------------------ tasks that a node made itself
+
+ROOT = Task(
+    meta=Meta("root", "shop", version=3, created_at=100.0),
+    service_id="svc",
+    slot=4,
+    node_id="n",
+    revision=2,
+    desired_state=TaskState.RUNNING,
+    status=TaskStatus(TaskState.FAILED, at=900.0, released=True),
+    attachments=(Attachment("net", 7),),
+    failures=1,
+    attempts=1,
+    iteration=5,
+)
+SUCCESSION = Succession("root", created_at=910.0, failures=2, not_before=915.0, attempts=2, attempts_since=850.0)
+
+
+def test_a_successor_has_its_roots_place_and_its_own_count():
+    made = adopted(ROOT, "heir", SUCCESSION, TaskStatus(TaskState.RUNNING, at=916.0, pid=7), NOW)
+    assert made == replace(
+        ROOT,
+        meta=Meta("heir", "shop", created_at=910.0, updated_at=NOW),
+        status=TaskStatus(TaskState.RUNNING, at=916.0, pid=7),
+        failures=2,
+        not_before=915.0,
+        attempts=2,
+        attempts_since=850.0,
+        running_since=NOW,
+    )
+
+
+def test_a_successor_of_a_task_that_is_to_stop_is_to_stop():
+    root = replace(ROOT, desired_state=TaskState.SHUTDOWN)
+    made = adopted(root, "heir", SUCCESSION, TaskStatus(TaskState.RUNNING, at=916.0), NOW)
+    assert made.desired_state is TaskState.SHUTDOWN
+
+
+@pytest.mark.parametrize(("host_says", "stored"), [(5000.0, NOW), (50.0, 100.0)])
+def test_a_successor_was_made_after_its_root_and_not_later_than_now(host_says, stored):
+    made = adopted(ROOT, "heir", replace(SUCCESSION, created_at=host_says), TaskStatus(TaskState.READY), NOW)
+    assert made.meta.created_at == stored
