@@ -66,8 +66,6 @@ def plan_slot(view: View, draft: Draft, allowance: Allowance, slot: Slot, aim: A
         _hand_over(view, draft, allowance, slot, aim, good[0], old)
     elif slot.may_create and (old is None or _may_begin(view, allowance, slot, old)):
         _create_heir(view, draft, allowance, slot, aim, old)
-    elif old is not None and view.is_overdue(old):
-        draft.stop(old)
 
 
 def _order(view: View, aim: Aim, old: Task) -> Order:

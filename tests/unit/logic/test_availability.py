@@ -367,6 +367,15 @@ def test_keep_waits_for_the_node_and_does_not_replace() -> None:
     assert ids(world) == before
 
 
+def test_a_drains_deadline_does_not_give_up_what_is_kept() -> None:
+    world = web(disconnect=Disconnect.KEEP)
+    before = ids(world)
+    world.set_node("n1", NodeState.DOWN)
+    world.drain("n1", deadline=60)
+    world.run(3600)
+    assert {t.meta.id for t in world.live()} == before
+
+
 def test_keep_ends_when_the_operator_removes_the_node() -> None:
     world = web(disconnect=Disconnect.KEEP)
     world.set_node("n1", NodeState.DOWN)

@@ -1,0 +1,72 @@
+"""What holds a drain up, told of each task left on the node."""
+
+from dataclasses import replace
+
+import pytest
+
+from argosy.cli.progress.drained import NodeDrained, what_holds
+from argosy.cli.progress.picture import Picture
+from argosy.core.meta import Meta
+from argosy.core.node import Availability, Drain, Node, NodeSpec, NodeState, NodeStatus
+from argosy.core.service import Disconnect, Service, ServiceSpec
+from argosy.core.task import Task, TaskStatus
+from argosy.core.task_state import TaskState as S
+
+NODE = Node(
+    Meta("a"),
+    NodeSpec("a", availability=Availability.DRAIN, drain=Drain(pace=2)),
+    status=NodeStatus(NodeState.READY),
+)
+OTHER = Node(Meta("b"), NodeSpec("b"), status=NodeStatus(NodeState.READY))
+OLD = Task(Meta("old"), "s", 1, "a", status=TaskStatus(S.RUNNING))
+HEIR = Task(Meta("new"), "s", 1, "b", status=TaskStatus(S.STARTING))
+
+
+def picture(*tasks: Task, node: Node = NODE, **spec: object) -> Picture:
+    seen = Picture()
+    for obj in (node, OTHER, Service(Meta("s"), ServiceSpec("web", **spec)), *tasks):  # type: ignore[arg-type]
+        seen.put(obj)
+    return seen
+
+
+def heir(state: S, *, on: str = "b", desired: S = S.RUNNING, reason: str = "", unready: bool = False) -> Task:
+    return replace(HEIR, node_id=on, desired_state=desired, status=TaskStatus(state, reason=reason, unready=unready))
+
+
+@pytest.mark.parametrize(
+    ("others", "says"),
+    [
+        ((), "it waits for its turn (pace 2)"),
+        ((heir(S.PENDING, on="", reason="no node has 4 CPUs free"),), "no other node can take it: no node has 4 CPUs"),
+        ((heir(S.STARTING),), "its replacement on b is STARTING"),
+        ((heir(S.RUNNING, unready=True),), "its replacement on b is not ready"),
+        ((heir(S.READY, desired=S.READY),), "its replacement on b is prepared and waits (pace 2)"),
+        ((heir(S.FAILED),), "it waits for its turn (pace 2)"),
+    ],
+)
+def test_a_task_is_held_up_by_what_its_replacement_waits_for(others: tuple[Task, ...], says: str) -> None:
+    assert what_holds(OLD, NODE, picture(OLD, *others)).startswith(says)
+
+
+def test_limits_are_named() -> None:
+    assert what_holds(OLD, NODE, picture(OLD, max_unavailable="25%")).endswith("(pace 2, max_unavailable 25%)")
+    fenced = picture(OLD, disconnect=Disconnect.FENCE)
+    assert what_holds(OLD, NODE, fenced).endswith("(pace 2, a fenced service moves one task at a time)")
+
+
+def test_what_is_not_moving_says_so() -> None:
+    assert what_holds(replace(OLD, desired_state=S.SHUTDOWN), NODE, picture(OLD)) == "it is stopping"
+    assert what_holds(replace(OLD, slot=0), NODE, picture(OLD)) == "a global service's task leaves last"
+    down = replace(NODE, status=NodeStatus(NodeState.DOWN))
+    assert what_holds(OLD, down, picture(OLD, node=down)) == "it cannot be told to stop: the node is DOWN"
+
+
+def test_the_same_said_of_many_is_said_once_with_their_number() -> None:
+    third = replace(OLD, meta=Meta("old3"), slot=3)
+    found = NodeDrained(NODE).assess(picture(OLD, replace(OLD, meta=Meta("old2"), slot=2), third))
+    assert found.summary == ("a: 3 tasks left", "web: 3 tasks: it waits for its turn (pace 2)")
+
+
+def test_a_deadline_is_told() -> None:
+    node = replace(NODE, spec=replace(NODE.spec, drain=Drain(deadline=1000.0)))
+    assert "; what is left is stopped at " in NodeDrained(node).assess(picture(OLD, node=node)).reason
