@@ -1,0 +1,113 @@
+"""Waiting for jobs, and how they are listed."""
+
+from dataclasses import replace
+
+import pytest
+
+from argosy.cli.progress.goals import ServicesSettled, Status
+from argosy.cli.progress.jobs import AllOf, JobRun
+from argosy.cli.progress.picture import Picture
+from argosy.cli.rows import job_rows, service_rows
+from argosy.core.codec import encode
+from argosy.core.meta import Meta
+from argosy.core.service import (
+    Cron,
+    JobSpec,
+    JobState,
+    JobStatus,
+    RestartCondition,
+    RestartPolicy,
+    Service,
+    ServiceMode,
+    ServiceSpec,
+    TaskSpec,
+)
+from argosy.core.task import Task, TaskStatus
+from argosy.core.task_state import TaskState as S
+from argosy.proto.argosy.v1 import types_pb2
+
+ONCE = TaskSpec(restart=RestartPolicy(RestartCondition.ON_FAILURE))
+SPEC = ServiceSpec(name="job", mode=ServiceMode.REPLICATED_JOB, task=ONCE, job=JobSpec(2))
+
+
+def service(state: JobState = JobState.RUNNING, run: int = 1, **fields: object) -> Service:
+    job = JobStatus(run, started_at=5.0, state=state, message=str(fields.pop("message", "")))
+    return replace(Service(Meta("j"), SPEC, revision=1, job=job), **fields)  # type: ignore[arg-type]
+
+
+def task(slot: int, state: S, run: int = 1, reason: str = "") -> Task:
+    meta = Meta(f"{run}-{slot}-{state.name}")
+    return Task(meta, "j", slot, "n1", 1, status=TaskStatus(state, at=6.0, reason=reason), iteration=run)
+
+
+def assess(wanted: Service, present: Service | None, *tasks: Task, scheduled: bool = False):  # type: ignore[no-untyped-def]
+    picture = Picture()
+    for obj in (present, *tasks):
+        if obj is not None:
+            picture.put(obj)
+    picture.mark_synced()
+    return JobRun(wanted, scheduled).assess(picture)
+
+
+@pytest.mark.parametrize(
+    ("present", "tasks", "status", "summary"),
+    [
+        (None, [], Status.WAITING, "job: waiting for the cluster"),
+        (service(), [], Status.WAITING, "job: 0/2 complete"),
+        (service(), [task(1, S.COMPLETE), task(2, S.RUNNING)], Status.WAITING, "job: 1/2 complete, 1 running"),
+        (service(JobState.COMPLETE), [task(1, S.COMPLETE), task(2, S.COMPLETE)], Status.DONE, "job: 2/2 complete"),
+        (service(JobState.FAILED), [task(1, S.FAILED)], Status.FAILED, "job: 0/2 complete"),
+        (service(removing=True), [], Status.FAILED, "job: it is being removed"),
+        (service(spec=replace(SPEC, stopped=True)), [], Status.DONE, "job: stopped"),
+        # Another run has begun: this one's own tasks tell.
+        (service(run=2), [task(1, S.COMPLETE), task(2, S.COMPLETE)], Status.DONE, "job: 2/2 complete"),
+        (service(run=2), [task(1, S.COMPLETE), task(2, S.RUNNING)], Status.WAITING, "job: 1/2 complete, 1 running"),
+        (service(run=2), [task(1, S.COMPLETE), task(2, S.SHUTDOWN)], Status.FAILED, "job: 1/2 complete"),
+    ],
+)
+def test_a_run(present: Service | None, tasks: list[Task], status: Status, summary: str) -> None:
+    found = assess(service(), present, *tasks)
+    assert (found.status, found.summary) == (status, (summary,))
+
+
+def test_a_failed_run_says_why_and_shows_the_task() -> None:
+    failed = task(1, S.FAILED, reason="exit code 3")
+    found = assess(service(), service(JobState.FAILED, message="1 of 2 completions gave up"), failed)
+    assert (found.reason, found.culprits) == ("job: 1 of 2 completions gave up", (failed,))
+
+
+def test_a_run_that_cannot_begin_says_why() -> None:
+    assert assess(service(), service(), task(1, S.PENDING, reason="no node has 4 CPUs free")).reason == (
+        "job: 0/2 complete: no node has 4 CPUs free"
+    )
+
+
+def test_a_deployed_schedule_is_only_waited_for_until_the_cluster_has_it() -> None:
+    cron = replace(SPEC, job=JobSpec(2, cron=Cron("30 4 * * *", "Asia/Kolkata")))
+    waits = service(JobState.NONE, 0, spec=cron)
+    waits = replace(waits, job=replace(waits.job, next_at=1769900400.0))
+    assert assess(waits, waits, scheduled=True).summary == ("job: next run 2026-02-01 04:30 IST",)
+    assert assess(waits, waits, scheduled=False).status is Status.WAITING
+
+
+def test_all_of_several_goals() -> None:
+    picture = Picture()
+    picture.put(service(JobState.COMPLETE))
+    both = AllOf((ServicesSettled(()), JobRun(service())))
+    assert both.assess(picture).status is Status.DONE
+    picture.put(service(JobState.FAILED, message="why"))
+    assert (both.assess(picture).status, both.assess(picture).reason) == (Status.FAILED, "job: why")
+
+
+def test_rows() -> None:
+    messages = [encode(service(JobState.COMPLETE), types_pb2.Service)]
+    tasks = [encode(t, types_pb2.Task) for t in (task(1, S.COMPLETE), task(2, S.COMPLETE), task(1, S.COMPLETE, run=0))]
+    (row,) = job_rows(messages, tasks)
+    assert (row["mode"], row["run"], row["state"], row["complete"], row["total"]) == (
+        "replicated-job",
+        1,
+        "COMPLETE",
+        2,
+        2,
+    )
+    assert service_rows(messages, [])[0]["job"]["state"] == "COMPLETE"
