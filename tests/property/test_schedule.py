@@ -21,7 +21,7 @@ from argosy.controller.logic.node_set import first, from_flags, from_positions, 
 from argosy.controller.logic.schedule import Placements, Request, place
 from argosy.core.meta import Meta
 from argosy.core.node import Availability, Node, NodeDescription, NodeSpec, NodeState, NodeStatus, Platform, Resources
-from argosy.core.service import HostPort, Placement, SpreadPreference, TaskSpec
+from argosy.core.service import Affinity, HostPort, Placement, SpreadPreference, TaskSpec
 from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState
 
@@ -36,6 +36,16 @@ CONSTRAINTS = st.sampled_from(["node.labels.zone == x", "node.labels.rack != y",
 AMOUNTS = st.builds(
     Resources, st.sampled_from([0.0, 0.1, 8.0, 16.0, 20.0]), st.sampled_from([0, bench.GIB, 100 * bench.GIB])
 )
+
+
+AFFINITIES = st.builds(
+    Affinity,
+    service=st.sampled_from(["s0", "s1", "s2", "s3"]),
+    anti=st.just(True),
+    preferred=st.booleans(),
+    within=st.sampled_from(bench.PLACES),
+)
+"""Those that attract are in tests/unit/logic/test_affinity.py: one that is refused may be possible a moment later."""
 
 
 @st.composite
@@ -64,6 +74,7 @@ def specs(draw):
             tuple(SpreadPreference(f"node.labels.{label}") for label in preferences),
             draw(st.sampled_from([0, 0, 1, 2])),
             tuple(draw(st.sets(PLATFORMS, max_size=2))),
+            tuple(draw(st.sets(AFFINITIES, max_size=2))),
         ),
     )
 
