@@ -463,7 +463,7 @@ def test_argosy_affinity(stacks):
 
 def test_argosy_anti_affinity(stacks):
     """Required away from its own tasks; preferred away from 'placed', which is on node3."""
-    assert_one_on_each_host(stacks, "r_shy", "keeps away from")
+    assert_one_on_each_host(stacks, "r_loner", "keeps away from")
     assert stacks.of("averse")[0].task["node"] != "node3"
 
 
