@@ -1,5 +1,7 @@
 """Configs and secrets on three hosts: who gets them, as what, what a new version does, and where no secret ever is."""
 
+import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -14,7 +16,10 @@ services:
     image: busybox:1
     command: [sleep, "1000"]
     stop_grace_period: 0s
-    deploy: {placement: {constraints: ["node.hostname==node1"]}, update_config: {monitor: 100ms}}
+    deploy:
+      placement: {constraints: ["node.hostname==node1"]}
+      update_config: {monitor: 100ms}
+      restart_policy: {delay: 100ms}
     read_only: true
     user: "1000:1001"
     configs:
@@ -101,9 +106,9 @@ def test_secrets(cluster, stack):
     assert not any(secret in shown for secret in ALL_SECRETS)
 
 
-def kept(cluster, host):
-    """Return the names of the secrets that a host's agent keeps."""
-    look = ["nsenter", f"--target={cluster.holder(host)}", "--mount", "--", "ls", "/run/argosy/secrets/all"]
+def kept(cluster, host, what="all"):
+    """Return the names of the secrets that a host's agent keeps; of "tasks" those of the tasks that have some."""
+    look = ["nsenter", f"--target={cluster.holder(host)}", "--mount", "--", "ls", f"/run/argosy/secrets/{what}"]
     done = subprocess.run(look, capture_output=True, text=True, check=False)
     return set(done.stdout.split())
 
@@ -130,6 +135,21 @@ def read(path):
 def mine(path, cluster):
     """Whether a process is not one of the cluster's."""
     return f"dev-{cluster.name}/".encode() not in read(path.with_name("cgroup"))
+
+
+def test_an_agent_started_anew_without_a_controller_still_has_the_secrets(cluster, stack):
+    before = web(cluster)
+    cluster.kill("controller-1", signal.SIGSTOP)
+    try:
+        agent = cluster.kill("agent-node1")
+        wait_until(lambda: cluster.pid("agent-node1") != agent, 30, "another agent")
+        assert Path(f"/proc/{before.pid}").exists()
+        os.kill(before.pid, signal.SIGKILL)
+        wait_until(lambda: kept(cluster, "node1", "tasks") - {before.task["id"]}, 60, "a successor got its secrets")
+    finally:
+        cluster.kill("controller-1", signal.SIGCONT)
+    after = wait_until(lambda: [t for t in cluster.running("f_web") if t["id"] != before.task["id"]], 60, "a successor")
+    assert Container(cluster, after[0]).inside("cat", "/run/secrets/token") == TOKEN
 
 
 def test_a_new_version_updates_the_service_and_a_rollback_brings_the_old_one_back(cluster, stack):
