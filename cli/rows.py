@@ -141,7 +141,7 @@ def service_rows(services: Iterable[types.Service], tasks: Iterable[types.Task])
     rows = []
     for service in services:
         spec, identity = service.spec, service.meta.id
-        is_global = spec.mode == types.SERVICE_MODE_GLOBAL
+        is_global = spec.mode in (types.SERVICE_MODE_GLOBAL, types.SERVICE_MODE_GLOBAL_JOB)
         rows.append(
             {
                 "id": identity,
