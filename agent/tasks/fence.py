@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -33,6 +34,7 @@ class Fence:
         self._cgroup_parent = cgroup_parent
         self._boot = ambient.boot
         self._sent: dict[int, float] = {}
+        self._waiting: dict[str, Guarded] = {}
         self._grant = files.read_grant(directory)
         self._needed = asyncio.Event()
         self._spawned: set[int] = set()
@@ -56,18 +58,42 @@ class Fence:
             del self._sent[older]
         if seconds > 0 and sent + seconds > self._grant.until:
             self._grant = replace(self._grant, until=sent + seconds, confirmed_at=sent)
-            if self._grant.tasks:
+            if self._waiting:
+                self._take_waiting()
+            elif self._grant.tasks:
                 self._tell()
 
-    def admits(self, task_id: str, guarded: Guarded) -> bool:
+    def admits(self, task_id: str, guarded: Callable[[], Guarded]) -> bool:
         """Whether a task may start now; if not, asking again soon is all there is to do."""
-        if self._boot() >= self._grant.until:
-            return False
-        if self._grant.tasks.get(task_id) != guarded:
-            self._grant = replace(self._grant, tasks={**self._grant.tasks, task_id: guarded})
+        self.keep(task_id, guarded)
+        return (
+            task_id in self._grant.tasks and self._holds() and files.read_seen(self._directory) >= self._grant.version
+        )
+
+    def keep(self, task_id: str, guarded: Callable[[], Guarded] | None) -> None:
+        """Have a task guarded, with the next grant where none holds now; None: not any more. Repeating it is cheap."""
+        if guarded is None:
+            self._drop(task_id)
+        elif task_id not in self._grant.tasks:
+            self._waiting[task_id] = guarded()
+            if self._holds():
+                self._take_waiting()
+
+    def _holds(self) -> bool:
+        return self._boot() < self._grant.until
+
+    def _take_waiting(self) -> None:
+        # Not before there is a grant: a guard ends at once what it finds guarded and not granted.
+        self._grant = replace(self._grant, tasks={**self._grant.tasks, **self._waiting})
+        self._waiting.clear()
+        self._tell()
+        self._needed.set()
+
+    def _drop(self, task_id: str) -> None:
+        self._waiting.pop(task_id, None)
+        if task_id in self._grant.tasks:
+            self._grant = replace(self._grant, tasks={k: v for k, v in self._grant.tasks.items() if k != task_id})
             self._tell()
-            self._needed.set()
-        return files.read_seen(self._directory) >= self._grant.version
 
     def unconfirmed_s(self, task_id: str) -> float | None:
         """Return for how long nobody had confirmed this node when the guard ended a task; None: it did not."""
@@ -75,9 +101,7 @@ class Fence:
 
     def release(self, task_id: str) -> None:
         """Guard a task no more: nothing is left of it."""
-        if task_id in self._grant.tasks:
-            self._grant = replace(self._grant, tasks={k: v for k, v in self._grant.tasks.items() if k != task_id})
-            self._tell()
+        self._drop(task_id)
         files.unmark(self._directory, task_id)
 
     async def run(self) -> None:

@@ -13,7 +13,6 @@ import structlog
 
 from argosy.agent.guard.files import Guarded
 from argosy.agent.launcher.rundir import start_ticks
-from argosy.agent.logic.health import effective_check
 from argosy.agent.logic.succession import Ended
 from argosy.agent.logic.task_step import ContainerState, Decision, Drain, ExitStatus, Observed, Step, next_step
 from argosy.agent.runtime.interface import ContainerState as RuntimeState
@@ -24,7 +23,8 @@ from argosy.agent.tasks.fence import reason_of
 from argosy.agent.tasks.host import Host
 from argosy.agent.tasks.prepare import Prepared, drain_timeout_s, prepare, stop_grace_s, stop_signal
 from argosy.agent.tasks.probe import Answer
-from argosy.agent.tasks.watch import Checks, watch
+from argosy.agent.tasks.start import execute, observed_at_start
+from argosy.agent.tasks.watch import Checks, checks_of, watch
 from argosy.core.addresses import format_ipv4
 from argosy.core.assignment import RevisionAssignment, TaskAssignment
 from argosy.core.errors import ArgosyError, NotFoundError, RejectedError, TransientError
@@ -58,7 +58,7 @@ class TaskOwner:
         self._succession = record.succession if record else None
         self._id_range = record.id_range if record else -1
         self._tried = record is not None
-        self._seen = _observed_at_start(record, found, self._wall())
+        self._seen = observed_at_start(record, found, self._wall())
         if record:
             host.reporter.put(task_id, self.reportable)
         if self._seen.status.released:
@@ -229,10 +229,11 @@ class TaskOwner:
             await self._sleep(self._wall() + FENCE_LOOK_S)
             return
         # On disk before it happens: after a crash in between, the task counts as started and never runs twice.
-        self._set(TaskState.STARTING, quiet=self._liveness() is None, unready=self._readiness() is not None)
+        checks = self._checks()
+        self._set(TaskState.STARTING, quiet=checks.liveness is None, unready=checks.readiness is not None)
         self._save()
         try:
-            await self._execute()
+            await execute(self._host.runtime, self.task_id)
         except RejectedError as e:
             status = self._status(TaskState.FAILED, reason=f"it did not start: {e}", exit_code=_exit_code_of(e))
             self._note(replace(self._seen, status=status))
@@ -245,47 +246,24 @@ class TaskOwner:
     def _may_start(self) -> bool:
         """Whether nothing fences the task, or there is a grant and it is guarded."""
         revision = self._revision()
-        if revision is None or not revision.fenced:
-            return True
-        pid = self._seen.status.pid
-        signal = stop_signal(revision, self._host.image_of(revision))
-        return self._host.fence.admits(self.task_id, Guarded(pid, start_ticks(pid), signal, self._grace_s()))
+        return revision is None or not revision.fenced or self._host.fence.admits(self.task_id, self._guarded)
 
-    async def _execute(self) -> None:
-        """Start the program once, however often the launcher dies over it; RejectedError when it cannot be."""
-        started = False
-        while not started:
-            try:
-                await self._host.runtime.start(self.task_id)
-                started = True
-            except RejectedError:
-                raise
-            except ArgosyError as e:
-                log.warning("start not confirmed", task=self.task_id, why=str(e))
-                started = await self._was_started()
+    def _guarded(self) -> Guarded:
+        revision, pid = self._revision(), self._seen.status.pid
+        return Guarded(pid, start_ticks(pid), stop_signal(revision, self._host.image_of(revision)), self._grace_s())
 
-    async def _was_started(self) -> bool:
-        """Find out what became of a start without an answer; RejectedError when the container is gone."""
-        backoff = Backoff(0.1, 5.0)
-        while True:
-            await asyncio.sleep(backoff.next())
-            try:
-                found = next((c for c in await self._host.runtime.list() if c.id == self.task_id), None)
-            except ArgosyError as e:
-                log.warning("cannot see whether it was started", task=self.task_id, why=str(e))
-                continue
-            if found is None:
-                raise RejectedError("its container was lost while it was being started")
-            return found.status != "created"
+    def refence(self) -> None:
+        """Have a program that runs guarded as its service says now: that may have changed since it was started."""
+        revision = self._revision()
+        if self._seen.container is ContainerState.RUNNING and revision is not None:
+            self._host.fence.keep(self.task_id, self._guarded if revision.fenced else None)
 
     def _watch(self) -> None:
         """Watch the health of a program that runs, also of one that an earlier agent started."""
-        status, liveness, readiness = self._seen.status, self._liveness(), self._readiness()
-        was_well = status.state is TaskState.RUNNING
-        if liveness is None and not was_well:
+        checks = self._checks()
+        if checks.liveness is None and not checks.was_well:
             self.passed()
-        if liveness is not None or readiness is not None:
-            checks = Checks(liveness, readiness, was_well, was_ready=was_well and not status.unready)
+        if checks.liveness is not None or checks.readiness is not None:
             self._watching = asyncio.create_task(watch(checks, self._ask, self), name=f"health {self.task_id}")
 
     async def _ask(self, check: Healthcheck) -> Answer:
@@ -405,16 +383,12 @@ class TaskOwner:
     def _revision(self) -> RevisionAssignment | None:
         return self._host.assignments.revision_of(self._assigned) if self._assigned else None
 
-    def _liveness(self) -> Healthcheck | None:
-        revision = self._revision()
-        image = self._host.image_of(revision)
-        return effective_check(
-            revision.spec.container.healthcheck if revision else None, image.config.healthcheck if image else None
-        )
-
-    def _readiness(self) -> Healthcheck | None:
-        revision = self._revision()
-        return effective_check(revision.spec.container.readiness if revision else None, None)
+    def _checks(self) -> Checks:
+        revision, status = self._revision(), self._seen.status
+        was_well = status.state is TaskState.RUNNING
+        if revision is None:
+            return Checks(was_well=was_well)
+        return checks_of(revision.spec.container, self._host.image_of(revision), was_well, status.unready)
 
     def _status(self, state: TaskState, *, reason: str = "", pid: int = 0, exit_code: int | None = None) -> TaskStatus:
         return TaskStatus(
@@ -470,26 +444,3 @@ def _ended_by_itself(state: TaskState) -> bool:
 def _exit_code_of(error: Exception) -> int | None:
     code = getattr(error, "exit_code", None)
     return code if isinstance(code, int) else None
-
-
-_FOUND = {"created": ContainerState.CREATED, "running": ContainerState.RUNNING, "stopped": ContainerState.STOPPED}
-
-
-def _observed_at_start(record: TaskRecord | None, found: RuntimeState | None, now: float) -> Observed:
-    """Put together what the disk and the runtime know of a task when its owner starts."""
-    status = record.status if record else TaskStatus(TaskState.ACCEPTED, at=now)
-    seen = Observed(status=status)
-    if record:
-        seen = replace(seen, stop_at=record.stop_at, signalled=record.signalled)
-    if found is None or status.released:
-        return seen
-    container = _FOUND[found.status]
-    if container is ContainerState.CREATED and status.state < TaskState.READY:
-        return seen  # half prepared: `prepare` removes it and begins anew
-    seen = replace(seen, container=container)
-    if container is ContainerState.RUNNING and status.state < TaskState.STARTING:
-        seen = replace(seen, status=replace(status, state=TaskState.STARTING, pid=found.pid))
-    if found.exit is not None:
-        code = found.exit.code if found.exit.signal is None else 128 + found.exit.signal
-        seen = replace(seen, exit=ExitStatus(code, found.exit.oom_killed, found.exit.finished_at))
-    return seen

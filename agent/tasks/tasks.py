@@ -49,6 +49,7 @@ class Tasks:
         for task_id, assigned in wanted.items():
             owner = self._owners.get(task_id) or self._start(task_id, None, None)
             owner.assign(assigned)
+            owner.refence()
         if assignments.synced:
             for task_id, owner in list(self._owners.items()):
                 if task_id not in wanted:

@@ -10,10 +10,11 @@ from typing import Protocol, TypeAlias
 
 import structlog
 
-from argosy.agent.logic.health import Health
+from argosy.agent.logic.health import Health, effective_check
 from argosy.agent.tasks.probe import Answer
 from argosy.core.errors import ArgosyError
-from argosy.core.service import Healthcheck
+from argosy.core.image import Image
+from argosy.core.service import ContainerSpec, Healthcheck
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +42,12 @@ class Checks:
     readiness: Healthcheck | None = None
     was_well: bool = False
     was_ready: bool = False
+
+
+def checks_of(spec: ContainerSpec, image: Image | None, was_well: bool, unready: bool) -> Checks:
+    """Return what is asked of a task. `was_well`, `unready`: as it was reported last."""
+    liveness = effective_check(spec.healthcheck, image.config.healthcheck if image else None)
+    return Checks(liveness, effective_check(spec.readiness, None), was_well, was_ready=was_well and not unready)
 
 
 async def watch(checks: Checks, ask: Ask, owner: Watched) -> None:

@@ -93,17 +93,17 @@ def fence(tmp_path, clock):
 
 
 def test_a_grant_counts_from_when_its_heartbeat_was_sent(fence, clock, tmp_path):
-    assert not fence.admits("t", TASK)  # nothing was granted
+    assert not fence.admits("t", lambda: TASK)  # nothing was granted
     fence.beat_sent(1)
     clock.now += 4
     fence.granted(1, 15.0)
-    assert not fence.admits("t", TASK)  # no guard has read of it
+    assert not fence.admits("t", lambda: TASK)  # no guard has read of it
     files.write_seen(tmp_path / "guard", files.read_grant(tmp_path / "guard").version)
-    assert fence.admits("t", TASK)
+    assert fence.admits("t", lambda: TASK)
     told = files.read_grant(tmp_path / "guard")
     assert (told.until, told.confirmed_at, told.tasks) == (1015.0, 1000.0, {"t": TASK})
     clock.now = 1015.0
-    assert not fence.admits("t", TASK)
+    assert not fence.admits("t", lambda: TASK)
 
 
 def test_an_answer_without_a_grant_or_to_no_heartbeat_changes_nothing(fence, clock, tmp_path):
@@ -117,14 +117,14 @@ def test_an_answer_without_a_grant_or_to_no_heartbeat_changes_nothing(fence, clo
     fence.beat_sent(4)
     fence.new_session()
     fence.granted(4, 900.0)  # of another session
-    fence.admits("t", TASK)
+    fence.admits("t", lambda: TASK)
     assert files.read_grant(tmp_path / "guard").until == 1015.0
 
 
 def test_an_agent_started_anew_goes_on_with_the_grant(fence, clock, tmp_path):
     fence.beat_sent(1)
     fence.granted(1, 15.0)
-    fence.admits("t", TASK)
+    fence.admits("t", lambda: TASK)
     files.mark_fenced(tmp_path / "guard", "t", 15.4)
     again = Fence(tmp_path / "guard", "/argosy", replace(SYSTEM, boot=clock))
     assert again.unconfirmed_s("t") == 15.4
@@ -140,7 +140,7 @@ def test_a_grant_of_an_earlier_boot_is_none(tmp_path):
 
 
 async def admitted(fence):
-    while not fence.admits("t", TASK):  # noqa: ASYNC110  # another process has to act
+    while not fence.admits("t", lambda: TASK):  # noqa: ASYNC110  # another process has to act
         await asyncio.sleep(0.02)
 
 
@@ -159,3 +159,16 @@ async def test_there_is_a_guard_while_there_is_anything_to_guard(tmp_path):
         for pid in fence._spawned:
             os.kill(pid, 9)
             await asyncio.to_thread(os.waitpid, pid, 0)
+
+
+def test_a_service_may_become_fenced_and_cease_to_be_while_its_task_runs(fence, tmp_path):
+    fence.keep("t", lambda: TASK)  # nothing is granted yet: a guard would end it at once
+    assert files.read_grant(tmp_path / "guard") == Grant()
+    fence.beat_sent(1)
+    fence.granted(1, 15.0)
+    assert files.read_grant(tmp_path / "guard").tasks == {"t": TASK}
+    version = files.read_grant(tmp_path / "guard").version
+    fence.keep("t", lambda: TASK)
+    assert files.read_grant(tmp_path / "guard").version == version
+    fence.keep("t", None)
+    assert files.read_grant(tmp_path / "guard").tasks == {}
