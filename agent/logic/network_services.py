@@ -5,6 +5,8 @@ Names and endpoints come whole each time; those that are the same objects as bef
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import compress, count
+from operator import is_not
 from typing import TypeVar
 from zlib import crc32
 
@@ -47,8 +49,8 @@ class Services:
     def update(self, names: Sequence[NamesAssignment], endpoints: Sequence[EndpointAssignment]) -> dict[str, Changed]:
         """Take over what is assigned; return what differs, by network."""
         changes: dict[str, Changed] = {}
-        gone_names, new_names = _difference(self._names, names)
-        gone_endpoints, new_endpoints = _difference(self._endpoints, endpoints)
+        gone_names, new_names = difference(self._names, names)
+        gone_endpoints, new_endpoints = difference(self._endpoints, endpoints)
         self._names, self._endpoints = names, endpoints
         for name in gone_names:
             self._networks[name.network_id].names.pop(name.service_id, None)
@@ -98,10 +100,17 @@ class Services:
             del services[endpoint.service_id]
 
 
-def _difference(old: Sequence[P], new: Sequence[P]) -> tuple[list[P], list[P]]:
-    """Return what only the old, and what only the new has. Both are alive, so that an id stands for one object."""
+def difference(old: Sequence[P], new: Sequence[P]) -> tuple[list[P], list[P]]:
+    """Return what only the old, and what only the new has, where most is the same and in the same order.
+
+    Both are alive, so that an id stands for one object. What is the same at both ends is passed over first.
+    """
     if old is new:
         return [], []
+    shorter = min(len(old), len(new))
+    start = next(compress(count(), map(is_not, old, new)), shorter)
+    end = min(next(compress(count(), map(is_not, reversed(old), reversed(new))), shorter), shorter - start)
+    old, new = old[start : len(old) - end], new[start : len(new) - end]
     before, now = set(map(id, old)), set(map(id, new))
     gone = [piece for piece in old if id(piece) not in now]
     fresh = [piece for piece in new if id(piece) not in before]

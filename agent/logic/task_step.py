@@ -140,7 +140,7 @@ def _drain(assigned: TaskAssignment | None, seen: Observed, drain_s: float, now:
 
     First every node has to have stopped to send new connections here (`drained`), then those that are open have to end.
     """
-    serves = seen.status.state is TaskState.RUNNING and not seen.status.unready and assigned and assigned.attachments
+    serves = seen.status.state is TaskState.RUNNING and assigned and assigned.attachments
     if not serves or assigned is None or seen.container is not ContainerState.RUNNING or seen.stop_at is not None:
         return None
     if seen.drain is None:

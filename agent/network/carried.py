@@ -158,9 +158,9 @@ class CarriedNetwork:
         with self.home.away(self.kernel.fd):
             action()
 
-    def open_connections(self, address: int) -> int:
-        """Return how many TCP connections to an address are open."""
-        return sum(c.open for c in conntrack.served_by(self.connections, {address}))
+    def open_connections(self, addresses: Collection[int]) -> list[int]:
+        """Return who serves, among the addresses: each as often as it has an open TCP connection."""
+        return [c.served_by for c in conntrack.served_by(self.connections, addresses) if c.open]
 
     def forget_connections(self, gone: Collection[int], withdrawn: Collection[int]) -> None:
         """Have the connections of endpoints that are gone find another, and the datagrams of withdrawn ones, too.

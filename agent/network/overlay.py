@@ -5,6 +5,7 @@ fails does not keep the others from being brought up to date; what failed is rea
 on facts.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
@@ -162,13 +163,15 @@ class Overlay:
         except OSError as error:
             raise TransientError(f"cannot detach containers: {error}") from error
 
-    def connections(self, attachments: Iterable[Attachment]) -> int:
-        """Return how many TCP connections to these addresses are open."""
-        return sum(
-            self._carried[a.network_id].open_connections(a.address)
-            for a in attachments
-            if a.network_id in self._carried
-        )
+    def connections(self, containers: Mapping[str, Sequence[Attachment]]) -> dict[str, int]:
+        """Return how many TCP connections to each container, given its addresses, are open."""
+        asked = [(a.network_id, a.address) for attachments in containers.values() for a in attachments]
+        found: Counter[tuple[str, int]] = Counter()
+        for network_id in {network_id for network_id, _ in asked} & self._carried.keys():
+            addresses = {address for network, address in asked if network == network_id}
+            served = self._carried[network_id].open_connections(addresses)
+            found.update((network_id, address) for address in served)
+        return {c: sum(found[(a.network_id, a.address)] for a in attached) for c, attached in containers.items()}
 
     def verify(self, scope: Scope = EVERYTHING) -> list[Drift]:
         """Compare what is intended with what the kernel has, and believe the kernel from now on."""

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from argosy.agent.network import dns_sockets
 from argosy.agent.network.audit import EVERYTHING, Scope
@@ -27,7 +27,7 @@ from argosy.agent.network.desired import (
 )
 from argosy.agent.network.dns_link import DnsLink, Sockets
 from argosy.agent.network.overlay import Overlay
-from argosy.agent.network.records import records_of
+from argosy.agent.network.records import Records
 from argosy.core.errors import TransientError
 from argosy.core.network import Attachment
 
@@ -49,8 +49,10 @@ class NetworkPlane:
         self._overlay: Overlay | None = None
         self._dns = DnsLink(settings.run_dir, settings.resolv_conf) if settings.dns else None
         self._desired = NetworkState()
+        self._records = Records()
         self._applied = False
         self._leaving: dict[str, asyncio.Future[None]] = {}
+        self._counting: dict[str, asyncio.Future[int]] = {}
         self._applying = asyncio.Lock()
         self._watched = -1
         self._dns_ended = asyncio.Event()
@@ -105,8 +107,13 @@ class NetworkPlane:
 
         A connection is open until both sides have said that they end; those that the container opened do not count.
         """
-        attachments = next((t.attachments for t in self._desired.tasks if t.container_id == container_id), ())
-        return await self._in_kernel(self._running.connections, attachments)
+        loop = asyncio.get_running_loop()
+        waiting = self._counting.get(container_id)
+        if waiting is None:
+            waiting = self._counting[container_id] = loop.create_future()
+            attachments = {t.container_id: t.attachments for t in self._desired.tasks}
+            self._kernel_thread.submit(self._count_waiting, loop, attachments)
+        return await asyncio.shield(waiting)
 
     async def remove_unwanted(self, synced: bool) -> int:
         """Remove what no assignment wants, and return how many changes that took.
@@ -205,6 +212,22 @@ class NetworkPlane:
             return
         loop.call_soon_threadsafe(_finish, list(leaving.values()))
 
+    def _count_waiting(self, loop: asyncio.AbstractEventLoop, attachments: Mapping[str, Sequence[Attachment]]) -> None:
+        """Count the connections of all containers that wait for it: the kernel walks its table once for all."""
+        asking: dict[str, asyncio.Future[int]] = {}
+        while self._counting:
+            container_id, future = self._counting.popitem()
+            asking[container_id] = future
+        if not asking:
+            return
+        try:
+            counts = self._running.connections({c: attachments.get(c, ()) for c in asking})
+        except Exception as error:
+            why = TransientError(f"open connections: {error}") if isinstance(error, OSError) else error
+            loop.call_soon_threadsafe(_fail, list(asking.values()), why)
+            return
+        loop.call_soon_threadsafe(_answer, [(future, counts[c]) for c, future in asking.items()])
+
     async def _supply_dns(self) -> None:
         """Have argosy-dns know the desired state and hold sockets in all networks. Raises TransientError.
 
@@ -221,7 +244,7 @@ class NetworkPlane:
         held = dict(self._dns.sockets)
         sockets = await self._in_kernel(self._open_sockets, held)
         try:
-            await self._in_dns(self._dns.supply, records_of(self._desired), sockets)
+            await self._in_dns(self._dns.supply, self._records.of(self._desired), sockets)
         finally:
             self._watch()
 
@@ -308,7 +331,13 @@ def _finish(futures: list[asyncio.Future[None]]) -> None:
             future.set_result(None)
 
 
-def _fail(futures: list[asyncio.Future[None]], error: Exception) -> None:
+def _answer(futures: list[tuple[asyncio.Future[int], int]]) -> None:
+    for future, count in futures:
+        if not future.done():
+            future.set_result(count)
+
+
+def _fail(futures: Sequence[asyncio.Future[Any]], error: Exception) -> None:
     for future in futures:
         if not future.done():
             future.set_exception(error)

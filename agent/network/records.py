@@ -1,16 +1,41 @@
 """What argosy-dns is to know, from the node's desired state. Pure; agent/dns/zone.py says what the records mean."""
 
 from argosy.agent.dns.zone import Record
+from argosy.agent.logic.network_services import difference
 from argosy.agent.network.desired import NetworkState
+from argosy.core.assignment import EndpointAssignment, NamesAssignment
 
 
-def records_of(state: NetworkState) -> dict[str, Record]:
-    """Return the records by their keys."""
-    records: dict[str, Record] = {f"network/{n.id}": (n.name, n.internal) for n in state.networks.values()}
-    records |= {f"names/{n.network_id}/{n.service_id}": (n.virtual_address, *n.names) for n in state.names}
-    records |= {
-        f"endpoint/{e.network_id}/{e.task_id}": (e.service_id, e.slot, e.address, e.withdrawn) for e in state.endpoints
-    }
-    records |= {f"task/{t.container_id}": tuple((a.network_id, a.address) for a in t.attachments) for t in state.tasks}
-    records |= {f"resolvers/{t.container_id}": t.nameservers for t in state.tasks if t.nameservers}
-    return records
+class Records:
+    """The records by their keys: those of names and endpoints, which may be many, are kept by change."""
+
+    def __init__(self) -> None:
+        self._state = NetworkState()
+        self._services: dict[str, Record] = {}
+
+    def of(self, state: NetworkState) -> dict[str, Record]:
+        """Return the records of a state; the same objects as before where nothing changed."""
+        gone_names, names = difference(self._state.names, state.names)
+        gone_endpoints, endpoints = difference(self._state.endpoints, state.endpoints)
+        self._state = state
+        for gone in (*map(_name_key, gone_names), *map(_endpoint_key, gone_endpoints)):
+            self._services.pop(gone, None)
+        for name in names:
+            self._services[_name_key(name)] = (name.virtual_address, *name.names)
+        for one in endpoints:
+            self._services[_endpoint_key(one)] = (one.service_id, one.slot, one.address, one.withdrawn)
+        records = dict(self._services)
+        records |= {f"network/{n.id}": (n.name, n.internal) for n in state.networks.values()}
+        for task in state.tasks:
+            records[f"task/{task.container_id}"] = tuple((a.network_id, a.address) for a in task.attachments)
+            if task.nameservers:
+                records[f"resolvers/{task.container_id}"] = task.nameservers
+        return records
+
+
+def _name_key(name: NamesAssignment) -> str:
+    return f"names/{name.network_id}/{name.service_id}"
+
+
+def _endpoint_key(endpoint: EndpointAssignment) -> str:
+    return f"endpoint/{endpoint.network_id}/{endpoint.task_id}"

@@ -5,6 +5,8 @@ kept. A task is attached after the state that has its networks was applied.
 """
 
 import asyncio
+from collections import defaultdict
+from typing import Any
 
 import structlog
 
@@ -104,10 +106,14 @@ def network_state(assignments: Assignments, holding: dict[str, LocalTask]) -> Ne
             revision = assignments.revision_of(task)
             nameservers = revision.spec.container.dns.nameservers if revision else ()
             tasks[task.id] = LocalTask(task.id, task.attachments, nameservers)
+    # One pass: there may be ten thousands, and each change of one comes here.
+    pieces: defaultdict[type, list[Any]] = defaultdict(list)
+    for piece in assignments.pieces.values():
+        pieces[type(piece)].append(piece)
     return NetworkState(
-        networks={n.id: n for n in assignments.of(NetworkAssignment)},
-        peers=tuple(assignments.of(PeerAssignment)),
-        names=tuple(assignments.of(NamesAssignment)),
-        endpoints=tuple(assignments.of(EndpointAssignment)),
+        networks={n.id: n for n in pieces[NetworkAssignment]},
+        peers=pieces[PeerAssignment],
+        names=pieces[NamesAssignment],
+        endpoints=pieces[EndpointAssignment],
         tasks=tuple(task for _, task in sorted(tasks.items())),
     )

@@ -67,7 +67,7 @@ DRAINED = wanted(TaskState.SHUTDOWN, networks=1, drained=True)
 DRAIN_S = 5.0
 DRAINS = [
     ("one that answers on a network drains first", LEAVING, {}, Step.DRAIN),
-    ("one that is not ready does not", LEAVING, {"unready": True}, Step.STOP),
+    ("also one that is not ready: it may have connections of before", LEAVING, {"unready": True}, Step.DRAIN),
     ("it waits for the balancers", LEAVING, {"drain": Drain(NOW)}, Step.WAIT),
     ("no longer than it may", LEAVING, {"drain": Drain(NOW - DRAIN_S)}, Step.STOP),
     ("then it counts its connections", DRAINED, {"drain": Drain(NOW)}, Step.DRAIN),
