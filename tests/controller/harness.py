@@ -26,6 +26,7 @@ from argosy.controller.session.heard import BeatProtocol
 from argosy.controller.session.tunnels import Tunnels
 from argosy.controller.store import Cache, Candidate, Election, EtcdClient, EtcdConfig, Store, keep_room
 from argosy.controller.term import Leader
+from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.assignment import Succession
 from argosy.core.codec import decode, encode, encode_into
 from argosy.core.ids import new_id
@@ -56,7 +57,15 @@ class Controller:
     """One controller; `lead` begins to campaign. Used as an async context."""
 
     def __init__(
-        self, etcd: str, cluster: str, folder, *, name: str = "c1", peers: tuple[str, ...] = (), keys: Keyring = KEYS
+        self,
+        etcd: str,
+        cluster: str,
+        folder,
+        *,
+        name: str = "c1",
+        peers: tuple[str, ...] = (),
+        keys: Keyring = KEYS,
+        ambient: Ambient = SYSTEM,
     ) -> None:
         self.name = name
         self.address = f"127.0.0.1:{free_port()}"
@@ -69,7 +78,9 @@ class Controller:
         logs = LogRelay(self.cache, self.view, self.dispatcher, self.tunnels)
         self.control_servicer = ControlServicer(self.store, self.cache, self.view, logs, keys)
         self.beats = BeatProtocol()
-        self.leader = Leader(self.client, self.store, self.cache, self.dispatcher, self.beats, keys=keys)
+        self.leader = Leader(
+            self.client, self.store, self.cache, self.dispatcher, self.beats, keys=keys, ambient=ambient
+        )
         self._blobs = BlobStore(folder / f"blobs-{name}", min_free_bytes=0)
         self._tasks: list[asyncio.Task] = []
         self._stack = contextlib.AsyncExitStack()
