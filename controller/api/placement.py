@@ -17,6 +17,7 @@ from argosy.controller.cluster import ClusterView
 from argosy.controller.logic.ask import Ask
 from argosy.controller.logic.explain import summary, verdicts
 from argosy.controller.logic.rebalance import is_at_rest, is_movable, plan_moves
+from argosy.controller.logic.shunned import shunned_nodes
 from argosy.controller.loops.placing import view_of, waits
 from argosy.controller.store import Snapshot, update
 from argosy.core.codec import encode, encode_into
@@ -85,12 +86,14 @@ def moves_of(snap: Snapshot) -> tuple[Sequence[Task], str]:
 
 def _explained(snap: Snapshot, service: Service) -> pb.GetExplanationResponse:
     view = view_of(snap)
-    ask = Ask.of(view.name_of(service.meta.id), service.spec.task)
+    name, tasks = view.name_of(service.meta.id), snap.tasks_of_service(service.meta.id)
+    view.shun(name, shunned_nodes(tasks, time.time()).get(service.meta.id, ()))
+    ask = Ask.of(name, service.spec.task)
     response = pb.GetExplanationResponse(summary=summary(ask, view))
     encode_into(service, response.service)
     for one in verdicts(ask, view):
-        response.nodes.add(node=one.node, fits=not one.reason, reason=one.reason, tasks=one.tasks, next=one.next)
-    for task in sorted(snap.tasks_of_service(service.meta.id), key=lambda t: (t.slot, t.meta.id)):
+        response.nodes.add(node=one.node, fits=one.fits, reason=one.reason, tasks=one.tasks, next=one.next)
+    for task in sorted(tasks, key=lambda t: (t.slot, t.meta.id)):
         if waits(task):
             encode_into(task, response.waiting.add())
     return response

@@ -4,18 +4,26 @@ The same filters answer as when the scheduler places a task (filters.py), so wha
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from argosy.controller.logic.ask import Ask
 from argosy.controller.logic.cluster_view import ClusterView
 from argosy.controller.logic.filters import explain, refusal_of
+from argosy.controller.logic.shunned import FAILURES, WINDOW_S
 from argosy.controller.logic.spread import Candidates
+
+COMES_LAST: Final = f"comes last: tasks of the service failed there {FAILURES} times or more within {WINDOW_S:g} s"
 
 
 @dataclass(frozen=True, slots=True)
 class NodeVerdict:
-    """What the scheduler makes of one node. `reason`: "" when it could run another task; `next`: it would get it."""
+    """What the scheduler makes of one node. `fits`: it could run another task; `next`: it would get it.
+
+    `reason`: why it does not fit, or why it comes last though it does.
+    """
 
     node: str
+    fits: bool
     reason: str
     tasks: int
     next: bool = False
@@ -27,8 +35,10 @@ def verdicts(ask: Ask, view: ClusterView) -> tuple[NodeVerdict, ...]:
     found = []
     for position, info in enumerate(view.infos):
         refusal = refusal_of(ask, view, position)
-        reason = refusal.verb if refusal is not None else ""
-        found.append(NodeVerdict(info.name, reason, info.services.get(ask.service, 0), position == best))
+        last = COMES_LAST if view.shunned(ask.service) >> position & 1 else ""
+        reason = refusal.verb if refusal is not None else last
+        count = info.services.get(ask.service, 0)
+        found.append(NodeVerdict(info.name, refusal is None, reason, count, position == best))
     return tuple(sorted(found, key=lambda verdict: verdict.node))
 
 

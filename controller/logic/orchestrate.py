@@ -93,11 +93,15 @@ def _choose(view: View, tasks: Sequence[Task], departures: Departures) -> Choice
 
 
 def _say_what_holds(view: View, draft: Draft, allowance: Allowance) -> None:
-    """Have the update say so when it waits for the budget, unless it has something else to say."""
+    """Have the update say so when it waits for the budget, until that has something left; nothing else is unsaid."""
     update = draft.update or view.service.update
     if update.state is not UpdateState.UPDATING or not (update.message == "" or update.message.startswith(WAITING)):
         return
-    message = allowance.budget.explain() if allowance.refused and allowance.budget.limit is not None else ""
+    budget = allowance.budget
+    if budget.left >= 1:
+        message = ""
+    else:
+        message = budget.explain() if allowance.refused else update.message
     if message != update.message:
         draft.set_update(replace(update, message=message))
 

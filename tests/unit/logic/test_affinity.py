@@ -148,3 +148,13 @@ def test_an_explanation_is_of_each_node():
     easy = Ask.of("web", spec(cpus=1.0))
     assert summary(easy, view) == ""
     assert [v.node for v in verdicts(easy, view) if v.next] == ["c"]
+
+
+def test_a_node_that_comes_last_says_why_though_it_fits():
+    wanted = spec()
+    view = ClusterView.build(NODES, (), {("web", 1): wanted})
+    view.shun("web", ["a"])
+    first, *others = verdicts(Ask.of("web", wanted), view)
+    assert (first.node, first.fits, first.next) == ("a", True, False)
+    assert first.reason == "comes last: tasks of the service failed there 3 times or more within 300 s"
+    assert all(v.fits and not v.reason for v in others)
