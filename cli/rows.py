@@ -136,7 +136,7 @@ def service_rows(services: Iterable[types.Service], tasks: Iterable[types.Task])
             canaries[task.service_id] = canaries.get(task.service_id, 0) + running_now
         elif task.desired_state <= types.TASK_STATE_RUNNING and task.status.state <= types.TASK_STATE_RUNNING:
             wanted[task.service_id] = wanted.get(task.service_id, 0) + 1
-            if task.status.state == types.TASK_STATE_RUNNING:
+            if task.status.state == types.TASK_STATE_RUNNING and not task.status.unready:
                 running[task.service_id] = running.get(task.service_id, 0) + 1
     rows = []
     for service in services:
