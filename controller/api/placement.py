@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -18,12 +18,13 @@ from argosy.controller.logic.ask import Ask
 from argosy.controller.logic.explain import summary, verdicts
 from argosy.controller.logic.rebalance import is_at_rest, is_movable, plan_moves
 from argosy.controller.logic.shunned import shunned_nodes
+from argosy.controller.loops.forecast import tasks_there
 from argosy.controller.loops.placing import view_of, waits
 from argosy.controller.store import Snapshot, update
 from argosy.core.codec import encode, encode_into
 from argosy.core.errors import ConflictError
 from argosy.core.meta import Scheduling
-from argosy.core.service import Revision, Service
+from argosy.core.service import Revision, Service, ServiceMode
 from argosy.core.task import Task
 from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import types_pb2 as tpb
@@ -77,11 +78,22 @@ def moves_of(snap: Snapshot) -> tuple[Sequence[Task], str]:
     view = view_of(snap)
     if view.scheduling is Scheduling.BINPACK:
         return [], "the cluster is packed (argosy cluster update --scheduling spread lets it be evened out)"
-    quiet = {s.meta.id for s in snap.all(Service) if is_at_rest(s)}
-    tasks = [t for t in snap.all(Task) if t.service_id in quiet and is_movable(t)]
+    going_on = tasks_there(snap)
+    busy = {t.service_id for t in going_on if not is_movable(t)}
+    quiet = {s.meta.id for s in snap.all(Service) if is_at_rest(s)} - busy
+    tasks = [t for t in going_on if t.service_id in quiet]
     specs = {(r.service_id, r.number): r.spec.task for r in snap.all(Revision)}
     moves = plan_moves(tasks, specs, view)
-    return [move.task for move in moves], "" if moves else "every service is spread as evenly as it can be"
+    return [move.task for move in moves], "" if moves else _even(snap, quiet)
+
+
+def _even(snap: Snapshot, quiet: Collection[str]) -> str:
+    others = [
+        s.spec.name for s in snap.all(Service) if s.meta.id not in quiet and s.spec.mode is ServiceMode.REPLICATED
+    ]
+    if not others:
+        return "every service is spread as evenly as it can be"
+    return f"every service at rest is spread as evenly as it can be; not looked at: {', '.join(sorted(others)[:6])}"
 
 
 def _explained(snap: Snapshot, service: Service) -> pb.GetExplanationResponse:

@@ -10,7 +10,7 @@ affinities are the scheduler's own filters'. Tasks that are not at rest are left
 of jobs, and of global services, which are where they have to be.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from argosy.controller.logic.ask import Ask
@@ -52,66 +52,81 @@ def plan_moves(tasks: Iterable[Task], specs: Mapping[tuple[str, int], TaskSpec],
     does not ask.
     """
     movable = _Movable(tasks, specs, view)
-    moves: dict[str, Move] = {}
-    for service_id in movable.services():
-        while movable.move_one([service_id], moves, load=False):
+    for load in (False, True):
+        while movable.go_over(load=load):
             pass
-    while movable.move_one(movable.services(), moves, load=True):
-        pass
-    return tuple(move for move in moves.values() if move.to != move.task.node_id)
+    return tuple(movable.moves)
 
 
 class _Movable:
-    """The tasks that have not been moved yet."""
+    """The tasks that have not been moved yet, and the moves of the others. No task is moved twice."""
 
     def __init__(self, tasks: Iterable[Task], specs: Mapping[tuple[str, int], TaskSpec], view: ClusterView) -> None:
+        self.moves: list[Move] = []
         self._view = view
-        self._left: dict[str, dict[str, Task]] = {}
+        self._left: list[Task] = []
         self._asks: dict[tuple[str, int], Ask] = {}
         for task in sorted(tasks, key=lambda t: (t.service_id, -t.slot, t.meta.id)):
             key = (task.service_id, task.revision)
-            position = view.position(task.node_id)
-            if key not in specs or position is None or view.held(task.meta.id) is None:
+            held = view.held(task.meta.id)
+            if key not in specs or held is None:
                 continue
-            if view.infos[position].node.status.state is not NodeState.READY:
+            if view.infos[held.position].node.status.state is not NodeState.READY:
                 continue  # it is replaced if its node is lost, and left alone if not
             try:
-                self._asks.setdefault(key, Ask.of(view.name_of(task.service_id), specs[key]))
+                self._asks.setdefault(key, Ask.of(held.service, specs[key]))
             except InvalidError:
                 continue
-            self._left.setdefault(task.service_id, {})[task.meta.id] = task
+            self._left.append(task)
 
-    def services(self) -> list[str]:
-        return sorted(self._left)
+    def go_over(self, *, load: bool) -> bool:
+        """Move every task that is better off elsewhere, those that are worst off first; tell whether any was moved.
 
-    def move_one(self, services: Collection[str], moves: dict[str, Move], *, load: bool) -> bool:
-        """Move the task that is worst off, if it is better off elsewhere; tell whether there was one."""
-        seen: set[tuple[str, int, int]] = set()  # tasks of a revision on a node are alike
-        for task in sorted((t for s in services for t in self._left[s].values()), key=self._badness, reverse=True):
-            held = self._view.held(task.meta.id)
-            if held is None or (task.service_id, task.revision, held.position) in seen:
-                continue
-            seen.add((task.service_id, task.revision, held.position))
-            to = self._better(task, held, load=load)
-            if to is not None:
+        `load`: also those for which only the nodes' numbers of tasks would be more even.
+        """
+        hopeless: set[tuple[str, int, int]] = set()  # tasks of a revision on a node are alike
+        least = self._least_tasks()
+        left: list[Task] = []
+        before = len(self.moves)
+        for task in sorted(self._left, key=self._badness, reverse=True):
+            held = self._held(task)
+            ask = self._asks[task.service_id, task.revision]
+            alike = (task.service_id, task.revision, held.position)
+            to = None
+            if alike not in hopeless and self._may_gain(ask, held, least, load=load):
+                to = self._better(ask, held, load=load)
+            if to is None:
+                hopeless.add(alike)
+                left.append(task)
+            else:
                 self._view.hold(Held(held.task_id, to, held.service, held.needs))
-                del self._left[task.service_id][task.meta.id]
-                moves[task.meta.id] = Move(task, self._view.infos[to].node.meta.id)
-                return True
-        return False
+                self.moves.append(Move(task, self._view.infos[to].node.meta.id))
+                hopeless.clear()
+        self._left = left
+        return len(self.moves) > before
+
+    def _least_tasks(self) -> int:
+        counts = (info.tasks for info in self._view.infos if info.node.status.state is NodeState.READY)
+        return min(counts, default=0)
+
+    def _may_gain(self, ask: Ask, held: Held, least: int, *, load: bool) -> bool:
+        """Whether it is worth a look, in an instant: most tasks of a large cluster are where they should be."""
+        info = self._view.infos[held.position]
+        spread = bool(ask.spread) or info.services.get(held.service, 0) > 1
+        return spread or (load and info.tasks > least + 1)
 
     def _badness(self, task: Task) -> tuple[int, int]:
-        info = self._view.infos[self._position(task)]
-        return info.services.get(self._view.name_of(task.service_id), 0), info.tasks
+        held = self._held(task)
+        info = self._view.infos[held.position]
+        return info.services.get(held.service, 0), info.tasks
 
-    def _position(self, task: Task) -> int:
+    def _held(self, task: Task) -> Held:
         held = self._view.held(task.meta.id)
         assert held is not None
-        return held.position
+        return held
 
-    def _better(self, task: Task, held: Held, *, load: bool) -> int | None:
+    def _better(self, ask: Ask, held: Held, *, load: bool) -> int | None:
         """Return where a task would be better off, or None."""
-        ask = self._asks[task.service_id, task.revision]
         view, here = self._view, held.position
         view.forget(held.task_id)
         candidates = Candidates(view, ask)
@@ -123,10 +138,5 @@ class _Movable:
             if other < spread or (load and other == spread and other_total < total):
                 better = there
         view.hold(held)
-        if better is not None and not self._fits_beside(ask, held, better):
-            return None
-        return better
-
-    def _fits_beside(self, ask: Ask, held: Held, there: int) -> bool:
-        """Whether the new task may run there while the old one still does: it starts before that one stops."""
-        return bool(Candidates(self._view, ask).takes(there))
+        # The new task has to fit beside the old one: it starts before that one stops.
+        return better if better is not None and Candidates(view, ask).takes(better) else None

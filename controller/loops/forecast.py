@@ -68,6 +68,7 @@ class _World:
         self._due: dict[str, float] = {}
         self._later: dict[str, float] = {}  # tasks that start after a delay
         self._changed_at = now
+        self._nodes = {node.meta.id: node for node in snap.all(Node)}
 
     def write(self, ops: Iterable[Op]) -> bool:
         """Store something; tell whether anything changed."""
@@ -83,6 +84,7 @@ class _World:
                 case Service() as service:
                     self._dirty.add(service.meta.id)
                 case Node():
+                    self._nodes = {node.meta.id: node for node in self.snap.all(Node)}
                     self._dirty = {service.meta.id for service in self.snap.all(Service)}
                 case _:
                     pass
@@ -97,7 +99,7 @@ class _World:
                 return
 
     def _orchestrate(self) -> bool:
-        nodes = {node.meta.id: node for node in self.snap.all(Node)}
+        nodes = self._nodes
         departures = Departures.build(nodes.values(), self.snap.tasks_on_node, self.snap.tasks_of_service)
         changed = False
         dirty, self._dirty = sorted(self._dirty), set()
