@@ -13,7 +13,7 @@ from argosy.cli.session import Session, pass_session
 if TYPE_CHECKING:
     from argosy.proto.argosy.v1 import control_pb2 as pb
 
-_KINDS = ("node", "service", "task", "network", "image")
+_KINDS = ("node", "service", "task", "network", "image", "config", "secret")
 _RECONNECT_S = 0.5
 
 
@@ -93,6 +93,8 @@ def _name(kind: str, obj: Any, known: dict[str, Any]) -> str:
         return f"{service.spec.name if service is not None else obj.service_id}.{obj.slot or obj.node_id}"
     if kind == "image":
         return str(obj.name or obj.digest)
+    if kind in ("config", "secret"):
+        return str(obj.name)
     return str(obj.spec.name or obj.meta.id)
 
 
@@ -114,6 +116,8 @@ def _describe(kind: str, obj: Any, before: Any, known: dict[str, Any]) -> str:
         availability = types.Availability.Name(obj.spec.availability).removeprefix("AVAILABILITY_")
         same = before is not None and (before.status, before.spec) == (obj.status, obj.spec)
         return "" if same else f"{state} {availability}" + (f": {obj.status.message}" if obj.status.message else "")
+    if kind in ("config", "secret"):
+        return "being removed" if obj.removing else f"version {obj.number}"
     if kind == "service":
         if before is None:
             return ""
