@@ -351,3 +351,26 @@ def test_a_stopped_service_runs_nothing_and_starts_again_with_what_it_says_then(
     world.update(stopped=False)
     world.settle()
     assert world.images() == ["v2"] * 3
+
+
+def test_a_new_update_replaces_a_paused_one() -> None:
+    world = deployed(3, canary=0)
+    world.fate = spoiled(world, "v2", S.RUNNING, S.FAILED)
+    roll(world)
+    world.run(30)
+    assert world.update_state() is UpdateState.PAUSED
+    roll(world, "v3")
+    world.run(60)
+    assert (world.images(), world.update_state()) == (["v3"] * 3, UpdateState.COMPLETED)
+
+
+def test_an_update_keeps_to_the_availability_budget_whatever_its_parallelism() -> None:
+    world = World(
+        ServiceSpec(name="web", task=image("v1"), replicas=6, update=UpdateConfig(parallelism=0), max_unavailable="2")
+    )
+    world.run(60)
+    least = []
+    world.checks.append(lambda w: least.append(len(w.running())))
+    roll(world)
+    world.run(60)
+    assert (world.images(), min(least)) == (["v2"] * 6, 4)
