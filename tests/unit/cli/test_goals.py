@@ -98,6 +98,26 @@ def test_replicated(objects: tuple[Service | Task | Node, ...], wanted: Status) 
 
 
 UPDATED = service(revision=2, update=UpdateStatus(UpdateState.UPDATING, 11.0))
+CANARY = replace(task("c1", S.RUNNING, revision=2, slot=3), canary=True)
+TRYING = service(revision=2, update=UpdateStatus(UpdateState.UPDATING, 11.0, message="trying 1 canary"))
+READY = replace(TRYING, update=UpdateStatus(UpdateState.UPDATING, 11.0, ready=True))
+
+
+def test_canaries_count_apart_and_end_the_waiting_once_they_wait_for_a_person() -> None:
+    assert status(TRYING, picture(TRYING, ONE, TWO, CANARY)) is Status.WAITING
+    assert status(READY, picture(READY, ONE, TWO, CANARY)) is Status.DONE
+    seen = ServicesSettled((WantedService(TRYING),)).assess(picture(TRYING, ONE, TWO, CANARY))
+    assert seen.summary == ("web: 2/2 running, 1 canary, updating",)
+    assert status(TRYING, picture(TRYING, ONE, TWO, CANARY), exact=False) is Status.DONE
+
+
+def test_a_stopped_service_is_settled_when_nothing_runs() -> None:
+    stopped = replace(SERVICE, spec=replace(SERVICE.spec, stopped=True))
+    assert status(stopped, picture(stopped, ONE), exact=False) is Status.WAITING
+    assert status(stopped, picture(stopped), exact=False) is Status.DONE
+    assert status(stopped, picture(SERVICE, ONE, TWO), exact=False) is Status.FAILED
+
+
 NEW = (task("n1", S.RUNNING, revision=2), task("n2", S.RUNNING, revision=2, slot=2))
 
 
