@@ -22,7 +22,7 @@ from argosy.controller.loops.forecast import tasks_there
 from argosy.controller.loops.placing import view_of, waits
 from argosy.controller.store import Snapshot, update
 from argosy.core.codec import encode, encode_into
-from argosy.core.errors import ConflictError
+from argosy.core.errors import ConflictError, InvalidError
 from argosy.core.meta import Scheduling
 from argosy.core.service import Revision, Service, ServiceMode
 from argosy.core.task import Task
@@ -39,6 +39,10 @@ class PlacementHandlers(PlanHandlers):
 
     async def UpdateCluster(self, request: pb.UpdateClusterRequest, context: Context) -> tpb.Cluster:
         """Change how tasks are placed from now on."""
+        if int(request.scheduling) not in Scheduling.__members__.values():
+            raise InvalidError(
+                f"there is no scheduling {request.scheduling}: there are {', '.join(Scheduling.__members__)}"
+            )
         wanted = Scheduling(request.scheduling)
         cluster = await change(
             self._store, self._cache, lambda snap: cluster_changes.updated(snap, wanted, time.time())

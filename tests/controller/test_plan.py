@@ -166,3 +166,6 @@ async def test_the_cluster_is_packed_when_it_is_told_to(leader):
     assert Scheduling(described.cluster.scheduling) is Scheduling.BINPACK
     nothing = await leader.control.Rebalance(pb.RebalanceRequest())
     assert "packed" in nothing.notice
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await leader.control.UpdateCluster(pb.UpdateClusterRequest(scheduling=7))
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
