@@ -10,7 +10,8 @@ actions that lead one step on (level-triggered: it matters not what changed). Th
     reap     history, orphans, removal    restart       whether an ended task gets a successor (core/restart.py)
 
 Cost: O(tasks of the service). Planning again after the actions were applied, at the same time, gives none, except
-after a RollBack, which changes the spec itself.
+after a RollBack, which changes the spec itself, and where the records of tasks that no node ever had were deleted:
+without them another slot may have its turn.
 """
 
 from collections.abc import Mapping, Sequence
