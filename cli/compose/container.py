@@ -17,7 +17,6 @@ ReadText = Callable[[Path, str, Cursor], str | None]
 """(path, name to show, where it is named) -> the file's text; None, with a problem added, when it cannot be read."""
 
 
-
 def container_spec(service: Cursor, env: Mapping[str, str], read: ReadText) -> ContainerSpec:
     """Return what runs in a task of `service`; `env` is what variables in its env_file are taken from."""
     entrypoint = _command(service.get("entrypoint"))

@@ -120,7 +120,8 @@ def test_a_secret_is_only_where_a_task_uses_it_and_nowhere_else(cluster, stack):
     for root in (cluster.run_dir, Path("/var/lib/argosy/dev") / cluster.name):
         grep = ["grep", "-rlaF", *(f"-e{secret}" for secret in ALL_SECRETS), str(root)]
         assert subprocess.run(grep, capture_output=True, text=True, check=False).stdout == ""
-    environments = b"".join(read(path) for path in Path("/proc").glob("[0-9]*/environ") if not mine(path, cluster))
+    environments = b"".join(read(path) for path in Path("/proc").glob("[0-9]*/environ") if of_cluster(path, cluster))
+    assert environments
     assert not any(secret.encode() in environments for secret in ALL_SECRETS)
 
 
@@ -132,9 +133,10 @@ def read(path):
         return b""
 
 
-def mine(path, cluster):
-    """Whether a process is not one of the cluster's."""
-    return f"dev-{cluster.name}/".encode() not in read(path.with_name("cgroup"))
+def of_cluster(path, cluster):
+    """Whether a process is one of the cluster's, its containers' included."""
+    groups = [line.split(b"/") for line in read(path.with_name("cgroup")).splitlines()]
+    return any(f"dev-{cluster.name}".encode() in parts for parts in groups)
 
 
 def test_an_agent_started_anew_without_a_controller_still_has_the_secrets(cluster, stack):
