@@ -18,7 +18,7 @@ def web(cluster):
     cluster.argosy(
         *("service", "create", "--name", "web", "--replicas", str(REPLICAS), "--init", "--stop-grace-period", "1s"),
         *("--canary", "1", "--update-monitor", "0s", "--update-delay", "500ms", "--rollback-monitor", "0s"),
-        *("--rollback-delay", "500ms", "-e", "V=1", "busybox:1", "sleep", "100000"),
+        *("--rollback-parallelism", "0", "-e", "V=1", "busybox:1", "sleep", "100000"),
     )
     yield "web"
     cluster.argosy("service", "rm", "web")
