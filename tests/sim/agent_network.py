@@ -37,7 +37,7 @@ class Network:
         self.calls: list[SessionCall] = []
         self.sent_down: Callable[[SessionCall, Any], None] = lambda _call, _message: None
         self.sent_up: Callable[[SessionCall, Any], None] = lambda _call, _message: None
-        self.heard: Callable[[Process, str], None] = lambda _process, _host: None
+        self.heard: Callable[[Process, str, str], None] = lambda _process, _host, _what: None
 
     def calm(self) -> None:
         """Open all ways."""
@@ -72,7 +72,7 @@ class Network:
             process, _, receive = self.listeners[address]
 
             def take() -> None:
-                self.heard(process, host)
+                self.heard(process, host, "beat")
                 receive(data)
 
             process.call(take)
@@ -254,7 +254,7 @@ class SessionCall:
 
     def _received(self, message: pb.AgentMessage) -> None:
         assert self.server is not None
-        self.network.heard(self.server, self.host)
+        self.network.heard(self.server, self.host, message.WhichOneof("body"))
         self._requests.put_nowait(message)
 
     def _connect(self) -> None:

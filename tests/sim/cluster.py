@@ -36,7 +36,6 @@ from tests.sim.kernel import Host, Images, Plane, Runtime, Troubles
 from tests.sim.virtual_time import Process, VirtualLoop
 
 CLUSTER = "sim"
-LEASE_TTL_S = 2.0
 REVIVE_S = 1.0
 """When a process that ended is started again, as systemd does."""
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -62,6 +61,7 @@ class World:
         self.controllers: dict[str, Controller] = {}
         self.agents: dict[str, AgentHost] = {}
         self.requests = 0
+        self.lease_ttl_s = self.chance.choice((2.0, 2.0, 5.0))
 
     def new_id(self) -> str:
         number = self._ids.getrandbits(60)
@@ -139,7 +139,7 @@ class Controller:
         self.dispatcher = DispatcherServicer(self.store, self.cache, self.view, Tunnels(), world.ambient)
         self.beats = BeatProtocol()
         candidate = Candidate(self.name, self.address)
-        self.election = Election(self.client, CLUSTER, candidate, ttl_s=LEASE_TTL_S, ambient=world.ambient)
+        self.election = Election(self.client, CLUSTER, candidate, ttl_s=world.lease_ttl_s, ambient=world.ambient)
         process.spawn(self._main(process), name=self.name)
 
     async def _main(self, process: Process) -> None:
@@ -314,7 +314,18 @@ class AgentHost:
         self.crash()
         self.kernel.power_off()
         self.world.watcher.rebooted(self.name)
+        self._lose_writes()
         shutil.rmtree(self.settings.run_dir, ignore_errors=True)
+
+    def _lose_writes(self) -> None:
+        """Lose the last records of the tasks: the agent does not sync them to the disk."""
+        journal = self.settings.state_dir / "agent" / "tasks.journal"
+        if journal.exists() and self.world.chance.random() < 0.5:
+            size = journal.stat().st_size
+            left = int(size * self.world.chance.random())
+            self.world.note(f"{self.name} loses {size - left} of {size} bytes of its tasks' records")
+            with journal.open("r+b") as file:
+                file.truncate(left)
 
     def power_on(self) -> None:
         self.world.note(f"{self.name} has power")

@@ -74,6 +74,7 @@ class Watcher:
         self._leader: Any = None
         self._leads_since = 0.0
         self._heard: dict[tuple[Any, str], float] = {}
+        self._greeted: dict[tuple[Any, str], Any] = {}
         self._readers: defaultdict[str, _Reader] = defaultdict(_Reader)
         self._applied: dict[str, tuple[int, int]] = {}
         self.ran: defaultdict[str, int] = defaultdict(int)
@@ -289,6 +290,10 @@ class Watcher:
         else:
             self._empty_since.setdefault(key, self._world.loop.now)
 
+    def _is_kept(self, key: tuple[str, Any]) -> bool:
+        """Whether a slot is to go on: its place has somebody who is to serve, now or soon."""
+        return any(_live(task) for task in self.slots[key].values())
+
     def _judge_budget(self, old: Task) -> None:
         """What we stopped served; at most so many slots may then be without anyone who does.
 
@@ -297,7 +302,7 @@ class Watcher:
         key, service = self._slot_key(old), self.services.get(old.service_id)
         if service is None or service.removing or service.spec.stopped or not self._available(old):
             return
-        if service.spec.mode is not ServiceMode.REPLICATED or not 1 <= old.slot <= service.spec.replicas:
+        if service.spec.mode is not ServiceMode.REPLICATED or not self._is_kept(key):
             return
         if key not in self._empty_since or not service.spec.max_unavailable:
             return
@@ -307,7 +312,7 @@ class Watcher:
             k
             for k in self.slots
             if k[0] == old.service_id
-            and 1 <= k[1] <= service.spec.replicas
+            and self._is_kept(k)
             and k in self._empty_since
             and (k in self._taken or now - self._empty_since[k] > KNOWN_S)
         ]
@@ -366,7 +371,14 @@ class Watcher:
 
     # ---- nodes
 
-    def _heard_host(self, process: Any, host: str) -> None:
+    def _heard_host(self, process: Any, host: str, what: str) -> None:
+        """Note a sign of life that its receiver can make something of: beats need the key of a hello in this term."""
+        controller = next(c for c in self._world.controllers.values() if c.process is process)
+        term = controller.dispatcher.term
+        if what == "hello":
+            self._greeted[process, host] = term
+        elif what == "beat" and (term is None or self._greeted.get((process, host)) is not term):
+            return
         self._heard[process, host] = self._world.loop.now
 
     def _node(self, old: Node | None, new: Node | None) -> None:
@@ -468,7 +480,11 @@ class Watcher:
             self.fail("healthy programs run on", f"{container.host} takes the links of {_of(task)}")
 
     def rebooted(self, host: str) -> None:
-        """A host has lost all that it ran."""
+        """A host has lost all that it ran, and perhaps the memory of it: it may run a task again."""
+        for task in self.tasks.values():
+            node = self.nodes.get(task.node_id)
+            if node is not None and node.spec.name == host:
+                self.ran.pop(task.meta.id, None)
 
     # ---- at rest
 

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +120,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--slow", action="store_true", help="name the seeds that take over a second of processor time")
     parser.add_argument("--keep-going", action="store_true", help="do not end at the first seed that fails")
     options = parser.parse_args(arguments)
+    warnings.simplefilter("ignore", RuntimeWarning)
     sys.unraisablehook = lambda _: None  # what was abandoned complains when it is collected
     began, failed, count, virtual_s = time.process_time(), 0, 0, 0.0
     for seed in seeds_of(options.seeds):

@@ -66,6 +66,7 @@ class Scenario:
             (4, self._break_watches),
             (3, self._compact),
             (3, self._depose),
+            (3, self._split),
             (6, self._weather),
             (5, self._heal),
         ]
@@ -325,7 +326,7 @@ class Scenario:
             self.world.note(f"{process.name} goes on")
             process.resume()
 
-        self.world.loop.later(self.chance.choice((0.5, 2.5, 6.0)), resume)
+        self.world.loop.later(self.chance.choice((0.5, 2.5, 3.5, 6.0)), resume)
 
     async def _cut_leader(self) -> None:
         """Cut the leader off from etcd, with the way to the agents left open."""
@@ -361,6 +362,24 @@ class Scenario:
                 self.world.note(f"{controller.name} ends the leader's lease")
                 controller.process.spawn(_revoke(controller))  # type: ignore[union-attr]
                 return
+
+    async def _split(self) -> None:
+        """Have two controllers lead at once: the old one cannot see that its lease was ended, and agents waver."""
+        leader = self.world.leader()
+        others = [c for c in self.world.controllers.values() if c.alive and c is not leader]
+        if leader is None or not others:
+            return
+        faults = self.world.etcd_faults
+        self.world.note(f"{leader.name} is cut off from etcd, and its lease ended")
+        faults.away.add(leader.name)
+        self.world.loop.later(3.0, faults.away.discard, leader.name)
+        others[0].process.spawn(_revoke(others[0]))  # type: ignore[union-attr]
+        for number in range(6):
+            self.world.loop.later(0.1 + 0.25 * number, self._reset_sessions)
+
+    def _reset_sessions(self) -> None:
+        for call in list(self.world.network.calls):
+            call.reset("connection reset by peer")
 
     async def _weather(self) -> None:
         """Change how unreliable things are."""
