@@ -1,7 +1,7 @@
 """Requests at a constant rate, from a network namespace: what a client sees while a service changes underneath it.
 
-Each request has its own connection, two seconds, and one try. A keeper holds its connections, as browsers and proxies
-do, and asks over them again and again.
+Each request has its own connection, so many seconds, and one try. A keeper holds its connections, as browsers and
+proxies do, and asks over them again and again.
 """
 
 import asyncio
@@ -12,15 +12,15 @@ import time
 from contextlib import suppress
 
 CLONE_NEWNET = 0x40000000
-REQUEST_S = 2.0
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _Client:
     """A thread with an event loop in a network namespace."""
 
-    def __init__(self, namespace, address):
+    def __init__(self, namespace, address, patience_s):
         self.address = address
+        self._patience_s = patience_s
         self.answered = 0
         self.failures = []
         self._namespace = namespace
@@ -47,7 +47,7 @@ class _Client:
         """Count a request: answered, or failed and why."""
         began = time.time()
         try:
-            async with asyncio.timeout(REQUEST_S):
+            async with asyncio.timeout(self._patience_s):
                 await request
             self.answered += 1
         except (OSError, ValueError, EOFError, TimeoutError) as error:
@@ -57,8 +57,8 @@ class _Client:
 class Load(_Client):
     """So many HTTP requests a second."""
 
-    def __init__(self, namespace, address, rate):
-        super().__init__(namespace, address)
+    def __init__(self, namespace, address, rate, patience_s):
+        super().__init__(namespace, address, patience_s)
         self._rate = rate
 
     async def _serve(self):
@@ -90,8 +90,8 @@ class Keepers(_Client):
     lets a client do, and every HTTP library does: only an answer that breaks off is a failure. `again` counts those.
     """
 
-    def __init__(self, namespace, address, count, pause_s):
-        super().__init__(namespace, address)
+    def __init__(self, namespace, address, count, pause_s, patience_s):
+        super().__init__(namespace, address, patience_s)
         self._count = count
         self._pause_s = pause_s
         self.again = 0

@@ -1,7 +1,7 @@
 """Under constant load, nothing that is done on purpose costs a request: updates, rollbacks, drains, fewer replicas.
 
-The server exits at once when it is asked to stop. The client is on another host, calls the virtual address, waits two
-seconds for an answer and never tries twice.
+The server exits at once when it is asked to stop. The client is on another host, calls the virtual address, and never
+tries twice.
 """
 
 import time
@@ -12,9 +12,10 @@ from tests.e2e.dev_cluster import wait_until
 from tests.e2e.load import Keepers, Load
 
 pytestmark = pytest.mark.timeout(600)
-RATE = 100
-"""Requests a second, while other tests may want the processors, too."""
-FULL_RATE = 200
+CALM = 100, 10.0
+"""Requests a second, and the seconds that one may take: in this time a server that is slow to accept, on a machine with
+other things to do, is asked four times by TCP; what a change has lost is lost for longer."""
+FULL = 200, 2.0
 COMPOSE = """
 services:
   web:
@@ -97,21 +98,21 @@ STEPS = {
 
 @pytest.mark.parametrize("step", STEPS)
 def test_no_request_is_lost(cluster, client, step):
-    change_under_load(cluster, client, step, RATE)
+    change_under_load(cluster, client, step, *CALM)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("time", range(10))
 def test_no_request_is_lost_ten_times_over(cluster, client, time):
     for step in STEPS:
-        change_under_load(cluster, client, step, FULL_RATE)
+        change_under_load(cluster, client, step, *FULL)
 
 
-def change_under_load(cluster, client, step, rate):
+def change_under_load(cluster, client, step, rate, patience_s):
     """Begin with 20 that are ready; carry a step out, and see every request answered from before it until after it."""
     cluster.argosy("scale", "load_web=20")
     wait_until(lambda: is_ready(cluster, "load_web", 20), 60, "all ready")
-    with Load(namespace(client), (virtual_address(cluster, "load_web"), 8000), rate) as load:
+    with Load(namespace(client), (virtual_address(cluster, "load_web"), 8000), rate, patience_s) as load:
         wait_until(lambda: load.answered > rate / 4, 30, "the first answers")
         before = {t["id"] for t in cluster.running("load_web")}
         cluster.argosy(*STEPS[step])
@@ -125,7 +126,7 @@ def change_under_load(cluster, client, step, rate):
 def test_kept_connections_lose_no_request_either(cluster, client):
     """A client that keeps its connection learns of the end between two requests, and asks over a new one."""
     address = (virtual_address(cluster, "load_echo"), 8000)
-    with Keepers(namespace(client), address, 16, 0.05) as keepers:
+    with Keepers(namespace(client), address, 16, 0.05, 10.0) as keepers:
         wait_until(lambda: keepers.answered > 100, 30, "the first answers")
         began = time.monotonic()
         cluster.argosy("service", "update", "--env-add", "V=2", "load_echo")
