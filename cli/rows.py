@@ -148,7 +148,7 @@ def service_rows(services: Iterable[types.Service], tasks: Iterable[types.Task])
                 "name": spec.name,
                 "stack": spec.labels.get(STACK_LABEL, ""),
                 "mode": mode_name(spec),
-                "replicas": wanted.get(identity, 0) if is_global else spec.replicas,
+                "replicas": wanted.get(identity, 0) if is_global or is_job(spec) else spec.replicas,
                 "running": running.get(identity, 0),
                 "image": spec.task.container.image,
                 "revision": service.revision,

@@ -109,7 +109,8 @@ def _lead(view: View, draft: Draft, slots: Mapping[Key, Slot], revision: int) ->
     for key in keys:
         slot = slots.get(key) or Slot(key)
         _sort(view, draft, run, slot, revision, shut=key in shut)
-    _stop_all(draft, (slot for key, slot in slots.items() if key not in set(keys)))
+    wanted = set(keys)
+    _stop_all(draft, (slot for key, slot in slots.items() if key not in wanted))
     return run
 
 
