@@ -74,8 +74,12 @@ def test_what_a_cut_off_host_ran_runs_elsewhere_within_seconds_and_is_stopped_th
         cluster.heal("node3")
         wait_until(lambda: set(container_pids(cluster.name, "node3")) == set(on(each, "node3")), 30, "old ones gone")
     assert not any(is_alive(p) for p in on(web, "node3").values())
-    groups = {path.name for path in (HIERARCHY / f"argosy/dev-{cluster.name}/node3").iterdir() if path.is_dir()}
-    assert groups == set(on(each, "node3"))
+    parent = HIERARCHY / f"argosy/dev-{cluster.name}/node3"
+    wait_until(
+        lambda: {path.name for path in parent.iterdir() if path.is_dir()} == set(on(each, "node3")),
+        20,
+        "the groups of what has ended are gone",
+    )
     assert watch.samples > 20
     assert len(watch.held) == 6 + 3 + 2
     assert not watch.twice
