@@ -44,6 +44,8 @@ class Reporter:
     def drop(self, task_id: str) -> None:
         """Do not report a task any more: the controller has dropped it."""
         self._pending.pop(task_id, None)
+        if not self._pending:
+            self._due = None  # else `next` would wait for a moment that has passed, again and again
 
     def restart(self, known: Mapping[str, TaskStatus]) -> None:
         """Begin a new session: nothing is confirmed, so everything known is reported again."""

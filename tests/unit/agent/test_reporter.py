@@ -1,6 +1,7 @@
 """Reports: one at a time, resent until acknowledged, passing states held back."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -80,3 +81,15 @@ async def test_a_large_report_is_cut(reporter):
     assert len(first.tasks) == Reporter.MAX_TASKS
     reporter.acknowledge(first.sequence)
     assert len((await reporter.next()).tasks) == 1
+
+
+async def test_it_waits_in_peace_when_all_that_was_to_be_reported_is_dropped(reporter):
+    reporter.put("a", TaskStatus(TaskState.RUNNING))
+    reporter.drop("a")
+    waiting = asyncio.create_task(reporter.next())
+    await asyncio.sleep(2 * Reporter.GATHER_S)
+    before = time.process_time()
+    await asyncio.sleep(0.3)
+    assert time.process_time() - before < 0.1, "it asks itself again and again whether something is due"
+    reporter.put("b", TaskStatus(TaskState.RUNNING))
+    assert states(await waiting) == {"b": TaskState.RUNNING}
