@@ -128,6 +128,10 @@ def scale(session: Session, wanted: tuple[str, ...], detach: bool, timeout: floa
 @click.option("--label-rm", multiple=True, metavar="NAME", help="Remove a label of the service.")
 @click.option("--constraint-add", multiple=True, metavar="EXPRESSION", help="Add a constraint: node.labels.zone==eu.")
 @click.option("--constraint-rm", multiple=True, metavar="EXPRESSION", help="Remove a constraint.")
+@click.option("--config-add", multiple=True, metavar="NAME", help="Give it a config (source=NAME,target=PATH,…).")
+@click.option("--config-rm", multiple=True, metavar="NAME", help="Take a config from it.")
+@click.option("--secret-add", multiple=True, metavar="NAME", help="Give it a secret, in /run/secrets.")
+@click.option("--secret-rm", multiple=True, metavar="NAME", help="Take a secret from it.")
 @spec_options
 @click.option("--force", is_flag=True, help="Replace the tasks even if nothing changes.")
 @plan_options

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from argosy.cli import complete
+from argosy.cli.commands.file_options import add_files
 from argosy.cli.commands.service_options import apply_options, pair, spec_options
 from argosy.cli.output import notice, say
 from argosy.cli.session import Session, pass_session
@@ -26,6 +27,10 @@ _MODES = ("replicated", "global")
 @click.option("--constraint", multiple=True, metavar="EXPRESSION", help="Run where this holds: node.labels.zone==eu.")
 @click.option("--placement-pref", multiple=True, metavar="spread=ATTRIBUTE", help="Spread over: node.labels.zone.")
 @click.option("--network", multiple=True, metavar="NETWORK", help="Join this network.")
+@click.option(
+    "--config", "configs", multiple=True, metavar="NAME", help="Give it a config (source=NAME,target=PATH,…)."
+)
+@click.option("--secret", "secrets", multiple=True, metavar="NAME", help="Give it a secret, in /run/secrets.")
 @click.option("--cap-add", multiple=True, metavar="CAPABILITY", help="Give the program a capability.")
 @click.option("--cap-drop", multiple=True, metavar="CAPABILITY", help="Take a capability from it.")
 @spec_options
@@ -73,6 +78,8 @@ def _spec(options: dict[str, Any]) -> Any:
         if kind != "spread":
             raise click.UsageError(f"'{text}': a preference is spread=ATTRIBUTE (for --placement-pref)")
         task.placement.preferences.add(spread=value)
+    add_files(container, options["configs"], secret=False)
+    add_files(container, options["secrets"], secret=True)
     for target in options["network"]:
         task.networks.add(target=target)
     apply_options(options, spec)

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import click
 
+from argosy.cli.commands.file_options import add_files, remove_files
 from argosy.cli.commands.service_options import apply_options, pair, split
 from argosy.cli.planning import NO_PLANNING, Planning
 from argosy.cli.session import Session
@@ -72,6 +73,9 @@ def apply(options: Mapping[str, Any], spec: types.ServiceSpec) -> None:
         spec.labels[name] = value
     for name in options["label_rm"]:
         spec.labels.pop(name, None)
+    for secret, kind in ((False, "config"), (True, "secret")):
+        remove_files(container, options[f"{kind}_rm"], secret=secret)
+        add_files(container, options[f"{kind}_add"], secret=secret)
     _constraints(spec.task.placement, options["constraint_add"], options["constraint_rm"])
     apply_options(options, spec)
     if options["force"]:

@@ -106,7 +106,7 @@ class Snapshot:
         return len(self._tables[kind])
 
     def by_name(self, kind: type[K], project: str, name: str) -> K | None:
-        """Return the service, network, config, secret, image or node (project "") that has a name: not one that is being removed.
+        """Return the object of a kind that has a name (nodes: project ""), but not one that is being removed.
 
         Should there be several (images without a name), the newest.
         """
