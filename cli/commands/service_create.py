@@ -28,7 +28,7 @@ _MODES = ("replicated", "global")
 @click.option("--placement-pref", multiple=True, metavar="spread=ATTRIBUTE", help="Spread over: node.labels.zone.")
 @click.option("--network", multiple=True, metavar="NETWORK", help="Join this network.")
 @click.option(
-    "--config", "configs", multiple=True, metavar="NAME", help="Give it a config (source=NAME,target=PATH,…)."
+    "--config", "configs", multiple=True, metavar="NAME", help="Give it a config: NAME, or source=…,target=…."
 )
 @click.option("--secret", "secrets", multiple=True, metavar="NAME", help="Give it a secret, in /run/secrets.")
 @click.option("--cap-add", multiple=True, metavar="CAPABILITY", help="Give the program a capability.")

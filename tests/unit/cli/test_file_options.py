@@ -13,7 +13,7 @@ from argosy.proto.argosy.v1 import types_pb2 as types
     [
         ("web.conf", False, FileRef(name="web.conf", target="web.conf")),
         ("key", True, FileRef(secret=True, name="key", target="key")),
-        ("source=web,target=/etc/web,uid=33,gid=34,mode=0440", False, FileRef(False, "web", "", "/etc/web", 33, 34, 0o440)),
+        ("source=web,target=/x,uid=33,gid=34,mode=0440", False, FileRef(False, "web", "", "/x", 33, 34, 0o440)),
         ("src=key,mode=400", True, FileRef(True, "key", "", "key", mode=0o400)),
     ],
 )  # fmt: skip
