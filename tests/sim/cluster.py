@@ -317,6 +317,13 @@ class AgentHost:
         self._lose_writes()
         shutil.rmtree(self.settings.run_dir, ignore_errors=True)
 
+    def damage_assignments(self) -> None:
+        """Damage the file of assignments: the agent starts anew without any, and must not conclude anything of it."""
+        if not self.alive:
+            self.world.note(f"{self.name} loses its assignments")
+            (self.settings.state_dir / "agent" / "assignments.journal").write_bytes(b"")
+            self.world.watcher.forgot(self.name)
+
     def _lose_writes(self) -> None:
         """Lose the last records of the tasks: the agent does not sync them to the disk."""
         journal = self.settings.state_dir / "agent" / "tasks.journal"

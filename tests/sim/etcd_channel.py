@@ -158,7 +158,7 @@ class _Stream:
         self._waiter: asyncio.Future[None] | None = None
         self._last_in = self._last_out = 0.0
         self._error: grpc.aio.AioRpcError | None = None
-        self.over = False
+        self.over = self._muted = False
 
     def serve(self, request: Any) -> None:
         raise NotImplementedError
@@ -170,7 +170,7 @@ class _Stream:
         self.loop.call_at(self._last_in, self._arrive, request, context=self.loop.world)
 
     def _arrive(self, request: Any) -> None:
-        if self.over:
+        if self.over or self._muted:
             return
         if self.channel.faults.reaches(self.channel.name):
             self.serve(request)
@@ -182,7 +182,7 @@ class _Stream:
         self.loop.call_at(self._last_out, self._deliver, response, context=self.loop.world)
 
     def _deliver(self, response: Any) -> None:
-        if self.over:
+        if self.over or self._muted:
             return
         if not self.channel.faults.reaches(self.channel.name):
             self._mute()
@@ -192,7 +192,7 @@ class _Stream:
 
     def _mute(self) -> None:
         """Something could not pass: nothing after it may, and after a while the connection counts as broken."""
-        self._deliver = self._arrive = lambda _message: None  # type: ignore[method-assign]
+        self._muted = True
         self.loop.later(1.0, self.fail, "keepalive watchdog timeout")
 
     async def read(self) -> Any:

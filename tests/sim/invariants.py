@@ -426,6 +426,10 @@ class Watcher:
             self.fail("epochs never fall", f"{host} applied {(epoch, revision)} after {highest}")
         self._applied[host] = max(highest, (epoch, revision))
 
+    def forgot(self, host: str) -> None:
+        """An agent has lost its memory of leaders."""
+        self._applied.pop(host, None)
+
     def read(self, name: str, batch: Any) -> None:
         """A reader of a controller's cache sees a batch."""
         reader = self._readers[name]

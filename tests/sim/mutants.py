@@ -160,8 +160,8 @@ MUTANTS = (
         "a start is not on disk before it happens",
         "agent/tasks/owner.py",
         (
-            "        self._set(TaskState.STARTING, quiet=check is None)\n        self._save()\n",
-            "        self._set(TaskState.STARTING, quiet=check is None)\n",
+            "unready=checks.readiness is not None)\n        self._save()\n",
+            "unready=checks.readiness is not None)\n",
         ),
     ),
     _mutant(
@@ -175,13 +175,12 @@ MUTANTS = (
         ("    if update.base_version != current.version or not current.synced:\n", "    if False:\n"),
     ),
     _mutant(
-        "an old container is not stopped with its task",
+        "a task ends before its container does",
         "agent/logic/task_step.py",
         (
-            "    if seen.container in (ContainerState.NONE, ContainerState.CREATED, ContainerState.STOPPED):\n"
-            "        return _end(seen, state, reason)\n",
-            "    if seen.container is not ContainerState.RUNNING or seen.stop_sent_at is not None:\n"
-            "        return _end(seen, state, reason)\n",
+            "    if seen.stop_at is None or not seen.signalled:\n        return Decision(Step.STOP)\n",
+            "    if seen.stop_at is None or not seen.signalled:\n        return Decision(Step.STOP)\n"
+            "    if seen.signalled:\n        return _end(seen, state, reason)\n",
         ),
     ),
 )

@@ -274,6 +274,8 @@ class Scenario:
     async def _crash_agent(self) -> None:
         host = self._host()
         host.crash()
+        if self.chance.random() < 0.2:
+            host.damage_assignments()
         self.world.loop.later(self.chance.choice((0.05, 1.0, 5.0)), host.start)
 
     async def _power(self) -> None:
@@ -350,10 +352,17 @@ class Scenario:
                 controller.channel.break_streams("connection reset by peer")
 
     async def _compact(self) -> None:
-        """Compact all of etcd's history, and break a watch that is behind."""
-        self.world.note("etcd is compacted")
-        self.world.etcd.compact(self.world.etcd.revision)
-        await self._break_watches()
+        """Compact all of etcd's history while a controller is cut off from it, and so is behind."""
+        controller = self._controller()
+        if controller is None:
+            return
+        etcd, faults, name = self.world.etcd, self.world.etcd_faults, controller.name
+        self.world.note(f"{name} is cut off from etcd, which is compacted")
+        faults.away.add(name)
+        controller.channel.break_streams("connection reset by peer")
+        delay = self.chance.choice((0.5, 1.5))
+        self.world.loop.later(delay, lambda: etcd.compact(etcd.revision))
+        self.world.loop.later(delay + 0.1, faults.away.discard, name)
 
     async def _depose(self) -> None:
         """Have a follower end the lease of a leader that lives."""

@@ -204,7 +204,7 @@ class World:
         did = bool(plan.actions)
         rounds = 0
         while plan.actions:
-            begins = any(isinstance(a, (RollBack, SetJob, DeleteTask)) for a in plan.actions)  # more may follow from it
+            begins = any(isinstance(a, (RollBack, SetJob)) for a in plan.actions)  # what follows is planned after it
             self.apply(plan)
             if self.service is None:
                 return True
