@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -35,7 +36,7 @@ from argosy.agent.tasks.successors import Successors
 from argosy.agent.tasks.tasks import Tasks
 from argosy.agent.tasks.wiring import Wiring
 from argosy.core.ambient import SYSTEM, Ambient
-from argosy.core.assignment import LeaderEpoch
+from argosy.core.assignment import LeaderEpoch, UnreadableAssignment
 from argosy.core.codec import encode
 from argosy.core.errors import ArgosyError, TransientError, first_of
 from argosy.core.image import Image
@@ -326,7 +327,11 @@ class Agent:
     async def assigned(self, message: pb.ControllerMessage) -> int:
         """Apply an assignment message: to disk first, then to the parts."""
         secrets = take_secrets(message)  # before anybody stores or shows it
-        assignments = advance(self._assignments, read_update(message))
+        update = read_update(message)
+        for piece in update.put:
+            if isinstance(piece, UnreadableAssignment):
+                log.warning("a newer controller's assignment cannot be read: upgrade this agent", **asdict(piece))
+        assignments = advance(self._assignments, update)
         self._host.files.keep(secrets)
         self._state.save_assignments(message, assignments)
         await self._apply(assignments)

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 
 from argosy.agent.journal import Journal
 from argosy.agent.logic.assignments import Assignments, BrokenChainError, Update, advance
-from argosy.core.assignment import LeaderEpoch, Succession
+from argosy.core.assignment import LeaderEpoch, Succession, UnreadableAssignment
 from argosy.core.errors import RejectedError
 from argosy.core.ids import new_id
 from argosy.core.task import TaskStatus
@@ -87,9 +87,7 @@ class StateDir:
 
     def save_assignments(self, message: pb.ControllerMessage, after: Assignments) -> None:
         """Persist an assignment message before it is acted on; `after` is what it makes of the set."""
-        if message.assignments.full:
-            self._assignments.rewrite([message.SerializeToString()])
-        elif self._assignments.records > MAX_INCREMENTS:
+        if message.assignments.full or self._assignments.records > MAX_INCREMENTS:
             self._assignments.rewrite([_whole(after).SerializeToString()])
         else:
             self._assignments.append(message.SerializeToString())
@@ -153,13 +151,14 @@ def _record_bytes(record: TaskRecord) -> bytes:
 
 
 def _whole(assignments: Assignments) -> pb.ControllerMessage:
-    """Return a set as one full message."""
+    """Return a set as one full message; without what could not be read, which the next session brings again."""
     message = pb.ControllerMessage()
     message.leader.epoch, message.leader.revision = assignments.leader.epoch, assignments.leader.revision
     message.assignments.full = True
     message.assignments.version = assignments.version
     for piece in assignments.pieces.values():
-        put_piece(piece, message.assignments.put.add())
+        if not isinstance(piece, UnreadableAssignment):
+            put_piece(piece, message.assignments.put.add())
     return message
 
 

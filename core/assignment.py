@@ -143,6 +143,14 @@ class SecretAssignment:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class UnreadableAssignment:
+    """What a node makes of a piece that it cannot read, of a newer controller's; `problem` says why. Never sent."""
+
+    key: str = ""
+    problem: str = ""
+
+
 Piece: TypeAlias = (
     TaskAssignment
     | RevisionAssignment
@@ -153,6 +161,7 @@ Piece: TypeAlias = (
     | EndpointAssignment
     | ConfigAssignment
     | SecretAssignment
+    | UnreadableAssignment
 )
 
 
@@ -185,3 +194,5 @@ def key_of(piece: Piece) -> str:
             return f"config/{piece.id}"
         case SecretAssignment():
             return f"secret/{piece.id}"
+        case UnreadableAssignment():
+            return piece.key

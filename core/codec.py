@@ -14,12 +14,22 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
+from argosy.core.errors import InvalidError
+
 T = TypeVar("T")
 
 Encoder = Callable[[Any, Any], None]
 """(domain object, message to fill) -> None."""
 Decoder = Callable[[Any], Any]
 """message -> domain object."""
+
+
+class UnknownValueError(InvalidError):
+    """A message has a value of an enum that this version does not know: its sender is newer, or wrong.
+
+    Of a request it is what is wrong with it; a stored object is refused (store/records.py); an agent leaves out the one
+    piece that has it (core/wire.py).
+    """
 
 
 def encode(obj: Any, message_type: Callable[[], T]) -> T:
@@ -35,7 +45,10 @@ def encode_into(obj: Any, message: Message) -> None:
 
 
 def decode(message: Message, cls: type[T]) -> T:
-    """Return `message` as a `cls`. Unset sub-messages decode to the field's default where that is None, else empty."""
+    """Return `message` as a `cls`. Unset sub-messages decode to the field's default where that is None, else empty.
+
+    Raises UnknownValueError.
+    """
     result: T = _decoder(cls)(message)
     return result
 
@@ -172,16 +185,26 @@ def _compile_decoder(cls: type[Any]) -> Decoder:
     return run
 
 
+def _enum_decoder(name: str, enum: type[IntEnum]) -> Decoder:
+    get, members = _getter(name), {int(member): member for member in enum}
+
+    def value_of(message: Any) -> IntEnum:
+        value = get(message)
+        if value not in members:
+            known = ", ".join(f"{number} ({member.name})" for number, member in members.items())
+            raise UnknownValueError(f"{name} is {value}, and this version knows {known}")
+        return members[value]
+
+    return value_of
+
+
 def _field_decoder(name: str, shape: _Shape) -> Decoder:
     get = _getter(name)
     match shape.kind:
         case "scalar" | "enum":
-            convert = shape.item if shape.kind == "enum" else None
             if shape.optional:
                 return lambda m: get(m) if m.HasField(name) else None
-            if convert is not None:
-                return lambda m: convert(get(m))
-            return get
+            return get if shape.kind == "scalar" else _enum_decoder(name, shape.item)
         case "message":
             inner = shape.item
             if shape.optional:

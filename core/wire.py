@@ -1,7 +1,7 @@
 """Assignment messages between their domain form and the wire: shared by the dispatcher and the agent."""
 
 from argosy.core import assignment as a
-from argosy.core.codec import decode, encode_into
+from argosy.core.codec import UnknownValueError, decode, encode_into
 from argosy.core.image import Image
 from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
 
@@ -28,9 +28,15 @@ def put_piece(piece: a.Piece, message: pb.Assignment) -> None:
 
 
 def read_piece(message: pb.Assignment) -> a.Piece | None:
-    """Return the piece, or None for a kind that this version does not know (a newer controller's)."""
+    """Return the piece, or None for a kind that this version does not know (a newer controller's).
+
+    A piece with a value that it does not know is an UnreadableAssignment: the others are not to suffer for it.
+    """
     field = message.WhichOneof("body")
     if field is None:
         return None
-    piece: a.Piece = decode(getattr(message, field), _TYPE_OF[field])
+    try:
+        piece: a.Piece = decode(getattr(message, field), _TYPE_OF[field])
+    except UnknownValueError as error:
+        return a.UnreadableAssignment(message.key, str(error))
     return piece

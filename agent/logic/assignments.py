@@ -9,7 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from argosy.core.assignment import LeaderEpoch, Piece, RevisionAssignment, TaskAssignment, key_of
+from argosy.core.assignment import (
+    LeaderEpoch,
+    Piece,
+    RevisionAssignment,
+    TaskAssignment,
+    UnreadableAssignment,
+    key_of,
+)
 from argosy.core.errors import RejectedError
 from argosy.core.image import Image
 from argosy.core.service import revision_id
@@ -49,6 +56,11 @@ class Assignments:
         piece = self.pieces.get(f"revision/{revision_id(task.service_id, task.revision)}")
         return piece if isinstance(piece, RevisionAssignment) else None
 
+    def why_unreadable(self, task: TaskAssignment) -> str:
+        """Say why the spec that a task runs cannot be read here, though it has come; "" where that is not so."""
+        piece = self.pieces.get(f"revision/{revision_id(task.service_id, task.revision)}")
+        return piece.problem if isinstance(piece, UnreadableAssignment) else ""
+
     def image(self, digest: str) -> Image | None:
         """Return an assigned image by its manifest's digest."""
         piece = self.pieces.get(f"image/{digest}")
@@ -80,15 +92,20 @@ def advance(current: Assignments, update: Update) -> Assignments:
     """Return the set after `update`; StaleLeaderError or BrokenChainError when it may not be applied."""
     check_leader(current.leader, update.leader)
     if update.full:
-        return Assignments(_by_key(update.put), update.version, update.leader, synced=True)
+        return Assignments(_by_key(update.put, current.pieces), update.version, update.leader, synced=True)
     if update.base_version != current.version or not current.synced:
         raise BrokenChainError(f"an increment on version {update.base_version} came, this node has {current.version}")
     pieces = dict(current.pieces)
     for key in update.remove:
         pieces.pop(key, None)
-    pieces.update(_by_key(update.put))
+    pieces.update(_by_key(update.put, current.pieces))
     return Assignments(pieces, update.version, update.leader, synced=True)
 
 
-def _by_key(pieces: Iterable[Piece]) -> dict[str, Piece]:
-    return {key_of(p): p for p in pieces}
+def _by_key(pieces: Iterable[Piece], before: Mapping[str, Piece]) -> dict[str, Piece]:
+    """Return the pieces by key. One that cannot be read leaves what there was: a task that runs is not to end by it."""
+    found: dict[str, Piece] = {}
+    for piece in pieces:
+        key = key_of(piece)
+        found[key] = before.get(key, piece) if isinstance(piece, UnreadableAssignment) else piece
+    return found

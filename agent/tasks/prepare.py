@@ -10,7 +10,7 @@ from argosy.agent.runtime.interface import LogTarget, Rootfs
 from argosy.agent.runtime.oci_config import build
 from argosy.agent.tasks.host import Host
 from argosy.core.assignment import RevisionAssignment, TaskAssignment
-from argosy.core.errors import TransientError
+from argosy.core.errors import RejectedError, TransientError
 from argosy.core.image import Image
 from argosy.core.service import DEFAULT_DRAIN_TIMEOUT_S, DEFAULT_STOP_GRACE_PERIOD_S
 
@@ -50,6 +50,8 @@ async def prepare(host: Host, task: TaskAssignment, id_base: int, *, again: bool
     `again`: an earlier try, or an earlier agent's, may have left a part of the container.
     """
     revision = host.assignments.revision_of(task)
+    if problem := host.assignments.why_unreadable(task):
+        raise RejectedError(f"this node's agent is too old for the service's spec ({problem}): upgrade it")
     if revision is None:
         raise TransientError("waiting for its service's spec")
     image = host.image_of(revision)

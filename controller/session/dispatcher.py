@@ -28,7 +28,7 @@ from argosy.controller.session.tunnels import Tunnels
 from argosy.controller.store import Cache, ChangeBatch, Leadership, Snapshot, Store
 from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.assignment import ConfigAssignment, LeaderEpoch, Piece, SecretAssignment, Succession
-from argosy.core.codec import decode
+from argosy.core.codec import UnknownValueError, decode
 from argosy.core.errors import InvalidError, NoLeaderError, PreconditionError
 from argosy.core.fence import Grants
 from argosy.core.files import FileVersion
@@ -291,7 +291,7 @@ class DispatcherServicer(rpc.DispatcherServicer):
                 term.writer.submit(
                     Report(
                         node_id=session.node_id,
-                        statuses={t.task_id: decode(t.status, TaskStatus) for t in message.report.tasks},
+                        statuses=_statuses(session.node_id, message.report.tasks),
                         successions={
                             t.task_id: decode(t.succession, Succession)
                             for t in message.report.tasks
@@ -313,3 +313,14 @@ class DispatcherServicer(rpc.DispatcherServicer):
         """Take the output that an agent sends into the tunnel it was asked to open."""
         await self._tunnels.receive(request_iterator)
         return pb.LogTunnelResponse()
+
+
+def _statuses(node_id: str, reported: Iterable[pb.TaskReport]) -> dict[str, TaskStatus]:
+    """Return the reported statuses by task, but for those with a state that only a newer agent knows."""
+    found: dict[str, TaskStatus] = {}
+    for report in reported:
+        try:
+            found[report.task_id] = decode(report.status, TaskStatus)
+        except UnknownValueError as error:
+            log.warning("a newer agent's report cannot be read", node=node_id, task=report.task_id, why=str(error))
+    return found

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 from google.protobuf.message import DecodeError
 
 from argosy.controller.store.errors import NewerSchemaError, UnreadableError
-from argosy.core.codec import decode, encode
+from argosy.core.codec import UnknownValueError, decode, encode
 from argosy.core.kinds import BY_TYPE, SCHEMA_VERSION, Kind, StoredObject
 
 K = TypeVar("K", bound=StoredObject)
@@ -35,7 +35,7 @@ def from_bytes(kind: Kind, value: bytes, version: int) -> StoredObject:
         if message.schema <= SCHEMA_VERSION:
             message.meta.version = version
             return cast(StoredObject, decode(message, kind.domain))
-    except (DecodeError, ValueError) as error:
+    except (DecodeError, ValueError, UnknownValueError) as error:
         raise UnreadableError(f"a stored {kind.name} (version {version}) cannot be read: {error}") from error
     raise NewerSchemaError(
         f"the {kind.name} {message.meta.id} was stored in schema {message.schema}, and this controller knows up to "

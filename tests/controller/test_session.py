@@ -140,6 +140,14 @@ async def test_reports_of_unknown_and_of_foreign_tasks_are_ignored(leader, agent
     assert (await leader.store.get(Task, "default", task_id)).status.state is TaskState.RUNNING
 
 
+async def test_a_state_that_only_a_newer_agent_knows_does_not_end_its_session(leader, agents):
+    agent, task_id = await one_running(leader, agents)
+    number = await agent.report({task_id: TaskStatus(99)})
+    await until(lambda: agent.acknowledged(number))
+    assert (await leader.store.get(Task, "default", task_id)).status.state is TaskState.RUNNING
+    assert agent.error is None
+
+
 async def test_an_end_and_a_successor_of_the_nodes_own_making_are_stored_at_once(leader, agents):
     """Whoever looks sees a task in the slot, so nothing is started beside it; and the node is assigned it."""
     agent, task_id = await one_running(leader, agents)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from argosy.core import assignment
-from argosy.core.codec import decode, encode, shape_of
+from argosy.core.codec import UnknownValueError, decode, encode, shape_of
 from argosy.core.kinds import KINDS
 from argosy.core.meta import Meta
 from argosy.core.network import Attachment
@@ -117,3 +117,23 @@ def test_a_running_task_is_stored_in_under_200_bytes():
 
     assert len(encode(task, pb.Task).SerializeToString()) < 200
     assert replace(task, slot=1) != task
+
+
+def test_a_value_that_is_not_known_says_which_and_what_is():
+    from argosy.proto.argosy.v1 import types_pb2 as pb
+
+    with pytest.raises(UnknownValueError, match=r"state is 77, and this version knows 0 \(NEW\)"):
+        decode(pb.TaskStatus(state=77), TaskStatus)
+
+
+def test_a_stored_object_with_an_unknown_value_is_refused_as_unreadable():
+    from argosy.controller.store.errors import UnreadableError
+    from argosy.controller.store.records import from_bytes
+    from argosy.core.kinds import BY_TYPE
+    from argosy.core.service import Service
+
+    kind = BY_TYPE[Service]
+    message = kind.message(schema=1)
+    message.spec.mode = 99
+    with pytest.raises(UnreadableError, match="mode is 99"):
+        from_bytes(kind, message.SerializeToString(), 5)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from argosy.agent.logic.succession import with_successors
 from argosy.agent.runtime.errors import ContainerMissing, LauncherBug, RuntimeRejected
 from argosy.agent.state import TaskRecord
 from argosy.agent.tasks.id_ranges import IdRanges
-from argosy.core.assignment import Succession
+from argosy.core.assignment import Succession, UnreadableAssignment
 from argosy.core.errors import RejectedError, TransientError
 from argosy.core.ids import successor_id
 from argosy.core.service import ContainerSpec, Healthcheck
@@ -118,6 +119,15 @@ async def test_what_this_host_cannot_run_is_rejected_and_released(nodes):
     status = await node.until_state(TaskState.REJECTED, released=True)
     assert status.reason == "rlimits above the host's hard limit"
     assert len(free_ranges(node)) == RANGES
+
+
+async def test_a_spec_that_only_a_newer_agent_could_read_is_rejected_with_the_reason(nodes):
+    node = await nodes()
+    pieces = assignments(RUNNING)
+    unreadable = UnreadableAssignment("revision/svc.1", "condition is 99")
+    node.apply(replace(pieces, pieces={**pieces.pieces, unreadable.key: unreadable}))
+    status = await node.until_state(TaskState.REJECTED, released=True)
+    assert status.reason == "this node's agent is too old for the service's spec (condition is 99): upgrade it"
 
 
 async def test_more_tasks_than_id_ranges_wait_and_end_nothing(nodes):

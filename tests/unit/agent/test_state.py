@@ -6,7 +6,7 @@ import pytest
 
 from argosy.agent.journal import Journal
 from argosy.agent.state import MAX_INCREMENTS, StateDir, TaskRecord, read_update
-from argosy.core.assignment import TaskAssignment, key_of
+from argosy.core.assignment import RevisionAssignment, TaskAssignment, key_of
 from argosy.core.errors import RejectedError
 from argosy.core.task import TaskStatus
 from argosy.core.task_state import TaskState
@@ -120,3 +120,34 @@ def test_a_disk_that_fills_up_tears_no_record(tmp_path):
     journal.append(b"second")
     assert list(Journal(tmp_path / "journal").read()) == [b"first", b"second"]
     assert not (tmp_path / "journal.new").exists()
+
+
+def unreadable(*, task, version, base=0, full=False):
+    """A newer controller's message: a task and a spec with values that nobody here knows."""
+    result = message(task, RevisionAssignment("s1", 2), version=version, base=base, full=full)
+    result.assignments.put[0].task.desired_state = 99
+    result.assignments.put[1].revision.spec.restart.condition = 99
+    return result
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_piece_that_cannot_be_read_costs_nothing_but_itself(state, full):
+    from argosy.agent.logic.assignments import Assignments
+
+    runs, new = TaskAssignment(id="a", service_id="s1", revision=1), TaskAssignment(id="b", service_id="s1", revision=2)
+    now = apply(state, Assignments(), message(runs, RevisionAssignment("s1", 1), version=1, full=True))
+    now = apply(state, now, message(new, version=2, base=1))
+    now = apply(state, now, unreadable(task=runs, version=3, base=2, full=full))
+    assert now.tasks()["a"] == runs  # it goes on as it was
+    assert "condition is 99" in now.why_unreadable(new)
+    assert not now.why_unreadable(runs)
+    assert reopened(state).load_assignments().tasks() == now.tasks()
+
+
+def test_what_cannot_be_read_is_left_out_when_increments_are_merged(state):
+    from argosy.agent.logic.assignments import Assignments
+
+    now = apply(state, Assignments(), unreadable(task=TaskAssignment(id="a"), version=1, full=True))
+    for version in range(2, MAX_INCREMENTS + 5):
+        now = apply(state, now, message(TaskAssignment(id="b"), version=version, base=version - 1))
+    assert list(reopened(state).load_assignments().tasks()) == ["b"]
