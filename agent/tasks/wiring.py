@@ -28,7 +28,7 @@ class Wiring:
     def __init__(self, plane: NetworkPlane) -> None:
         self._plane = plane
         self._wanted: NetworkState | None = None
-        self._synced = False
+        self._wanted_synced = False
         self._generation = 0
         self._applied = 0
         self._changed = asyncio.Condition()
@@ -38,14 +38,14 @@ class Wiring:
     async def set(self, assignments: Assignments) -> None:
         """Take the networks of a new set of assignments."""
         self._assignments = assignments
-        self._synced = assignments.synced
         await self._renew()
 
     async def _renew(self) -> None:
         state = network_state(self._assignments, self._holding)
         async with self._changed:
-            if state != self._wanted:
-                self._wanted = state
+            if state != self._wanted or self._assignments.synced != self._wanted_synced:
+                # Together: what an unsynced view lacks must not be removed because a synced one has come meanwhile.
+                self._wanted, self._wanted_synced = state, self._assignments.synced
                 self._generation += 1
                 self._changed.notify_all()
 
@@ -55,11 +55,11 @@ class Wiring:
         while True:
             async with self._changed:
                 await self._changed.wait_for(lambda: self._generation > self._applied)
-                generation, wanted = self._generation, self._wanted
+                generation, wanted, synced = self._generation, self._wanted, self._wanted_synced
             assert wanted is not None
             try:
                 await self._plane.apply(wanted)
-                await self._plane.remove_unwanted(self._synced)
+                await self._plane.remove_unwanted(synced)
             except TransientError as e:
                 log.warning("network not as wanted yet", why=str(e))
                 await asyncio.sleep(backoff.next())
