@@ -320,7 +320,7 @@ class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers, PlacementHandle
         image = await change(
             self._store,
             self._cache,
-            lambda snap: images.removed(snap, refs.image(snap, project, request.ref)),
+            lambda snap: images.removed(refs.image(snap, project, request.ref)),
         )
         return encode(image, tpb.Image)
 

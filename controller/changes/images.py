@@ -1,15 +1,19 @@
 """Names of images: a name is moved by a new import and taken away by `image rm`; content stays while it is needed.
 
 A named record's id is made from its name, so a name has one record and moving it is one write. What a name pointed to
-before, and some revision still runs, is kept as a nameless record under an id made from its digest.
+before is kept as a nameless record under an id made from its digest, and forgotten when no revision runs it
+(loops/images.py): only then, since a deploy that nobody here has seen yet may have been stored a moment ago. For the
+same reason a deploy stores a digest only while the record that it was read from is as it was (`checks`).
 """
 
 import hashlib
 from dataclasses import replace
 
 from argosy.controller.store import Op, Put, Snapshot, delete
+from argosy.controller.store import check as check_unchanged
 from argosy.core.image import Image
-from argosy.core.service import Revision
+from argosy.core.oci.names import normalise
+from argosy.core.service import ContainerSpec, Revision
 
 
 def tagged(snap: Snapshot, image: Image, now: float) -> tuple[list[Op], Image]:
@@ -22,12 +26,20 @@ def tagged(snap: Snapshot, image: Image, now: float) -> tuple[list[Op], Image]:
     meta = replace(image.meta, id=_id_of(image.name), created_at=created_at, updated_at=now)
     named = replace(image, meta=meta)
     ops: list[Op] = [Put(named, expect=holder.meta.version if holder else 0)]
-    return [*ops, *_kept(snap, holder)], named
+    return [*ops, *_kept(holder)], named
 
 
-def removed(snap: Snapshot, image: Image) -> tuple[list[Op], Image]:
+def removed(image: Image) -> tuple[list[Op], Image]:
     """Take the name away."""
-    return [delete(image), *_kept(snap, image)], image
+    return [delete(image), *_kept(image)], image
+
+
+def checks(snap: Snapshot, project: str, container: ContainerSpec) -> list[Op]:
+    """Return the operations that let a resolved container be stored only while its image's record is as it was read."""
+    named = snap.by_name(Image, project, normalise(container.image))
+    has = named is not None and named.digest == container.image_digest
+    image = named if has else by_digest(snap, project, container.image_digest)
+    return [check_unchanged(image)] if image is not None else []
 
 
 def by_digest(snap: Snapshot, project: str, digest: str) -> Image | None:
@@ -37,13 +49,14 @@ def by_digest(snap: Snapshot, project: str, digest: str) -> Image | None:
     )
 
 
-def needed_digests(snap: Snapshot, project: str) -> set[str]:
-    """Return the digests of the manifests that revisions of the project's services run."""
-    return {r.spec.task.container.image_digest for r in snap.all(Revision, project=project)}
+def unneeded(snap: Snapshot) -> list[list[Op]]:
+    """Return the deletions that are due: nameless images that no revision of their project runs."""
+    needed = {(r.meta.project, r.spec.task.container.image_digest) for r in snap.all(Revision)}
+    return [[delete(i)] for i in snap.all(Image) if not i.name and (i.meta.project, i.digest) not in needed]
 
 
-def _kept(snap: Snapshot, image: Image | None) -> list[Op]:
-    if image is None or image.digest not in needed_digests(snap, image.meta.project):
+def _kept(image: Image | None) -> list[Op]:
+    if image is None:
         return []
     return [Put(replace(image, name="", meta=replace(image.meta, id=_id_of(image.digest))), expect=None)]
 

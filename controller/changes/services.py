@@ -6,8 +6,7 @@ Every function takes a snapshot and returns (operations, objects); controller/ap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from argosy.controller.changes import files, refs
-from argosy.controller.changes.images import by_digest
+from argosy.controller.changes import files, images, refs
 from argosy.controller.logic import change_service
 from argosy.controller.logic.change_service import ServiceChange
 from argosy.controller.store import Claim, Op, Put, Release, Snapshot, create, delete, update
@@ -71,7 +70,7 @@ def _kept_image(snap: Snapshot, project: str, spec: ServiceSpec, present: Servic
     has = present.spec.task.container
     if (wanted.image, wanted.image_digest) != (has.image, has.image_digest):
         return None
-    return by_digest(snap, project, wanted.image_digest)
+    return images.by_digest(snap, project, wanted.image_digest)
 
 
 def _image(snap: Snapshot, project: str, spec: ServiceSpec) -> Image:
@@ -117,7 +116,8 @@ def created(snap: Snapshot, project: str, service_id: str, spec: ServiceSpec, no
     change = change_service.create(service_id, project, spec, now)
     ops: list[Op] = [Claim(Service, project, spec.name, service_id), create(change.service)]
     assert change.revision is not None
-    return [*ops, create(change.revision), *files.checks(snap, spec)], change.service
+    compared = [*files.checks(snap, spec), *images.checks(snap, project, spec.task.container)]
+    return [*ops, create(change.revision), *compared], change.service
 
 
 def updated(
@@ -137,8 +137,12 @@ def updated(
     change = change_service.update(
         service, spec, snap.revisions_of_service(service.meta.id), revisions_in_use(snap, service), now
     )
-    same_files = spec.task.container.files == service.spec.task.container.files
-    return [*operations(change), *(() if same_files else files.checks(snap, spec))], change.service
+    ops, new, old = operations(change), spec.task.container, service.spec.task.container
+    if new.files != old.files:
+        ops += files.checks(snap, spec)
+    if new.image_digest != old.image_digest:
+        ops += images.checks(snap, service.meta.project, new)
+    return ops, change.service
 
 
 def scaled(snap: Snapshot, project: str, replicas: Mapping[str, int], now: float) -> tuple[list[Op], list[Service]]:
@@ -146,9 +150,11 @@ def scaled(snap: Snapshot, project: str, replicas: Mapping[str, int], now: float
     from argosy.core.service import JOB_MODES, ServiceMode
 
     ops: list[Op] = []
-    services = []
+    services: list[Service] = []
     for ref, count in replicas.items():
         service = refs.service(snap, project, ref)
+        if any(s.meta.id == service.meta.id for s in services):
+            raise InvalidError(f"service {service.spec.name} is named twice: give one number of replicas")
         if service.spec.mode in JOB_MODES:
             raise InvalidError(f"{ref} is a job: it has completions (total_completions) and is not scaled")
         if service.spec.mode is not ServiceMode.REPLICATED:

@@ -3,6 +3,7 @@
 A stack has no object of its own: it is what carries its label.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,7 +12,7 @@ from argosy.controller.changes import files as file_changes
 from argosy.controller.changes import networks as network_changes
 from argosy.controller.changes import services as service_changes
 from argosy.controller.secrets.keyring import Keyring
-from argosy.controller.store import Check, Op, Put, Snapshot
+from argosy.controller.store import MAX_OPS, Check, Op, Put, Snapshot
 from argosy.core.errors import ExistsError, InvalidError, NotFoundError
 from argosy.core.files import NamedFile, NewFile, Secret, kind_name, version_id
 from argosy.core.meta import STACK_LABEL
@@ -56,17 +57,18 @@ def applied(snap: Snapshot, request: StackRequest, now: float) -> tuple[list[Op]
     file_ops, files = _files(snap, request, ids, now)
     new_files = {(isinstance(f, Secret), f.name): version_id(f.meta.id, f.number) for f in files}
     ops: list[Op] = [*net_ops, *file_ops]
-    services, changed = [], []
-    resolved = []
+    services, changed, resolved = [], [], []
+    leaving = _leaving(snap, request)
     for spec in request.services:
         spec = _as_forced(snap, request, replace(spec, labels={**spec.labels, STACK_LABEL: request.stack}))
         resolved.append(service_changes.resolve(snap, request.project, spec, new, new_files=new_files))
-    ops += dependencies.check(snap, request.project, resolved, _leaving(snap, request))
+    ops += dependencies.check(snap, request.project, resolved, leaving)
     resolved, moved = dependencies.with_restarts(snap, request.project, resolved)
-    ops += dependencies.restart_all(snap, moved, now)
+    ops += dependencies.restart_all(snap, [s for s in moved if s.spec.name not in leaving], now)
+    own: dict[str, list[Op]] = {}
     for spec in resolved:
         more, service = _service(snap, request, spec, next(ids), now)
-        ops += more
+        own[spec.name] = more
         services.append(service)
         if more:
             changed.append(service.meta.id)
@@ -82,7 +84,34 @@ def applied(snap: Snapshot, request: StackRequest, now: float) -> tuple[list[Op]
     result = StackResult(
         tuple(networks), tuple(services), tuple(removed), tuple(changed), tuple(notices), files=tuple(files)
     )
-    return _without_needless_checks(ops), result
+    return _together(request.stack, ops, own), result
+
+
+def _together(stack: str, ops: list[Op], own: Mapping[str, list[Op]]) -> list[Op]:
+    """Return all operations of a deploy; `own`: those of each service. InvalidError for more than can be made at once.
+
+    What is as wanted has none: so a stack that is too large is deployed in parts.
+    """
+    together = _without_needless_checks([*ops, *(op for more in own.values() for op in more)])
+    if len(together) <= MAX_OPS:
+        return together
+    changed = [name for name, more in own.items() if more]
+    fit, taken = 0, list(ops)
+    for name in changed:
+        taken += own[name]
+        if len(_without_needless_checks(taken)) > MAX_OPS:
+            break
+        fit += 1
+    if not fit:
+        raise InvalidError(
+            f"stack {stack} has too much besides its services for one deploy, nothing was changed: make some of its "
+            "networks, configs and secrets beforehand, remove services in smaller steps, and write 'external: true'"
+        )
+    raise InvalidError(
+        f"this deploy of stack {stack} changes {len(changed)} services, more than go into one, and nothing was "
+        f"changed: deploy the first {fit} of them (up to {changed[fit - 1]}), then the whole file; what is as the file "
+        "says already takes no room"
+    )
 
 
 def _files(snap: Snapshot, request: StackRequest, ids: Iterator[str], now: float) -> tuple[list[Op], list[NamedFile]]:
@@ -147,10 +176,15 @@ def _check_all(request: StackRequest) -> None:
             problems += [(f"{kind_name(secret=secret)} {file.name}: {where}", what) for where, what in found]
     if problems:
         raise InvalidError(f"stack {request.stack} cannot be accepted, nothing was changed", tuple(problems))
-    names = [s.name for s in request.services]
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if twice:
-        raise InvalidError(f"stack {request.stack} has services of the same name: {', '.join(twice)}")
+    for what, named in (
+        ("networks", request.networks),
+        ("configs", request.configs),
+        ("secrets", request.secrets),
+        ("services", request.services),
+    ):
+        twice = sorted(name for name, count in Counter(one.name for one in named).items() if count > 1)
+        if twice:
+            raise InvalidError(f"stack {request.stack} has {what} of the same name: {', '.join(twice)}")
 
 
 def _networks(

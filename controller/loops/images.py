@@ -5,10 +5,10 @@ import contextlib
 
 import structlog
 
-from argosy.controller.changes.images import needed_digests
+from argosy.controller.changes.images import unneeded
 from argosy.controller.content.blobs import BlobStore
 from argosy.controller.content.manifest import referenced_blobs
-from argosy.controller.store import Cache, Fence, Op, Store, delete
+from argosy.controller.store import Cache, Fence, Store
 from argosy.core.errors import ConflictError, TransientError
 from argosy.core.image import Image
 
@@ -29,13 +29,8 @@ class ImagesLoop:
         """Run until cancelled."""
         while True:
             await asyncio.sleep(PERIOD_S)
-            snap = self._cache.snapshot
-            unneeded: list[list[Op]] = [
-                [delete(i)]
-                for i in snap.all(Image)
-                if not i.name and i.digest not in needed_digests(snap, i.meta.project)
-            ]
-            for outcome in await self._store.commit_batched(unneeded, self._fence) if unneeded else ():
+            gone = unneeded(self._cache.snapshot)
+            for outcome in await self._store.commit_batched(gone, self._fence) if gone else ():
                 if outcome.error is not None and not isinstance(outcome.error, ConflictError):
                     raise outcome.error
 

@@ -34,8 +34,10 @@ from argosy.controller.store.ops import (
 from argosy.controller.store.snapshot import Change, Snapshot
 from argosy.controller.store.store import Outcome, Store
 from argosy.controller.store.subscription import ChangeBatch, Subscription
+from argosy.controller.store.txn import MAX_OPS
 
 __all__ = [
+    "MAX_OPS",
     "AmbiguousError",
     "Cache",
     "Candidate",

@@ -111,12 +111,15 @@ class Group:
         """Raise TooLargeError when the group does not fit in a transaction of its own."""
         room = MAX_OPS - (fence is not None)
         if len(self.parts) > room:
-            raise TooLargeError(f"{len(self.parts)} operations must be applied together, and etcd takes {room} at once")
+            raise TooLargeError(
+                f"the change has {len(self.parts)} operations, and {room} can be made at once: change fewer objects "
+                "at a time"
+            )
         if self.size > MAX_BYTES:
             largest = max(self.parts, key=lambda p: p.size)
             raise TooLargeError(
-                f"{self.size} bytes must be written together, and etcd takes {MAX_BYTES} at once; "
-                f"the largest part is {_name(largest.op)} with {largest.size} bytes"
+                f"the change has {self.size:,} bytes, and {MAX_BYTES:,} can be written at once; the largest part is "
+                f"{_name(largest.op)} with {largest.size:,} bytes: change fewer objects at a time, or make this smaller"
             )
 
 

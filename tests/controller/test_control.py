@@ -6,7 +6,7 @@ from dataclasses import replace
 import grpc
 import pytest
 
-from argosy.controller.changes.images import by_digest
+from argosy.controller.changes import images
 from argosy.controller.loops.networks import unneeded
 from argosy.controller.store import create, update
 from argosy.core.codec import encode
@@ -191,10 +191,11 @@ async def test_an_image_whose_name_moves_stays_while_a_revision_runs_it(leader):
     await leader.create()
     second = await leader.add_image(digest="sha256:" + "1" * 64)
     assert second.meta.id == first.meta.id
-    kept = by_digest(leader.cache.snapshot, "default", DIGEST)
+    kept = images.by_digest(leader.cache.snapshot, "default", DIGEST)
     assert (kept.name, kept.digest) == ("", DIGEST)
     third = await leader.add_image(digest="sha256:" + "2" * 64)
-    assert {i.digest for i in leader.cache.snapshot.all(Image)} == {DIGEST, third.digest}
+    await leader.store.commit_batched(images.unneeded(leader.cache.snapshot))
+    await until(lambda: {i.digest for i in leader.cache.snapshot.all(Image)} == {DIGEST, third.digest})
 
 
 @pytest.mark.parametrize("project", ["a/b", "A", "x" * 100, "ä"])

@@ -1,0 +1,123 @@
+"""Requests that cannot be: each is refused with its reason and the right code, and never by an internal error."""
+
+from dataclasses import replace
+from functools import partial
+
+import grpc
+import pytest
+
+from argosy.controller.changes import images
+from argosy.controller.store import Put
+from argosy.core.codec import encode
+from argosy.core.image import Image
+from argosy.core.network import NetworkSpec
+from argosy.core.service import Service
+from argosy.proto.argosy.v1 import control_pb2 as pb
+from argosy.proto.argosy.v1 import types_pb2
+from tests.controller.harness import DIGEST, a_service_spec, until
+
+NAME = "web:1"
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def refusal(call) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call
+    return refused.value.code(), refused.value.details()
+
+
+def waiting_for(name, other, *, restart=False):
+    spec = a_service_spec(name)
+    spec.depends_on.add(service=other, restart=restart)
+    return spec
+
+
+async def test_a_value_of_a_newer_version_is_the_requests_fault(leader):
+    await leader.add_image()
+    spec = a_service_spec("web")
+    spec.mode = 99
+    code, text = await refusal(leader.control.CreateService(pb.CreateServiceRequest(spec=spec)))
+    assert code is INVALID
+    assert text.startswith("mode is 99, and this version knows 0 (REPLICATED)")
+
+
+@pytest.mark.parametrize(
+    ("what", "parts"),
+    [
+        ("networks", {"networks": [encode(NetworkSpec("front"), types_pb2.NetworkSpec)] * 2}),
+        ("configs", {"configs": [pb.NewFile(name="motd", data=b"a"), pb.NewFile(name="motd", data=b"b")]}),
+        ("secrets", {"secrets": [pb.NewFile(name="key", data=b"a")] * 2}),
+        ("services", {"services": [a_service_spec("web"), a_service_spec("web")]}),
+    ],
+)
+async def test_a_name_twice_in_a_stack_is_refused(leader, what, parts):
+    await leader.add_image()
+    code, text = await refusal(leader.control.ApplyStack(pb.ApplyStackRequest(stack="shop", **parts)))
+    assert (code, f"has {what} of the same name" in text) == (INVALID, True), text
+
+
+async def test_one_service_scaled_under_two_names_is_refused(leader):
+    await leader.add_image()
+    service = await leader.create()
+    request = pb.ScaleServicesRequest(replicas={"web": 2, service.meta.id: 3})
+    code, text = await refusal(leader.control.ScaleServices(request))
+    assert code is INVALID
+    assert "web is named twice" in text
+
+
+async def test_a_service_that_leaves_the_stack_is_not_restarted_on_its_way(leader):
+    await leader.add_image()
+    first = pb.ApplyStackRequest(stack="shop", services=[a_service_spec("db"), waiting_for("web", "db", restart=True)])
+    await leader.control.ApplyStack(first)
+    changed = a_service_spec("db")
+    changed.task.container.env.append("A=1")
+    done = await leader.control.ApplyStack(pb.ApplyStackRequest(stack="shop", services=[changed], prune=True))
+    assert [s.spec.name for s in done.removed] == ["web"]
+
+
+async def test_a_stack_of_too_many_services_says_how_many_fit(leader):
+    await leader.add_image()
+    many = [a_service_spec(f"s{n}") for n in range(60)]
+    code, text = await refusal(leader.control.ApplyStack(pb.ApplyStackRequest(stack="shop", services=many)))
+    assert code is INVALID
+    assert "etcd" not in text
+    fit = int(text.partition("the first ")[2].split()[0])
+    assert not leader.cache.snapshot.all(Service)
+    await leader.control.ApplyStack(pb.ApplyStackRequest(stack="shop", services=many[:fit]))
+    code, _ = await refusal(leader.control.ApplyStack(pb.ApplyStackRequest(stack="more", services=many[: fit + 1])))
+    assert code in (INVALID, grpc.StatusCode.ALREADY_EXISTS)
+
+
+async def test_a_service_does_not_get_a_digest_that_its_name_has_lost_meanwhile(leader):
+    """The name is moved between the reading and the writing: the change is decided anew, with the new digest."""
+    await leader.add_image()
+    other = "sha256:" + "1" * 64
+    commit, moved = leader.store.commit, []
+
+    async def after_the_name_moved(ops, fence=None):
+        ops = list(ops)
+        if not moved and any(isinstance(op, Put) and isinstance(op.obj, Service) for op in ops):
+            moved.append(True)
+            await leader.add_image(digest=other)
+        return await commit(ops, fence)
+
+    leader.store.commit = after_the_name_moved
+    created = await leader.create()
+    assert created.spec.task.container.image_digest == other
+    moved.clear()
+    spec = a_service_spec("web", replicas=2)
+    await leader.add_image("web:2")
+    spec.task.container.image = "web:2"
+    leader.add_image = partial(leader.add_image, "web:2")
+    updated = await leader.control.UpdateService(pb.UpdateServiceRequest(ref="web", spec=spec))
+    assert updated.spec.task.container.image_digest == other
+
+
+async def test_what_a_name_pointed_to_is_there_for_a_deploy_that_was_stored_a_moment_ago(leader):
+    await leader.add_image()
+    before = leader.cache.snapshot
+    await leader.create()
+    moved, _ = images.tagged(before, replace(before.by_name(Image, "default", NAME), digest="sha256:" + "1" * 64), 1.0)
+    await leader.store.commit(moved)
+    await until(lambda: leader.cache.snapshot.by_name(Image, "default", NAME).digest != DIGEST)
+    assert images.by_digest(leader.cache.snapshot, "default", DIGEST) is not None
