@@ -46,7 +46,7 @@ class Subnet:
         address, slash, length = text.partition("/")
         if ":" in address:
             raise InvalidError(f'"{text}" is an IPv6 subnet: networks have IPv4 subnets, such as 10.64.0.0/16')
-        if not slash or not (length.isascii() and length.isdigit()) or int(length) > 32:
+        if not slash or not (length.isascii() and length.isdigit() and len(length) <= 2) or int(length) > 32:
             raise InvalidError(f'"{text}" is not a subnet: write it like 10.64.0.0/16')
         subnet = cls.around(parse_ipv4(address), int(length))
         if subnet.base != parse_ipv4(address):

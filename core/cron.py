@@ -40,7 +40,7 @@ LONGEST_GAP: Final = timedelta(hours=3)
 FARTHEST_DAYS: Final = 41 * 366
 """29 February on a given day of the week comes after 40 years at the latest (across a century that is no leap year)."""
 
-_ITEM: Final = re.compile(r"(?P<first>\*|[a-z0-9]+)(-(?P<last>[a-z0-9]+))?(/(?P<step>[0-9]+))?")
+_ITEM: Final = re.compile(r"(?P<first>\*|[a-z0-9]{1,9})(-(?P<last>[a-z0-9]{1,9}))?(/(?P<step>[0-9]{1,9}))?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ def parse_signal(text: str) -> int:
     """Return the number of the signal that `text` names; InvalidError suggests the nearest one."""
     name = text.strip().upper().removeprefix("SIG")
     number = SIGNALS.get(name)
-    if number is None and name.isascii() and name.isdigit():
+    if number is None and name.isascii() and name.isdigit() and len(name) <= len(str(_RTMAX)):
         number = int(name) if not text.strip().upper().startswith("SIG") else None
     realtime = _REALTIME.fullmatch(name)
     if realtime:

@@ -21,7 +21,7 @@ _DURATION_UNITS: Final = {
     "ns": 1e-9,
 }
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([a-zµ]+)")
-_BYTES: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:([kmgtp])(?:i?b)?|b)?", re.IGNORECASE)
+_BYTES: Final = re.compile(r"([0-9]{1,20}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})\s*(?:([kmgtp])(?:i?b)?|b)?", re.IGNORECASE)
 _BYTE_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 _NANO: Final = 1_000_000_000
 MAX_BYTES: Final = (1 << 63) - 1

@@ -33,6 +33,9 @@ from argosy.core.validate_update import leaving_problems, update_problems
 MOST_REPLICAS: Final = 100_000
 MOST_AFFINITIES: Final = 32
 """Each costs every placement of the service a look at where the other is."""
+MOST_CONSTRAINTS: Final = 100
+MOST_PREFERENCES: Final = 8
+"""Levels: each divides the nodes of the one before it."""
 MOST_CPUS: Final = 8192
 LEAST_CPUS: Final = 0.01
 """The kernel's shortest quota, 1 ms in 100 ms (sched-bwc)."""
@@ -145,6 +148,10 @@ def _restart(policy: RestartPolicy, where: str) -> Problems:
 
 
 def _placement(placement: Placement, where: str) -> Problems:
+    yield from between(
+        f"{where}.constraints", len(placement.constraints), 0, MOST_CONSTRAINTS, "the number of constraints"
+    )
+    yield from between(f"{where}.preferences", len(placement.preferences), 0, MOST_PREFERENCES, "the number of levels")
     for i, text in enumerate(placement.constraints):
         yield from readable(f"{where}.constraints[{i}]", parse_constraint, text)
     for i, preference in enumerate(placement.preferences):
@@ -164,7 +171,10 @@ def _placement(placement: Placement, where: str) -> Problems:
 def _affinities(affinities: tuple[Affinity, ...], where: str) -> Problems:
     yield from between(where, len(affinities), 0, MOST_AFFINITIES, "the number of affinities")
     for i, affinity in enumerate(affinities):
-        yield from when(not affinity.service, f"{where}[{i}].service", "the service's name is missing")
+        if affinity.service:
+            yield from said(f"{where}[{i}].service", service_name_problem(affinity.service))
+        else:
+            yield Problem(f"{where}[{i}].service", "the service's name is missing")
         if affinity.within:
             yield from readable(f"{where}[{i}].within", parse_attribute, affinity.within)
     wanted = Counter((a.service, a.within, a.anti) for a in affinities if not a.preferred)

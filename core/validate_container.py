@@ -25,7 +25,7 @@ from argosy.core.signals import parse_signal
 from argosy.core.validate_files import file_problems
 from argosy.core.validate_health import healthcheck_problems, readiness_problems
 
-_USER: Final = re.compile(r"(\d+|[A-Za-z_][A-Za-z0-9_.-]*\$?)(:(\d+|[A-Za-z_][A-Za-z0-9_.-]*\$?))?")
+_USER: Final = re.compile(r"([0-9]{1,20}|[A-Za-z_][A-Za-z0-9_.-]*\$?)(:([0-9]{1,20}|[A-Za-z_][A-Za-z0-9_.-]*\$?))?")
 LARGEST_ID: Final = 65535
 """Each task has a range of 65,536 user and group ids."""
 LARGEST_MODE: Final = 0o7777
@@ -196,5 +196,5 @@ def _dns(dns: DnsConfig, where: str) -> Problems:
         if domain != ".":
             yield from said(f"{where}.search[{i}]", host_name_problem(domain.removesuffix(".")))
     for i, option in enumerate(dns.options):
-        blank = not option or any(c.isspace() for c in option)
+        blank = not option or any(c.isspace() or not c.isprintable() for c in option)
         yield from when(blank, f"{where}.options[{i}]", f'"{option}" is not one option: write it like ndots:2')

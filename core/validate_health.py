@@ -88,6 +88,8 @@ def _test(test: tuple[str, ...]) -> str | None:
     if not test:
         return None
     kind, rest = test[0], test[1:]
+    if any("\0" in word for word in test):
+        return "a word of a command cannot hold a zero byte"
     if kind not in _TESTS:
         return f"a test begins with NONE, CMD or CMD-SHELL, not with {kind!r}: did you mean [CMD, {kind}, …]?"
     if kind == "NONE" and rest:

@@ -17,6 +17,8 @@ from argosy.core.service import (
 )
 
 MOST_COMPLETIONS: Final = 100_000
+MOST_DEPENDENCIES: Final = 100
+"""All that a changed service waits for is compared as its change is stored, and a transaction has 128 operations."""
 
 
 def job_problems(spec: ServiceSpec) -> Problems:
@@ -56,6 +58,7 @@ def _cron(cron: Cron) -> Problems:
 
 def dependency_problems(spec: ServiceSpec) -> Problems:
     """Yield what is wrong with what a service depends on, as far as it alone tells."""
+    yield from between("depends_on", len(spec.depends_on), 0, MOST_DEPENDENCIES, "the number of dependencies")
     for i, wanted in enumerate(spec.depends_on):
         yield from said(f"depends_on[{i}].service", service_name_problem(wanted.service))
         yield from when(

@@ -12,7 +12,9 @@ Version: TypeAlias = tuple[tuple[int, ...], tuple[int, str, int]]
 """Compares as the version does."""
 
 _VERSION: Final = re.compile(
-    r"v?(\d+(?:\.\d+)*)(?:[-~._+]?(dev|alpha|a|beta|b|pre|rc)(?![a-z])[-.]?(\d*))?", re.IGNORECASE
+    r"v?([0-9]{1,18}(?:\.[0-9]{1,18})*)(?![0-9])"
+    r"(?:[-~._+]?(dev|alpha|a|beta|b|pre|rc)(?![a-z])[-.]?([0-9]{0,18})(?![0-9]))?",
+    re.IGNORECASE,
 )
 _STAGES: Final = {"a": "alpha", "b": "beta", "dev": " dev", "pre": "rc"}
 _FINISHED: Final = (1, "", 0)

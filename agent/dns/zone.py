@@ -207,7 +207,7 @@ def _lookup(network: _Network, name: str) -> Answer | None:
         return None
     if head == "tasks":
         return Found(tuple(e.address for e in _endpoints(network, services) if not e.withdrawn))
-    if head.isdigit():
+    if head.isascii() and head.isdigit():
         slot = int(head)
         found = tuple(e.address for e in _endpoints(network, services) if e.slot == slot)
         return Found(found) if found else _MISSING

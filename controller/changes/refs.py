@@ -17,6 +17,8 @@ from argosy.core.task import Task
 PROJECT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 """It stands in keys of the store."""
 
+_SLOT = re.compile(r"[0-9]{1,9}")
+
 T = TypeVar("T", Service, Network, Node, Image, Task, Config, Secret)
 
 
@@ -87,7 +89,7 @@ def task(snap: Snapshot, project: str, ref: str) -> Task:
     if found is not None and found.meta.project == project:
         return found
     name, dot, slot = ref.rpartition(".")
-    owner = snap.by_name(Service, project, name) if dot and slot.isdigit() else None
+    owner = snap.by_name(Service, project, name) if dot and _SLOT.fullmatch(slot) else None
     if owner is not None:
         in_slot = [t for t in snap.tasks_of_service(owner.meta.id) if t.slot == int(slot)]
         if in_slot:

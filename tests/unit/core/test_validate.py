@@ -11,12 +11,15 @@ from argosy.core.problem import check
 from argosy.core.service import (
     Affinity,
     ContainerSpec,
+    Cron,
+    Dependency,
     DnsConfig,
     FailureAction,
     GrpcProbe,
     Healthcheck,
     HostPort,
     HttpProbe,
+    JobSpec,
     NetworkAttachmentSpec,
     Placement,
     RestartCondition,
@@ -32,6 +35,7 @@ from argosy.core.service import (
     UpdateOrder,
 )
 from argosy.core.validate import validate_network, validate_node_spec, validate_service
+from argosy.core.versions import parse_version
 
 UPDATE = UpdateConfig()
 PLAIN = ContainerSpec(image="web:1")
@@ -334,3 +338,46 @@ def test_affinities_that_can_be():
     )
     spec = ServiceSpec("web", task=TaskSpec(PLAIN, placement=Placement(affinities=both)))
     assert validate_service(spec) == []
+
+
+HUGE = "9" * 5000
+"""More digits than Python reads."""
+_JOB = replace(
+    ServiceSpec("nightly", mode=ServiceMode.REPLICATED_JOB, task=TaskSpec(PLAIN)),
+    task=TaskSpec(PLAIN, restart=RestartPolicy(RestartCondition.NONE)),
+)
+
+
+def _with(container=PLAIN, **placement):
+    return ServiceSpec("web", task=TaskSpec(container, placement=Placement(**placement)))
+
+
+@pytest.mark.parametrize(
+    ("spec", "where"),
+    [
+        (replace(_JOB, job=JobSpec(cron=Cron(f"{HUGE} * * * *"))), "job.cron.schedule"),
+        (replace(_JOB, job=JobSpec(cron=Cron(f"*/{HUGE} * * * *"))), "job.cron.schedule"),
+        (_with(constraints=(f"node.labels.kernel >= {HUGE}",)), "task.placement.constraints[0]"),
+        (_with(constraints=("node.id != x",) * 101), "task.placement.constraints"),
+        (_with(preferences=(SpreadPreference("node.labels.zone"),) * 9), "task.placement.preferences"),
+        (_with(affinities=(Affinity("other/db"),)), "task.placement.affinities[0].service"),
+        (_with(replace(PLAIN, user=HUGE)), "task.container.user"),
+        (_with(replace(PLAIN, user="٣")), "task.container.user"),
+        (_with(replace(PLAIN, stop_signal=HUGE)), "task.container.stop_signal"),
+        (_with(replace(PLAIN, healthcheck=Healthcheck(("CMD", "a\0")))), "task.container.healthcheck.test"),
+        (_with(replace(PLAIN, dns=DnsConfig(options=("a\0b",)))), "task.container.dns.options[0]"),
+        (replace(_with(), depends_on=tuple(Dependency(f"s{i}") for i in range(101))), "depends_on"),
+    ],
+)
+def test_what_only_a_hostile_caller_sends_is_refused_too(spec, where):
+    assert [p.where for p in validate_service(spec)] == [where]
+
+
+def test_a_label_that_no_number_is_meets_no_comparison():
+    assert parse_version(HUGE) is None
+    assert parse_version("1.2rc" + HUGE) is not None
+
+
+@pytest.mark.parametrize("subnet", [f"10.0.0.0/{HUGE}", "10.0.0.0/٣"])
+def test_a_prefix_that_is_no_number_is_refused(subnet):
+    assert validate_network(NetworkSpec("net", subnet=subnet))
