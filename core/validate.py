@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from argosy.core.addresses import subnet_problem
+from argosy.core.codec import encode
 from argosy.core.constraints import parse_attribute, parse_constraint, parse_spread
 from argosy.core.names import host_name_problem, label_key_problem, service_name_problem
 from argosy.core.network import NetworkSpec
@@ -29,8 +30,12 @@ from argosy.core.validate_availability import availability_problems
 from argosy.core.validate_container import container_problems
 from argosy.core.validate_job import dependency_problems, job_problems
 from argosy.core.validate_update import leaving_problems, update_problems
+from argosy.proto.argosy.v1 import types_pb2
 
 MOST_REPLICAS: Final = 100_000
+MOST_SPEC_BYTES: Final = 256 * 1024
+"""A rollback joins two specs' parts and stores the result twice, as service and revision, in one transaction of
+1.5 MiB: it is the leader's own doing, and must never be too large."""
 MOST_AFFINITIES: Final = 32
 """Each costs every placement of the service a look at where the other is."""
 MOST_CONSTRAINTS: Final = 100
@@ -51,7 +56,7 @@ __all__ = ["Problem", "check", "validate_network", "validate_node_spec", "valida
 
 def validate_service(spec: ServiceSpec) -> list[Problem]:
     """Return all that is wrong with a service's spec."""
-    return list(_service(spec))
+    return list(_service(spec)) or list(_size(spec))
 
 
 def validate_network(spec: NetworkSpec, avoid: tuple[tuple[str, str], ...] = ()) -> list[Problem]:
@@ -91,6 +96,16 @@ def _service(spec: ServiceSpec) -> Problems:
     yield from dependency_problems(spec)
     yield from update_problems(spec)
     yield from availability_problems(spec)
+
+
+def _size(spec: ServiceSpec) -> Problems:
+    size = encode(spec, types_pb2.ServiceSpec).ByteSize()
+    yield from when(
+        size > MOST_SPEC_BYTES,
+        "",
+        f"all that is said of it takes {size:,} bytes, and at most {MOST_SPEC_BYTES:,} can be kept: put long values "
+        "into configs",
+    )
 
 
 def _labels(labels: Mapping[str, str], where: str) -> Problems:

@@ -106,17 +106,18 @@ class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers, PlacementHandle
 
     async def RemoveStack(self, request: pb.RemoveStackRequest, context: Context) -> pb.RemoveStackResponse:
         """Begin to remove a stack."""
-        project = project_of(request.project)
-        result = await change(
-            self._store, self._cache, lambda snap: stacks.removed(snap, project, request.stack, time.time())
-        )
-        response = pb.RemoveStackResponse()
-        for service in result.services:
-            encode_into(service, response.services.add())
-        for network in result.networks:
-            encode_into(network, response.networks.add())
-        _add_files(result.files, response)
-        return response
+        project, response = project_of(request.project), pb.RemoveStackResponse()
+        while True:  # what is begun twice is harmless, so it need not be one transaction
+            result = await change(
+                self._store, self._cache, lambda snap: stacks.removed(snap, project, request.stack, time.time())
+            )
+            for service in result.services:
+                encode_into(service, response.services.add())
+            for network in result.networks:
+                encode_into(network, response.networks.add())
+            _add_files(result.files, response)
+            if stacks.is_gone(self._cache.snapshot, project, request.stack):
+                return response
 
     # ------------------------------------------------------------ services
 

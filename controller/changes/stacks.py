@@ -14,7 +14,7 @@ from argosy.controller.changes import services as service_changes
 from argosy.controller.secrets.keyring import Keyring
 from argosy.controller.store import MAX_OPS, Check, Op, Put, Snapshot
 from argosy.core.errors import ExistsError, InvalidError, NotFoundError
-from argosy.core.files import NamedFile, NewFile, Secret, kind_name, version_id
+from argosy.core.files import Config, NamedFile, NewFile, Secret, kind_name, version_id
 from argosy.core.meta import STACK_LABEL
 from argosy.core.network import Network, NetworkSpec
 from argosy.core.service import Service, ServiceSpec
@@ -252,7 +252,10 @@ def files_of(snap: Snapshot, project: str, stack: str) -> list[NamedFile]:
 
 
 def removed(snap: Snapshot, project: str, stack: str, now: float) -> tuple[list[Op], StackResult]:
-    """Begin to remove all of a stack; its networks, configs and secrets follow when nothing has them."""
+    """Begin to remove all of a stack; its networks, configs and secrets follow when nothing has them.
+
+    As much of it as one transaction takes, services first: ask again until there is nothing left (`is_gone`).
+    """
     services = services_of(snap, project, stack)
     networks = [n for n in snap.all(Network, project=project) if n.spec.labels.get(STACK_LABEL) == stack]
     networks = [n for n in networks if not n.removing]
@@ -262,19 +265,35 @@ def removed(snap: Snapshot, project: str, stack: str, now: float) -> tuple[list[
         have = f"there are {', '.join(known)}" if known else "there is none"
         raise NotFoundError(f"no stack {stack!r}: {have}")
     ops: list[Op] = []
-    gone_services, gone_networks = [], []
+    gone: list[Service | Network | NamedFile] = []
     leaving = frozenset(s.meta.id for s in services)
-    for service in services:
-        more, gone = service_changes.removed(service, now)
-        ops += more
-        gone_services.append(gone)
-    for network in networks:
-        more, gone_network = network_changes.removed(snap, network, now, leaving)
-        ops += more
-        gone_networks.append(gone_network)
-    gone_files = []
-    for file in files:
-        more, gone_file = file_changes.removed(snap, file, now, leaving)
-        ops += more
-        gone_files.append(gone_file)
-    return ops, StackResult(tuple(gone_networks), tuple(gone_services), files=tuple(gone_files))
+    for one in (*services, *networks, *files):  # all of them, so that a refusal comes before anything is done
+        more, changed = _begun_to_remove(snap, one, now, leaving)
+        if len(ops) + len(more) <= MAX_OPS:
+            ops += more
+            gone.append(changed)
+    return ops, StackResult(
+        tuple(n for n in gone if isinstance(n, Network)),
+        tuple(s for s in gone if isinstance(s, Service)),
+        files=tuple(f for f in gone if isinstance(f, Config | Secret)),
+    )
+
+
+def is_gone(snap: Snapshot, project: str, stack: str) -> bool:
+    """Whether nothing is left of a stack whose removal has not begun."""
+    networks = (n for n in snap.all(Network, project=project) if n.spec.labels.get(STACK_LABEL) == stack)
+    return (
+        not services_of(snap, project, stack)
+        and not files_of(snap, project, stack)
+        and all(n.removing for n in networks)
+    )
+
+
+def _begun_to_remove(
+    snap: Snapshot, one: Service | Network | NamedFile, now: float, leaving: frozenset[str]
+) -> tuple[list[Op], Service | Network | NamedFile]:
+    if isinstance(one, Service):
+        return service_changes.removed(one, now)
+    if isinstance(one, Network):
+        return network_changes.removed(snap, one, now, leaving)
+    return file_changes.removed(snap, one, now, leaving)

@@ -30,7 +30,7 @@ def reported(task: Task, status: TaskStatus, now: float) -> Task | None:
     if status.state == old.state:
         merged = replace(status, at=old.at, released=old.released or status.released)
         return None if merged == old else _with(task, merged, now)
-    return _with(task, replace(status, at=min(status.at or now, now)), now)
+    return _with(task, replace(status, at=_until(now, status.at)), now)
 
 
 def adopted(root: Task, task_id: str, succession: Succession, status: TaskStatus, now: float) -> Task:
@@ -42,7 +42,7 @@ def adopted(root: Task, task_id: str, succession: Succession, status: TaskStatus
         meta=Meta(
             task_id,
             root.meta.project,
-            created_at=max(min(succession.created_at, now), root.meta.created_at),
+            created_at=max(_until(now, succession.created_at), root.meta.created_at),
             updated_at=now,
         ),
         service_id=root.service_id,
@@ -67,3 +67,8 @@ def _with(task: Task, status: TaskStatus, now: float) -> Task:
     if status.state is TaskState.RUNNING and not running_since:
         running_since = now
     return replace(task, status=status, running_since=running_since, meta=replace(task.meta, updated_at=now))
+
+
+def _until(now: float, at: float) -> float:
+    """Return a moment that a host gave, if it can be: not 0 (unknown), not to come, and a number at all."""
+    return at if 0 < at <= now else now

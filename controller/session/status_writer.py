@@ -15,6 +15,7 @@ from argosy.controller.store import Cache, Fence, Op, Store, create, update
 from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.assignment import Succession
 from argosy.core.errors import ConflictError, LostLeadershipError
+from argosy.core.ids import ID_PATTERN
 from argosy.core.task import Task, TaskStatus
 
 log = structlog.get_logger(__name__)
@@ -91,7 +92,7 @@ class StatusWriter:
             for task_id in tuple(report.left):
                 known = changes.tasks.get(task_id) or snap.get(Task, task_id)
                 succession, changed = report.successions.get(task_id), None
-                if known is None and succession is not None:
+                if known is None and succession is not None and ID_PATTERN.fullmatch(task_id):
                     known = changes.tasks.get(succession.root) or snap.get(Task, succession.root)
                     if known is not None and known.node_id == report.node_id:
                         changed = adopted(known, task_id, succession, report.statuses[task_id], now)

@@ -77,7 +77,7 @@ async def test_a_service_that_leaves_the_stack_is_not_restarted_on_its_way(leade
 
 async def test_a_stack_of_too_many_services_says_how_many_fit(leader):
     await leader.add_image()
-    many = [a_service_spec(f"s{n}") for n in range(60)]
+    many = [a_service_spec(f"s{n}") for n in range(100)]
     code, text = await refusal(leader.control.ApplyStack(pb.ApplyStackRequest(stack="shop", services=many)))
     assert code is INVALID
     assert "etcd" not in text
@@ -86,6 +86,10 @@ async def test_a_stack_of_too_many_services_says_how_many_fit(leader):
     await leader.control.ApplyStack(pb.ApplyStackRequest(stack="shop", services=many[:fit]))
     code, _ = await refusal(leader.control.ApplyStack(pb.ApplyStackRequest(stack="more", services=many[: fit + 1])))
     assert code in (INVALID, grpc.StatusCode.ALREADY_EXISTS)
+    await leader.control.ApplyStack(pb.ApplyStackRequest(stack="shop", services=many[: 2 * fit]))
+    assert leader.cache.snapshot.count(Service) == 2 * fit > 64  # more than one transaction could remove
+    gone = await leader.control.RemoveStack(pb.RemoveStackRequest(stack="shop"))
+    assert len(gone.services) == 2 * fit
 
 
 async def test_a_service_does_not_get_a_digest_that_its_name_has_lost_meanwhile(leader):

@@ -107,3 +107,11 @@ def test_a_successor_of_a_task_that_is_to_stop_is_to_stop():
 def test_a_successor_was_made_after_its_root_and_not_later_than_now(host_says, stored):
     made = adopted(ROOT, "heir", replace(SUCCESSION, created_at=host_says), TaskStatus(TaskState.READY), NOW)
     assert made.meta.created_at == stored
+
+
+@pytest.mark.parametrize("at", [float("nan"), float("inf"), -5.0])
+def test_a_moment_that_cannot_be_is_taken_as_now(at):
+    """Histories are sorted by it, and nothing compares with NaN."""
+    assert reported(task(TaskState.STARTING), TaskStatus(TaskState.RUNNING, at=at), NOW).status.at == NOW
+    made = adopted(ROOT, "heir", replace(SUCCESSION, created_at=at), TaskStatus(TaskState.READY, at=at), NOW)
+    assert (made.meta.created_at, made.status.at) == (NOW, NOW)

@@ -367,6 +367,7 @@ def _with(container=PLAIN, **placement):
         (_with(replace(PLAIN, healthcheck=Healthcheck(("CMD", "a\0")))), "task.container.healthcheck.test"),
         (_with(replace(PLAIN, dns=DnsConfig(options=("a\0b",)))), "task.container.dns.options[0]"),
         (replace(_with(), depends_on=tuple(Dependency(f"s{i}") for i in range(101))), "depends_on"),
+        (replace(_with(), labels={"a": "x" * 256 * 1024}), ""),
     ],
 )
 def test_what_only_a_hostile_caller_sends_is_refused_too(spec, where):
