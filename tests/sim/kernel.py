@@ -82,6 +82,7 @@ class Host:
     images: set[str] = field(default_factory=set)
     ends: dict[str, Exit] = field(default_factory=dict)
     listener: Callable[[], None] | None = None
+    after_start: Callable[[], None] | None = None
     _beat: dict[str, Any] | None = None
     _boots: int = 0
     _queues: dict[str, float] = field(default_factory=dict)
@@ -152,6 +153,9 @@ class Host:
         container.status = "running"
         container.started_at = self.loop.wall()
         self.judge.started(container)
+        if self.after_start is not None:
+            self.loop.later(0.0, self.after_start)
+            self.after_start = None
         fate, chance = container.env.get("FATE", ""), self.chance
         if chance.random() < self.troubles.unwell:
             self.loop.later(chance.uniform(0.2, 6), self._fall_ill, container)

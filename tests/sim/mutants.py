@@ -164,25 +164,6 @@ MUTANTS = (
             "unready=checks.readiness is not None)\n",
         ),
     ),
-    _mutant(
-        "assignments applied before they are on disk",
-        "agent/main.py",
-        ("        self._state.save_assignments(message, assignments)\n", ""),
-    ),
-    _mutant(
-        "broken chain of increments accepted",
-        "agent/logic/assignments.py",
-        ("    if update.base_version != current.version or not current.synced:\n", "    if False:\n"),
-    ),
-    _mutant(
-        "a task ends before its container does",
-        "agent/logic/task_step.py",
-        (
-            "    if seen.stop_at is None or not seen.signalled:\n        return Decision(Step.STOP)\n",
-            "    if seen.stop_at is None or not seen.signalled:\n        return Decision(Step.STOP)\n"
-            "    if seen.signalled:\n        return _end(seen, state, reason)\n",
-        ),
-    ),
 )
 
 

@@ -273,10 +273,18 @@ class Scenario:
 
     async def _crash_agent(self) -> None:
         host = self._host()
+        if self.chance.random() < 0.3:
+            self.world.note(f"{host.name}: its agent is to die between a start and its answer")
+            host.kernel.after_start = lambda: self._crash_between(host)
+            return
         host.crash()
         if self.chance.random() < 0.2:
             host.damage_assignments()
         self.world.loop.later(self.chance.choice((0.05, 1.0, 5.0)), host.start)
+
+    def _crash_between(self, host: AgentHost) -> None:
+        host.crash()
+        self.world.loop.later(1.0, host.start)
 
     async def _power(self) -> None:
         host = self._host()

@@ -233,6 +233,8 @@ class World:
             elif task.status.state is S.NEW:
                 self._store(replace(task, status=self._status(S.PENDING)), by_agent=False)
                 did = True
+        if did:
+            self.check()
         return did
 
     # What the nodes do.
