@@ -74,7 +74,7 @@ class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers, PlacementHandle
 
     async def ApplyStack(self, request: pb.ApplyStackRequest, context: Context) -> pb.ApplyStackResponse:
         """Apply a stack, all or nothing."""
-        await self.check_plan("apply_stack", request, context)
+        planned = await self.check_plan("apply_stack", request, context)
         wanted = stacks.StackRequest(
             project=project_of(request.project),
             stack=request.stack,
@@ -92,7 +92,7 @@ class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers, PlacementHandle
         )
         if not wanted.stack:
             raise InvalidError("the stack needs a name")
-        result = await change(self._store, self._cache, lambda snap: stacks.applied(snap, wanted, time.time()))
+        result = await change(self._store, self._cache, lambda snap: stacks.applied(snap, wanted, time.time()), planned)
         response = pb.ApplyStackResponse(changed_service_ids=result.changed, notices=result.notices)
         snap = self._cache.snapshot
         for network in result.networks:
@@ -123,7 +123,7 @@ class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers, PlacementHandle
 
     async def CreateService(self, request: pb.CreateServiceRequest, context: Context) -> tpb.Service:
         """Create a service."""
-        await self.check_plan("create_service", request, context)
+        planned = await self.check_plan("create_service", request, context)
         project, spec, service_id = project_of(request.project), decode(request.spec, ServiceSpec), new_id()
         services.check(spec)
 
@@ -133,7 +133,7 @@ class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers, PlacementHandle
             ops, service = services.created(snap, project, service_id, resolved, time.time())
             return [*ops, *compared], service
 
-        return self._service(await change(self._store, self._cache, decide))
+        return self._service(await change(self._store, self._cache, decide, planned))
 
     async def GetService(self, request: pb.GetServiceRequest, context: Context) -> tpb.Service:
         """Return one service."""
@@ -150,7 +150,7 @@ class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers, PlacementHandle
 
     async def UpdateService(self, request: pb.UpdateServiceRequest, context: Context) -> tpb.Service:
         """Give a service another spec, under a version check."""
-        await self.check_plan("update_service", request, context)
+        planned = await self.check_plan("update_service", request, context)
         project, spec = project_of(request.project), decode(request.spec, ServiceSpec)
         services.check(spec)
 
@@ -164,14 +164,14 @@ class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers, PlacementHandle
             compared = dependencies.check(snap, project, [resolved])
             return [*ops, *compared, *dependencies.restarts(snap, project, resolved, now)], changed
 
-        return self._service(await change(self._store, self._cache, decide))
+        return self._service(await change(self._store, self._cache, decide, planned))
 
     async def ScaleServices(self, request: pb.ScaleServicesRequest, context: Context) -> pb.ScaleServicesResponse:
         """Set numbers of replicas, all or none."""
-        await self.check_plan("scale_services", request, context)
+        planned = await self.check_plan("scale_services", request, context)
         project, wanted = project_of(request.project), dict(request.replicas)
         scaled = await change(
-            self._store, self._cache, lambda snap: services.scaled(snap, project, wanted, time.time())
+            self._store, self._cache, lambda snap: services.scaled(snap, project, wanted, time.time()), planned
         )
         response = pb.ScaleServicesResponse()
         for service in scaled:
@@ -180,7 +180,7 @@ class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers, PlacementHandle
 
     async def RollbackService(self, request: pb.RollbackServiceRequest, context: Context) -> tpb.Service:
         """Return a service to an earlier revision."""
-        await self.check_plan("rollback_service", request, context)
+        planned = await self.check_plan("rollback_service", request, context)
         project = project_of(request.project)
 
         def decide(snap: Snapshot) -> tuple[list[Op], Service]:
@@ -188,7 +188,7 @@ class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers, PlacementHandle
             ops, back = services.rolled_back(snap, refs.service(snap, project, request.ref), request.to_revision, now)
             return [*ops, *dependencies.restarts(snap, project, back.spec, now)], back
 
-        return self._service(await change(self._store, self._cache, decide))
+        return self._service(await change(self._store, self._cache, decide, planned))
 
     async def RemoveService(self, request: pb.RemoveServiceRequest, context: Context) -> tpb.Service:
         """Begin to remove a service."""
@@ -242,7 +242,7 @@ class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers, PlacementHandle
 
     async def UpdateNode(self, request: pb.UpdateNodeRequest, context: Context) -> tpb.Node:
         """Give a node another spec (availability, labels), under a version check."""
-        await self.check_plan("update_node", request, context)
+        planned = await self.check_plan("update_node", request, context)
         spec = decode(request.spec, NodeSpec)
         node = await change(
             self._store,
@@ -250,6 +250,7 @@ class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers, PlacementHandle
             lambda snap: nodes.updated(
                 refs.node(snap, request.ref), spec, time.time(), request.version, request.drain_for
             ),
+            planned,
         )
         return encode(self._cache.snapshot.get(Node, node.meta.id) or node, tpb.Node)
 

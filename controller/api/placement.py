@@ -57,8 +57,8 @@ class PlacementHandlers(PlanHandlers):
 
     async def Rebalance(self, request: pb.RebalanceRequest, context: Context) -> pb.RebalanceResponse:
         """Mark tasks that should move; the orchestrator moves them as their services' budgets allow."""
-        await self.check_plan("rebalance", request, context)
-        snap, now = self._cache.snapshot, time.time()
+        planned = await self.check_plan("rebalance", request, context)
+        snap, now = planned or self._cache.snapshot, time.time()
         tasks, notice = await asyncio.to_thread(moves_of, snap)
         evicted = [replace(t, evict=True, meta=replace(t.meta, updated_at=now)) for t in tasks]
         outcomes = await self._store.commit_batched([[update(task)] for task in evicted])

@@ -60,25 +60,29 @@ class PlanHandlers(rpc.ControlServicer):
         name = request.WhichOneof("change")
         if name is None:
             raise InvalidError("the request to plan is missing")
-        specs, tasks, notices = await self._planned(name, getattr(request, name), context)
+        specs, tasks, notices = await self._planned(name, getattr(request, name), context, self._cache.snapshot)
         return _response(specs, tasks, notices)
 
-    async def check_plan(self, name: str, request: Any, context: Context) -> None:
-        """Refuse a request that names a plan which is not what it would do now. `name`: its field in GetPlanRequest."""
+    async def check_plan(self, name: str, request: Any, context: Context) -> Snapshot | None:
+        """Refuse a request that names a plan which is not what it would do now; return the state it was judged by.
+
+        `name`: its field in GetPlanRequest. None: it names no plan.
+        """
         if not request.plan_id:
-            return
-        specs, tasks, _ = await self._planned(name, request, context)
+            return None
+        snap = self._cache.snapshot
+        specs, tasks, _ = await self._planned(name, request, context, snap)
         if plan_id(specs, tasks) != request.plan_id:
             raise PreconditionError(
                 f"plan {request.plan_id} is stale: the cluster has changed, and now this would "
                 f"{_in_short(specs, tasks)}; nothing was done: make a new plan with --plan"
             )
+        return snap
 
     async def _planned(
-        self, name: str, request: Any, context: Context
+        self, name: str, request: Any, context: Context, snap: Snapshot
     ) -> tuple[Sequence[SpecChange], Sequence[TaskChange], Sequence[str]]:
-        rehearsal = Rehearsal(self._cache.snapshot)
-        snap = rehearsal.snapshot
+        rehearsal = Rehearsal(snap)
         twin = copy.copy(self)
         twin._store, twin._cache = cast(Store, rehearsal), cast(Cache, rehearsal)
         bare = type(request)()

@@ -125,3 +125,25 @@ async def test_what_a_name_pointed_to_is_there_for_a_deploy_that_was_stored_a_mo
     await leader.store.commit(moved)
     await until(lambda: leader.cache.snapshot.by_name(Image, "default", NAME).digest != DIGEST)
     assert images.by_digest(leader.cache.snapshot, "default", DIGEST) is not None
+
+
+async def test_a_plan_does_not_outlive_a_change_between_its_check_and_the_writing(leader):
+    await leader.add_image()
+    await leader.create()
+    wanted = pb.UpdateServiceRequest(ref="web", spec=a_service_spec("web", replicas=3))
+    plan = await leader.control.GetPlan(pb.GetPlanRequest(update_service=wanted))
+    commit, scaled = leader.store.commit, []
+
+    async def after_somebody_elses_change(ops, fence=None):
+        ops = list(ops)
+        if not scaled and any(isinstance(op, Put) and isinstance(op.obj, Service) for op in ops):
+            scaled.append(True)
+            await leader.control.ScaleServices(pb.ScaleServicesRequest(replicas={"web": 9}))
+        return await commit(ops, fence)
+
+    leader.store.commit = after_somebody_elses_change
+    wanted.plan_id = plan.id
+    code, text = await refusal(leader.control.UpdateService(wanted))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert text.startswith("the plan is stale: the service ")
+    assert (await leader.control.GetService(pb.GetServiceRequest(ref="web"))).spec.replicas == 9
