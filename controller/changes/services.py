@@ -173,6 +173,13 @@ def rolled_back(snap: Snapshot, service: Service, to_number: int, now: float) ->
     change = change_service.roll_back(
         service, to_number, status, snap.revisions_of_service(service.meta.id), revisions_in_use(snap, service), now
     )
+    networks = [snap.get(Network, n.target) for n in change.service.spec.task.networks]
+    if any(n is None or n.removing for n in networks):
+        number = to_number or service.previous_revision
+        raise PreconditionError(
+            f"revision {number} of service {service.spec.name} joins a network that was removed: deploy it anew with the "
+            "networks that there are"
+        )
     return operations(change), change.service
 
 

@@ -10,6 +10,7 @@ from argosy.controller.changes import images
 from argosy.controller.store import Put
 from argosy.core.codec import encode
 from argosy.core.image import Image
+from argosy.core.meta import Meta
 from argosy.core.network import NetworkSpec
 from argosy.core.service import Service
 from argosy.proto.argosy.v1 import control_pb2 as pb
@@ -147,3 +148,47 @@ async def test_a_plan_does_not_outlive_a_change_between_its_check_and_the_writin
     assert code is grpc.StatusCode.FAILED_PRECONDITION
     assert text.startswith("the plan is stale: the service ")
     assert (await leader.control.GetService(pb.GetServiceRequest(ref="web"))).spec.replicas == 9
+
+
+async def test_no_rollback_to_a_network_that_is_gone(leader):
+    await leader.add_image()
+    await leader.control.CreateNetwork(pb.CreateNetworkRequest(spec=types_pb2.NetworkSpec(name="front")))
+    await leader.create(networks=("front",))
+    await leader.control.UpdateService(pb.UpdateServiceRequest(ref="web", spec=a_service_spec("web")))
+    await leader.control.RemoveNetwork(pb.RemoveNetworkRequest(ref="front"))
+    code, text = await refusal(leader.control.RollbackService(pb.RollbackServiceRequest(ref="web")))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION, text
+    assert "revision 1 of service web joins a network that was removed" in text
+
+
+async def test_projects_share_nothing(leader):
+    """The same names in two projects: each request sees its own only, by name, id and the beginning of an id."""
+    await leader.add_image()
+    service = await leader.create(networks=())
+    network = await leader.control.CreateNetwork(pb.CreateNetworkRequest(spec=types_pb2.NetworkSpec(name="front")))
+    file = pb.NewFile(name="motd", data=b"a")
+    config = (await leader.control.CreateConfig(pb.CreateConfigRequest(file=file))).config
+    secret = (await leader.control.CreateSecret(pb.CreateSecretRequest(file=file))).secret
+    control = leader.control
+    for ref, call in (
+        *((ref, control.GetService(pb.GetServiceRequest(project="b", ref=ref))) for ref in ("web", service.meta.id)),
+        *((ref, control.GetNetwork(pb.GetNetworkRequest(project="b", ref=ref))) for ref in ("front", network.meta.id)),
+        *((ref, control.GetConfig(pb.GetConfigRequest(project="b", ref=ref))) for ref in ("motd", config.meta.id[:5])),
+        *((ref, control.GetSecret(pb.GetSecretRequest(project="b", ref=ref))) for ref in ("motd", secret.meta.id)),
+        ("web", control.RunJob(pb.RunJobRequest(project="b", ref="web"))),
+        ("web", control.PauseUpdate(pb.PauseUpdateRequest(project="b", ref=service.meta.id))),
+        ("web", control.GetExplanation(pb.GetExplanationRequest(project="b", ref=service.meta.id))),
+        ("web", control.ListRevisions(pb.ListRevisionsRequest(project="b", ref=service.meta.id))),
+        ("web", control.RemoveService(pb.RemoveServiceRequest(project="b", ref=service.meta.id))),
+    ):
+        code, text = await refusal(call)
+        assert code is grpc.StatusCode.NOT_FOUND, (ref, text)
+    await leader.store_image(replace(leader.cache.snapshot.all(Image)[0], meta=Meta(project="b")))
+    for field, value in (("networks", network.meta.id), ("files", "motd"), ("depends_on", "web")):
+        spec = a_service_spec("api", networks=(value,) if field == "networks" else ())
+        if field == "files":
+            spec.task.container.files.add(name=value, id=f"{config.meta.id}.1", mode=0o444)
+        if field == "depends_on":
+            spec.depends_on.add(service=value)
+        code, text = await refusal(control.CreateService(pb.CreateServiceRequest(project="b", spec=spec)))
+        assert code in (grpc.StatusCode.NOT_FOUND, INVALID), (field, text)
