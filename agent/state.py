@@ -11,8 +11,10 @@ and what an older record says is corrected by what the kernel shows.
 import json
 import os
 import secrets
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
@@ -120,8 +122,9 @@ class StateDir:
                 else:
                     status["state"] = TaskState(status["state"])
                     if data.get("succession"):
-                        data["succession"] = Succession(**data["succession"])
-                    record = TaskRecord(status=TaskStatus(**status), **data)
+                        data["succession"] = Succession(**_known(Succession, data["succession"]))
+                    status = TaskStatus(**_known(TaskStatus, status))
+                    record = TaskRecord(status=status, **_known(TaskRecord, data))
                     self._records[record.id] = record
             except (ValueError, KeyError, TypeError):
                 continue
@@ -132,6 +135,11 @@ class StateDir:
         """Drop a record; idempotent."""
         if self._records.pop(task_id, None):
             self._tasks.append(json.dumps({"id": task_id, "status": None}).encode())
+
+
+def _known(cls: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what this version knows of a record: a newer agent wrote it, and was replaced by this one."""
+    return {f.name: data[f.name] for f in fields(cls) if f.name in data}
 
 
 def _record_bytes(record: TaskRecord) -> bytes:

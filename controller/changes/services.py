@@ -177,8 +177,8 @@ def rolled_back(snap: Snapshot, service: Service, to_number: int, now: float) ->
     if any(n is None or n.removing for n in networks):
         number = to_number or service.previous_revision
         raise PreconditionError(
-            f"revision {number} of service {service.spec.name} joins a network that was removed: deploy it anew with the "
-            "networks that there are"
+            f"revision {number} of service {service.spec.name} joins a network that was removed: deploy it anew with "
+            "the networks that there are"
         )
     return operations(change), change.service
 

@@ -1,12 +1,13 @@
 """What the agent keeps on disk survives its end at any byte."""
 
+import json
 import signal
 
 import pytest
 
 from argosy.agent.journal import Journal
 from argosy.agent.state import MAX_INCREMENTS, StateDir, TaskRecord, read_update
-from argosy.core.assignment import RevisionAssignment, TaskAssignment, key_of
+from argosy.core.assignment import RevisionAssignment, Succession, TaskAssignment, key_of
 from argosy.core.errors import RejectedError
 from argosy.core.task import TaskStatus
 from argosy.core.task_state import TaskState
@@ -151,3 +152,21 @@ def test_what_cannot_be_read_is_left_out_when_increments_are_merged(state):
     for version in range(2, MAX_INCREMENTS + 5):
         now = apply(state, now, message(TaskAssignment(id="b"), version=version, base=version - 1))
     assert list(reopened(state).load_assignments().tasks()) == ["b"]
+
+
+def test_records_of_older_and_of_newer_agents_are_read(state):
+    """Fields that are missing have their defaults, fields that are not known are left out: no record is lost."""
+    journal = Journal(state.root / "tasks.journal")
+    old = {"id": "old", "status": {"state": 512}, "id_range": 3}
+    new = {
+        **old,
+        "id": "new",
+        "status": {"state": 512, "mood": "good"},
+        "succession": {"root": "r", "cause": "flood"},
+        "colour": "red",
+    }
+    for record in (old, new):
+        journal.append(json.dumps(record).encode())
+    found = {record.id: record for record in reopened(state).load_tasks()}
+    assert found["old"] == TaskRecord("old", TaskStatus(TaskState.RUNNING), 3)
+    assert found["new"] == TaskRecord("new", TaskStatus(TaskState.RUNNING), 3, succession=Succession("r"))
