@@ -3,7 +3,8 @@
 The controller's own parts decide (the orchestrator, the scheduler); what stands in for the hosts is simple: every task
 does at once what it is told, programs of jobs end well, containers that are asked to stop are gone. Nodes stay as they
 are: on one that is down nothing happens. Time jumps to when the next decision is due, unless nothing but a deadline is
-left, as for an update whose tasks no node can take: then the cluster is at rest, too.
+left, as for an update whose tasks no node can take: then the cluster is at rest, too. For jobs with a schedule time
+stands still: their next runs come without the change as well, and one every minute would never let the cluster rest.
 
 Used for plans (api/plan.py). What a forecast cannot know is how programs behave: it says where tasks would go.
 """
@@ -59,7 +60,7 @@ class _World:
 
     def __init__(self, snap: Snapshot, now: float) -> None:
         self.snap = snap
-        self._now = now
+        self._began = self._now = now
         self._placing = Placing()
         self._ids = (f"forecast-{snap.revision}-{number:06d}" for number in count(1))
         self._dirty = {service.meta.id for service in snap.all(Service)}
@@ -110,8 +111,10 @@ class _World:
                 continue
             revisions = {r.number: r for r in self.snap.revisions_of_service(service_id)}
             tasks = self.snap.tasks_of_service(service_id)
-            plan = plan_service(service, revisions, tasks, nodes, self._now, departures=departures)
-            if plan.wake_at is not None:
+            scheduled = service.spec.job is not None and service.spec.job.cron is not None
+            now = self._began if scheduled else self._now
+            plan = plan_service(service, revisions, tasks, nodes, now, departures=departures)
+            if plan.wake_at is not None and not scheduled:
                 self._due[service_id] = plan.wake_at
             for group in groups_of(plan.actions, self.snap, service, self._now, lambda: next(self._ids)):
                 changed |= self.write(group)

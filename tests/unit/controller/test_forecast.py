@@ -4,10 +4,22 @@ from dataclasses import replace
 
 from argosy.controller.changes import services
 from argosy.controller.logic.plan_diff import FieldChange, TaskChange, Verb, field_changes, plan_id, task_changes
-from argosy.controller.loops.forecast import forecast, tasks_there
-from argosy.controller.store import update
+from argosy.controller.loops.forecast import after, forecast, tasks_there
+from argosy.controller.store import create, update
 from argosy.core.node import Availability, Node, NodeState, Resources
-from argosy.core.service import ContainerSpec, Placement, Service, ServiceSpec, TaskSpec, UpdateConfig, UpdateState
+from argosy.core.service import (
+    ContainerSpec,
+    Cron,
+    JobSpec,
+    JobStatus,
+    Placement,
+    Service,
+    ServiceMode,
+    ServiceSpec,
+    TaskSpec,
+    UpdateConfig,
+    UpdateState,
+)
 from argosy.core.task import Task
 from tests.unit.controller.objects import node, service, snapshot, task
 
@@ -91,6 +103,19 @@ def test_on_a_node_that_is_down_nothing_happens():
     assert sorted(t.node_id for t in tasks_there(settled)) == ["a", "a", "c"] or len(tasks_there(settled)) == 3
     ops, _ = services.scaled(snap, "default", {"web": 4}, NOW)
     assert [d[:2] for d in diff(snap, ops)[0]] == [("create", "web.4")]
+
+
+def test_a_job_that_runs_every_minute_lets_the_cluster_come_to_rest():
+    snap, _ = three_nodes(update=UpdateConfig(delay=30.0))
+    every_minute = JobSpec(cron=Cron("* * * * *"))
+    tick = replace(
+        service("tick", mode=ServiceMode.REPLICATED_JOB, job=every_minute)[0], job=JobStatus(next_at=NOW + 20)
+    )
+    snap, _ = after(snap, [create(tick)])
+    ops, _ = services.scaled(snap, "default", {"web": 4}, NOW)
+    short, _, then = diff(snap, ops)
+    assert short == [("create", "web.4", "", "a")]
+    assert then.get(Service, "tick").job == tick.job
 
 
 def test_fields_that_differ():
