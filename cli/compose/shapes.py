@@ -170,5 +170,6 @@ def _absolute_bind(item: Node, directory: Path) -> Node:
     if isinstance(item, Scalar) and item.text is not None and item.text.startswith((".", "~")):
         source, colon, rest = item.text.partition(":")
         if colon:
-            return Scalar(item.position, f"{directory / Path(source).expanduser()}{colon}{rest}", item.plain)
+            path = (directory / Path(source).expanduser()).absolute()  # the directory of `-c compose.yaml` is "."
+            return Scalar(item.position, f"{path}{colon}{rest}", item.plain)
     return item

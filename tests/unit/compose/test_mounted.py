@@ -1,5 +1,7 @@
 """Configs and secrets of a Compose file: definitions, references, binds, and what is wrong with them."""
 
+from pathlib import Path
+
 import pytest
 
 from argosy.cli.compose.problems import ComposeError
@@ -111,6 +113,18 @@ def test_a_bind_of_a_file_is_refused_with_an_offer_and_shipped_when_asked(files:
     (ref,) = stack.services[0].task.container.files
     assert (ref.name, ref.target, stack.configs[0].data) == ("shop_web-etc-a.conf", "/etc/a.conf", b"text")
     assert bool(stack.notices) == (form[0] == "{")  # not said to be read-only
+
+
+def test_a_file_beside_a_compose_file_that_is_named_without_a_directory(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.write("a.conf", "text")
+    files.write("compose.yaml", "services: {web: {image: i, volumes: ['./a.conf:/a.conf']}}")
+    monkeypatch.chdir(files.directory)
+    with pytest.raises(ComposeError, match="--ship-files"):
+        load_stack(Input([Path("compose.yaml")], "shop"), {})
+    stack = load_stack(Input([Path("compose.yaml")], "shop", ship_files=True), {})
+    assert stack.configs[0].data == b"text"
 
 
 @pytest.mark.parametrize(
