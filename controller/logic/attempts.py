@@ -89,7 +89,7 @@ def turn_of(view: View, slot: Slot, update: UpdateStatus) -> float | None:
     """Return when the slot's new task first ran or ended, 0 if it did not yet, None if the update has not begun it.
 
     One that runs and is not ready does not count as running. A slot that only ever ran the present spec was created,
-    not updated.
+    not updated; what never had a node leaves no trace, so it says nothing here.
     """
     new: list[Task] = []
     was_stale = False
@@ -97,7 +97,7 @@ def turn_of(view: View, slot: Slot, update: UpdateStatus) -> float | None:
         if view.is_current(task):
             if task.meta.created_at >= update.started_at or task in slot.live:
                 new.append(task)
-        else:
+        elif not is_unassigned(task):
             was_stale = True
     if not new or not was_stale:
         return None

@@ -27,6 +27,11 @@ def is_available(view: View, task: Task) -> bool:
     return view.answers(task) and _serves_well(task)
 
 
+def is_still_there(view: View, task: Task) -> bool:
+    """Whether a task does its service's work at this moment, be it told to stop or not."""
+    return view.answers(task) and task.status.state is TaskState.RUNNING and not task.status.unready
+
+
 def may_be_available(view: View, task: Task) -> bool:
     """Whether a task does its service's work for all that anybody knows: a node not heard from yet may well run it."""
     return not view.is_given_up(task) and _serves_well(task)
@@ -86,6 +91,7 @@ def _limit(view: View, slots: int) -> int | None:
 
 
 def _is_moving(view: View, slot: Slot) -> bool:
-    """Whether a task of the slot has set out: it has an heir, and has not ended yet."""
-    leaving = sum(map(view.is_leaving, slot.live))
-    return 0 < leaving < len(slot.live) or (bool(slot.live) and any(map(view.is_leaving, slot.ending)))
+    """Whether a task of the slot has set out: it has an heir, which may have to leave too, and has not ended yet."""
+    if len(slot.live) > 1 and any(map(view.is_leaving, slot.live)):
+        return True
+    return bool(slot.live) and any(map(view.is_leaving, slot.ending))

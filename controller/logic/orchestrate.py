@@ -10,8 +10,7 @@ actions that lead one step on (level-triggered: it matters not what changed). Th
     reap     history, orphans, removal    restart       whether an ended task gets a successor (core/restart.py)
 
 Cost: O(tasks of the service). Planning again after the actions were applied, at the same time, gives none, except
-after a RollBack, which changes the spec itself, and where the records of tasks that no node ever had were deleted:
-without them another slot may have its turn.
+after a RollBack, which changes the spec itself, and a SetJob, from which a job's tasks follow.
 """
 
 from collections.abc import Mapping, Sequence

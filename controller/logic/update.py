@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from argosy.controller.logic.actions import RollBack
 from argosy.controller.logic.attempts import failures, good_at, has_given_up, say_failed, turn_of
-from argosy.controller.logic.availability import is_available
+from argosy.controller.logic.availability import is_still_there
 from argosy.controller.logic.canary import former_revision, is_trying
 from argosy.controller.logic.dirty import is_dirty, stale_task
 from argosy.controller.logic.draft import Draft
@@ -276,11 +276,14 @@ class _Course:
         state = UpdateState.ROLLBACK_COMPLETED if rolled_back else UpdateState.COMPLETED
         message = self.update.message if rolled_back else ""
         self._store(state=state, completed_at=self.view.now, message=message, ready=False)
-        return self.rollout(is_over=True)
+        return replace(self.rollout(is_over=True), config=self.view.service.spec.update)
 
     def _use(self, slot: Slot) -> tuple[bool, Key]:
-        """Return a sort key: what is missed least first."""
-        return any(is_available(self.view, task) for task in slot.live), slot.key
+        """Return a sort key: what is missed least first.
+
+        A task that was only just told to stop counts, too: what a plan stops does not change what the next one begins.
+        """
+        return any(is_still_there(self.view, task) for task in (*slot.live, *slot.ending)), slot.key
 
     def _moving(self, slots: Sequence[Slot], dirty: Sequence[Slot]) -> Collection[Key]:
         """Return the slots to work on: those in flight, those to retry, and as many more as there is room for."""

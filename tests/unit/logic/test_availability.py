@@ -22,7 +22,7 @@ from argosy.core.service import (
 )
 from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState as S
-from tests.sim.service_world import World, image
+from tests.sim.service_world import World, go_well, image
 
 IN_EU = Placement(constraints=("node.labels.zone == eu",))
 
@@ -153,6 +153,18 @@ def test_a_pace_holds_for_the_tasks_of_a_node_that_are_on_their_way_at_once() ->
     world.settle()
     assert max(on_their_way) == 1
     assert nodes_of(world) == {"n2": 8}
+
+
+def test_an_heir_that_has_to_leave_too_is_replaced_at_once_since_its_slot_has_set_out_already() -> None:
+    world = web()
+    never_starts(world)
+    world.drain("n1", pace=1)
+    world.settle()
+    (heir,) = [task for task in world.tasks_on("n2") if task.status.state is S.PREPARING]
+    world.drain("n2")
+    world.orchestrate()
+    assert Counter(task.slot for task in world.live()) == {1: 2, 2: 2, 3: 1}
+    assert heir.meta.id not in {task.meta.id for task in world.live()}
 
 
 def test_a_pace_holds_across_services() -> None:
@@ -339,6 +351,22 @@ def test_drain_and_update_share_one_budget() -> None:
     world.run(3600)
     assert min(seen) == 7
     assert (world.images(), nodes_of(world)["n1"]) == (["v2"] * 8, 0)
+
+
+def test_a_slot_whose_task_makes_way_for_its_move_is_not_taken_by_the_update_in_the_next_breath() -> None:
+    update = UpdateConfig(parallelism=3)
+    world = web(nodes=4, replicas=4, max_unavailable="1", disconnect=Disconnect.FENCE, update=update)
+    never_starts(world)
+    world.drain("n4")
+    world.settle()
+    world.drain("n2")
+    world.fate = go_well
+    seen = watch_slots(world)
+    world.update(task=image("v2"))
+    world.settle()
+    assert min(seen) == 3
+    world.run(3600)
+    assert (world.images(), set(nodes_of(world))) == (["v2"] * 4, {"n1", "n3"})
 
 
 @pytest.mark.parametrize(("max_unavailable", "moves"), [("1", 1), ("2", 2), ("0", 1), ("", 6)])

@@ -11,6 +11,7 @@ from argosy.core.service import (
     Placement,
     RestartCondition,
     RestartPolicy,
+    ServiceMode,
     ServiceSpec,
     UpdateConfig,
     UpdateOrder,
@@ -146,6 +147,21 @@ def test_an_update_of_nothing_completes() -> None:
     roll(world)
     world.settle()
     assert world.update_state() is UpdateState.COMPLETED
+
+
+def test_a_slot_that_was_begun_in_vain_and_is_as_wanted_again_holds_up_no_other() -> None:
+    world = deployed(2, delay=1000, order=UpdateOrder.START_FIRST)
+    roll(world)
+    world.settle()
+    assert world.images() == ["v1", "v2"]
+    world.room = lambda node: 0
+    world.set_unready(next(t.meta.id for t in world.running() if world.image_of(t) == "v1"))
+    roll(world, "v3")
+    world.settle()
+    assert [(t.slot, t.status.state) for t in world.live() if t.status.state < S.RUNNING] == [(2, S.PENDING)]
+    roll(world, "v1")
+    world.orchestrate()
+    assert [(t.slot, world.image_of(t)) for t in world.live() if t.status.state < S.RUNNING] == [(1, "v1")]
 
 
 def test_tasks_that_never_found_a_node_move_all_at_once_and_leave_no_trace() -> None:
@@ -337,6 +353,26 @@ def test_the_rollback_is_the_only_action_of_its_plan() -> None:
     (action,) = world.plan().actions
     assert isinstance(action, RollBack)
     assert (action.to_revision, action.update.state) == (1, UpdateState.ROLLBACK_STARTED)
+
+
+def test_when_a_rollback_is_over_the_order_of_updates_holds_at_once() -> None:
+    order = UpdateConfig(order=UpdateOrder.START_FIRST)
+    world = World(ServiceSpec(name="web", task=image("v1"), mode=ServiceMode.GLOBAL, update=order), node_count=1)
+    world.settle()
+    in_eu = Placement(constraints=("node.labels.zone == eu",))
+    world.fate = lambda task, following: S.RUNNING if following is S.SHUTDOWN else following
+    world.update(task=image("v1", placement=in_eu))
+    world.orchestrate()
+    for name in ("v2", "v3"):
+        world.update(task=image(name))
+        world.orchestrate()
+    world.roll_back()
+    world.orchestrate()
+    assert [t.desired_state for t in world.live()] == [S.READY]
+    world.set_availability("n1", Availability.PAUSE)
+    world.orchestrate()
+    assert world.update_state() is UpdateState.ROLLBACK_COMPLETED
+    assert [t.desired_state for t in world.live()] == [S.RUNNING]
 
 
 def test_a_failing_rollback_pauses_and_is_not_rolled_back() -> None:
