@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias, cast
 import grpc
 
 from argosy.controller.api.rehearsal import Rehearsal
+from argosy.controller.changes.refs import project_of
 from argosy.controller.logic.plan_diff import SpecChange, TaskChange, Verb, field_changes, plan_id, task_changes
 from argosy.controller.loops.forecast import after, forecast, tasks_there
 from argosy.controller.store import Cache, Op, Snapshot, Store
@@ -38,6 +39,8 @@ _HANDLERS: Final = {
     "update_node": "UpdateNode",
     "rebalance": "Rebalance",
 }
+_CLUSTER_WIDE: Final = frozenset({"update_node", "rebalance"})
+"""Requests that are about no project, and whose plans tell of all."""
 _SPECS: Final[tuple[tuple[type[Any], str, Any], ...]] = (
     (Service, "service", ServiceSpec()),
     (Network, "network", NetworkSpec()),
@@ -90,19 +93,26 @@ class PlanHandlers(rpc.ControlServicer):
         bare.plan_id = ""
         answer = await getattr(twin, _HANDLERS[name])(bare, context)
         # Deciding for a whole cluster takes a while: agents' sessions go on meanwhile.
-        specs, tasks = await asyncio.to_thread(differences, snap, rehearsal.ops, time.time())
+        project = None if name in _CLUSTER_WIDE else project_of(request.project)
+        specs, tasks = await asyncio.to_thread(differences, snap, rehearsal.ops, time.time(), project)
         notices = [*getattr(answer, "notices", ()), *filter(None, [getattr(answer, "notice", "")])]
         return specs, tasks, notices
 
 
-def differences(snap: Snapshot, ops: Sequence[Op], now: float) -> tuple[list[SpecChange], tuple[TaskChange, ...]]:
-    """Return what operations would change: of specs at once, of placement until the cluster is at rest."""
+def differences(
+    snap: Snapshot, ops: Sequence[Op], now: float, project: str | None = None
+) -> tuple[list[SpecChange], tuple[TaskChange, ...]]:
+    """Return what operations would change: of specs at once, of placement until the cluster is at rest.
+
+    With `project` only of its tasks: what waits for room in another one is nobody's business here.
+    """
     specs = list(_spec_changes(snap, after(snap, ops)[0]))
     without, then = forecast(snap, [], now), forecast(snap, ops, now)
     names = {s.meta.id: s.spec.name for world in (without, then) for s in world.all(Service)}
     nodes = {n.meta.id: n.spec.name for n in snap.all(Node)}
     known = frozenset(task.meta.id for task in snap.all(Task))
-    return specs, task_changes(tasks_there(without), tasks_there(then), known, names, nodes)
+    before, behind = ([t for t in tasks_there(world) if project in (None, t.meta.project)] for world in (without, then))
+    return specs, task_changes(before, behind, known, names, nodes)
 
 
 def _spec_changes(old: Snapshot, new: Snapshot) -> Iterable[SpecChange]:

@@ -192,3 +192,20 @@ async def test_projects_share_nothing(leader):
             spec.depends_on.add(service=value)
         code, text = await refusal(control.CreateService(pb.CreateServiceRequest(project="b", spec=spec)))
         assert code in (grpc.StatusCode.NOT_FOUND, INVALID), (field, text)
+
+
+async def test_a_plan_tells_nothing_of_other_projects(leader, agents):
+    """Room that one project frees is taken by a task of another, which waits for it: only that project is told."""
+    await agents(leader.address, cpus=1.0)
+    await leader.add_image()
+    await leader.store_image(replace(leader.cache.snapshot.all(Image)[0], meta=Meta(project="b")))
+    large = a_service_spec("large")
+    large.task.reservations.cpus = 1.0
+    await leader.control.CreateService(pb.CreateServiceRequest(spec=large))
+    await until(lambda: [t for t in leader.tasks() if t.node_id])
+    waits = a_service_spec("waits")
+    waits.task.reservations.cpus = 1.0
+    await leader.control.CreateService(pb.CreateServiceRequest(project="b", spec=waits))
+    request = pb.ScaleServicesRequest(replicas={"large": 0})
+    plan = await leader.control.GetPlan(pb.GetPlanRequest(scale_services=request))
+    assert {task.service for task in plan.tasks} == {"large"}
