@@ -562,7 +562,8 @@ def _mended(snap: object, service: Service, now: float) -> object:
         placement=replace(present.spec.task.placement, constraints=()),
     )
     update = replace(present.spec.update, failure_action=FailureAction.CONTINUE)
-    # The budget is lifted, too: while other slots fail, an update of parallelism 1 that the budget holds in its slot keeps
+    # The budget is lifted, too: while other slots fail, an update of parallelism 1 that the budget holds in its slot
+    # keeps
     # its turn, and the failing slots, which it would heal, wait for that until the progress deadline.
     stuck = present.update.state in (UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED)
     if stuck:
