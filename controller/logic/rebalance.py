@@ -10,6 +10,7 @@ affinities are the scheduler's own filters'. Tasks that are not at rest are left
 of jobs, and of global services, which are where they have to be.
 """
 
+import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -88,7 +89,14 @@ class _Movable:
         least = self._least_tasks()
         left: list[Task] = []
         before = len(self.moves)
-        for task in sorted(self._left, key=self._badness, reverse=True):
+        worst = [(self._badness(task), number, task) for number, task in enumerate(self._left)]
+        heapq.heapify(worst)
+        while worst:
+            badness, number, task = heapq.heappop(worst)
+            now = self._badness(task)
+            if now > badness:  # others have moved away from there since
+                heapq.heappush(worst, (now, number, task))
+                continue
             held = self._held(task)
             ask = self._asks[task.service_id, task.revision]
             alike = (task.service_id, task.revision, held.position)
@@ -116,9 +124,10 @@ class _Movable:
         return spread or (load and info.tasks > least + 1)
 
     def _badness(self, task: Task) -> tuple[int, int]:
+        """Return a sort key: the lower, the worse off."""
         held = self._held(task)
         info = self._view.infos[held.position]
-        return info.services.get(held.service, 0), info.tasks
+        return -info.services.get(held.service, 0), -info.tasks
 
     def _held(self, task: Task) -> Held:
         held = self._view.held(task.meta.id)

@@ -6,12 +6,13 @@ out once, and then only nodes that something was placed on are looked at again (
 A task that takes over a slot names its predecessor. The predecessor does not count in the spread; where it will have
 stopped before the new task starts, its resources and ports count as free for that task alone. So an update in place
 works on a full node and with host ports, and for a moment a node may hold reservations of both: what *runs* never
-exceeds the node, since the one starts only when the other has ended.
+exceeds the node, since the one starts only when the other has ended. The node of a task that was asked to move
+(`Task.evict`) is the last choice for its heir: only what can run nowhere else comes back.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from argosy.controller.logic.ask import Ask
 from argosy.controller.logic.cluster_view import ClusterView, Held
@@ -29,7 +30,8 @@ class Request:
     """A task that wants a node.
 
     `node_id`: bound to this node (global services), which is only checked. `replaces`: id of the task that it takes
-    over from; `after_stop`: that task will have ended before this one starts.
+    over from; `after_stop`: that task will have ended before this one starts. `avoids`: id of the node that is the last
+    choice, "" for none.
     """
 
     task_id: str
@@ -39,6 +41,7 @@ class Request:
     node_id: str = ""
     replaces: str = ""
     after_stop: bool = False
+    avoids: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +73,11 @@ def request_for(task: Task, spec: TaskSpec, predecessor: Task | None, order: Upd
     Under stop-first a task that is only to be made READY for now starts when its predecessor has ended.
     """
     waits = task.desired_state is TaskState.READY and order is UpdateOrder.STOP_FIRST
-    before = predecessor.meta.id if predecessor is not None else ""
-    return Request(task.meta.id, task.service_id, task.revision, spec, task.node_id, before, bool(before) and waits)
+    request = Request(task.meta.id, task.service_id, task.revision, spec, task.node_id)
+    if predecessor is None:
+        return request
+    avoids = predecessor.node_id if predecessor.evict else ""
+    return replace(request, replaces=predecessor.meta.id, after_stop=waits, avoids=avoids)
 
 
 def place(requests: Sequence[Request], view: ClusterView) -> Placements:
@@ -124,7 +130,7 @@ class _Group:
             return self._check_bound(request, refused)
         if self._candidates is None:
             self._candidates = Candidates(self._view, self._ask)
-        position = self._candidates.best()
+        position = self._candidates.best(self._view.set_of((request.avoids,)))
         if position is None:
             self._reason = self._reason or explain(self._ask, self._view)
             refused[request.task_id] = self._reason

@@ -108,11 +108,15 @@ class Candidates:
         self._by_count: list[NodeSet] = _by_count(view, self._counts)
         self._level = _Level(view, ask.spread, view.all, ask.service) if ask.spread and view.all else None
 
-    def best(self) -> int | None:
-        """Return the position of the node that the next task should go to; None when no node can take it."""
+    def best(self, last: NodeSet = 0) -> int | None:
+        """Return the position of the node that the next task should go to; None when no node can take it.
+
+        `last`: nodes that are only taken where there is no other.
+        """
         found = self.nodes & passing(COMPANY, self._ask, self._view)
         if not found:
             return None
+        found = found & ~last or found
         found = found & ~self._shunned or found
         for near in self._ask.affinities:
             if near.preferred:

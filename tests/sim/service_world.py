@@ -135,6 +135,7 @@ class World:
         """Give a node these labels, and no others."""
         node = self.nodes[name]
         self.nodes[name] = replace(node, spec=replace(node.spec, labels=labels))
+        self.check()
 
     def evict(self, task_id: str) -> None:
         """Ask for a task to run elsewhere, as a rebalance does."""

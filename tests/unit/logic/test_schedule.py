@@ -340,6 +340,22 @@ def test_who_the_predecessor_is():
     assert predecessor_of(bound, [task("x", "a", slot=0), task("y", "b", slot=0)]).meta.id == "y"
 
 
+@pytest.mark.parametrize(
+    ("others", "spec", "goes_to"),
+    [
+        pytest.param(3, PLAIN, "b", id="elsewhere, though it would be even at home"),
+        pytest.param(3, reserve(4), "a", id="home, where nothing else has room"),
+    ],
+)
+def test_the_node_that_a_task_is_to_leave_is_the_last_choice_for_its_heir(others, spec, goes_to):
+    old = replace(task("old", "a"), evict=True)
+    new = task("new", "", state=TaskState.NEW, desired=TaskState.READY, at=1.0)
+    there = [task(f"other{i}", "b", slot=2 + i) for i in range(others)]
+    request = request_for(new, spec, predecessor_of(new, [old, new]), UpdateOrder.STOP_FIRST)
+    cluster = view([node("a"), node("b")], [old, *there], {("web", 1): reserve(1)})
+    assert nodes_of(place([request], cluster)) == [goes_to]
+
+
 def test_a_predecessor_that_is_gone_changes_nothing():
     assert place([Request("t", "web", 1, PLAIN, replaces="gone", after_stop=True)], view([node("a")])).assigned == {
         "t": "a"
