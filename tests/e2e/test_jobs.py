@@ -14,7 +14,7 @@ STACK = """
 services:
   db:
     image: busybox:1
-    command: sh -c 'sleep 2; touch /tmp/up; echo up; exec nc -ll -p 7000 -e echo hello'
+    command: sh -c 'sleep 6; touch /tmp/up; echo up; exec nc -ll -p 7000 -e echo hello'
     stop_grace_period: 200ms
     environment: {VERSION: "%(version)s"}
     healthcheck: {test: "test -e /tmp/up", interval: 500ms, start_interval: 200ms, start_period: 30s}

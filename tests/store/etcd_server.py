@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -25,11 +26,12 @@ def etcd_binary() -> str:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
+    """Return a port of 127.0.0.1 that nothing listens on, and that the kernel gives to no outgoing connection."""
+    while True:
+        port = random.randrange(15_000, 30_000)  # below ip_local_port_range
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 class EtcdServer:
