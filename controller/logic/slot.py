@@ -160,7 +160,9 @@ def _hand_over(
 
 
 def _makes_way(view: View, allowance: Allowance, aim: Aim, heir: Task, due: bool, old: Task) -> bool:
-    """Whether an old task goes now that it has an heir."""
+    """Whether an old task goes now that it has an heir. One that is kept, whose node is DOWN, waits for its node."""
+    if view.is_kept(old):
+        return is_available(view, heir)
     if not serves(old) or view.is_overdue(old) or is_available(view, heir):
         return True
     leaving = view.is_leaving(old)

@@ -7,9 +7,10 @@ where the old one was. The rules (docs/updates.md):
 - A slot is dirty if a live task of it, or the last one it had, does not run the present spec.
 - With `canary` the update tries so many new tasks first, and leaves the rest alone until it is promoted (canary.py).
 - At most `parallelism` slots are in flight: begun, and their new task neither ran yet nor ended, or it did so less than
-  `delay` ago. Slots that do not serve go first. A slot whose new task failed has had its turn: from then on the restart
-  policy tries it again, so that it does not stop the others. A slot whose other tasks never had a node moves at
-  once: there is nothing to lose in it.
+  `delay` ago. Slots that do not serve go first; under stop-first with a budget they do not even wait for slots in
+  flight that still serve, for which the budget may have nothing left (as many more may then be in flight). A slot whose
+  new task failed has had its turn: from then on the restart policy tries it again, so that it does not stop the others.
+  A slot whose other tasks never had a node moves at once: there is nothing to lose in it.
 - When the share of slots with a failure (attempts.py) is over `max_failure_ratio`, or there was no progress for
   `progress_deadline` (progress.py), the failure action follows.
 - The update is complete when every slot runs the present spec, and has done so for `monitor`.
@@ -290,13 +291,14 @@ class _Course:
         view, config = self.view, self.config
         moving: set[Key] = set()
         fresh: list[Slot] = []
-        occupied = 0
+        occupied = waiting = 0
         dirty_keys = {slot.key for slot in dirty}
         for slot in slots:
             turn = turn_of(view, slot, self.update)
             if turn is not None:
                 in_flight = turn == 0.0 or view.now < turn + config.delay
                 occupied += in_flight
+                waiting += turn == 0.0 and self._may_wait(slot)
                 self.draft.wake(turn + config.delay)
             if slot.key not in dirty_keys or has_given_up(view, slot, self.update):
                 continue
@@ -305,6 +307,18 @@ class _Course:
             else:
                 fresh.append(slot)
         fresh.sort(key=self._use)
-        room = len(fresh) if config.parallelism == 0 else max(0, config.parallelism - occupied)
-        moving.update(slot.key for slot in fresh[:room])
+        if config.parallelism == 0:
+            moving.update(slot.key for slot in fresh)
+            return moving
+        room = config.parallelism - occupied
+        for slot in fresh:
+            served, key = self._use(slot)
+            if room > 0 or (not served and room + waiting > 0):
+                moving.add(key)
+                room -= 1
         return moving
+
+    def _may_wait(self, slot: Slot) -> bool:
+        """Whether a slot in flight may have to wait for the budget, so that slots that spend nothing pass it by."""
+        budgeted = self.view.service.spec.max_unavailable and self.config.order is UpdateOrder.STOP_FIRST
+        return bool(budgeted) and self._use(slot)[0]

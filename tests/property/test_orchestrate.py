@@ -339,7 +339,10 @@ class Life(RuleBasedStateMachine):
                 self.begun_in[key] = False
 
     def check_in_flight(self, world: World) -> None:
-        """No more than `parallelism` slots have a new task that neither ran nor ended yet."""
+        """No more than `parallelism` slots have a new task that neither ran nor ended yet.
+
+        Under stop-first with a budget there may be as many more that did not serve when the update began them.
+        """
         service = world.service
         assert service is not None
         if service.revision != self.revision:
@@ -347,8 +350,9 @@ class Life(RuleBasedStateMachine):
         rolling_back = service.update.state >= UpdateState.ROLLBACK_STARTED
         config = service.spec.rollback if rolling_back else service.spec.update
         in_flight = self.in_flight()
+        passed_by = bool(service.spec.max_unavailable) and config.order is UpdateOrder.STOP_FIRST
         if config.parallelism:
-            assert len(in_flight) <= config.parallelism, in_flight
+            assert len(in_flight) <= config.parallelism * (2 if passed_by else 1), in_flight
 
     def in_flight(self) -> list[Key]:
         slots = self.slots()

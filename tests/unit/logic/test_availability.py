@@ -329,6 +329,18 @@ def test_what_fails_by_itself_is_part_of_the_budget() -> None:
     assert world.images() == ["v2"] * 4
 
 
+def test_what_fails_after_an_update_has_begun_another_slot_is_worked_on_first() -> None:
+    world = web(replicas=4, max_unavailable="1")
+    world.update(task=image("v2"))
+    world.orchestrate()
+    (begun,) = {task.slot for task in world.live() if world.image_of(task) == "v2"}
+    failing = next(task for task in world.running() if task.slot != begun)
+    world.set_unready(failing.meta.id)
+    seen = watch_slots(world)
+    world.run(300)
+    assert (world.images(), min(seen)) == (["v2"] * 4, 3)
+
+
 def test_while_a_node_is_lost_an_update_takes_nothing_more_away() -> None:
     world = web(replicas=3, max_unavailable="1", disconnect=Disconnect.KEEP, update=UpdateConfig(parallelism=0))
     world.set_node("n1", NodeState.DOWN)
@@ -423,6 +435,23 @@ def test_an_update_leaves_out_what_is_kept_and_comes_back_to_it() -> None:
     world.set_node("n1", NodeState.READY)
     world.run(60)
     assert world.images() == ["v2"] * 3
+
+
+def test_an_update_does_not_stop_what_is_kept_though_its_heir_was_prepared_there_before_the_node_went() -> None:
+    world = web(nodes=1, mode=ServiceMode.GLOBAL, disconnect=Disconnect.KEEP)
+    old = world.running()[0].meta.id
+    never_starts(world)
+    world.update(task=image("v2"))
+    world.settle()
+    world.set_node("n1", NodeState.DOWN)
+    (heir,) = [task for task in world.live() if task.meta.id != old]
+    world.tasks[heir.meta.id] = replace(heir, status=TaskStatus(S.READY))
+    world.orchestrate()
+    assert world.tasks[old].desired_state is S.RUNNING
+    world.fate = go_well
+    world.set_node("n1", NodeState.READY)
+    world.run(300)
+    assert world.images() == ["v2"]
 
 
 def test_scaling_down_lets_go_of_what_is_kept_first() -> None:
