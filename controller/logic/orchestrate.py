@@ -10,7 +10,8 @@ actions that lead one step on (level-triggered: it matters not what changed). Th
     reap     history, orphans, removal    restart       whether an ended task gets a successor (core/restart.py)
 
 Cost: O(tasks of the service). Planning again after the actions were applied, at the same time, gives none, except
-after a RollBack, which changes the spec itself, and a SetJob, from which a job's tasks follow.
+after a RollBack, which changes the spec itself, after a SetJob, from which a job's tasks follow, and after a task was
+given up that was kept (`disconnect: keep`, its node DOWN): that opens its slot to the update, which left it out so far.
 """
 
 from collections.abc import Mapping, Sequence

@@ -205,7 +205,7 @@ class World:
         did = bool(plan.actions)
         rounds = 0
         while plan.actions:
-            begins = any(isinstance(a, (RollBack, SetJob)) for a in plan.actions)  # what follows is planned after it
+            begins = any(isinstance(a, (RollBack, SetJob)) or self._lets_go(a) for a in plan.actions)  # more follows
             self.apply(plan)
             if self.service is None:
                 return True
@@ -214,6 +214,13 @@ class World:
             assert not plan.actions or (begins and rounds < 3), f"not at rest after applying: {plan.actions}"
         self.wake_at = plan.wake_at
         return did
+
+    def _lets_go(self, action: Action) -> bool:
+        """Whether an action gives up a task that is kept, so that its slot is open again to all that was held off."""
+        if not isinstance(action, SetDesired) or self._service.spec.disconnect is not Disconnect.KEEP:
+            return False
+        node = self.nodes.get(self.tasks[action.task_id].node_id)
+        return action.state > S.RUNNING and node is not None and node.status.state is NodeState.DOWN
 
     def apply(self, plan: Plan) -> None:
         """Apply a plan's actions, each under the invariants."""
