@@ -562,13 +562,10 @@ def _mended(snap: object, service: Service, now: float) -> object:
         placement=replace(present.spec.task.placement, constraints=()),
     )
     update = replace(present.spec.update, failure_action=FailureAction.CONTINUE)
-    # The budget is lifted, too: while other slots fail, an update of parallelism 1 that the budget holds in its slot
-    # keeps
-    # its turn, and the failing slots, which it would heal, wait for that until the progress deadline.
     stuck = present.update.state in (UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED)
     if stuck:
         task = replace(task, force_update=task.force_update + 1)
-    return services.updated(snap, present, replace(present.spec, task=task, update=update, max_unavailable=""), now)  # type: ignore[arg-type]
+    return services.updated(snap, present, replace(present.spec, task=task, update=update), now)  # type: ignore[arg-type]
 
 
 async def _revoke(controller: Controller) -> None:
