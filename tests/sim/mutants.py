@@ -116,7 +116,7 @@ MUTANTS = (
     _mutant(
         "parallelism ignored",
         "controller/logic/update.py",
-        ("max(0, config.parallelism - occupied)", "config.parallelism"),
+        ("room = config.parallelism - occupied", "room = config.parallelism"),
     ),
     _mutant(
         "new leader declares DOWN without grace",
