@@ -91,7 +91,12 @@ def _limit(view: View, slots: int) -> int | None:
 
 
 def _is_moving(view: View, slot: Slot) -> bool:
-    """Whether a task of the slot has set out: it has an heir, which may have to leave too, and has not ended yet."""
+    """Whether a task of the slot has set out: it has an heir, which may have to leave too, and has not ended yet.
+
+    Where nothing can be created for now (a task there is kept) nothing is on its way either.
+    """
+    if not slot.may_create:
+        return False
     if len(slot.live) > 1 and any(map(view.is_leaving, slot.live)):
         return True
     return bool(slot.live) and any(map(view.is_leaving, slot.ending))

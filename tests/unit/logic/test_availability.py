@@ -393,6 +393,19 @@ def test_a_budget_bounds_how_many_tasks_move_at_once(max_unavailable: str, moves
     assert nodes_of(world) == {"n2": 12}
 
 
+def test_a_slot_whose_task_is_kept_holds_up_no_other_move() -> None:
+    world = web(replicas=2, max_unavailable="1", disconnect=Disconnect.KEEP)
+    first, second = (task.meta.id for task in world.running())
+    world.room = lambda node: 0
+    world.evict(first)
+    world.orchestrate()
+    world.set_node(world.tasks[first].node_id, NodeState.DOWN)
+    world.evict(second)
+    world.update(task=image("v2"))
+    world.orchestrate()
+    assert 2 in {task.slot for task in world.live() if task.meta.id not in (first, second)}
+
+
 # Disconnect
 
 
