@@ -68,14 +68,16 @@ class Allowance:
         self._departures.begin(task.node_id)
         return True
 
-    def may_stop(self, *, moves: bool) -> bool:
-        """Take an available task out of service, if the budget allows it; `moves`: it has to leave its node."""
+    def may_stop(self, task: Task, *, moves: bool) -> bool:
+        """Take a task out of service, if the budget allows it; `moves`: it has to leave its node.
+
+        One that only may be available, on a node not heard from yet, is counted as missing already, and not twice.
+        """
         budget = self.budget
-        if moves and budget.limit is None:
-            allowed = budget.missing < MOVES_THAT_STOP_FIRST
-            budget.missing += allowed
-        else:
-            allowed = budget.take()
+        limit = MOVES_THAT_STOP_FIRST if moves and budget.limit is None else budget.limit
+        takes = is_available(self._view, task)
+        allowed = limit is None or budget.missing + takes <= limit
+        budget.missing += allowed and takes
         self.refused = self.refused or not allowed
         return allowed
 

@@ -181,7 +181,7 @@ def _may_stop_now(view: View, allowance: Allowance, old: Task) -> bool:
     """Whether an old task may go before its heir is there: in the budget, if it may still be of use."""
     if not may_be_available(view, old) or view.is_overdue(old):
         return True
-    return allowance.may_stop(moves=view.is_leaving(old))
+    return allowance.may_stop(old, moves=view.is_leaving(old))
 
 
 def _somebody_runs(slot: Slot, old: Task | None) -> bool:

@@ -354,6 +354,19 @@ def test_while_a_node_is_lost_an_update_takes_nothing_more_away() -> None:
     assert world.images() == ["v2"] * 3
 
 
+def test_what_is_not_heard_from_counts_as_missing_once() -> None:
+    world = web(max_unavailable="2", update=UpdateConfig(parallelism=0))
+    world.set_node("n1", NodeState.UNKNOWN)
+    world.update(task=image("v2"))
+    seen = watch_slots(world)
+    world.settle()
+    assert min(seen) == 1
+    assert world.images() == ["v2", "v2"]
+    world.set_node("n1", NodeState.READY)
+    world.run(300)
+    assert world.images() == ["v2"] * 3
+
+
 def test_drain_and_update_share_one_budget() -> None:
     world = web(nodes=4, replicas=8, max_unavailable="1", update=UpdateConfig(parallelism=0))
     seen = watch_slots(world)
@@ -443,7 +456,7 @@ def test_an_update_leaves_out_what_is_kept_and_comes_back_to_it() -> None:
     world.set_node("n1", NodeState.DOWN)
     world.update(task=image("v2"))
     world.run(60)
-    assert world.images() == ["v1", "v2", "v2"]
+    assert world.images() == ["v2", "v2"]
     assert world.update_state() is UpdateState.COMPLETED
     world.set_node("n1", NodeState.READY)
     world.run(60)
