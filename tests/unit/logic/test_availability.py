@@ -456,7 +456,7 @@ def test_an_update_leaves_out_what_is_kept_and_comes_back_to_it() -> None:
     world.set_node("n1", NodeState.DOWN)
     world.update(task=image("v2"))
     world.run(60)
-    assert world.images() == ["v2", "v2"]
+    assert world.images() == ["v1", "v2", "v2"]
     assert world.update_state() is UpdateState.COMPLETED
     world.set_node("n1", NodeState.READY)
     world.run(60)
