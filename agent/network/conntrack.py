@@ -35,8 +35,14 @@ _SOURCE: Final = 1
 _DESTINATION: Final = 2
 _NUMBER: Final = 1
 
-_OPEN_STATES: Final = frozenset({1, 2, 3, 4, 5})
-"""From SYN_SENT to CLOSE_WAIT: while one side may still say something. After that both have said that they end."""
+_TIMEOUT: Final = 7
+_SYN_SENT: Final = 1
+_OPEN_STATES: Final = frozenset({2, 3, 4, 5})
+"""From SYN_RECV to CLOSE_WAIT: while one side may still say something. After that both have said that they end."""
+_SYN_SENT_S: Final = 120
+"""How long the kernel remembers a first packet that was never answered (nf_conntrack_tcp_timeout_syn_sent)."""
+_DIALLING_S: Final = 2
+"""A younger one may still be answered: the client repeats it after a second. An older one was given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +108,9 @@ def _connection(body: bytes) -> Connection:
     is_open = False
     if protocol == TCP and _PROTOCOL_INFO in found:
         tcp = attributes(attributes(found[_PROTOCOL_INFO]).get(1, b""))
-        is_open = tcp.get(1, b"\0")[0] in _OPEN_STATES
+        state = tcp.get(1, b"\0")[0]
+        left_s = int.from_bytes(found.get(_TIMEOUT, b"\0"), "big")
+        is_open = state in _OPEN_STATES or (state == _SYN_SENT and left_s > _SYN_SENT_S - _DIALLING_S)
     return Connection(
         protocol,
         int.from_bytes(asked[_SOURCE], "big"),

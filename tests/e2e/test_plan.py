@@ -1,6 +1,7 @@
 """Plans as people use them: read, applied, refused when stale; and a node that joins gets its share of the tasks."""
 
 import json
+import re
 from collections import Counter
 
 COMPOSE = """
@@ -35,7 +36,7 @@ def a_plan_is_read_applied_and_refused_when_it_is_stale(cluster, tmp_path):
     planned = cluster.run(*deploy, "--plan")
     assert planned.returncode == 4, planned.stderr
     assert "+ service p_web" in planned.stdout
-    assert "+ p_web.1: create on node1" in planned.stdout
+    assert re.search(r"\+ p_web\.1: create on node[12]", planned.stdout)  # which of the two goes by their ids
     plan = json.loads(cluster.run(*deploy, "--plan", "--format", "json").stdout)
     assert {task["new_node"] for task in plan["tasks"]} == {"node1", "node2"}
     assert cluster.tasks() == [], "a plan changes nothing"

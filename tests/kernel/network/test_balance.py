@@ -292,3 +292,14 @@ def test_connections_through_an_endpoint_that_left_unseen_are_forgotten(service:
             namespace.close()
         datagrams.send(b"who?")
         assert _said(datagrams.recv(64))[0] == "b"
+
+
+def test_a_connection_that_was_never_answered_counts_only_while_it_may_still_be(service: Service) -> None:
+    service.set("a")
+    server, deaf = service.hosts[1], service.servers["a"]
+    deaf.sh("nft 'add table ip deaf; add chain ip deaf in { type filter hook input priority 0; tcp dport 9999 drop; }'")
+    with service.client.open_socket() as calling:
+        calling.setblocking(False)
+        assert calling.connect_ex(("10.64.0.65", 9999)) == errno.EINPROGRESS
+        wait_until(lambda: server.do(server.plane.connections("servera000001")) == 1)
+    wait_until(lambda: server.do(server.plane.connections("servera000001")) == 0, 30)
