@@ -13,6 +13,7 @@ from test_life import BREAKAGES
 from test_reach import WEB, converse
 
 from argosy.agent.network.desired import AuditTiming
+from tests.pace import machine_slowness
 
 TOLD_S = 5.0
 """A repair that the kernel's notifications lead to is complete within this time (issue C)."""
@@ -75,7 +76,7 @@ def test_what_the_kernel_tells_of_is_repaired_at_once(breakage: str, wire: World
     wait_as_before(one.host, before)
     assert converse(other, one, "10.64.0.33") == "10.64.0.161"
     assert converse(one, wire.outside, "192.0.2.254") == "192.0.2.1"
-    assert time.monotonic() - began < TOLD_S
+    assert time.monotonic() - began < TOLD_S * machine_slowness()
     assert sum(one.host.plane.drift.values()) > 0
 
 
