@@ -52,6 +52,7 @@ test: venv system etcd ## all tests but the long ones
 test-long: venv system etcd ## the tests that take long, sim-mutants, and all of test-vm
 	@deploy/install/system-packages.sh test vm
 	$(PYTEST) -m long $(ARGS)
+	ARGOSY_SEARCH=1 $(PYTEST) tests/property
 	@$(MAKE) --no-print-directory sim-mutants
 	@$(MAKE) --no-print-directory test-vm
 
