@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from argosy.agent.logic.succession import with_successors
 from argosy.agent.logs.tunnel import send_logs
 from argosy.agent.network.desired import NetworkSettings, NodeIdentity
 from argosy.agent.network.plane import NetworkPlane
+from argosy.agent.runtime.memory import ensure_memory_directory
 from argosy.agent.runtime.native import NativeRuntime
 from argosy.agent.session.reporter import Reporter
 from argosy.agent.session.session import Connect, Session, connect
@@ -29,6 +31,7 @@ from argosy.agent.settings import AgentSettings
 from argosy.agent.state import Identity, StateDir, TaskRecord, read_update
 from argosy.agent.tasks.fence import Fence
 from argosy.agent.tasks.files import hold_secrets, take_secrets
+from argosy.agent.tasks.guards import GuardProcess
 from argosy.agent.tasks.host import Host
 from argosy.agent.tasks.id_ranges import IdRanges
 from argosy.agent.tasks.probe import Prober
@@ -199,7 +202,10 @@ class Agent:
         group: asyncio.TaskGroup,
         connect: Connect = connect,
         ambient: Ambient = SYSTEM,
+        ensure_guard: Callable[[], None] | None = None,
+        ensure_memory: Callable[[Path], None] = ensure_memory_directory,
     ) -> None:
+        guards = settings.run_dir / "guard"
         self._settings = settings
         self._state = state
         self._identity = identity
@@ -224,7 +230,7 @@ class Agent:
             images=images,
             reporter=self._reporter,
             prober=Prober(runtime),
-            fence=Fence(settings.run_dir / "guard", settings.cgroup_parent, ambient),
+            fence=Fence(guards, ambient, ensure_guard or GuardProcess(guards, settings.cgroup_parent).ensure),
             id_ranges=IdRanges(settings.id_base, settings.id_ranges, _ranges_in_use(self._records)),
             node_id=identity.node_id,
             node_name=settings.node_name,
@@ -232,6 +238,7 @@ class Agent:
             ambient=ambient,
             assignments=self._assignments,
             preparing=asyncio.Semaphore(settings.prepare_parallelism),
+            ensure_memory=ensure_memory,
         )
         self._tasks = Tasks(self._host, group)
         self._successors = Successors(self._host, self._tasks, lambda: self._apply(self._assignments))

@@ -5,39 +5,30 @@ on its end at the end of the grant does not depend on this process any more. cor
 """
 
 import asyncio
-import contextlib
-import fcntl
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from argosy.agent.guard import files
 from argosy.agent.guard.files import Guarded
 from argosy.core.ambient import Ambient
-
-log = structlog.get_logger(__name__)
 
 LOOK_S: Final = 0.5
 """How often it is looked whether the guard lives, while there is anything to guard."""
 
 
 class Fence:
-    """One for an agent. `directory` is on a tmpfs; used by one event loop."""
+    """One for an agent. `directory` is on a tmpfs; used by one event loop. `ensure_guard`: see guards.py."""
 
-    def __init__(self, directory: Path, cgroup_parent: str, ambient: Ambient) -> None:
+    def __init__(self, directory: Path, ambient: Ambient, ensure_guard: Callable[[], None]) -> None:
         self._directory = directory
-        self._cgroup_parent = cgroup_parent
+        self._ensure_guard = ensure_guard
         self._boot = ambient.boot
         self._sent: dict[int, float] = {}
         self._waiting: dict[str, Guarded] = {}
         self._grant = files.read_grant(directory)
         self._needed = asyncio.Event()
-        self._spawned: set[int] = set()
         if self._grant.tasks:
             self._needed.set()
 
@@ -111,11 +102,7 @@ class Fence:
             if not self._grant.tasks:
                 self._needed.clear()
                 continue
-            self._reap()
-            if not self._spawned and not self._is_guarded():
-                pid = _spawn(self._directory, self._cgroup_parent)
-                self._spawned.add(pid)
-                log.info("guard started", pid=pid)
+            self._ensure_guard()
             await asyncio.sleep(LOOK_S)
 
     def _tell(self) -> None:
@@ -123,42 +110,7 @@ class Fence:
         self._grant = replace(self._grant, boot_id=files.boot_id(), version=self._grant.version + 1)
         files.write_grant(self._directory, self._grant)
 
-    def _is_guarded(self) -> bool:
-        """Whether some guard holds the lock."""
-        fd = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        finally:
-            os.close(fd)
-        return False
-
-    def _reap(self) -> None:
-        for pid in list(self._spawned):
-            with contextlib.suppress(ChildProcessError):
-                if os.waitpid(pid, os.WNOHANG)[0] == 0:
-                    continue
-            self._spawned.discard(pid)
-
 
 def reason_of(unconfirmed_s: float) -> str:
     """Say why the guard ended a task."""
     return f"fenced: no controller confirmed it for {unconfirmed_s:.0f} s"
-
-
-def _spawn(directory: Path, cgroup_parent: str) -> int:
-    """Start a guard that outlives this agent: by posix_spawn, never by a fork of a process that holds gRPC threads."""
-    command = [sys.executable, "-I", "-m", "argosy.agent.guard"]
-    log_file = str(directory / "guard.log")
-    return os.posix_spawn(
-        command[0],
-        [*command, "--run-dir", str(directory), "--cgroup-parent", cgroup_parent],
-        {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
-        setsid=True,
-    )

@@ -15,7 +15,7 @@ file systems in memory know no id maps.
 import os
 import posixpath
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import structlog
@@ -53,9 +53,10 @@ def take_secrets(message: pb.ControllerMessage) -> dict[str, bytes]:
 
 
 class TaskFiles:
-    """The files of all tasks of a node, below its run directory."""
+    """The files of all tasks of a node, below its run directory. `ensure_memory` makes a directory in memory."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, ensure_memory: Callable[[Path], None] = ensure_memory_directory) -> None:
+        self._ensure_memory = ensure_memory
         self._configs = run_dir / "files"
         self._memory = run_dir / _SECRETS
         self._trouble = ""
@@ -65,7 +66,7 @@ class TaskFiles:
         if not secrets:
             return
         try:
-            ensure_memory_directory(self._memory)
+            self._ensure_memory(self._memory)
             for version, data in secrets.items():
                 _write(self._memory / "all" / version, data, 0o600)
         except (RejectedError, OSError) as e:

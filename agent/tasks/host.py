@@ -1,12 +1,14 @@
 """What every task owner of a node shares."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from argosy.agent.images.store import ImageStore
 from argosy.agent.logic.assignments import Assignments
 from argosy.agent.runtime.interface import Runtime
+from argosy.agent.runtime.memory import ensure_memory_directory
 from argosy.agent.session.reporter import Reporter
 from argosy.agent.settings import AgentSettings
 from argosy.agent.state import StateDir
@@ -45,11 +47,12 @@ class Host:
     layers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Image layers that containers are mounted on, by task: they must stay while the container does."""
     preparing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
+    ensure_memory: Callable[[Path], None] = ensure_memory_directory
     files: TaskFiles = field(init=False)
     """What the node gives to containers: it goes when the task is released."""
 
     def __post_init__(self) -> None:
-        self.files = TaskFiles(self.settings.run_dir)
+        self.files = TaskFiles(self.settings.run_dir, self.ensure_memory)
 
     def image_of(self, revision: RevisionAssignment | None) -> Image | None:
         """Return the image that a revision runs, if it was assigned."""

@@ -13,6 +13,7 @@ from argosy.agent.session.reporter import Reporter
 from argosy.agent.settings import AgentSettings
 from argosy.agent.state import StateDir
 from argosy.agent.tasks.fence import Fence
+from argosy.agent.tasks.guards import GuardProcess
 from argosy.agent.tasks.host import Host
 from argosy.agent.tasks.id_ranges import IdRanges
 from argosy.agent.tasks.probe import Prober
@@ -193,7 +194,7 @@ class NodeParts:
             images=self.images,
             reporter=Reporter(),
             prober=Prober(self.runtime),
-            fence=Fence(root / "run" / "guard", "/argosy", SYSTEM),
+            fence=Fence(root / "run" / "guard", SYSTEM, GuardProcess(root / "run" / "guard", "/argosy").ensure),
             id_ranges=IdRanges(1_000_000, ranges, used),
             node_id="n1",
             node_name="n1",

@@ -10,6 +10,7 @@ from argosy.agent.guard import files
 from argosy.agent.guard.files import Grant, Guarded
 from argosy.agent.guard.guard import PERIOD_S, Guard
 from argosy.agent.tasks.fence import Fence, reason_of
+from argosy.agent.tasks.guards import GuardProcess
 from argosy.core.ambient import SYSTEM
 
 TASK = Guarded(pid=7, start_ticks=70, signal=15, grace_s=10.0)
@@ -89,7 +90,7 @@ def clock():
 
 @pytest.fixture
 def fence(tmp_path, clock):
-    return Fence(tmp_path / "guard", "/argosy", replace(SYSTEM, boot=clock))
+    return Fence(tmp_path / "guard", replace(SYSTEM, boot=clock), lambda: None)
 
 
 def test_a_grant_counts_from_when_its_heartbeat_was_sent(fence, clock, tmp_path):
@@ -126,7 +127,7 @@ def test_an_agent_started_anew_goes_on_with_the_grant(fence, clock, tmp_path):
     fence.granted(1, 15.0)
     fence.admits("t", lambda: TASK)
     files.mark_fenced(tmp_path / "guard", "t", 15.4)
-    again = Fence(tmp_path / "guard", "/argosy", replace(SYSTEM, boot=clock))
+    again = Fence(tmp_path / "guard", replace(SYSTEM, boot=clock), lambda: None)
     assert again.unconfirmed_s("t") == 15.4
     assert reason_of(15.4) == "fenced: no controller confirmed it for 15 s"
     again.release("t")
@@ -146,17 +147,18 @@ async def admitted(fence):
 
 async def test_there_is_a_guard_while_there_is_anything_to_guard(tmp_path):
     """A real guard process; the only container that it may touch is this test's idea."""
-    fence = Fence(tmp_path, "/argosy-none", SYSTEM)
+    guard = GuardProcess(tmp_path, "/argosy-none")
+    fence = Fence(tmp_path, SYSTEM, guard.ensure)
     fence.beat_sent(1)
     fence.granted(1, 3600.0)
     running = asyncio.create_task(fence.run())
     try:
         await asyncio.wait_for(admitted(fence), 30)
-        assert fence._is_guarded()
+        assert guard._is_guarded()
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        for pid in fence._spawned:
+        for pid in guard._spawned:
             os.kill(pid, 9)
             await asyncio.to_thread(os.waitpid, pid, 0)
 
