@@ -38,6 +38,11 @@ def host_table(node_name: str) -> str:
     return "argosy-" + _NOT_IN_NFT_NAME.sub("_", node_name)
 
 
+def peers_table(node_name: str) -> str:
+    """Return the name of the node's table of those who may send it VXLAN packets."""
+    return host_table(node_name) + "/peers"
+
+
 def pin_name(node_name: str, network_id: str) -> str:
     """Return the file name under which the namespace of a network on a node is pinned."""
     return f"{node_name.replace('/', '_')}.{network_id}"

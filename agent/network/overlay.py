@@ -17,6 +17,7 @@ from argosy.agent.logic.network_services import Changed, Services
 from argosy.agent.logic.network_state import Link, LinkKind, device_of
 from argosy.agent.logic.network_uplink import UplinkPair, allocate, pair
 from argosy.agent.network import namespace, rtnetlink
+from argosy.agent.network.admission import Admission
 from argosy.agent.network.attachments import Attachments
 from argosy.agent.network.audit import EVERYTHING, Scope, differences
 from argosy.agent.network.carried import CarriedNetwork, by_network
@@ -34,7 +35,7 @@ from argosy.agent.network.host import HostNamespace
 from argosy.agent.network.kernel import LinkMaker
 from argosy.agent.network.namespace import Home
 from argosy.agent.network.tables import Tables
-from argosy.core.assignment import NetworkAssignment
+from argosy.core.assignment import NetworkAssignment, PeerAssignment
 from argosy.core.errors import PreconditionError, TransientError
 from argosy.core.network import Attachment
 
@@ -65,6 +66,7 @@ class Overlay:
         )
         self._home = Home()
         self._tables = Tables(memory / "tables.json")
+        self._admission = Admission(names.peers_table(identity.node_name), settings.vxlan_port)
         self._host = HostNamespace(self._home, self._site, firewall, self._tables, memory / "forwarding.json")
         self._carried: dict[str, CarriedNetwork] = {}
         self._attachments = Attachments(self._home, self._site, self._carried)
@@ -77,6 +79,7 @@ class Overlay:
         """Take over what a former life left in the kernel; nothing is changed."""
         self._tables.load()
         self._host.adopt()
+        self._admission.look_again()
         self._pins.mkdir(parents=True, exist_ok=True)
         for path in sorted(self._pins.iterdir()):
             network_id = names.network_of_pin(self._node_name, path.name)
@@ -99,6 +102,7 @@ class Overlay:
         self._carried.clear()
         self._assigned = {}
         self._host.purge()
+        self._admission.purge()
         self._tables.forget("")
 
     def apply(self, desired: NetworkState) -> int:
@@ -126,6 +130,7 @@ class Overlay:
             self._balance(
                 carried, changes.get(network_id, _NO_CHANGE), local.get(network_id, ()), anew=network_id in adopted
             )
+        self._admission.want(_addresses_of(desired.peers) if self._carried else None)
         self._host.want((n, pairs[i]) for i, n in desired.networks.items() if i in pairs)
         count = self._converge() + self._end_networks()
         for network_id in self._assigned.keys() & self._left.keys():
@@ -140,6 +145,7 @@ class Overlay:
     def remove_unwanted(self, wanted_containers: Iterable[str]) -> int:
         """Remove what no assignment wants; the caller vouches that the view is whole. Return the number of changes."""
         self._host.removes_leftovers = True
+        self._admission.removes_leftovers = True
         keep = {names.container_device(c) for c in wanted_containers}
         unwanted: set[str] = set()
         for network_id, carried in self._carried.items():
@@ -181,6 +187,8 @@ class Overlay:
             drift += differences("", self._host.wanted, self._host.read())
         if scope.tables("") and not self._host.table_intact():
             drift.append(Drift("", DriftKind.DIFFERENT, f"nft table {names.host_table(self._node_name)}"))
+        if scope.tables("") and not self._admission.intact():
+            drift.append(Drift("", DriftKind.DIFFERENT, f"nft table {names.peers_table(self._node_name)}"))
         for network_id, carried in sorted(self._carried.items()):
             if scope.tables(network_id) and network_id in self._assigned and not carried.table_intact():
                 drift.append(Drift(network_id, DriftKind.DIFFERENT, f"nft table {NETWORK_TABLE}"))
@@ -202,6 +210,8 @@ class Overlay:
         if drift:
             if not self._host.table_intact():
                 self._host.distrust_table()
+            if not self._admission.intact():
+                self._admission.look_again()
             for network_id in {d.network_id for d in drift} & self._assigned.keys():
                 carried = self._carried[network_id]
                 if not namespace.is_pin(carried.pin, carried.kernel.fd):
@@ -263,6 +273,8 @@ class Overlay:
         problems: list[str] = []
         changes = 0
         try:
+            # First: there is no VTEP for a moment that takes packets from anyone.
+            changes += self._admission.converge()
             changes += self._host.converge(self._make_uplink)
         except OSError as error:
             self._host.look_again()
@@ -322,7 +334,14 @@ class Overlay:
             self._carried.pop(network_id).destroy()
             self._host.uplink_deleted(network_id)
             self._ending.discard(network_id)
+        if ended and not self._carried:
+            self._admission.want(None)
+            self._admission.converge()
         return len(ended)
+
+
+def _addresses_of(peers: Iterable[PeerAssignment]) -> set[int]:
+    return {int(IPv4Address(address)) for address in {p.underlay_address for p in peers} if address}
 
 
 def _addresses_by_network(tasks: Iterable[LocalTask]) -> dict[str, list[int]]:

@@ -315,7 +315,10 @@ def vtep_mac(cluster, network_id, node):
 
 
 def test_a_forged_vxlan_packet_arrives_nowhere(cluster, stack, places):
-    """A packet that, sent by a host, gets into a foreign network; sent by a container, it does not leave its host."""
+    """A packet that, sent by a host, gets into a foreign network. A container's does not leave its host.
+
+    That of a machine on the wire that is no host of the cluster, as the switch, is not taken.
+    """
     network = stack["red", "node2"]["networks"][0]
     vni = next(n["vni"] for n in cluster.json("network", "ls") if n["id"] == network)
     target_mac, source_mac = vtep_mac(cluster, network, "node2"), vtep_mac(cluster, network, "node3")
@@ -330,7 +333,11 @@ def test_a_forged_vxlan_packet_arrives_nowhere(cluster, stack, places):
         socket_in(places["blue", "node1"], socket.AF_INET, socket.SOCK_DGRAM) as attacker,
         socket_in(places["closed", "node1"], socket.AF_INET, socket.SOCK_DGRAM) as captive,
         socket_in(places["node1"], socket.AF_INET, socket.SOCK_DGRAM) as host,
+        socket_in(places["switch"], socket.AF_INET, socket.SOCK_DGRAM) as stranger,
     ):
+        for size in (0, 4000):  # whole, and in fragments
+            stranger.sendto(forged(b"strange" + bytes(size)), (HOSTS["node2"], VXLAN_PORT))
+        wire.until(b"strange")
         for sender in (attacker, captive):
             for there in (*HOSTS.values(), "169.254.1.1", "169.254.169.254", SWITCH):
                 for port in (VXLAN_PORT, 51820):

@@ -1,12 +1,15 @@
 """Who reaches whom: containers of one network on different hosts, the outside, and nobody else."""
 
 import errno
+import json
 import socket
 import struct
 import threading
 
 import pytest
 from network_world import Container, Host, Namespace, World, wait_until
+
+from tests.e2e.wire import ip_udp, vxlan
 
 WEB = "webnet0000001"
 OTHER = "othernet00002"
@@ -179,6 +182,41 @@ def test_a_forged_vxlan_packet_arrives_nowhere(wire: World, ends: tuple[Containe
     with Capture(ends[1].host.namespace, "eth0") as capture, one.open_socket(socket.SOCK_DGRAM) as forging:
         forging.sendto(vxlan_frame(100), ("192.0.2.2", 14789))
         capture.until(lambda p: p.udp_port == 14789)
+
+
+@pytest.mark.parametrize("internal", [False, True])
+def test_a_tunnel_of_a_stranger_on_the_wire_leads_nowhere(internal: bool, wire: World, pair: tuple[Host, Host]) -> None:
+    """A machine that is no node sends what a peer would send; the very same packet of the peer arrives."""
+    network = wire.add_network(WEB, "10.64.0.0/16", {"h1": (1,), "h2": (2,)}, internal=internal)
+    victim = pair[0].start_container("taskaaaaaaaa1", (WEB, "10.64.0.33"))
+    pair[1].apply()
+    macs = [bytes.fromhex(vtep_mac(host).replace(":", "")) for host in pair]
+
+    def forged(text: bytes) -> bytes:
+        return vxlan(network.vni, macs[0], macs[1], ip_udp("10.64.0.65", "10.64.0.33", text))
+
+    with victim.open_socket(socket.SOCK_DGRAM) as receiving:
+        receiving.bind(("0.0.0.0", 9999))
+        for sender, text in ((wire.outside, b"forged"), (wire.outside, bytes(4000)), (pair[1].namespace, b"genuine")):
+            with sender.open_socket(socket.SOCK_DGRAM) as sending:
+                sending.sendto(forged(text), ("192.0.2.1", 14789))
+        assert receiving.recv(9000) == b"genuine"
+    guard = pair[0].sh(f"nft list chain ip argosy-{pair[0].name}/peers input")
+    assert "packets 2 " in guard
+    # A peer that comes is let in, and one that goes is not any more.
+    wire.networks[WEB] = (network, {"h1": (1,)})
+    pair[0].apply()
+    pair[0].do(pair[0].plane.remove_unwanted(True))
+    assert "192.0.2.2" not in pair[0].sh("nft list ruleset")
+    wire.networks.clear()
+    pair[0].stop_container(victim.id)
+    pair[0].apply()
+    assert "peers" not in pair[0].sh("nft list tables")
+
+
+def vtep_mac(host: Host) -> str:
+    (link,) = json.loads(host.in_network(WEB, "ip -j link show vtep"))
+    return str(link["address"])
 
 
 @pytest.mark.parametrize("target", [("192.0.2.2", 2379), ("192.0.2.1", 2379), ("169.254.169.254", 80)])

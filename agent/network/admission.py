@@ -1,0 +1,61 @@
+"""Keeps the table that says who may send VXLAN packets to this host as the peers are.
+
+Believes that the table is what it was last made, and so writes only what changed; `look_again` reads it anew.
+"""
+
+from collections.abc import Iterable
+
+from argosy.agent.logic.network_admission import change, read
+from argosy.agent.logic.network_firewall import removal
+from argosy.agent.network import nft
+from argosy.agent.network.nft import NftError
+
+
+class Admission:
+    """Used by the plane's worker thread alone, which is at home in the host's namespace.
+
+    Who was admitted in a former life of the agent stays so until `removes_leftovers`.
+    """
+
+    def __init__(self, table: str, port: int) -> None:
+        self.removes_leftovers = False
+        self._table = table
+        self._port = port
+        self._wanted: frozenset[int] | None = None
+        self._held: frozenset[int] | None = None
+
+    def want(self, peers: Iterable[int] | None) -> None:
+        """Take over the peers' addresses; None: no network is carried, and nothing has to be guarded."""
+        self._wanted = None if peers is None else frozenset(peers)
+
+    def converge(self) -> int:
+        """Bring the kernel to what is wanted, and return 1 if that took a change. Raises NftError."""
+        wanted = self._wanted
+        if self._held is not None and not self.removes_leftovers:
+            wanted = self._held | (wanted or frozenset())
+        commands = change(self._table, self._port, self._held, wanted)
+        if commands:
+            try:
+                nft.run(commands)
+            except NftError:
+                self.look_again()
+                raise
+        self._held = wanted
+        return int(bool(commands))
+
+    def look_again(self) -> None:
+        """Believe the kernel, and nothing else."""
+        self._held = self._read()
+
+    def intact(self) -> bool:
+        """Tell whether the kernel has what it is believed to have."""
+        return self._read() == self._held
+
+    def purge(self) -> None:
+        """Remove the table, whoever made it."""
+        nft.run(removal(self._table))
+        self._wanted = self._held = None
+
+    def _read(self) -> frozenset[int] | None:
+        listing = nft.listing(self._table)
+        return read(listing, self._port) if listing else None
