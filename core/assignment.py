@@ -82,12 +82,13 @@ class NetworkAssignment:
 
 @dataclass(frozen=True, slots=True)
 class PeerAssignment:
-    """Another node with slices of a network that this node carries."""
+    """A node with slices of a network that this node carries; `addresses` are static ones of tasks that it runs."""
 
     network_id: str = ""
     node_id: str = ""
     underlay_address: str = ""
     slices: tuple[int, ...] = ()
+    addresses: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,17 +17,25 @@ class Attachment:
 
     network_id: str = ""
     address: int = 0
+    fixed: bool = False
+    """The service asked for this very address: no node's slice has it, so its node announces it by itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
-    """What the user wants of a network; an empty subnet lets the cluster choose."""
+    """What the user wants of a network; an empty subnet lets the cluster choose.
+
+    `ip_range`: the part of the subnet that tasks' addresses are chosen from ("": all of it). `mtu` is that of the
+    containers' links, 0 as the hosts' links allow.
+    """
 
     name: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     subnet: str = ""
     internal: bool = False
     attachable: bool = False
+    ip_range: str = ""
+    mtu: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +51,35 @@ class Network:
 
 
 class SliceUse(IntEnum):
-    """What the addresses of a slice are for: the tasks of the node that leases it, or services (virtual addresses)."""
+    """What the addresses of a slice are for: the tasks of the node that leases it, services (virtual addresses), or
+    the tasks of services that asked for them (static addresses)."""
 
     TASKS = 0
     SERVICES = 1
+    STATIC = 2
+
+
+@dataclass(frozen=True, slots=True)
+class StaticAddress:
+    """An address (IPv4, host byte order) that a service asked for."""
+
+    address: int = 0
+    service_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Addresses [subnet + index*32, +32) of a network; those for services are leased to no node (`node_id` "")."""
+    """Addresses [subnet + index*32, +32) of a network.
+
+    Those for services and static ones are leased to no node (`node_id` ""); `holders`: whose the static ones are.
+    """
 
     meta: Meta = Meta()
     network_id: str = ""
     index: int = 0
     node_id: str = ""
     use: SliceUse = SliceUse.TASKS
+    holders: tuple[StaticAddress, ...] = ()
     schema: int = 1
 
 

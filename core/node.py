@@ -66,7 +66,7 @@ class NodeSpec:
 
 @dataclass(frozen=True, slots=True)
 class NodeDescription:
-    """What the agent says of its host."""
+    """What the agent says of its host. `routes`: what it reaches by itself, without the default route, as CIDRs."""
 
     hostname: str = ""
     platform: Platform = Platform()
@@ -76,6 +76,7 @@ class NodeDescription:
     underlay_address: str = ""
     underlay_mtu: int = 0
     boot_id: str = ""
+    routes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

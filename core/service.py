@@ -185,10 +185,14 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class NetworkAttachmentSpec:
-    """A network that tasks join, by id, and what the service is called there beside its name."""
+    """A network that tasks join, by id, and what the service is called there beside its name.
+
+    `address`: the one that its only task has there; "" lets the cluster choose.
+    """
 
     target: str = ""
     aliases: tuple[str, ...] = ()
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
