@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from argosy.controller.logic.dirty import is_dirty, stale_task
+from argosy.controller.logic.dirty import is_dirty, is_untouched, stale_task
 from argosy.controller.logic.slots import Slot
 from argosy.controller.logic.view import View
 from argosy.core.service import ServiceMode, UpdateState, UpdateStatus
@@ -27,7 +27,7 @@ def canaries_wanted(view: View, regular: Sequence[Slot], canaries: Sequence[Slot
         return 0
     if update.promoted:
         return min(spec.canary, len(canaries))
-    return min(spec.canary, spec.replicas) if any(is_dirty(view, slot) for slot in regular) else 0
+    return min(spec.canary, spec.replicas) if any(is_untouched(view, slot) for slot in regular) else 0
 
 
 def is_trying(view: View, update: UpdateStatus, slots: Sequence[Slot]) -> bool:

@@ -30,7 +30,8 @@ wanted, avoid = int(sys.argv[1]), sys.argv[2]
 tasks = [t for t in json.load(sys.stdin) if t["state"] == "RUNNING" and t["desired_state"] == "RUNNING"]
 sys.exit(0 if len(tasks) == wanted and all(t["node"] != avoid for t in tasks) else 1)' "$1" "$2"
 }
-heard() { argosy logs --tail 6 demo_front | grep -q "$1"; }
+# (grep reads to the end: with -q it would close the pipe at the first match, and `argosy logs` fail for that.)
+heard() { argosy logs --tail 6 demo_front | grep "$1"; }
 
 began=$SECONDS
 if argosy dev status --name "$name" >/dev/null 2>&1; then

@@ -75,6 +75,18 @@ def test_an_update_runs_canaries_beside_the_old_tasks_and_waits(count: int) -> N
     assert "service promote web" in update.message
 
 
+def test_going_back_to_what_still_serves_needs_no_canary() -> None:
+    """The heir that a slot has got of the spec between is deleted in the same plan, and nothing is left to try."""
+    world = deployed(failure_action=FailureAction.CONTINUE)
+    roll(world)
+    promote(world)
+    world.orchestrate()
+    assert "v2" in {world.image_of(t) for t in world.live() if not t.canary}
+    roll(world, "v1")
+    world.orchestrate()
+    assert canaries(world) == [] and {world.image_of(t) for t in world.live()} == {"v1"}
+
+
 def test_canaries_are_only_ready_once_they_did_well_for_the_monitor_time() -> None:
     world = deployed(monitor=10)
     roll(world)
