@@ -1,7 +1,8 @@
 """What a controller assigns to a node: keyed pieces, so that an increment carries only what changed.
 
 The key says which piece it is ("task/ID", "revision/SERVICE.N", "image/DIGEST", "network/ID", "peer/NET/NODE",
-"names/NET/SERVICE", "endpoint/NET/TASK", "config/VERSION", "secret/VERSION"); the same key again replaces the piece.
+"names/NET/SERVICE", "endpoint/NET/TASK", "config/VERSION", "secret/VERSION", "mesh", "mesh/NODE"); the same key again
+replaces the piece.
 """
 
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from argosy.core.image import Image
+from argosy.core.mesh import MeshKey
 from argosy.core.network import Attachment
 from argosy.core.service import TaskSpec
 from argosy.core.task_state import TaskState
@@ -78,6 +80,7 @@ class NetworkAssignment:
     subnet: str = ""
     internal: bool = False
     mtu: int = 0
+    encrypted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,24 @@ class EndpointAssignment:
 
 
 @dataclass(frozen=True, slots=True)
+class MeshAssignment:
+    """The epochs that a node which carries an encrypted network has keys for; `previous` 0: that one alone."""
+
+    epoch: int = 0
+    previous: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MeshPeerAssignment:
+    """Another node that shares an encrypted network with this one, and its public keys."""
+
+    node_id: str = ""
+    node_name: str = ""
+    underlay_address: str = ""
+    keys: tuple[MeshKey, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigAssignment:
     """A version of a config that a task here has as a file.
 
@@ -162,6 +183,8 @@ Piece: TypeAlias = (
     | EndpointAssignment
     | ConfigAssignment
     | SecretAssignment
+    | MeshAssignment
+    | MeshPeerAssignment
     | UnreadableAssignment
 )
 
@@ -195,5 +218,9 @@ def key_of(piece: Piece) -> str:
             return f"config/{piece.id}"
         case SecretAssignment():
             return f"secret/{piece.id}"
+        case MeshAssignment():
+            return "mesh"
+        case MeshPeerAssignment():
+            return f"mesh/{piece.node_id}"
         case UnreadableAssignment():
             return piece.key

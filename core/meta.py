@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
+from argosy.core.mesh import Mesh
+
 
 @dataclass(frozen=True, slots=True)
 class Meta:
@@ -30,6 +32,7 @@ class Cluster:
     name: str = ""
     next_vni: int = 0
     scheduling: Scheduling = Scheduling.SPREAD
+    mesh: Mesh = Mesh()
     schema: int = 1
 
 

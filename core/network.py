@@ -34,6 +34,7 @@ class NetworkSpec:
     subnet: str = ""
     internal: bool = False
     attachable: bool = False
+    encrypted: bool = False
     ip_range: str = ""
     mtu: int = 0
 

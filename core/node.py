@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from argosy.core.mesh import MeshKey, Tunnel
 from argosy.core.meta import Meta
 
 
@@ -66,7 +67,11 @@ class NodeSpec:
 
 @dataclass(frozen=True, slots=True)
 class NodeDescription:
-    """What the agent says of its host. `routes`: what it reaches by itself, without the default route, as CIDRs."""
+    """What the agent says of its host. `routes`: what it reaches by itself, without the default route, as CIDRs.
+
+    `tunnels_by`: what makes tunnels for encrypted networks, "kernel" or "wireguard-go"; "" nothing can, and
+    `no_tunnels` says why.
+    """
 
     hostname: str = ""
     platform: Platform = Platform()
@@ -76,6 +81,9 @@ class NodeDescription:
     underlay_address: str = ""
     underlay_mtu: int = 0
     boot_id: str = ""
+    tunnels_by: str = ""
+    no_tunnels: str = ""
+    mesh_keys: tuple[MeshKey, ...] = ()
     routes: tuple[str, ...] = ()
 
 
@@ -90,10 +98,11 @@ class NodeStatus:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A host of the cluster."""
+    """A host of the cluster. `tunnels`: to the nodes that share an encrypted network with it, as it finds them."""
 
     meta: Meta = Meta()
     spec: NodeSpec = NodeSpec()
     description: NodeDescription = NodeDescription()
     status: NodeStatus = NodeStatus()
+    tunnels: tuple[Tunnel, ...] = ()
     schema: int = 1

@@ -15,6 +15,8 @@ _FIELD_OF: dict[type, str] = {
     a.EndpointAssignment: "endpoint",
     a.ConfigAssignment: "config",
     a.SecretAssignment: "secret",
+    a.MeshAssignment: "mesh",
+    a.MeshPeerAssignment: "mesh_peer",
 }
 _TYPE_OF = {name: cls for cls, name in _FIELD_OF.items()}
 
