@@ -1,8 +1,8 @@
 """What a controller assigns to a node: keyed pieces, so that an increment carries only what changed.
 
 The key says which piece it is ("task/ID", "revision/SERVICE.N", "image/DIGEST", "network/ID", "peer/NET/NODE",
-"names/NET/SERVICE", "endpoint/NET/TASK", "config/VERSION", "secret/VERSION", "mesh", "mesh/NODE"); the same key again
-replaces the piece.
+"names/NET/SERVICE", "endpoint/NET/TASK", "config/VERSION", "secret/VERSION", "mesh", "mesh/NODE",
+"published/SERVICE"); the same key again replaces the piece.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from typing import TypeAlias
 from argosy.core.image import Image
 from argosy.core.mesh import MeshKey
 from argosy.core.network import Attachment
-from argosy.core.service import TaskSpec
+from argosy.core.service import PortSpec, TaskSpec
 from argosy.core.task_state import TaskState
 
 
@@ -144,6 +144,21 @@ class MeshPeerAssignment:
 
 
 @dataclass(frozen=True, slots=True)
+class PublishedAssignment:
+    """Ports of a service that this node answers on, and the network over which it reaches the service's tasks.
+
+    Those in ingress mode are every node's. Those in host mode are told to nodes that have a task of the service, and
+    lead to the tasks of this node alone.
+    """
+
+    network_id: str = ""
+    service_id: str = ""
+    service_name: str = ""
+    client_affinity: bool = False
+    ports: tuple[PortSpec, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigAssignment:
     """A version of a config that a task here has as a file.
 
@@ -185,6 +200,7 @@ Piece: TypeAlias = (
     | SecretAssignment
     | MeshAssignment
     | MeshPeerAssignment
+    | PublishedAssignment
     | UnreadableAssignment
 )
 
@@ -214,6 +230,8 @@ def key_of(piece: Piece) -> str:
             return f"names/{piece.network_id}/{piece.service_id}"
         case EndpointAssignment():
             return f"endpoint/{piece.network_id}/{piece.task_id}"
+        case PublishedAssignment():
+            return f"published/{piece.service_id}"
         case ConfigAssignment():
             return f"config/{piece.id}"
         case SecretAssignment():

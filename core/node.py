@@ -97,6 +97,17 @@ class NodeStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class PortProblem:
+    """Why a published port of a service is not open on a node, or cannot be reached there; said by its agent."""
+
+    service_id: str = ""
+    protocol: str = ""
+    published: int = 0
+    host_ip: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """A host of the cluster. `tunnels`: to the nodes that share an encrypted network with it, as it finds them."""
 
@@ -105,4 +116,5 @@ class Node:
     description: NodeDescription = NodeDescription()
     status: NodeStatus = NodeStatus()
     tunnels: tuple[Tunnel, ...] = ()
+    port_problems: tuple[PortProblem, ...] = ()
     schema: int = 1

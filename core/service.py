@@ -422,7 +422,10 @@ class JobStatus:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A declared service. `spec` is the user's; the rest is the controller's."""
+    """A declared service. `spec` is the user's; the rest is the controller's.
+
+    `ports` are those of the spec that are granted, with their numbers; `port_problems` say why others are not.
+    """
 
     meta: Meta = Meta()
     spec: ServiceSpec = ServiceSpec()
@@ -433,6 +436,7 @@ class Service:
     job: JobStatus = JobStatus()
     virtual_addresses: tuple[Attachment, ...] = ()
     ports: tuple[PortSpec, ...] = ()
+    port_problems: tuple[str, ...] = ()
     schema: int = 1
 
 

@@ -17,6 +17,7 @@ _FIELD_OF: dict[type, str] = {
     a.SecretAssignment: "secret",
     a.MeshAssignment: "mesh",
     a.MeshPeerAssignment: "mesh_peer",
+    a.PublishedAssignment: "published",
 }
 _TYPE_OF = {name: cls for cls, name in _FIELD_OF.items()}
 
