@@ -6,6 +6,7 @@ import structlog
 
 from argosy.controller.loops.files import FilesLoop
 from argosy.controller.loops.images import ImagesLoop
+from argosy.controller.loops.mesh_keys import MeshKeysLoop
 from argosy.controller.loops.networks import NetworksLoop
 from argosy.controller.loops.nodes import NodesLoop
 from argosy.controller.loops.scheduler import SchedulerLoop
@@ -72,6 +73,7 @@ class Leader:
                 group.create_task(NodesLoop(store, cache, fence, heard, ambient).run(), name="nodes")
                 group.create_task(NetworksLoop(store, cache, fence, ambient).run(), name="networks")
                 group.create_task(VirtualAddressesLoop(store, cache, fence, ambient).run(), name="virtual addresses")
+                group.create_task(MeshKeysLoop(store, cache, fence, ambient).run(), name="mesh keys")
                 group.create_task(FilesLoop(store, cache, fence, ambient).run(), name="files")
                 group.create_task(ImagesLoop(store, cache, fence).run(), name="images")
                 group.create_task(Maintenance(self._client).run(), name="maintenance")

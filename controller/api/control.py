@@ -16,6 +16,7 @@ from argosy.controller.api.files import FileHandlers
 from argosy.controller.api.jobs import JobHandlers
 from argosy.controller.api.logs import LogRelay
 from argosy.controller.api.placement import PlacementHandlers
+from argosy.controller.api.tunnels import tunnels_between
 from argosy.controller.api.updates import UpdateHandlers
 from argosy.controller.api.watch import watch
 from argosy.controller.changes import dependencies, images, networks, nodes, refs, services, stacks, updates
@@ -281,6 +282,8 @@ class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers, PlacementHandle
         for piece in sorted(snap.slices_of_network(network.meta.id), key=lambda s: s.index):
             encode_into(piece, response.slices.add())
         response.addresses_used, response.addresses_total = networks.usage(snap, network)
+        if network.spec.encrypted:
+            response.tunnels.extend(tunnels_between(snap, network))
         return response
 
     async def ListNetworks(self, request: pb.ListNetworksRequest, context: Context) -> pb.ListNetworksResponse:

@@ -10,7 +10,7 @@ import grpc
 
 from argosy.controller.api.plan import PlanHandlers
 from argosy.controller.changes import cluster as cluster_changes
-from argosy.controller.changes import refs
+from argosy.controller.changes import mesh, refs
 from argosy.controller.changes.commit import change
 from argosy.controller.changes.refs import project_of
 from argosy.controller.cluster import ClusterView
@@ -47,6 +47,11 @@ class PlacementHandlers(PlanHandlers):
         cluster = await change(
             self._store, self._cache, lambda snap: cluster_changes.updated(snap, wanted, time.time())
         )
+        return encode(replace(cluster, name=self._view.cluster), tpb.Cluster)
+
+    async def RotateKeys(self, request: pb.RotateKeysRequest, context: Context) -> tpb.Cluster:
+        """Begin a rotation of the tunnels' keys."""
+        cluster = await change(self._store, self._cache, lambda snap: mesh.rotation(snap, time.time()))
         return encode(replace(cluster, name=self._view.cluster), tpb.Cluster)
 
     async def GetExplanation(self, request: pb.GetExplanationRequest, context: Context) -> pb.GetExplanationResponse:

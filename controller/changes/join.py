@@ -5,6 +5,7 @@ from dataclasses import replace
 from argosy.controller.store import Claim, Op, Snapshot, create, update
 from argosy.core.errors import ExistsError, InvalidError
 from argosy.core.ids import ID_PATTERN
+from argosy.core.mesh import Tunnel
 from argosy.core.meta import Meta
 from argosy.core.node import Node, NodeDescription, NodeSpec, NodeState, NodeStatus
 from argosy.core.validate import validate_node_spec
@@ -22,6 +23,25 @@ def registered(
     known = snap.get(Node, node_id)
     if known is None:
         return _new(snap, node_id, spec, description, now)
+    return _described(known, description, now)
+
+
+def described(snap: Snapshot, node_id: str, description: NodeDescription, now: float) -> tuple[list[Op], Node | None]:
+    """Take what a known node says of itself now; one that was removed meanwhile says nothing any more."""
+    known = snap.get(Node, node_id)
+    return _described(known, description, now) if known else ([], None)
+
+
+def tunnelled(snap: Snapshot, node_id: str, tunnels: tuple[Tunnel, ...]) -> tuple[list[Op], Node | None]:
+    """Take how a known node finds its tunnels now."""
+    known = snap.get(Node, node_id)
+    if known is None or known.tunnels == tunnels:
+        return [], known
+    changed = replace(known, tunnels=tunnels)
+    return [update(changed)], changed
+
+
+def _described(known: Node, description: NodeDescription, now: float) -> tuple[list[Op], Node]:
     if known.description == description:
         return [], known
     changed = replace(known, description=description, meta=replace(known.meta, updated_at=now))

@@ -4,11 +4,12 @@ Creating one takes a VNI and a subnet that no other network has. Two controllers
 also rewrites the Cluster object under its version: of two creations one conflicts and is decided anew.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from argosy.controller.logic.address_pool import AddressPool
 from argosy.controller.logic.allocate import choose_subnet, choose_vni
+from argosy.controller.logic.mesh_keys import rotated
 from argosy.controller.logic.virtual_addresses import RESERVED
 from argosy.controller.store import Claim, Op, Put, Release, Snapshot, create, update
 from argosy.core.errors import InvalidError, PreconditionError
@@ -38,6 +39,7 @@ def created(
     """Create networks, given as (id, spec), with VNIs and subnets that are free."""
     if not specs:
         return [], []
+    _check_tunnels(snap, (spec for _, spec in specs))
     existing = list(snap.all(Network))
     underlay = [f"{n.description.underlay_address}/32" for n in snap.all(Node) if n.description.underlay_address]
     cluster = snap.get(Cluster, CLUSTER_ID) or Cluster(Meta(CLUSTER_ID, created_at=now, updated_at=now))
@@ -53,7 +55,22 @@ def created(
         networks.append(network)
         ops += [Claim(Network, project, spec.name, network_id), create(network)]
     changed = replace(cluster, next_vni=next_vni, meta=replace(cluster.meta, updated_at=now))
+    if not cluster.mesh.epoch and any(spec.encrypted for _, spec in specs):
+        changed = replace(changed, mesh=rotated(cluster.mesh, now))
     return [*ops, Put(changed, expect=cluster.meta.version)], networks
+
+
+def _check_tunnels(snap: Snapshot, specs: Iterable[NetworkSpec]) -> None:
+    """Refuse an encrypted network where no node could carry it; PreconditionError."""
+    wanted = next((spec for spec in specs if spec.encrypted), None)
+    nodes = snap.all(Node)
+    if wanted is None or not nodes or any(n.description.tunnels_by for n in nodes):
+        return
+    reasons = sorted({n.description.no_tunnels or "its agent is too old for it" for n in nodes})
+    raise PreconditionError(
+        f"network {wanted.name} cannot be encrypted: no node can make tunnels: {'; '.join(reasons)}: mend that on the "
+        "nodes that are to carry it, and start their agents anew; or create it without encryption"
+    )
 
 
 def usage(snap: Snapshot, network: Network) -> tuple[int, int]:

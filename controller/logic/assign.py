@@ -11,6 +11,8 @@ from typing import Protocol
 from argosy.core.assignment import (
     ConfigAssignment,
     EndpointAssignment,
+    MeshAssignment,
+    MeshPeerAssignment,
     NamesAssignment,
     NetworkAssignment,
     PeerAssignment,
@@ -21,6 +23,7 @@ from argosy.core.assignment import (
     key_of,
 )
 from argosy.core.image import Image
+from argosy.core.mesh import Mesh
 from argosy.core.network import Network, Slice, SliceUse
 from argosy.core.node import Node
 from argosy.core.service import Disconnect, EndpointMode, Revision, Service
@@ -29,6 +32,8 @@ from argosy.core.task_state import TaskState
 
 VXLAN_OVERHEAD = 50
 """Bytes that VXLAN over IPv4 adds to a packet (RFC 7348)."""
+TUNNEL_OVERHEAD = 80
+"""Bytes that are kept free for the tunnels of encrypted networks: what WireGuard adds over IPv6, over IPv4 20 less."""
 
 
 class ClusterObjects(Protocol):
@@ -64,6 +69,9 @@ class ClusterObjects(Protocol):
     def names(self, network_id: str) -> Iterable[NamesAssignment]:
         """Return what services are called on a network."""
 
+    def mesh(self) -> Mesh:
+        """Return where the cluster is with the keys of its tunnels."""
+
 
 def assignments_for(node_id: str, objects: ClusterObjects) -> dict[str, Piece]:
     """Return all pieces that a node needs, by key."""
@@ -89,6 +97,8 @@ def assignments_for(node_id: str, objects: ClusterObjects) -> dict[str, Piece]:
     for network_id in networks:
         for piece in _network_pieces(network_id, objects):
             put(piece)
+    for piece in _mesh_pieces(node_id, networks, objects):
+        put(piece)
     return pieces
 
 
@@ -163,16 +173,33 @@ def _network_pieces(network_id: str, objects: ClusterObjects) -> Iterable[Piece]
         if piece.use is SliceUse.TASKS:
             slices.setdefault(piece.node_id, []).append(piece.index)
     carriers = {node_id: node for node_id in slices if (node := objects.node(node_id))}
-    mtu = _mtu(carriers.values())
-    yield NetworkAssignment(network_id, network.spec.name, network.vni, network.subnet, network.spec.internal, mtu)
+    spec = network.spec
+    mtu = _mtu(carriers.values(), TUNNEL_OVERHEAD if spec.encrypted else 0)
+    yield NetworkAssignment(
+        network_id, spec.name, network.vni, network.subnet, spec.internal, mtu, encrypted=spec.encrypted
+    )
     for node_id, node in carriers.items():
         yield PeerAssignment(network_id, node_id, node.description.underlay_address, tuple(sorted(slices[node_id])))
     yield from objects.names(network_id)
     yield from objects.endpoints(network_id).values()
 
 
-def _mtu(carriers: Iterable[Node]) -> int:
+def _mesh_pieces(node_id: str, networks: Iterable[str], objects: ClusterObjects) -> Iterable[Piece]:
+    """Yield what a node needs for its tunnels; nothing when it carries no encrypted network."""
+    encrypted = [n for i in networks if (n := objects.network(i)) and n.spec.encrypted]
+    if not encrypted:
+        return
+    mesh = objects.mesh()
+    yield MeshAssignment(mesh.epoch, mesh.previous)
+    slices = (s for n in encrypted for s in objects.slices(n.meta.id) if s.use is SliceUse.TASKS)
+    for other in sorted({s.node_id for s in slices} - {node_id}):
+        if node := objects.node(other):
+            about = node.description
+            yield MeshPeerAssignment(other, node.spec.name, about.underlay_address, about.mesh_keys)
+
+
+def _mtu(carriers: Iterable[Node], tunnel: int) -> int:
     """Return the links' MTU: what the narrowest underlay among the carriers leaves; 0 where none is known."""
     known = [n.description.underlay_mtu for n in carriers if n.description.underlay_mtu]
     smallest = min(known, default=0)
-    return smallest - VXLAN_OVERHEAD if smallest else 0
+    return smallest - VXLAN_OVERHEAD - tunnel if smallest else 0

@@ -14,7 +14,7 @@ import structlog
 
 from argosy.controller.changes.commit import change
 from argosy.controller.changes.files import content_of
-from argosy.controller.changes.join import registered
+from argosy.controller.changes.join import described, registered, tunnelled
 from argosy.controller.cluster import ClusterView
 from argosy.controller.logic.assign import assignments_for
 from argosy.controller.secrets.keyring import Keyring
@@ -34,6 +34,8 @@ from argosy.core.fence import Grants
 from argosy.core.files import FileVersion
 from argosy.core.image import Image
 from argosy.core.kinds import StoredObject
+from argosy.core.mesh import Mesh, Tunnel
+from argosy.core.meta import Cluster
 from argosy.core.network import Network, Slice, SliceUse
 from argosy.core.node import Node, NodeDescription, NodeSpec, NodeState
 from argosy.core.service import Disconnect, Service
@@ -138,6 +140,8 @@ class Term:
                         nodes.update(t.node_id for t in batch.snapshot.tasks_of_service(obj.meta.id))
                     case Node() if _description(one.old) != _description(one.new):
                         networks.update(s.network_id for s in batch.snapshot.slices_on_node(obj.meta.id))
+                    case Cluster() if _mesh(one.old) != _mesh(one.new):
+                        nodes.update(n for n, session in self.sessions.items() if "mesh" in session.sent)
                     case _:
                         pass
         for session in self.sessions.values():
@@ -205,6 +209,10 @@ class Term:
 
 def _description(obj: StoredObject | None) -> NodeDescription | None:
     return obj.description if isinstance(obj, Node) else None
+
+
+def _mesh(obj: StoredObject | None) -> Mesh | None:
+    return obj.mesh if isinstance(obj, Cluster) else None
 
 
 def _told(obj: StoredObject | None) -> tuple[Mapping[str, str], Disconnect] | None:
@@ -277,8 +285,23 @@ class DispatcherServicer(rpc.DispatcherServicer):
             async for message in requests:
                 term.heard.agent(session.node_id)
                 self._handle(term, session, message)
+                await self._note_changes(session.node_id, message)
         finally:
             session.close("the agent ended the stream")
+
+    async def _note_changes(self, node_id: str, message: pb.AgentMessage) -> None:
+        """Store what a node says of itself when that has changed."""
+        match message.WhichOneof("body"):
+            case "description":
+                description = decode(message.description, NodeDescription)
+                await change(
+                    self._store, self._cache, lambda snap: described(snap, node_id, description, self._ambient.wall())
+                )
+            case "tunnels":
+                tunnels = tuple(decode(t, Tunnel) for t in message.tunnels.tunnels)
+                await change(self._store, self._cache, lambda snap: tunnelled(snap, node_id, tunnels))
+            case _:
+                pass
 
     def _handle(self, term: Term, session: NodeSession, message: pb.AgentMessage) -> None:
         match message.WhichOneof("body"):

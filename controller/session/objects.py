@@ -9,6 +9,8 @@ from argosy.controller.session.endpoints import EndpointIndex
 from argosy.controller.store import Snapshot
 from argosy.core.assignment import EndpointAssignment, NamesAssignment
 from argosy.core.image import Image
+from argosy.core.mesh import Mesh
+from argosy.core.meta import Cluster
 from argosy.core.network import Network, Slice
 from argosy.core.node import Node
 from argosy.core.service import Revision, Service, revision_id
@@ -62,3 +64,7 @@ class SnapshotObjects:
     def names(self, network_id: str) -> Iterable[NamesAssignment]:
         """Return what services are called on a network."""
         return self.index.names(network_id)
+
+    def mesh(self) -> Mesh:
+        """Return where the cluster is with the keys of its tunnels."""
+        return next((cluster.mesh for cluster in self.snap.all(Cluster)), Mesh())

@@ -1,0 +1,36 @@
+"""Changes of the mesh: what a network needs that asks for encryption, and a rotation that is asked for."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from argosy.controller.changes.networks import CLUSTER_ID
+from argosy.controller.logic.mesh_keys import carriers_behind, rotated
+from argosy.controller.store import Op, Put, Snapshot
+from argosy.core.errors import PreconditionError
+from argosy.core.meta import Cluster
+from argosy.core.network import Network, SliceUse
+from argosy.core.node import Node
+
+
+def carriers(snap: Snapshot) -> list[Node]:
+    """Return the nodes that carry an encrypted network."""
+    networks = [n for n in snap.all(Network) if n.spec.encrypted]
+    ids = {s.node_id for n in networks for s in snap.slices_of_network(n.meta.id) if s.use is SliceUse.TASKS}
+    return [node for i in sorted(ids) if (node := snap.get(Node, i))]
+
+
+def rotation(snap: Snapshot, now: float) -> tuple[list[Op], Cluster]:
+    """Begin a rotation; PreconditionError while there is nothing to rotate, or the last one goes on."""
+    cluster = snap.get(Cluster, CLUSTER_ID)
+    if cluster is None or not cluster.mesh.epoch:
+        raise PreconditionError("there is no encrypted network, and so there are no keys to rotate")
+    if not cluster.mesh.settled:
+        behind = carriers_behind(cluster.mesh, carriers(snap))
+        raise PreconditionError(f"a rotation goes on already{waiting_for(behind)}")
+    changed = replace(cluster, mesh=rotated(cluster.mesh, now), meta=replace(cluster.meta, updated_at=now))
+    return [Put(changed, expect=cluster.meta.version)], changed
+
+
+def waiting_for(behind: Sequence[str]) -> str:
+    """Say which nodes a rotation waits for."""
+    return f": it waits for {', '.join(behind)}" if behind else ""

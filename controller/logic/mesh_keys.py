@@ -1,0 +1,56 @@
+"""When the nodes change the keys of their tunnels. Pure.
+
+A rotation begins a new epoch (core/mesh.py): every node that carries an encrypted network makes a key for it, and goes
+over to it peer by peer, as it finds that the new tunnel works. The epoch before is given up when no working tunnel
+uses it any more. Session keys are another matter: WireGuard changes those every two minutes by itself.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
+
+from argosy.core.mesh import Mesh
+from argosy.core.node import Node, NodeState
+
+ROTATION_PERIOD_S: Final = 7 * 24 * 3600.0
+OVERLAP_S: Final = 5.0
+"""The least time for which both epochs are in use: packets under way with the old keys arrive."""
+
+
+def carriers_behind(mesh: Mesh, carriers: Iterable[Node]) -> list[str]:
+    """Return the names of the nodes for which the epoch before is still needed.
+
+    A node that is down does not count: it goes on with the new epoch when it is back.
+    """
+    there = [n for n in carriers if n.status.state is not NodeState.DOWN]
+    ids = {n.meta.id for n in there}
+    return sorted(n.spec.name for n in there if _lacks(n, mesh.epoch) or _uses_older(n, mesh.epoch, ids))
+
+
+def advanced(mesh: Mesh, carriers: Iterable[Node], now: float, period: float = ROTATION_PERIOD_S) -> Mesh:
+    """Return where the cluster is to go; the same when it is to stay. `carriers`: nodes with an encrypted network."""
+    carriers = list(carriers)
+    if not carriers or not mesh.epoch:
+        return mesh
+    if not mesh.settled:
+        over = now - mesh.since >= OVERLAP_S and not carriers_behind(mesh, carriers)
+        return replace(mesh, settled=True) if over else mesh
+    return rotated(mesh, now) if now - mesh.since >= period else mesh
+
+
+def rotated(mesh: Mesh, now: float) -> Mesh:
+    """Return the beginning of a new epoch."""
+    return Mesh(mesh.epoch + 1, now, settled=mesh.epoch == 0)
+
+
+def look_again_at(mesh: Mesh, period: float = ROTATION_PERIOD_S) -> float:
+    """Return when time alone may change what is to be done, in seconds since 1970."""
+    return mesh.since + (period if mesh.settled else OVERLAP_S)
+
+
+def _lacks(node: Node, epoch: int) -> bool:
+    return bool(node.description.tunnels_by) and all(k.epoch != epoch for k in node.description.mesh_keys)
+
+
+def _uses_older(node: Node, epoch: int, others: set[str]) -> bool:
+    return any(t.epoch < epoch and not t.problem and t.node_id in others for t in node.tunnels)
