@@ -25,6 +25,7 @@ from argosy.agent.network.desired import NetworkSettings, NodeIdentity
 from argosy.agent.network.plane import NetworkPlane
 from argosy.agent.runtime.memory import ensure_memory_directory
 from argosy.agent.runtime.native import NativeRuntime
+from argosy.agent.session.network_report import report_networks
 from argosy.agent.session.reporter import Reporter
 from argosy.agent.session.session import Connect, Session, connect
 from argosy.agent.settings import AgentSettings
@@ -219,6 +220,7 @@ class Agent:
         self._images_kept: set[str] = set()
         self._images_changed = asyncio.Event()
         self._setting_beat: asyncio.Task[None] | None = None
+        self._plane = plane
         self._wiring = Wiring(plane)
         self._assignments = state.load_assignments()
         self._records = state.load_tasks()
@@ -356,6 +358,10 @@ class Agent:
         """Open a tunnel for the output of tasks."""
         sending = send_logs(request, channel, self._host, self._tasks.released)
         self._group.create_task(sending, name=f"tunnel {request.tunnel_id}")
+
+    def verify_networks(self, request: pb.VerifyNetworks, channel: grpc.aio.Channel) -> None:
+        """Look at the node's networks, and report what there is."""
+        self._group.create_task(report_networks(request, channel, self._plane), name="network report")
 
 
 def _ranges_in_use(records: list[TaskRecord]) -> list[int]:

@@ -26,7 +26,7 @@ COMMANDS: Final[dict[str, str]] = {
     "logs": "Show what a service or task writes.",
     "node": "List, look into, drain and label nodes.",
     "cluster": "Look into the cluster itself, and say how tasks are placed.",
-    "network": "List, look into, create and remove networks.",
+    "network": "List, look into, create, remove and verify networks.",
     "config": "Create, list, look into and remove configs: files for containers.",
     "secret": "Create, list, look into and remove secrets: files that only containers see.",
     "image": "Import, list and remove images.",

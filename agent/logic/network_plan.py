@@ -104,21 +104,36 @@ def plan_network(site: Site, network: NetworkAssignment, uplink: UplinkPair | No
 def plan_peer(network: NetworkAssignment, peer: PeerAssignment) -> list[Entry]:
     """Return the entries that lead to a peer: a neighbour, a forwarding entry, and a route for each of its slices.
 
-    None lead to a peer that has no slice, or whose address is not known yet.
+    A static address of the peer has a route of its own. To a peer that has neither, answers to clients that came in by
+    it may go: it has a forwarding entry alone. None lead to one whose own address is not known yet.
     """
-    if not peer.slices or not peer.underlay_address:
+    if not peer.underlay_address:
         return []
-    base = int(IPv4Network(network.subnet).network_address)
-    placeholder = base + min(peer.slices) * SLICE_SIZE
     mac = names.vtep_mac(network.id, peer.node_id)
+    entry = Fdb(names.VTEP, mac, int(IPv4Address(peer.underlay_address)))
+    placeholder = placeholder_of(network, peer)
+    if placeholder is None:
+        return [entry]
+    base = int(IPv4Network(network.subnet).network_address)
     return [
         Neighbour(names.VTEP, placeholder, mac),
-        Fdb(names.VTEP, mac, int(IPv4Address(peer.underlay_address))),
+        entry,
         *(
             Route(base + index * SLICE_SIZE, SLICE_PREFIX, RouteKind.UNICAST, names.VTEP, placeholder)
             for index in peer.slices
         ),
+        *(Route(address, 32, RouteKind.UNICAST, names.VTEP, placeholder) for address in peer.addresses),
     ]
+
+
+def placeholder_of(network: NetworkAssignment, peer: PeerAssignment) -> int | None:
+    """Return the address that stands for a peer on a network: the first of its lowest slice, else its lowest static one.
+
+    None for one that has neither.
+    """
+    if peer.slices:
+        return int(IPv4Network(network.subnet).network_address) + min(peer.slices) * SLICE_SIZE
+    return min(peer.addresses, default=None)
 
 
 def plan_container(site: Site, network: NetworkAssignment, device: str, address: int) -> list[Entry]:
@@ -132,12 +147,16 @@ def plan_container(site: Site, network: NetworkAssignment, device: str, address:
 
 
 def plan_host_uplink(site: Site, network: NetworkAssignment, uplink: UplinkPair) -> list[Entry]:
-    """Return what the host's namespace holds for a network that is not internal."""
+    """Return what the host's namespace holds for a network that is not internal.
+
+    With `route_localnet` the host's own connections to a published port of 127.0.0.1 may leave by the uplink.
+    """
     device = names.host_uplink_device(network.id)
     mac = names.host_uplink_mac(network.id, site.node_id)
     entries: list[Entry] = [
         Link(device, LinkKind.HOST_UPLINK, mtu=link_mtu(site, network), mac=mac),
         *_routing_sysctls(device),
+        Sysctl(f"ipv4/conf/{device}/route_localnet", "1", device),
         Address(device, uplink.host, UPLINK_PREFIX),
         Neighbour(device, uplink.inner, names.uplink_mac(network.id, site.node_id)),
     ]

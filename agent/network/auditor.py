@@ -5,17 +5,22 @@ What no event tells (most settings under /proc/sys, a pin that was taken away) a
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 import structlog
 
 from argosy.agent.network.audit import EVERYTHING, Scope
-from argosy.agent.network.desired import AuditTiming, Drift
+from argosy.agent.network.desired import AuditTiming, Drift, Repaired
 from argosy.agent.network.events import KernelEvents
 from argosy.core.errors import TransientError
 
 log = structlog.get_logger(__name__)
+
+RECENT: Final = 20
+"""How many of the latest differences are remembered for `network verify`."""
 
 
 class Auditor:
@@ -29,6 +34,7 @@ class Auditor:
     ) -> None:
         self.events = KernelEvents(self._changed)
         self.drift: Counter[str] = Counter()
+        self.recent: deque[Repaired] = deque(maxlen=RECENT)
         self._repair = repair
         self._lost_pins = lost_pins
         self._timing = timing
@@ -79,8 +85,13 @@ class Auditor:
             self._tables |= scope.tables_of or set()
             self._reason.set()
             return
+        self.note(found)
+
+    def note(self, found: Sequence[Drift]) -> None:
+        """Count what was found and put right, and log it."""
         if found:
             self.drift.update(d.network_id for d in found)
+            self.recent.extend(Repaired(d, time.time()) for d in found)
             what = [f"{d.kind} {d.what}" for d in found[:5]]
             log.warning("somebody changed the network: repaired", differences=len(found), what=what)
 

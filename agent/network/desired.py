@@ -89,6 +89,7 @@ class NetworkState:
     names: Sequence[NamesAssignment] = ()
     endpoints: Sequence[EndpointAssignment] = ()
     tasks: Sequence[LocalTask] = ()
+    published: Sequence[PublishedAssignment] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +127,26 @@ class Drift:
     network_id: str
     kind: DriftKind
     what: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """A difference that was put right; `at` in seconds since 1970."""
+
+    drift: Drift
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """What an audit that was asked for found, and why not all of it was put right ("" when it was).
+
+    `earlier`: the latest of what was put right before.
+    """
+
+    found: tuple[Drift, ...]
+    problem: str
+    earlier: tuple[Repaired, ...]

@@ -12,7 +12,7 @@ from typing import Final
 
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_firewall import NETWORK_TABLE, HostFirewall
-from argosy.agent.logic.network_plan import Site, link_mtu
+from argosy.agent.logic.network_plan import Site, link_mtu, placeholder_of
 from argosy.agent.logic.network_services import Changed, Services
 from argosy.agent.logic.network_state import Link, LinkKind, device_of
 from argosy.agent.logic.network_uplink import UplinkPair, allocate, pair
@@ -34,10 +34,13 @@ from argosy.agent.network.events import Listener, listen
 from argosy.agent.network.host import HostNamespace
 from argosy.agent.network.kernel import LinkMaker
 from argosy.agent.network.namespace import Home
+from argosy.agent.network.ports import Ports
+from argosy.agent.network.prober import Vantage, open_packets
 from argosy.agent.network.tables import Tables
 from argosy.core.assignment import NetworkAssignment, PeerAssignment
 from argosy.core.errors import PreconditionError, TransientError
 from argosy.core.network import Attachment
+from argosy.core.node import PortProblem
 
 _NO_CHANGE: Final = Changed()
 
@@ -73,7 +76,9 @@ class Overlay:
         self._assigned: Mapping[str, NetworkAssignment] = {}
         self._ending: set[str] = set()
         self._services = Services(identity.node_id)
+        self._own: Mapping[str, PeerAssignment] = {}  # what peers know of this node, by network
         self._left: dict[str, Changed] = {}  # by network: whose connections are to be forgotten
+        self._ports = Ports(self._services)
 
     def adopt(self) -> None:
         """Take over what a former life left in the kernel; nothing is changed."""
@@ -92,6 +97,7 @@ class Overlay:
         for carried in self._carried.values():
             carried.close()
         self._carried.clear()
+        self._ports.close()
         self._host.close()
         self._home.close()
 
@@ -113,7 +119,9 @@ class Overlay:
         for network_id in desired.networks.keys() - self._carried.keys():
             self._carried[network_id] = self._create(network_id)
         pairs = self._pairs(desired.networks)
-        grouped = by_network(desired.peers)
+        own = self._site.node_id
+        grouped = by_network(p for p in desired.peers if p.node_id != own)  # no way leads to itself through the tunnel
+        self._own = {p.network_id: p for p in desired.peers if p.node_id == own}
         changes = self._services.update(desired.names, desired.endpoints)
         for network_id, change in changes.items():
             self._left.setdefault(network_id, Changed()).add(change)
@@ -132,6 +140,8 @@ class Overlay:
             )
         self._admission.want(_addresses_of(desired.peers) if self._carried else None)
         self._host.want((n, pairs[i]) for i, n in desired.networks.items() if i in pairs)
+        self._ports.want(desired.published, local)
+        self._open_ports()
         count = self._converge() + self._end_networks()
         for network_id in self._assigned.keys() & self._left.keys():
             left = self._left.pop(network_id)
@@ -207,6 +217,9 @@ class Overlay:
     def repair(self, scope: Scope = EVERYTHING) -> list[Drift]:
         """Put right what `verify` finds, and return it. Raises TransientError for what could not be put right."""
         drift = self.verify(scope)
+        if scope is EVERYTHING and self._ports.try_again():
+            self._open_ports()
+            self._converge()
         if drift:
             if not self._host.table_intact():
                 self._host.distrust_table()
@@ -220,6 +233,7 @@ class Overlay:
                 if not carried.table_intact():
                     self._tables.distrust(network_id)
                     carried.balancer.look_again()
+                    carried.ingress.distrust()
                 self._attachments.replug(carried)
             self._converge()
         return drift
@@ -233,6 +247,17 @@ class Overlay:
         kernels = {"": self._host.kernel, **{i: c.kernel for i, c in self._carried.items()}}
         return {i: listen(self._home, k.fd, k.netlink.port) for i, k in kernels.items() if i not in known}
 
+    def vantage(self, network_id: str, identifier: int) -> Vantage:
+        """Return where to probe peers from. Raises PreconditionError where the node does not carry the network."""
+        network = self._assignment(network_id)
+        own = self._own.get(network_id)
+        source = placeholder_of(network, own) if own else None
+        if source is None:
+            raise PreconditionError(f"node {self._node_name} has no addresses of network {network.name} yet")
+        with self._home.away(self._carried[network_id].kernel.fd):
+            packets = open_packets(identifier)
+        return Vantage(packets, names.vtep_mac(network_id, self._site.node_id), source, link_mtu(self._site, network))
+
     @property
     def home(self) -> Home:
         """The way into the networks' namespaces, for the thread that this belongs to."""
@@ -241,6 +266,17 @@ class Overlay:
     def namespace_descriptors(self) -> dict[str, int]:
         """Return the namespaces of the networks that are assigned and exist here."""
         return {i: c.kernel.fd for i, c in self._carried.items() if i in self._assigned}
+
+    @property
+    def port_problems(self) -> tuple[PortProblem, ...]:
+        """What stands in the way of published ports here."""
+        return self._ports.problems
+
+    def _open_ports(self) -> None:
+        """Have each network's namespace and the host's know which ports lead where."""
+        for network_id in self._assigned:
+            self._carried[network_id].open_doors(self._ports.doors_of(network_id))
+        self._host.publish(self._ports.openings)
 
     def _balance(self, carried: CarriedNetwork, changed: Changed, local: Iterable[int], *, anew: bool) -> None:
         """Tell a network's balancer what it should be; `anew`: it knows nothing yet."""

@@ -9,16 +9,20 @@ asked for while the thread is busy are detached together.
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final, ParamSpec, TypeVar
 
+from argosy.agent.logic import network_names as names
+from argosy.agent.logic.network_probe import Tally, Way
 from argosy.agent.network import dns_sockets
 from argosy.agent.network.audit import EVERYTHING, Scope
 from argosy.agent.network.auditor import Auditor
 from argosy.agent.network.desired import (
     AttachResult,
+    Audited,
     AuditTiming,
     Drift,
     NetworkSettings,
@@ -27,9 +31,11 @@ from argosy.agent.network.desired import (
 )
 from argosy.agent.network.dns_link import DnsLink, Sockets
 from argosy.agent.network.overlay import Overlay
+from argosy.agent.network.prober import Prober
 from argosy.agent.network.records import Records
 from argosy.core.errors import TransientError
 from argosy.core.network import Attachment
+from argosy.core.node import PortProblem
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -146,6 +152,36 @@ class NetworkPlane:
                 await self._listen()
                 await self._supply_dns()
             return found
+
+    async def audit(self) -> Audited:
+        """Look at everything now, put right what is not as intended, and say what that was."""
+        earlier = tuple(self._auditor.recent)
+        try:
+            found = await self.repair()
+        except TransientError as error:
+            return Audited(tuple(await self.verify()), str(error), earlier)
+        self._auditor.note(found)
+        return Audited(tuple(found), "", earlier)
+
+    async def probe(self, network_id: str, peers: Iterable[str]) -> tuple[dict[str, Tally], int]:
+        """Try the ways to the VTEPs of peers, given as node ids; return what was found out by node, and the MTU.
+
+        Raises PreconditionError (not carried), TransientError.
+        """
+        identifier = random.randrange(1, 1 << 16)
+        vantage = await self._in_kernel(self._running.vantage, network_id, identifier)
+        ways = {n: Way(vantage.mac, names.vtep_mac(network_id, n), vantage.source) for n in peers}
+        try:
+            return await asyncio.to_thread(Prober(vantage, identifier, ways).run), vantage.mtu
+        except OSError as error:
+            raise TransientError(f"the ways to other nodes cannot be tried: {error}") from error
+        finally:
+            vantage.packets.close()
+
+    @property
+    def port_problems(self) -> tuple[PortProblem, ...]:
+        """What stands in the way of published ports, as of the last `apply` or look at everything."""
+        return self._overlay.port_problems if self._overlay else ()
 
     @property
     def drift(self) -> Mapping[str, int]:

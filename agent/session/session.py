@@ -70,6 +70,9 @@ class SessionEvents(Protocol):
     def open_tunnel(self, request: pb.OpenTunnel, channel: grpc.aio.Channel) -> None:
         """Open a tunnel for the output of tasks."""
 
+    def verify_networks(self, request: pb.VerifyNetworks, channel: grpc.aio.Channel) -> None:
+        """Look at the node's networks, and report what there is."""
+
 
 _Call: TypeAlias = "grpc.aio.StreamStreamCall[pb.AgentMessage, pb.ControllerMessage]"
 
@@ -187,6 +190,8 @@ class Session:
                     self._reporter.acknowledge(message.report_ack.sequence)
                 case "open_tunnel":
                     self._events.open_tunnel(message.open_tunnel, channel)
+                case "verify_networks":
+                    self._events.verify_networks(message.verify_networks, channel)
                 case "heartbeat_ack":
                     self._events.beat_answered(message.heartbeat_ack.sequence, message.heartbeat_ack.fence_for)
                 case _:

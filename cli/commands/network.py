@@ -3,6 +3,7 @@
 import click
 
 from argosy.cli import complete
+from argosy.cli.commands import network_verify
 from argosy.cli.output import Column, format_option, notice, quiet_option, say, show
 from argosy.cli.session import Session, pass_session
 from argosy.cli.waiting import until_gone, waiting_options
@@ -21,9 +22,12 @@ COLUMNS = (
 )
 
 
-@click.group(name="network", help="List, look into, create and remove networks.")
+@click.group(name="network", help="List, look into, create, remove and verify networks.")
 def command() -> None:
     pass
+
+
+command.add_command(network_verify.command)
 
 
 @command.command("ls", help="List networks.")

@@ -18,6 +18,7 @@ from argosy.controller.api.logs import LogRelay
 from argosy.controller.api.placement import PlacementHandlers
 from argosy.controller.api.tunnels import tunnels_between
 from argosy.controller.api.updates import UpdateHandlers
+from argosy.controller.api.verification import VerificationHandlers
 from argosy.controller.api.watch import watch
 from argosy.controller.changes import dependencies, images, networks, nodes, refs, services, stacks, updates
 from argosy.controller.changes.commit import change
@@ -42,7 +43,7 @@ from argosy.proto.argosy.v1 import types_pb2 as tpb
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
-class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers, PlacementHandlers):
+class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers, PlacementHandlers, VerificationHandlers):
     """Handlers of the Control service; errors are raised and mapped by the interceptor."""
 
     def __init__(
@@ -52,6 +53,7 @@ class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers, PlacementHandle
         self._cache = cache
         self._view = view
         self._logs = logs
+        self._dispatcher = logs.dispatcher
         self._keys = keys or Keyring()
 
     # ------------------------------------------------------------ cluster

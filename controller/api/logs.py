@@ -34,13 +34,13 @@ class LogRelay:
     def __init__(self, cache: Cache, view: ClusterView, dispatcher: DispatcherServicer, tunnels: Tunnels) -> None:
         self._cache = cache
         self._view = view
-        self._dispatcher = dispatcher
+        self.dispatcher = dispatcher
         self._tunnels = tunnels
 
     async def entries(self, request: pb.LogsRequest) -> AsyncGenerator[pb.LogEntry, None]:
         """Yield lines, in order within a task."""
-        if self._dispatcher.term is not None:
-            async with contextlib.aclosing(self._from_agents(self._dispatcher.term, request)) as entries:
+        if self.dispatcher.term is not None:
+            async with contextlib.aclosing(self._from_agents(self.dispatcher.term, request)) as entries:
                 async for entry in entries:
                     yield entry
         elif self._view.leader_address and not self._view.leads:

@@ -21,6 +21,7 @@ from argosy.controller.secrets.keyring import Keyring
 from argosy.controller.session.drains import Drains
 from argosy.controller.session.endpoints import EndpointIndex
 from argosy.controller.session.heard import HeardNodes
+from argosy.controller.session.network_reports import NetworkReports
 from argosy.controller.session.node_session import NodeSession
 from argosy.controller.session.objects import SnapshotObjects
 from argosy.controller.session.status_writer import Report, StatusWriter
@@ -232,6 +233,7 @@ class DispatcherServicer(rpc.DispatcherServicer):
         self._view = view
         self._tunnels = tunnels
         self._ambient = ambient
+        self.network_reports = NetworkReports()
 
     def leading(self) -> Term:
         """Return the present term; NotLeaderError when this controller does not lead."""
@@ -336,6 +338,11 @@ class DispatcherServicer(rpc.DispatcherServicer):
         """Take the output that an agent sends into the tunnel it was asked to open."""
         await self._tunnels.receive(request_iterator)
         return pb.LogTunnelResponse()
+
+    async def ReportNetworks(self, request: pb.NetworkReport, context: Context) -> pb.ReportNetworksResponse:
+        """Take what an agent that was asked for it found out about its networks."""
+        self.network_reports.receive(request)
+        return pb.ReportNetworksResponse()
 
 
 def _statuses(node_id: str, reported: Iterable[pb.TaskReport]) -> dict[str, TaskStatus]:

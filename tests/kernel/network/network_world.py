@@ -206,7 +206,7 @@ class Host:
         return in_thread(action, (self._mount, _NEWNS))
 
     def apply(self) -> int:
-        """Apply the world's networks, with all other hosts as peers."""
+        """Apply the world's networks, with all hosts as peers: a node is told of itself as of the others."""
         self.state = self.world.state_for(self)
         return self.do(self.plane.apply(self.state))
 
@@ -295,7 +295,7 @@ class World:
             for i, (_, slices) in self.networks.items()
             if me in slices
             for other, held in slices.items()
-            if other != me and other in by_number
+            if other in by_number
         ]
         tasks = [LocalTask(c.id, c.attachments) for c in host.containers.values()]
         return NetworkState(networks, peers, tasks=tasks, **self.extra)

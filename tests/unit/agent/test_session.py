@@ -88,6 +88,9 @@ class Events:
     def beat_answered(self, sequence, fence_for_s):
         self.answers.append((sequence, fence_for_s))
 
+    def verify_networks(self, request, channel):
+        pass
+
     def open_tunnel(self, request, channel):
         pass
 
