@@ -1,10 +1,10 @@
 """The load balancer of a network on a node, as an nftables table: what should be in it, and how to get there. Pure.
 
     services   address -> chain of the service        one lookup a connection, however many services there are
-    refused    addresses of services without endpoints: connections are reset, datagrams answered by an ICMP error
     own        (address, address) of each local container: a connection that comes back to the container that opened
                it gets the router's source address, else the container would answer itself past the translation
-    s-SERVICE  picks an endpoint, in turn, and translates to it
+    s-SERVICE  picks an endpoint, in turn, and translates to it; without endpoints it refuses: connections are reset,
+               datagrams answered by an ICMP error
     a-SERVICE  clients' addresses and their endpoints, of a service with client affinity: kept for three hours
 
 A service's chain says nothing of protocols and ports: its address stands for an endpoint's as a whole (a ping is
@@ -17,20 +17,29 @@ way of printing is.
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from itertools import accumulate
 from math import gcd
 from typing import Final
 
+from argosy.agent.logic import nft_messages as nft
+from argosy.agent.logic.nft_messages import Hook, NftMessage, Transaction, Type
+
 BALANCE_TABLE: Final = "argosy-balance"
-AFFINITY: Final = "3h"
+AFFINITY_S: Final = 3 * 3600
 """How long after its last new connection a client's address is remembered."""
 AFFINE_CLIENTS: Final = 65536
 """How many clients are remembered for a service; who finds no room is served like a stranger."""
 
-_ROUTER: Final = "169.254.1.1"
+_ROUTER: Final = IPv4Address("169.254.1.1")
+_TCP: Final = 6
+_SECOND: Final = 2
+"""A register beside the first."""
+_BESIDE: Final = 9
+"""The four bytes that follow an address in the first register, by their own number."""
+
 _BLOCK: Final = re.compile(r"^\t(chain|map|set) (\S+) \{\n(.*?)^\t\}", re.MULTILINE | re.DOTALL)
 _COMMENT: Final = re.compile(r'comment "([0-9a-f]*)"$')
 _CHOSEN: Final = re.compile(r"([\d.]+) : goto (\S+?)[,\s]")
@@ -56,24 +65,35 @@ class Held:
     chains: Mapping[str, str] = field(default_factory=dict)
     memories: frozenset[str] = frozenset()
     chosen: Mapping[int, str] = field(default_factory=dict)
-    refused: frozenset[int] = frozenset()
     own: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class _BaseChain:
+    """A chain that is there whatever the services are; `listed` is how nft prints its hook."""
+
+    hook: Hook
+    listed: str
+    rule: tuple[bytes, ...]
 
 
 _EMPTY: Final = Held()
 _BASE: Final = {
-    "choose": (
+    "choose": _BaseChain(
+        Hook("nat", 0, -100),
         "type nat hook prerouting priority dstnat; policy accept;",
-        ("ip daddr vmap @services",),
+        (nft.load_destination(), nft.lookup("services", into=0)),
     ),
-    "refuse": (
-        "type filter hook prerouting priority filter; policy accept;",
-        ("ct state new ip daddr @refused goto refusal",),
-    ),
-    "refusal": ("", ("meta l4proto tcp reject with tcp reset", "reject with icmp port-unreachable")),
-    "hairpin": (
+    "hairpin": _BaseChain(
+        Hook("nat", 4, 100),
         "type nat hook postrouting priority srcnat; policy accept;",
-        (f"ip saddr . ip daddr @own snat to {_ROUTER}",),
+        (
+            nft.load_source(),
+            nft.load_destination(_BESIDE),
+            nft.lookup("own"),
+            nft.immediate(_ROUTER.packed),
+            nft.translate_source(),
+        ),
     ),
 }
 
@@ -85,62 +105,52 @@ def chain_of(service_id: str) -> str:
 
 def change(
     held: Held | None, services: Mapping[str, Balanced], own: frozenset[int], touched: Iterable[str]
-) -> tuple[str, Held]:
-    """Return the commands that lead from what is held to what is wanted, and what is held then; "" if nothing differs.
+) -> tuple[list[NftMessage], Held]:
+    """Return the transaction that leads from what is held to what is wanted, and what is held then.
 
-    `held` None: there is no table, or none that can be built on. Only services in `touched` may differ from what is
-    held; with `held` None, and after reading the kernel anew, that must be all services and all that is held.
+    Without messages if nothing differs. `held` None: there is no table, or none that can be built on. Only services in
+    `touched` may differ from what is held; with `held` None, and after reading the kernel anew, that must be all
+    services and all that is held.
     """
     start = held or _EMPTY
     chains, memories, chosen = dict(start.chains), set(start.memories), dict(start.chosen)
-    refused = set(start.refused)
-    chain_lines: list[str] = []
-    removals: list[str] = []
-    addresses: dict[str, int] = {}
     touched_chains = {chain_of(service_id): service_id for service_id in touched}
-    for address, chain in list(chosen.items()) if touched_chains else ():
-        if chain in touched_chains:
-            addresses[chain] = address
+    wanted = {services[s].address: chain for chain, s in touched_chains.items() if s in services}
+    new = {a: chain for a, chain in wanted.items() if chosen.get(a) != chain}
+    gone = [a for a, chain in chosen.items() if a in new or (chain in touched_chains and wanted.get(a) != chain)]
+    for address in gone:
+        del chosen[address]
+    chosen |= new
+
+    batch = Transaction(BALANCE_TABLE)
+    if held is None:
+        _add_base(batch)
+    batch.delete_elements("services", (nft.element(_packed(a)) for a in gone))
+    batch.delete_elements("own", map(_own, start.own - own))
     for chain, service_id in touched_chains.items():
         service = services.get(service_id)
-        if service is None or not service.endpoints:
-            _release(chosen, addresses, chain)
+        if service and service.affinity and _memory(service_id) not in memories:
+            memories.add(_memory(service_id))
+            batch.add_memory(_memory(service_id), Type.IPV4, Type.MARK, timeout_s=AFFINITY_S, size=AFFINE_CLIENTS)
+        if service and chains.get(chain) != (digest := _digest(service)):
             if chain in chains:
-                del chains[chain]
-                removals += [f"flush chain ip {BALANCE_TABLE} {chain}", f"delete chain ip {BALANCE_TABLE} {chain}"]
-        else:
-            _release(chosen, addresses, chain)
-            chosen[service.address] = chain
-            rules = _rules(service_id, service)
-            if service.affinity and _memory(service_id) not in memories:
-                memories.add(_memory(service_id))
-                chain_lines.append(_memory_line(service_id))
-            if chains.get(chain) != (digest := _digest(rules)):
-                verb = "flush" if chain in chains else "add"
-                chains[chain] = digest
-                chain_lines.append(f"{verb} chain ip {BALANCE_TABLE} {chain}")
-                chain_lines += (f'add rule ip {BALANCE_TABLE} {chain} {r} comment "{digest}"' for r in rules)
+                batch.flush_chain(chain)
+            else:
+                batch.add_chain(chain)
+            for rule in _rules(batch, _memory(service_id), service):
+                batch.add_rule(chain, rule, digest)
+            chains[chain] = digest
+    batch.add_elements("services", (nft.element(_packed(a), nft.goto(chain)) for a, chain in new.items()))
+    batch.add_elements("own", map(_own, own - start.own))
+    for chain, service_id in touched_chains.items():
+        service = services.get(service_id)
+        if service is None and chain in chains:
+            del chains[chain]
+            batch.delete_chain(chain)
         if _memory(service_id) in memories and (service is None or not service.affinity):
             memories.discard(_memory(service_id))
-            removals.append(f"delete map ip {BALANCE_TABLE} {_memory(service_id)}")
-    if touched_chains:
-        refused = {s.address for s in services.values() if not s.endpoints}
-    after = Held(chains, frozenset(memories), chosen, frozenset(refused), own)
-    lines = [
-        *(_base() if held is None else ()),
-        *_elements("delete", start, after),
-        *chain_lines,
-        *_elements("add", after, start),
-        *removals,
-    ]
-    return "".join(f"{line}\n" for line in lines), after
-
-
-def _release(chosen: dict[int, str], addresses: Mapping[str, int], chain: str) -> None:
-    """Take the address that a chain had from it, unless another has it by now."""
-    address = addresses.get(chain, 0)
-    if chosen.get(address) == chain:
-        del chosen[address]
+            batch.delete_set(_memory(service_id))
+    return batch.messages, Held(chains, frozenset(memories), chosen, own)
 
 
 def read(listing: str) -> Held | None:
@@ -158,16 +168,15 @@ def read(listing: str) -> Held | None:
             chains[name] = _read_digest(body)
         else:
             base[name] = body
-    if any(not _is_base(base.get(name, ""), *wanted) for name, wanted in _BASE.items()):
+    if base.keys() != _BASE.keys() or any(not _is_base(base[name], wanted) for name, wanted in _BASE.items()):
         return None
-    if base.keys() != _BASE.keys() or not {"services", "refused", "own"} <= elements.keys():
+    if not {"services", "own"} <= elements.keys():
         return None
     pairs = [_number(a) for a in _ADDRESS.findall(elements["own"])]
     return Held(
         chains=chains,
         memories=frozenset(name for name in elements if name.startswith("a-")),
         chosen={_number(address): chain for address, chain in _CHOSEN.findall(elements["services"])},
-        refused=frozenset(_number(a) for a in _ADDRESS.findall(elements["refused"])),
         own=frozenset(pairs[::2]) if pairs[::2] == pairs[1::2] else frozenset(),
     )
 
@@ -179,91 +188,93 @@ def services_in(held: Held | None) -> set[str]:
     return {name[2:] for name in (*held.chains, *held.memories, *held.chosen.values())}
 
 
-def _rules(service_id: str, service: Balanced) -> list[str]:
-    total, slots = _slots(service)
+def _rules(batch: Transaction, memory: str, service: Balanced) -> list[list[bytes]]:
+    """Return the rules of a service's chain; the maps that they look up are added to the transaction."""
+    if not service.endpoints:
+        return [[nft.is_protocol(_TCP), nft.reset()], [nft.unreachable_port()]]
+    starts, turns = _turns(service)
     if not service.affinity:
-        return [f"dnat to numgen inc mod {total} map {_map((key, IPv4Address(a)) for key, a in slots)}"]
+        endpoint = batch.range_map(Type.IPV4, [(first, nft.data(_packed(a))) for first, a in starts], turns)
+        return [[nft.next_turn(turns), endpoint, nft.translate_destination()]]
     # A mark is the endpoint's address as a number: what a client's mark of earlier leads to, only while it is there.
-    remembered = f"dnat to meta mark map {_map((f'0x{a:08x}', IPv4Address(a)) for a, _ in sorted(service.endpoints))}"
-    memory = _memory(service_id)
+    pairs = [(nft.mark(a), nft.data(_packed(a))) for a, _ in sorted(service.endpoints)]
+    client_and_mark = [nft.load_source(), nft.load_mark(_SECOND)]
+    recall = [nft.load_source(), nft.lookup(memory, into=1), nft.set_mark()]
+    recalled, chosen = (batch.exact_map(Type.MARK, Type.IPV4, pairs) for _ in range(2))
+    mark = batch.range_map(Type.MARK, [(first, nft.data(nft.mark(a))) for first, a in starts], turns)
     return [
         # Nothing is remembered without end: each new connection begins the time anew.
-        f"meta mark set ip saddr map @{memory} update @{memory} {{ ip saddr : meta mark }}",
-        remembered,
-        f"meta mark set numgen inc mod {total} map {_map((key, f'0x{a:08x}') for key, a in slots)}",
+        [*recall, *client_and_mark, nft.remember(memory, _SECOND)],
+        [nft.load_mark(), recalled, nft.translate_destination()],
+        [nft.next_turn(turns), mark, nft.set_mark()],
         # The kernel only ever renews the time of what is there: an endpoint that is gone has to go first.
-        f"delete @{memory} {{ ip saddr : meta mark }}",
-        f"update @{memory} {{ ip saddr : meta mark }}",
-        remembered,
+        [*client_and_mark, nft.remember(memory, _SECOND, forget=True)],
+        [*client_and_mark, nft.remember(memory, _SECOND)],
+        [nft.load_mark(), chosen, nft.translate_destination()],
     ]
 
 
-def _slots(service: Balanced) -> tuple[int, list[tuple[str, int]]]:
-    """Return how many turns a round has, and which of them are an endpoint's: "3", or "3-5"."""
+def _turns(service: Balanced) -> tuple[list[tuple[int, int]], int]:
+    """Return the first turn of each endpoint's in a round, with its address, and how many turns a round has."""
     weights = [max(weight, 1) for _, weight in service.endpoints]
     common = gcd(*weights)
-    ends = list(accumulate(weight // common for weight in weights))
-    starts = [0, *ends[:-1]]
-    keys = [str(first) if end - first == 1 else f"{first}-{end - 1}" for first, end in zip(starts, ends, strict=True)]
-    return ends[-1], [(key, address) for key, (address, _) in zip(keys, service.endpoints, strict=True)]
-
-
-def _map(pairs: Iterable[tuple[str, object]]) -> str:
-    return "{ " + ", ".join(f"{key} : {value}" for key, value in pairs) + " }"
+    starts = [0, *accumulate(weight // common for weight in weights)]
+    return [(start, address) for start, (address, _) in zip(starts, service.endpoints, strict=False)], starts[-1]
 
 
 def _memory(service_id: str) -> str:
     return f"a-{service_id}"
 
 
-def _memory_line(service_id: str) -> str:
-    kind = f"type ipv4_addr : mark; flags dynamic,timeout; timeout {AFFINITY}; size {AFFINE_CLIENTS};"
-    return f"add map ip {BALANCE_TABLE} {_memory(service_id)} {{ {kind} }}"
+def _packed(address: int) -> bytes:
+    return address.to_bytes(4, "big")
 
 
-def _base() -> Iterator[str]:
-    table = f"ip {BALANCE_TABLE}"
-    yield f"add table {table}"
-    yield f"delete table {table}"
-    yield f"add table {table}"
-    yield f"add map {table} services {{ type ipv4_addr : verdict; }}"
-    yield f"add set {table} refused {{ type ipv4_addr; }}"
-    yield f"add set {table} own {{ type ipv4_addr . ipv4_addr; }}"
-    for name, (hook, _) in _BASE.items():
-        yield f"add chain {table} {name} {{ {hook} }}" if hook else f"add chain {table} {name}"
-    for name, (_, rules) in _BASE.items():
-        for rule in rules:
-            yield f'add rule {table} {name} {rule} comment "{_digest(rules)}"'
+def _own(address: int) -> bytes:
+    return nft.element(_packed(address) * 2)
 
 
-def _is_base(body: str, hook: str, rules: tuple[str, ...]) -> bool:
+def _add_base(batch: Transaction) -> None:
+    batch.renew_table()
+    batch.add_set("services", Type.IPV4, Type.VERDICT)
+    batch.add_set("own", Type.IPV4_PAIR)
+    for name, chain in _BASE.items():
+        batch.add_chain(name, chain.hook)
+        batch.add_rule(name, chain.rule, _base_digest(chain))
+
+
+def _is_base(body: str, wanted: _BaseChain) -> bool:
     lines = [line.strip() for line in body.splitlines()]
-    if hook and (not lines or lines.pop(0) != hook):
+    if len(lines) != 2 or lines[0] != wanted.listed:
         return False
-    found = [match.group(1) for line in lines if (match := _COMMENT.search(line))]
-    return len(lines) == len(rules) and found == [_digest(rules)] * len(rules)
+    found = _COMMENT.search(lines[1])
+    return found is not None and found.group(1) == _base_digest(wanted)
 
 
-def _elements(verb: str, these: Held, others: Held) -> Iterator[str]:
-    """Yield the commands about the elements that `these` have and `others` have not."""
-    chosen = [(a, c) for a, c in sorted(these.chosen.items()) if others.chosen.get(a) != c]
-    refused = sorted(these.refused - others.refused)
-    own = sorted(these.own - others.own)
-    if chosen:
-        yield _element(verb, "services", (f"{IPv4Address(a)} : goto {c}" for a, c in chosen))
-    if refused:
-        yield _element(verb, "refused", (str(IPv4Address(a)) for a in refused))
-    if own:
-        yield _element(verb, "own", (f"{IPv4Address(a)} . {IPv4Address(a)}" for a in own))
+def _base_digest(chain: _BaseChain) -> str:
+    return hashlib.sha256(b"".join(chain.rule)).hexdigest()[:12]
 
 
-def _element(verb: str, name: str, elements: Iterable[str]) -> str:
-    return f"{verb} element ip {BALANCE_TABLE} {name} {{ {', '.join(elements)} }}"
+def _form(*, endpoints: bool, affinity: bool) -> tuple[str, int]:
+    """Return a digest of how the rules of such a service are written, and how many there are."""
+    batch = Transaction("")
+    rules = _rules(batch, "", Balanced(0, ((0, 0),) if endpoints else (), affinity))
+    packed = b"".join(message.body for message in batch.messages) + b"".join(map(b"".join, rules))
+    return hashlib.sha256(packed).hexdigest(), len(rules)
 
 
-def _digest(rules: Iterable[str]) -> str:
-    rules = list(rules)
-    return hashlib.sha256("\n".join(rules).encode()).hexdigest()[:12] + f"{len(rules):x}"
+_FORMS: Final = {
+    (endpoints, affinity): _form(endpoints=endpoints, affinity=affinity)
+    for endpoints in (False, True)
+    for affinity in (False, True)
+}
+
+
+def _digest(service: Balanced) -> str:
+    """Return what tells a service's rules apart: another release may write the same ones in another form."""
+    form, count = _FORMS[bool(service.endpoints), service.affinity]
+    turns = _turns(service) if service.endpoints else ()
+    return hashlib.sha256(f"{form} {turns}".encode()).hexdigest()[:12] + f"{count:x}"
 
 
 def _read_digest(body: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from argosy.agent.logic import network_balance as balance
 from argosy.agent.logic.network_balance import BALANCE_TABLE, Balanced, Held
 from argosy.agent.network import nft
+from argosy.agent.network.netlink import Netlink
 from argosy.agent.network.nft import NftError
 
 Inside = Callable[[Callable[[], None]], None]
@@ -18,9 +19,10 @@ Inside = Callable[[Callable[[], None]], None]
 
 @dataclass(slots=True)
 class Balancer:
-    """Used by the plane's worker thread alone."""
+    """Used by the plane's worker thread alone. `netfilter` is a socket of the network's namespace."""
 
     inside: Inside
+    netfilter: Netlink
     services: dict[str, Balanced] = field(default_factory=dict)
     own: frozenset[int] = frozenset()
     _held: Held | None = None
@@ -46,16 +48,16 @@ class Balancer:
         if self._held is not None and not self._touched and self._held.own == self.own:
             return 0
         touched = set(self.services) if self._held is None else self._touched
-        commands, after = balance.change(self._held, self.services, self.own, touched)
-        if commands:
+        messages, after = balance.change(self._held, self.services, self.own, touched)
+        if messages:
             try:
-                self.inside(lambda: _run(commands))
+                nft.execute(self.netfilter, messages)
             except NftError:
                 self._known = False
                 raise
         self._held = after
         self._touched = set()
-        return int(bool(commands))
+        return int(bool(messages))
 
     def look_again(self) -> None:
         """Believe the kernel, and nothing else."""
@@ -76,7 +78,3 @@ class Balancer:
 
         self.inside(look)
         return balance.read(listed) if listed else None
-
-
-def _run(commands: str) -> None:
-    nft.run(commands)

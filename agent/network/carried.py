@@ -66,7 +66,7 @@ class CarriedNetwork:
 
     def __post_init__(self) -> None:
         self.connections = self.home.netlink_in(self.kernel.fd, NETLINK_NETFILTER)
-        self.balancer = Balancer(self.inside)
+        self.balancer = Balancer(self.inside, self.connections)
 
     @classmethod
     def create(cls, network_id: str, home: Home, site: Site, pin: Path, tables: Tables) -> "CarriedNetwork":

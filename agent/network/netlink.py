@@ -51,13 +51,17 @@ GONE: Final = frozenset({errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOT
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A request: `body` is the fixed header of its family and the attributes. `tolerate` are errors that are fine."""
+    """A request: `body` is the fixed header of its family and the attributes. `tolerate` are errors that are fine.
+
+    When a `decisive` one is refused, the kernel need not answer any after it.
+    """
 
     type: int
     flags: int
     body: bytes
     tolerate: frozenset[int] = frozenset()
     about: str = ""
+    decisive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +149,26 @@ class Netlink:
         if refusals:
             raise NetlinkError(refusals)
 
+    def transact(self, begin: Message, messages: Sequence[Message], end: Message) -> None:
+        """Have the kernel carry out all messages, which `begin` and `end` enclose, or none. Raises NetlinkError.
+
+        The kernel takes a transaction from one system call, however long it is.
+        """
+        first = self._sequence + 1
+        last = self._sequence = self._sequence + len(messages) + 1
+        parts: list[bytes] = []
+        for sequence, message in enumerate((begin, *messages, end), first):
+            flags = message.flags | NLM_F_REQUEST | (NLM_F_ACK if sequence == last else 0)
+            parts += (_HEADER.pack(16 + len(message.body), message.type, flags, sequence, 0), message.body)
+        self._sequence += 1  # the end's, which is never answered
+        data = b"".join(parts)
+        if len(data) > _BUFFER_BYTES:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, len(data))
+        self._socket.send(data)
+        refusals = self._answers((begin, *messages), first, last)
+        if refusals:
+            raise NetlinkError(refusals)
+
     def request(self, message: Message) -> tuple[int, bytes] | None:
         """Ask for one object; None if there is no such."""
         self._sequence += 1
@@ -208,7 +232,7 @@ class Netlink:
                 refusal = _refusal(body, flags, message.about)
                 if refusal.errno and refusal.errno not in message.tolerate:
                     refusals.append(refusal)
-                if sequence == last:
+                if sequence == last or (message.decisive and refusal.errno):
                     return refusals
 
 

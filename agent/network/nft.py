@@ -1,22 +1,42 @@
-"""nftables through the library that `nft` itself uses: a transaction in 0.3 ms instead of 4 ms for a process.
+"""nftables by text, through the library that `nft` itself uses, and by messages packed here.
 
-The library opens its socket in the namespace of the calling thread, so each call makes its own context in the thread
-that has entered the right one. One call is one transaction: all of it is in force, or nothing.
+Text is for what is written once: a transaction takes 0.3 ms, instead of 4 ms for a process, but more the more there is
+already. The library opens its socket in the namespace of the calling thread, so each call makes its own context in the
+thread that has entered the right one. Messages are for what changes often. Either way one call is one transaction:
+all of it is in force, or nothing.
 """
 
 import ctypes
 import ctypes.util
+import struct
+from collections.abc import Iterable
 from functools import cache
 from typing import Final
 
+from argosy.agent.logic.nft_messages import NftMessage
+from argosy.agent.network.netlink import Message, Netlink
 from argosy.core.errors import TransientError
 
 _STATELESS: Final = 1 << 2
 """NFT_CTX_OUTPUT_* flag (nftables/libnftables.h): leave counters out of listings."""
 
+_SUBSYSTEM: Final = 10  # NFNL_SUBSYS_NFTABLES
+_FOR_NFTABLES: Final = struct.pack("!BBH", 0, 0, _SUBSYSTEM)
+_BEGIN: Final = Message(16, 0, _FOR_NFTABLES, about="an nftables transaction", decisive=True)
+_END: Final = Message(17, 0, _FOR_NFTABLES)
+
 
 class NftError(TransientError):
     """The kernel or the library refused a ruleset; nothing of it is in force."""
+
+
+def execute(netfilter: Netlink, messages: Iterable[NftMessage]) -> None:
+    """Carry out messages in the namespace of a socket, as one transaction. Raises NftError."""
+    packed = [Message(_SUBSYSTEM << 8 | m.kind, m.flags, m.body, about=m.about) for m in messages]
+    try:
+        netfilter.transact(_BEGIN, packed, _END)
+    except OSError as error:
+        raise NftError(f"nftables refused: {error}") from error
 
 
 @cache

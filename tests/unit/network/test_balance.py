@@ -9,11 +9,12 @@ from argosy.core.assignment import EndpointAssignment, NamesAssignment
 
 NET = "net"
 TWO = Balanced(0x0A400004, ((0x0A400021, 0), (0x0A400022, 0)))
+STICKY = Balanced(0x0A400005, ((0x0A400021, 0),), affinity=True)
 
 
-def lines(held, services, own=frozenset(), touched=None):
-    commands, after = change(held, services, own, services if touched is None else touched)
-    return commands.splitlines(), after
+def steps(held, services, own=frozenset(), touched=None):
+    messages, after = change(held, services, own, services if touched is None else touched)
+    return [str(message) for message in messages], after
 
 
 def held(**services: Balanced) -> Held:
@@ -21,42 +22,53 @@ def held(**services: Balanced) -> Held:
 
 
 def test_a_service_is_a_chain_and_an_element():
-    made, after = lines(held(), {"web": TWO})
-    assert made[0] == "add chain ip argosy-balance s-web"
-    turns = "dnat to numgen inc mod 2 map { 0 : 10.64.0.33, 1 : 10.64.0.34 }"
-    assert made[1].startswith(f"add rule ip argosy-balance s-web {turns} comment ")
-    assert made[2:] == ["add element ip argosy-balance services { 10.64.0.4 : goto s-web }"]
-    assert lines(after, {"web": TWO}) == ([], after)
-
-
-def test_weights_are_turns_in_their_smallest_ratio():
-    weighted = Balanced(1, ((11, 20), (12, 10), (13, 30)))
-    assert "mod 6 map { 0-1 : 0.0.0.11, 2 : 0.0.0.12, 3-5 : 0.0.0.13 }" in lines(held(), {"web": weighted})[0][1]
+    made, after = steps(held(), {"web": TWO})
+    assert made == [
+        "add chain s-web",
+        "add set __map%d",
+        "add elements of __map%d",
+        "add rule to s-web",
+        "add elements of services",
+    ]
+    assert steps(after, {"web": TWO}) == ([], after)
 
 
 def test_a_change_says_nothing_of_other_services():
     many = {f"s{i}": Balanced(100 + i, ((1000 + i, 0),)) for i in range(1000)}
     start = held(**many)
-    made, after = lines(start, many | {"s5": Balanced(105, ((1005, 0), (2005, 0)))}, touched={"s5"})
-    assert [line.split()[:2] for line in made] == [["flush", "chain"], ["add", "rule"]]
+    made, after = steps(start, many | {"s5": Balanced(105, ((1005, 0), (2005, 0)))}, touched={"s5"})
+    assert made == ["flush chain s-s5", "add set __map%d", "add elements of __map%d", "add rule to s-s5"]
     assert set(after.chains) == set(start.chains)
 
 
-def test_without_endpoints_it_refuses():
-    made, after = lines(held(web=TWO), {"web": Balanced(TWO.address)})
+def test_weights_count_in_their_smallest_ratio():
+    one, same, other = (Balanced(1, ((11, w), (12, 10), (13, 30))) for w in (20, 20, 10))
+    doubled = Balanced(1, ((11, 40), (12, 20), (13, 60)))
+    assert held(web=one) == held(web=same) == held(web=doubled) != held(web=other)
+
+
+def test_without_endpoints_its_chain_refuses():
+    made, after = steps(held(web=TWO), {"web": Balanced(TWO.address)})
+    assert made == ["flush chain s-web", "add rule to s-web", "add rule to s-web"]
+    assert steps(after, {"web": TWO})[1] == held(web=TWO)
+
+
+def test_a_service_that_goes_takes_all_with_it():
+    made, after = steps(held(web=TWO, sticky=STICKY), {"web": TWO}, touched={"sticky"})
     assert made == [
-        "delete element ip argosy-balance services { 10.64.0.4 : goto s-web }",
-        "add element ip argosy-balance refused { 10.64.0.4 }",
-        "flush chain ip argosy-balance s-web",
-        "delete chain ip argosy-balance s-web",
+        "delete elements of services",
+        "flush chain s-sticky",
+        "delete chain s-sticky",
+        "delete set a-sticky",
     ]
-    assert lines(after, {"web": TWO})[1] == held(web=TWO)
+    assert after == held(web=TWO)
 
 
 def test_an_address_that_goes_to_another_service_stays_with_it():
-    made, after = lines(held(old=TWO), {"new": TWO}, touched={"old", "new"})
-    assert after == held(new=TWO)
-    assert made[0] == "delete element ip argosy-balance services { 10.64.0.4 : goto s-old }"
+    for touched in ({"old", "new"}, {"new", "old"}):
+        made, after = steps(held(old=TWO), {"new": TWO}, touched=touched)
+        assert after == held(new=TWO)
+        assert (made[0], made[-1]) == ("delete elements of services", "delete chain s-old")
 
 
 def test_a_listing_that_is_not_ours_to_build_on():
@@ -76,15 +88,14 @@ tables = st.dictionaries(st.sampled_from("abcd"), balanced, max_size=4).filter(
 
 
 @given(st.lists(tables, min_size=1, max_size=4))
-def test_changes_lead_where_the_whole_would(steps):
-    """Memories aside, which outlive the endpoints of their service on purpose."""
+def test_changes_lead_where_the_whole_would(states):
     believed, before = None, {}
-    for services in steps:
+    for services in states:
         _, believed = change(believed, services, frozenset(), {*services, *before})
         before = services
-    whole = held(**steps[-1])
-    assert (believed.chains, believed.chosen, believed.refused) == (whole.chains, whole.chosen, whole.refused)
-    assert change(believed, steps[-1], frozenset(), steps[-1])[0] == ""
+    whole = held(**states[-1])
+    assert believed == whole
+    assert change(believed, states[-1], frozenset(), states[-1])[0] == []
 
 
 def name(address=4, network=NET, service="web", affinity=False):
