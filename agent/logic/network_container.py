@@ -13,10 +13,10 @@ from typing import Final
 
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_plan import ROUTER, Site, link_mtu
+from argosy.agent.logic.network_state import MAIN_TABLE
 from argosy.core.assignment import NetworkAssignment
 from argosy.core.errors import PreconditionError
 
-MAIN_TABLE: Final = 254
 FIRST_TABLE: Final = 1000
 """Table, and priority of its rule, of the first attachment."""
 

@@ -17,6 +17,18 @@ METADATA_ADDRESS: Final = "169.254.169.254"
 
 
 @dataclass(frozen=True, slots=True)
+class PublishedRules:
+    """What the host's table says of published ports (network_ports.py): maps and chains, and rules that masquerade.
+
+    A client whose address lies in the network's own subnet could not be answered there, so it loses it; so does the
+    host's 127.0.0.1.
+    """
+
+    chains: tuple[str, ...] = ()
+    masquerade: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class HostFirewall:
     """What the host's table depends on.
 
@@ -30,6 +42,7 @@ class HostFirewall:
     protected_tcp: tuple[int, ...]
     uplink_range: str
     restricted: tuple[str, ...] = ()
+    published: PublishedRules = PublishedRules()
 
 
 def host_ruleset(firewall: HostFirewall) -> str:
@@ -38,7 +51,9 @@ def host_ruleset(firewall: HostFirewall) -> str:
     udp = _set(sorted({firewall.vxlan_port, *firewall.protected_udp}))
     tcp = _set(sorted(set(firewall.protected_tcp)))
     restricted = _set(f'"{device}"' for device in firewall.restricted)
+    published = f"ct status dnat ip daddr {firewall.uplink_range}"
     lines = [
+        *firewall.published.chains,
         "chain untrusted {",
         f"  ip saddr != {firewall.uplink_range} counter drop",
         f"  ip daddr {METADATA_ADDRESS} counter drop",
@@ -51,15 +66,27 @@ def host_ruleset(firewall: HostFirewall) -> str:
         "}",
         "chain forward {",
         "  type filter hook forward priority filter - 10; policy accept;",
+        # Answers, whatever port the client asked from; then containers that go to a published port of this host.
+        f"  iifname {uplinks} ct state established ct direction reply accept",
+        f"  iifname {uplinks} oifname {uplinks} ip saddr {firewall.uplink_range} {published} accept",
         f"  iifname {uplinks} jump untrusted",
         f"  iifname {uplinks} oifname {uplinks} counter drop",
         f"  oifname {uplinks} ct state established,related accept",
+        f"  oifname {uplinks} {published} accept",
         f"  oifname {uplinks} counter drop",
         *([f"  iifname {restricted} oifname != {uplinks} counter drop"] if firewall.restricted else []),
         "}",
         "chain postrouting {",
         "  type nat hook postrouting priority srcnat; policy accept;",
         f"  ip saddr {firewall.uplink_range} oifname != {uplinks} masquerade",
+        # A container that goes to a published port of its own network would else come in by an address of its own.
+        f"  iifname {uplinks} oifname {uplinks} masquerade",
+        *firewall.published.masquerade,
+        "}",
+        # The uplinks' devices let 127.0.0.1 pass (route_localnet): for the host's own connections, and nobody else's.
+        "chain loopback {",
+        "  type filter hook prerouting priority raw; policy accept;",
+        f"  iifname {uplinks} ip daddr 127.0.0.0/8 counter drop",
         "}",
         # Tracking the tunnels themselves would cost time and table space for nothing.
         "chain untracked_in {",
@@ -81,8 +108,8 @@ def network_ruleset(*, uplink: bool) -> str:
     dropped there as coming from oneself: it goes out under the address that it is about instead, which is routed to
     this node (th,192,32: the destination in the packet that the ICMP message quotes).
 
-    What leaves by the uplink carries the uplink's address. Nothing comes in by it but answers, and nobody else's node
-    leaves by this node's uplink.
+    What leaves by the uplink carries the uplink's address. Nothing comes in by it but answers and what goes to a
+    published port; nothing of other nodes leaves by it but the answers to the latter.
     """
     errors = "icmp type { destination-unreachable, time-exceeded, parameter-problem }"
     lines = [
@@ -96,7 +123,9 @@ def network_ruleset(*, uplink: bool) -> str:
             "chain forward {",
             "  type filter hook forward priority filter; policy accept;",
             f'  iifname "{names.UPLINK}" ct state established,related accept',
+            f'  iifname "{names.UPLINK}" ct status dnat accept',
             f'  iifname "{names.UPLINK}" counter drop',
+            f'  iifname "{names.VTEP}" oifname "{names.UPLINK}" ct state established,related ct direction reply accept',
             f'  iifname "{names.VTEP}" oifname "{names.UPLINK}" counter drop',
             "}",
             "chain postrouting {",

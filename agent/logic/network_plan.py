@@ -15,6 +15,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
 from argosy.agent.logic import network_names as names
+from argosy.agent.logic.network_mesh import TUNNEL_OVERHEAD
 from argosy.agent.logic.network_state import (
     Address,
     Entry,
@@ -64,7 +65,7 @@ class Site:
 
 def link_mtu(site: Site, network: NetworkAssignment) -> int:
     """Return the MTU of a network's links on a node: what was assigned, and never more than the underlay carries."""
-    carried = site.underlay_mtu - VXLAN_OVERHEAD
+    carried = site.underlay_mtu - VXLAN_OVERHEAD - (TUNNEL_OVERHEAD if network.encrypted else 0)
     return min(network.mtu, carried) if network.mtu else carried
 
 

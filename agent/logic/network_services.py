@@ -13,6 +13,7 @@ from zlib import crc32
 from argosy.agent.logic.network_balance import Balanced
 from argosy.core.assignment import EndpointAssignment, NamesAssignment
 
+K = TypeVar("K", str, int)
 P = TypeVar("P", NamesAssignment, EndpointAssignment)
 
 
@@ -35,6 +36,7 @@ class Changed:
 class _Network:
     names: dict[str, NamesAssignment] = field(default_factory=dict)
     endpoints: dict[str, dict[str, EndpointAssignment]] = field(default_factory=dict)  # service -> task
+    serving: dict[int, dict[str, EndpointAssignment]] = field(default_factory=dict)  # address -> task
 
 
 class Services:
@@ -67,6 +69,7 @@ class Services:
         for endpoint in new_endpoints:
             network = self._networks.setdefault(endpoint.network_id, _Network())
             network.endpoints.setdefault(endpoint.service_id, {})[endpoint.task_id] = endpoint
+            network.serving.setdefault(endpoint.address, {})[endpoint.task_id] = endpoint
             changes.setdefault(endpoint.network_id, Changed()).services.add(endpoint.service_id)
         return changes
 
@@ -80,24 +83,36 @@ class Services:
         name = network.names.get(service_id)
         if name is None or not name.virtual_address:
             return None
-        active = (e for e in network.endpoints.get(service_id, {}).values() if not e.withdrawn)
-        endpoints = sorted(((e.address, e.weight) for e in active), key=self._turn)
-        return Balanced(name.virtual_address, tuple(endpoints), name.client_affinity)
+        return Balanced(name.virtual_address, tuple(self.active(network_id, service_id)), name.client_affinity)
 
-    def addresses(self, network_id: str, *, active: bool = False) -> set[int]:
-        """Return the addresses of a network's endpoints; with `active` only of those that get new connections."""
+    def active(self, network_id: str, service_id: str) -> list[tuple[int, int]]:
+        """Return the (address, weight) of a service's endpoints that get new connections, in this node's order."""
         network = self._networks.get(network_id, _Network())
-        endpoints = (e for tasks in network.endpoints.values() for e in tasks.values())
-        return {e.address for e in endpoints if not (active and e.withdrawn)}
+        active = (e for e in network.endpoints.get(service_id, {}).values() if not e.withdrawn)
+        return sorted(((e.address, e.weight) for e in active), key=self._turn)
+
+    def addresses(self, network_id: str) -> set[int]:
+        """Return the addresses of a network's endpoints."""
+        return set(self._networks.get(network_id, _Network()).serving)
+
+    def serves(self, network_id: str, address: int, *, active: bool = False) -> bool:
+        """Tell whether an endpoint has an address; with `active` only one that gets new connections."""
+        endpoints = self._networks.get(network_id, _Network()).serving.get(address, {})
+        return any(not (active and e.withdrawn) for e in endpoints.values())
 
     def _turn(self, endpoint: tuple[int, int]) -> int:
         return crc32(self._seed + endpoint[0].to_bytes(4, "big"))
 
     def _drop(self, endpoint: EndpointAssignment) -> None:
-        services = self._networks[endpoint.network_id].endpoints
-        services[endpoint.service_id].pop(endpoint.task_id, None)
-        if not services[endpoint.service_id]:
-            del services[endpoint.service_id]
+        network = self._networks[endpoint.network_id]
+        _remove(network.endpoints, endpoint.service_id, endpoint.task_id)
+        _remove(network.serving, endpoint.address, endpoint.task_id)
+
+
+def _remove(tasks: dict[K, dict[str, EndpointAssignment]], key: K, task_id: str) -> None:
+    tasks[key].pop(task_id, None)
+    if not tasks[key]:
+        del tasks[key]
 
 
 def difference(old: Sequence[P], new: Sequence[P]) -> tuple[list[P], list[P]]:

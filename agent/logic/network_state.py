@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address
-from typing import TypeAlias
+from typing import Final, TypeAlias
+
+MAIN_TABLE: Final = 254
 
 
 class LinkKind(IntEnum):
@@ -21,6 +23,7 @@ class LinkKind(IntEnum):
     HOST_UPLINK = 3
     CONTAINER = 4  # its peer is in a container
     OTHER = 5
+    TUNNEL = 6  # WireGuard, of the kernel or of a process
 
 
 class RouteKind(IntEnum):
@@ -28,6 +31,7 @@ class RouteKind(IntEnum):
 
     UNICAST = 1
     UNREACHABLE = 7
+    THROW = 9  # not by this table: the lookup goes on with the next rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,23 +117,38 @@ class Fdb:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route of the main table. With a gateway it is on-link: the kernel does not ask how to reach the gateway."""
+    """A route. With a gateway it is on-link: the kernel does not ask how to reach the gateway."""
 
     destination: int
     prefix: int
     kind: RouteKind = RouteKind.UNICAST
     device: str = ""
     gateway: int = 0
+    table: int = MAIN_TABLE
 
     def __str__(self) -> str:
         to = f"{IPv4Address(self.destination)}/{self.prefix}"
-        if self.kind is RouteKind.UNREACHABLE:
-            return f"route unreachable {to}"
+        table = f" table {self.table}" if self.table != MAIN_TABLE else ""
+        if self.kind is not RouteKind.UNICAST:
+            return f"route {self.kind.name.lower()} {to}{table}"
         via = f" via {IPv4Address(self.gateway)}" if self.gateway else ""
-        return f"route {to}{via} dev {self.device}"
+        return f"route {to}{via} dev {self.device}{table}"
 
 
-Entry: TypeAlias = Link | Sysctl | Address | Neighbour | Fdb | Route
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A routing rule: packets whose mark has these bits go by a table, whose number is the rule's priority too."""
+
+    mark: int
+    mask: int
+    table: int
+    device: str = ""
+
+    def __str__(self) -> str:
+        return f"rule fwmark {self.mark:#x}/{self.mask:#x} table {self.table}"
+
+
+Entry: TypeAlias = Link | Sysctl | Address | Neighbour | Fdb | Route | Rule
 Key: TypeAlias = tuple[int, str | int | bytes, str | int | bytes]
 State: TypeAlias = Mapping[Key, Entry]
 
@@ -152,7 +171,9 @@ def key_of(entry: Entry) -> Key:
         case Fdb():
             return (5, entry.device, entry.mac)
         case Route():
-            return (6, entry.destination, entry.prefix)
+            return (6, entry.table << 32 | entry.destination, entry.prefix)
+        case Rule():
+            return (7, entry.mark, entry.mask)
 
 
 def device_of(entry: Entry) -> str:

@@ -12,12 +12,14 @@ from typing import Final
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_diff import Operation, Put, diff
 from argosy.agent.logic.network_firewall import NETWORK_TABLE, network_ruleset
+from argosy.agent.logic.network_ingress import Door, Ingress, node_marks, plan_ingress
 from argosy.agent.logic.network_plan import Site, plan_container, plan_network, plan_peer
 from argosy.agent.logic.network_state import Entry, Key, Link, LinkKind, Route, State, device_of, key_of, state_of
 from argosy.agent.logic.network_uplink import UplinkPair
 from argosy.agent.network import conntrack, namespace, rtnetlink
 from argosy.agent.network.balancer import Balancer
 from argosy.agent.network.container import Plug
+from argosy.agent.network.ingress import IngressTables
 from argosy.agent.network.kernel import KernelNamespace, LinkMaker
 from argosy.agent.network.namespace import Home
 from argosy.agent.network.netlink import Netlink
@@ -61,12 +63,14 @@ class CarriedNetwork:
     wanted: dict[Key, Entry] = field(default_factory=dict)
     connections: Netlink = field(init=False)
     balancer: Balancer = field(init=False)
+    ingress: IngressTables = field(init=False)
     _peers: dict[str, tuple[PeerAssignment, tuple[Entry, ...]]] = field(default_factory=dict)
     _ever_wanted: set[Key] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.connections = self.home.netlink_in(self.kernel.fd, NETLINK_NETFILTER)
         self.balancer = Balancer(self.inside, self.connections)
+        self.ingress = IngressTables(self.inside)
 
     @classmethod
     def create(cls, network_id: str, home: Home, site: Site, pin: Path, tables: Tables) -> "CarriedNetwork":
@@ -143,7 +147,9 @@ class CarriedNetwork:
         operations = self.operations()
         if operations:
             self.kernel.apply(operations, make)
-        return len(operations) + self._ensure_table() + self.balancer.converge()
+            if any(isinstance(op, Put) and op.creates and device_of(op.entry) == names.VTEP for op in operations):
+                self.ingress.distrust()  # what watched the one before may have gone with it
+        return len(operations) + self._ensure_table() + self.balancer.converge() + self.ingress.converge()
 
     def read(self) -> State:
         """Read the kernel's state anew."""
@@ -151,7 +157,21 @@ class CarriedNetwork:
 
     def table_intact(self) -> bool:
         """Tell whether the nftables tables are there as they should be."""
-        return self.balancer.intact() and self.tables.intact(self.network_id, NETWORK_TABLE, inside=self.inside)
+        own = self.tables.intact(self.network_id, NETWORK_TABLE, inside=self.inside)
+        return own and self.balancer.intact() and self.ingress.intact()
+
+    def open_doors(self, doors: tuple[Door, ...]) -> None:
+        """Want ports of the uplink to lead to tasks; all of them."""
+        network = self.assignment
+        if not doors or network is None:
+            unwanted, self.ingress.wanted = self.ingress.wanted is not None, None
+            if unwanted and network is not None:
+                for entry in plan_ingress(network):
+                    self.wanted.pop(key_of(entry), None)
+            return
+        for entry in plan_ingress(network):
+            self.wanted[key_of(entry)] = entry
+        self.ingress.wanted = Ingress(network.subnet, doors, node_marks(self.network_id, self._peers))
 
     def inside(self, action: Callable[[], None]) -> None:
         """Run an action in the network's namespace."""
@@ -177,6 +197,8 @@ class CarriedNetwork:
     def forget_stale_connections(self, endpoints: Collection[int]) -> None:
         """Forget what leads from a service's address to none of the endpoints: what left while no agent ran."""
         addresses = {s.address for s in self.balancer.services.values()}
+        if self.uplink:
+            addresses.add(self.uplink.inner)  # published ports
         found = conntrack.all_translated(self.connections)
         stale = [c for c in found if c.dialled in addresses and c.served_by not in endpoints]
         conntrack.forget(self.connections, stale)

@@ -10,7 +10,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from argosy.core.assignment import EndpointAssignment, NamesAssignment, NetworkAssignment, PeerAssignment
+from argosy.core.assignment import (
+    EndpointAssignment,
+    MeshAssignment,
+    MeshPeerAssignment,
+    NamesAssignment,
+    NetworkAssignment,
+    PeerAssignment,
+    PublishedAssignment,
+)
+from argosy.core.mesh import MeshKey, Tunnel
 from argosy.core.network import Attachment
 
 ROUTER_ADDRESS: Final = "169.254.1.1"
@@ -18,6 +27,10 @@ ROUTER_ADDRESS: Final = "169.254.1.1"
 
 VXLAN_PORT: Final = 14789
 """Not 4789: another orchestrator's device with the same VNI would collide with ours."""
+
+
+WIREGUARD_PORT: Final = 51820
+"""Of the tunnels of even epochs; those of odd ones are at the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +65,7 @@ class NetworkSettings:
 
     `state_dir` outlives a boot, `run_dir` must not (tmpfs). No container may reach `protected_udp` and
     `protected_tcp` ports through the host, wherever they are: the lead's controllers, etcd, WireGuard; the VXLAN port
-    is always among them. `uplink_range` is cut into a pair of addresses a network; it never leaves the host.
+    is always among them. Tunnels are at `wireguard_port` and, while keys are changed, at the next. `uplink_range` is cut into a pair of addresses a network; it never leaves the host.
     `resolv_conf` names the resolvers that are asked for what is not ours. Without `dns` no names are answered, without
     `audit` nothing is repaired unasked.
     """
@@ -60,7 +73,8 @@ class NetworkSettings:
     state_dir: Path
     run_dir: Path
     vxlan_port: int = VXLAN_PORT
-    protected_udp: tuple[int, ...] = (51820,)
+    wireguard_port: int = WIREGUARD_PORT
+    protected_udp: tuple[int, ...] = (WIREGUARD_PORT, WIREGUARD_PORT + 1)
     protected_tcp: tuple[int, ...] = (2379, 2380)
     uplink_range: str = "169.254.64.0/18"
     resolv_conf: Path = Path("/etc/resolv.conf")
@@ -89,7 +103,18 @@ class NetworkState:
     names: Sequence[NamesAssignment] = ()
     endpoints: Sequence[EndpointAssignment] = ()
     tasks: Sequence[LocalTask] = ()
+    mesh: MeshAssignment | None = None
+    mesh_peers: Sequence[MeshPeerAssignment] = ()
     published: Sequence[PublishedAssignment] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MeshReport:
+    """What a node says of its mesh: its public keys, its tunnels, and by encrypted network what is wrong with them."""
+
+    keys: tuple[MeshKey, ...] = ()
+    tunnels: tuple[Tunnel, ...] = ()
+    problems: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

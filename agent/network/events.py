@@ -1,7 +1,7 @@
 """Tells when somebody else has changed a network namespace: the kernel's own notifications, without looking.
 
 Two sockets in each namespace listen: rtnetlink(7) for links, addresses, routes, neighbours, forwarding entries and
-settings, nfnetlink for nftables. A notification carries the port of the socket, or the process, that made the change,
+settings, nfnetlink for nftables. A notification carries the port of the socket, or the thread, that made the change,
 so that our own work wakes nobody. Some changes of links carry no port: after those one look too many is taken.
 
 A listener belongs for ever to the namespace that it was opened in. It is opened by the plane's worker thread, which
@@ -9,9 +9,9 @@ alone moves between namespaces, and read by the event loop.
 """
 
 import asyncio
-import os
 import socket
 import struct
+import threading
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -20,12 +20,13 @@ from argosy.agent.network.namespace import Home
 from argosy.agent.network.netlink import attributes
 
 _HEADER: Final = struct.Struct("=IHHII")  # length, type, flags, sequence, port
-_RTNLGRP: Final = (1, 3, 5, 7, 24)
-"""Links, neighbours (forwarding entries among them), IPv4 addresses, IPv4 routes, IPv4 settings (rtnetlink.h)."""
+_RTNLGRP: Final = (1, 3, 5, 7, 8, 24)
+"""Links, neighbours (forwarding entries among them), IPv4 addresses, routes, rules and settings (rtnetlink.h)."""
 _NFNLGRP_NFTABLES: Final = 7
 _NEW_GENERATION: Final = (10 << 8) | 15
 """NFNL_SUBSYS_NFTABLES, NFT_MSG_NEWGEN: the end of a transaction, which says whose it was."""
 _NFTA_GEN_PROC_PID: Final = 2
+"""Of the thread, whatever its name says."""
 _SOL_NETLINK: Final = 270
 _ADD_MEMBERSHIP: Final = 1
 _RECEIVE_BYTES: Final = 1 << 16
@@ -33,11 +34,15 @@ _RECEIVE_BYTES: Final = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """The two sockets of one namespace, and the port of our own changes there. Whoever opens it closes it."""
+    """The two sockets of one namespace, and the port and the thread of our own changes there.
+
+    Whoever opens it closes it.
+    """
 
     routes: socket.socket
     tables: socket.socket
     own_port: int
+    own_thread: int
 
     def close(self) -> None:
         """Stop to listen."""
@@ -46,7 +51,7 @@ class Listener:
 
 
 def listen(home: Home, fd: int, own_port: int) -> Listener:
-    """Open a listener in the namespace of a descriptor; for the plane's worker thread."""
+    """Open a listener in the namespace of a descriptor; for the plane's worker thread, which makes all changes."""
     with home.away(fd):
         routes = _subscribed(socket.NETLINK_ROUTE, _RTNLGRP)
         try:
@@ -54,7 +59,7 @@ def listen(home: Home, fd: int, own_port: int) -> Listener:
         except OSError:
             routes.close()
             raise
-    return Listener(routes, tables, own_port)
+    return Listener(routes, tables, own_port, threading.get_native_id())
 
 
 def _subscribed(family: int, groups: Collection[int]) -> socket.socket:
@@ -90,7 +95,7 @@ class KernelEvents:
         self._listeners[scope] = listener
         loop = asyncio.get_running_loop()
         loop.add_reader(listener.routes, self._read, scope, listener.routes, listener.own_port, False)
-        loop.add_reader(listener.tables, self._read, scope, listener.tables, os.getpid(), True)
+        loop.add_reader(listener.tables, self._read, scope, listener.tables, listener.own_thread, True)
 
     def remove(self, scope: str) -> None:
         """Let go of a namespace; of one that is not known too."""
@@ -118,7 +123,7 @@ class KernelEvents:
 
 
 def is_foreign(kind: int, port: int, body: bytes, own: int) -> bool:
-    """Whether a notification tells of somebody else's change. `own`: our port, or for nftables our process."""
+    """Whether a notification tells of somebody else's change. `own`: our port, or for nftables our thread."""
     if kind == _NEW_GENERATION:
         raw = attributes(body[4:]).get(_NFTA_GEN_PROC_PID, b"")
         return len(raw) != 4 or struct.unpack("!I", raw)[0] != own

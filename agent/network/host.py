@@ -17,8 +17,9 @@ from pathlib import Path
 
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_diff import Operation, Put, diff
-from argosy.agent.logic.network_firewall import HostFirewall, host_ruleset, removal
+from argosy.agent.logic.network_firewall import HostFirewall, PublishedRules, host_ruleset, removal
 from argosy.agent.logic.network_plan import Site, plan_egress, plan_host_uplink
+from argosy.agent.logic.network_ports import Opening, published_rules
 from argosy.agent.logic.network_state import Address, Entry, Key, Link, LinkKind, State, device_of, key_of, state_of
 from argosy.agent.logic.network_uplink import UplinkPair, number_of
 from argosy.agent.network import nft, rtnetlink
@@ -44,6 +45,7 @@ class HostNamespace:
         self._switched: dict[str, bool] = {}
         """The devices that did not forward before, and whether the host as a whole did."""
         self._uplinks: list[tuple[NetworkAssignment, UplinkPair]] = []
+        self._published = PublishedRules()
         self._ever_wanted: set[Key] = set()
         self.kernel = KernelNamespace(home, open_namespace("/proc/thread-self/ns/net"), names.HOST_UPLINK_PREFIX)
         self.wanted: dict[Key, Entry] = {}
@@ -75,6 +77,10 @@ class HostNamespace:
         self._uplinks, before = list(uplinks), self._uplinks
         if self._uplinks != before:
             self.look_again()
+
+    def publish(self, openings: Iterable[Opening]) -> None:
+        """Take over which of the host's ports lead to services."""
+        self._published = published_rules(openings, self._uplinks)
 
     def look_again(self) -> None:
         """Plan anew: the host may have other routes since."""
@@ -181,7 +187,7 @@ class HostNamespace:
         return 1
 
     def _current(self) -> HostFirewall:
-        return replace(self._firewall, restricted=tuple(sorted(self._ours())))
+        return replace(self._firewall, restricted=tuple(sorted(self._ours())), published=self._published)
 
     def _ours(self) -> set[str]:
         """Return the devices that forward because of us alone."""

@@ -11,7 +11,7 @@ from typing import Final
 
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_diff import Operation, Put, after
-from argosy.agent.logic.network_state import Entry, Key, Link, LinkKind, RouteKind, State, Sysctl, state_of
+from argosy.agent.logic.network_state import MAIN_TABLE, Entry, Key, Link, LinkKind, RouteKind, State, Sysctl, state_of
 from argosy.agent.network import rtnetlink
 from argosy.agent.network.namespace import Home, read_setting, write_setting
 from argosy.agent.network.netlink import Message, Netlink
@@ -59,7 +59,11 @@ class KernelNamespace:
         entries += rtnetlink.read_neighbours(self.netlink, devices)
         entries += rtnetlink.read_fdb(self.netlink, devices)
         routes = rtnetlink.read_routes(self.netlink, devices)
-        entries += (r for r in routes if r.device or (r.kind is RouteKind.UNREACHABLE and not self._prefix))
+        if self._prefix:
+            entries += (r for r in routes if r.device and r.table == MAIN_TABLE)
+        else:
+            entries += (r for r in routes if r.device or r.kind is not RouteKind.UNICAST)
+            entries += rtnetlink.read_rules(self.netlink)
         entries += rtnetlink.read_routing_sysctls(self.netlink, devices)
         self.state = state_of(entries)
         self.learn_settings(wanted)

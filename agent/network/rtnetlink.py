@@ -9,7 +9,19 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from argosy.agent.logic.network_state import Address, Entry, Fdb, Link, LinkKind, Neighbour, Route, RouteKind, Sysctl
+from argosy.agent.logic.network_state import (
+    MAIN_TABLE,
+    Address,
+    Entry,
+    Fdb,
+    Link,
+    LinkKind,
+    Neighbour,
+    Route,
+    RouteKind,
+    Rule,
+    Sysctl,
+)
 from argosy.agent.network.netlink import (
     GONE,
     NLM_F_CREATE,
@@ -35,6 +47,8 @@ _RTM_NEWNEIGH: Final = 28
 _RTM_DELNEIGH: Final = 29
 _RTM_GETNEIGH: Final = 30
 _RTM_NEWRULE: Final = 32
+_RTM_DELRULE: Final = 33
+_RTM_GETRULE: Final = 34
 _RTM_GETNETCONF: Final = 82
 
 _AF_UNSPEC: Final = 0
@@ -57,7 +71,7 @@ _NUD_PERMANENT: Final = 0x80
 _NUD_NOARP: Final = 0x40
 _NTF_SELF: Final = 0x02
 _RTNH_F_ONLINK: Final = 4
-_RT_TABLE_MAIN: Final = 254
+_ROUTE_KINDS: Final = frozenset(RouteKind)
 _RTPROT_KERNEL: Final = 2
 _RT_SCOPE_UNIVERSE: Final = 0
 _RT_SCOPE_LINK: Final = 253
@@ -166,6 +180,12 @@ def set_link(index: int, *, mtu: int = 0, mac: bytes = b"") -> Message:
     return Message(RTM_NEWLINK, 0, body, about="set link up")
 
 
+def move_link(name: str, namespace_fd: int) -> Message:
+    """Move a link into another namespace; it is down there."""
+    body = link_header() + link_name(name) + attribute_u32(IFLA_NET_NS_FD, namespace_fd)
+    return Message(RTM_NEWLINK, 0, body, about=f"move link {name}")
+
+
 def delete_link(name: str) -> Message:
     """Delete a link; that there is none is fine."""
     return Message(RTM_DELLINK, 0, link_header() + link_name(name), GONE, f"delete link {name}")
@@ -191,6 +211,8 @@ def put(entry: Entry, indexes: Indexes) -> Message:
             return _fdb(_RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, entry, indexes[entry.device])
         case Route():
             return _route(_RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, entry, indexes)
+        case Rule():
+            return _rule(_RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, entry, frozenset({errno.EEXIST}))
         case Link() | Sysctl():
             raise TypeError(f"{entry} is not written by a message of its own")
 
@@ -216,6 +238,8 @@ def remove(entry: Entry, indexes: Indexes) -> Message | None:
             return _fdb(_RTM_DELNEIGH, 0, entry, indexes[entry.device], GONE)
         case Route():
             return _route(_RTM_DELROUTE, 0, entry, indexes, GONE)
+        case Rule():
+            return _rule(_RTM_DELRULE, 0, entry, GONE)
         case Sysctl():
             return None
 
@@ -232,7 +256,7 @@ def address_on(index: int, address: int, prefix: int = 32) -> Message:
 
 
 def route_via(
-    index: int, destination: int, prefix: int, *, gateway: int = 0, source: int = 0, table: int = _RT_TABLE_MAIN
+    index: int, destination: int, prefix: int, *, gateway: int = 0, source: int = 0, table: int = MAIN_TABLE
 ) -> Message:
     """Write a route over the device with an index, with the address that it is to be used from."""
     scope = _RT_SCOPE_UNIVERSE if gateway else _RT_SCOPE_LINK
@@ -270,20 +294,28 @@ def _fdb(kind: int, flags: int, entry: Fdb, index: int, tolerate: frozenset[int]
 
 
 def _route(kind: int, flags: int, entry: Route, indexes: Indexes, tolerate: frozenset[int] = frozenset()) -> Message:
-    unreachable = entry.kind is RouteKind.UNREACHABLE
-    scope = _RT_SCOPE_UNIVERSE if entry.gateway or unreachable else _RT_SCOPE_LINK
+    nowhere = entry.kind is not RouteKind.UNICAST
+    scope = _RT_SCOPE_UNIVERSE if entry.gateway or nowhere else _RT_SCOPE_LINK
     onlink = _RTNH_F_ONLINK if entry.gateway else 0
     protocol = ROUTE_PROTOCOL
     if kind == _RTM_DELROUTE:
         # Whoever wrote it, and however.
         scope, protocol, onlink = _RT_SCOPE_NOWHERE, 0, 0
-    body = _ROUTE.pack(_AF_INET, entry.prefix, 0, 0, _RT_TABLE_MAIN, protocol, scope, entry.kind, onlink)
-    body += attribute(1, ipv4(entry.destination))
-    if not unreachable:
+    short_table = entry.table if entry.table < 256 else 0
+    body = _ROUTE.pack(_AF_INET, entry.prefix, 0, 0, short_table, protocol, scope, entry.kind, onlink)
+    body += attribute(1, ipv4(entry.destination)) + attribute_u32(15, entry.table)
+    if not nowhere:
         body += attribute_u32(4, indexes[entry.device])
     if entry.gateway:
         body += attribute(5, ipv4(entry.gateway))
     return Message(kind, flags, body, tolerate, "write route" if flags else "remove route")
+
+
+def _rule(kind: int, flags: int, entry: Rule, tolerate: frozenset[int]) -> Message:
+    body = _ROUTE.pack(_AF_INET, 0, 0, 0, 0, ROUTE_PROTOCOL, 0, _FR_ACT_TO_TBL, 0)
+    body += attribute_u32(6, entry.table) + attribute_u32(10, entry.mark) + attribute_u32(15, entry.table)
+    body += attribute_u32(16, entry.mask)
+    return Message(kind, flags, body, tolerate, f"write {entry}" if flags else f"remove {entry}")
 
 
 # What is there. ------------------------------------------------------------------------------------------------------
@@ -332,6 +364,8 @@ def _read_link(body: bytes) -> tuple[int, Link, dict[int, bytes]]:
         return index, Link(name, LinkKind.VTEP, mtu, mac, vni, local, port, learning, up), found
     if name == "lo":
         return index, Link(name, LinkKind.LOOPBACK, up=up), found
+    if kind in (b"wireguard", b"tun"):
+        return index, Link(name, LinkKind.TUNNEL, mtu, up=up), found
     link_kind = LinkKind.CONTAINER if kind == b"veth" else LinkKind.OTHER
     return index, Link(name, link_kind, mtu, mac, up=up), found
 
@@ -374,19 +408,33 @@ def read_fdb(netlink: Netlink, devices: Mapping[int, str]) -> list[Fdb]:
 
 
 def read_routes(netlink: Netlink, devices: Mapping[int, str]) -> list[Route]:
-    """Return the routes of the main table that someone wrote: not those that the kernel makes for addresses."""
+    """Return the routes that someone wrote: not those that the kernel makes for addresses."""
     request = Message(_RTM_GETROUTE, 0, _ROUTE.pack(_AF_INET, 0, 0, 0, 0, 0, 0, 0, 0), about="list routes")
     routes: list[Route] = []
     for body in netlink.dump(request):
         _, prefix, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(body)
-        if table != _RT_TABLE_MAIN or protocol == _RTPROT_KERNEL or kind not in (1, 7):
+        if protocol == _RTPROT_KERNEL or kind not in _ROUTE_KINDS:
             continue
         parts = attributes(body[12:])
+        table = _U32.unpack(parts[15])[0] if 15 in parts else table
         device = devices.get(_U32.unpack(parts[4])[0], "") if 4 in parts else ""
         destination = _IPV4.unpack(parts[1])[0] if 1 in parts else 0
         gateway = _IPV4.unpack(parts[5])[0] if 5 in parts else 0
-        routes.append(Route(destination, prefix, RouteKind(kind), "" if kind == 7 else device, gateway))
+        device = device if kind == RouteKind.UNICAST else ""
+        routes.append(Route(destination, prefix, RouteKind(kind), device, gateway, table))
     return routes
+
+
+def read_rules(netlink: Netlink) -> list[Rule]:
+    """Return the routing rules that look at marks."""
+    request = Message(_RTM_GETRULE, 0, _ROUTE.pack(_AF_INET, 0, 0, 0, 0, 0, 0, 0, 0), about="list rules")
+    rules: list[Rule] = []
+    for body in netlink.dump(request):
+        parts = attributes(body[12:])
+        if 10 in parts:
+            mark, mask, table = (_U32.unpack(parts[i])[0] if i in parts else 0 for i in (10, 16, 15))
+            rules.append(Rule(mark, mask, table))
+    return rules
 
 
 def read_route_devices(netlink: Netlink) -> set[int]:
@@ -396,7 +444,7 @@ def read_route_devices(netlink: Netlink) -> set[int]:
     for body in netlink.dump(request):
         _, _, _, _, table, _, _, kind, _ = _ROUTE.unpack_from(body)
         oif = attributes(body[12:]).get(4)
-        if table == _RT_TABLE_MAIN and kind == RouteKind.UNICAST and oif:
+        if table == MAIN_TABLE and kind == RouteKind.UNICAST and oif:
             found.add(_U32.unpack(oif)[0])
     return found
 

@@ -14,7 +14,13 @@ from argosy.agent.logic.assignments import Assignments
 from argosy.agent.network.desired import LocalTask, NetworkState
 from argosy.agent.network.plane import NetworkPlane
 from argosy.agent.session.backoff import Backoff
-from argosy.core.assignment import EndpointAssignment, NamesAssignment, NetworkAssignment, PeerAssignment
+from argosy.core.assignment import (
+    EndpointAssignment,
+    NamesAssignment,
+    NetworkAssignment,
+    PeerAssignment,
+    PublishedAssignment,
+)
 from argosy.core.errors import TransientError
 from argosy.core.network import Attachment
 from argosy.core.task_state import TaskState
@@ -115,5 +121,6 @@ def network_state(assignments: Assignments, holding: dict[str, LocalTask]) -> Ne
         peers=pieces[PeerAssignment],
         names=pieces[NamesAssignment],
         endpoints=pieces[EndpointAssignment],
+        published=pieces[PublishedAssignment],
         tasks=tuple(task for _, task in sorted(tasks.items())),
     )

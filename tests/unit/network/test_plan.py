@@ -69,8 +69,11 @@ def test_a_peer_costs_a_neighbour_a_forwarding_entry_and_a_route_a_slice() -> No
     assert {(r.prefix, r.device, r.gateway) for r in of_type(routes, Route)} == {(27, "vtep", placeholder)}
 
 
-def test_a_peer_without_slices_costs_nothing() -> None:
-    assert plan_peer(WEB, PeerAssignment(WEB.id, "node2", "192.0.2.2", ())) == []
+def test_a_peer_without_slices_gets_answers_alone() -> None:
+    """To clients that came in by it; one whose address is not known gets nothing."""
+    mac = names.vtep_mac(WEB.id, "node2")
+    assert plan_peer(WEB, PeerAssignment(WEB.id, "node2", "192.0.2.2", ())) == [Fdb("vtep", mac, ip("192.0.2.2"))]
+    assert plan_peer(WEB, PeerAssignment(WEB.id, "node2", "", (1,))) == []
 
 
 def test_a_container_has_a_route_and_a_neighbour_of_its_own() -> None:

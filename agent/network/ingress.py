@@ -1,0 +1,70 @@
+"""The way in of one network on the node: its ingress tables kept as wanted.
+
+Believes that the tables are what they were last made. What the kernel lists after each change is remembered by its
+digest, which tells later whether somebody else has changed them.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from argosy.agent.logic.network_ingress import INGRESS_TABLE, Ingress, change
+from argosy.agent.network import nft
+from argosy.agent.network.nft import NftError
+
+Inside = Callable[[Callable[[], None]], None]
+"""Runs an action in the network's namespace."""
+
+
+@dataclass(slots=True)
+class IngressTables:
+    """Used by the plane's worker thread alone. `wanted` None: no port is published on the network."""
+
+    inside: Inside
+    wanted: Ingress | None = None
+    _held: Ingress | None = None
+    _listed: str | None = None
+    _known: bool = False
+
+    def converge(self) -> int:
+        """Bring the kernel to what is wanted, and return 1 if that took a change. Raises NftError."""
+        if not self._known and self.wanted is None and self._list() is None:
+            self._known = True
+        if self._known and self.wanted == self._held:
+            return 0
+        commands = change(self._held if self._known else None, self.wanted)
+        try:
+            self.inside(lambda: _run(commands))
+            self._listed = self._list()
+        except NftError:
+            self._known = False
+            raise
+        self._held, self._known = self.wanted, True
+        return 1
+
+    def distrust(self) -> None:
+        """Have the tables written anew at the next pass."""
+        self._known, self._held = False, None
+
+    def intact(self) -> bool:
+        """Tell whether the kernel has what it is believed to have."""
+        return self._known and self._list() == self._listed
+
+    def _list(self) -> str | None:
+        listed: list[str | None] = []
+
+        def look() -> None:
+            present = nft.run("list tables").splitlines()
+            tables = [f"table {family} {INGRESS_TABLE}" for family in ("ip", "netdev")]
+            if any(table in present for table in tables):
+                listed.append("".join(nft.run(f"list {table}") if table in present else "-" for table in tables))
+            else:
+                listed.append(None)
+
+        self.inside(look)
+        text = listed[0]
+        return hashlib.sha256(text.encode()).hexdigest() if text is not None else None
+
+
+def _run(commands: str) -> None:
+    nft.run(commands)

@@ -1,0 +1,319 @@
+"""Published ports: from anywhere, through any node, with the client's address; and back the same way."""
+
+import socket
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+import pytest
+from network_world import Container, Host, Namespace, World, wait_until
+
+from argosy.core.assignment import EndpointAssignment, PublishedAssignment
+from argosy.core.service import PortSpec, PublishMode
+
+WEB = "webnet0000001"
+CLIENT = "192.0.2.254"
+
+
+class Published:
+    """A network on all hosts, a service with endpoints on it, and its published ports."""
+
+    def __init__(self, wire: World) -> None:
+        self.wire = wire
+        wire.add_network(WEB, "10.64.0.0/16", {f"h{i}": (i,) for i in range(1, len(wire.hosts) + 1)})
+        self.endpoints: dict[str, EndpointAssignment] = {}
+        self.ports: tuple[PortSpec, ...] = ()
+        self.affinity = False
+
+    def add(self, host: Host, task_id: str, address: str, service: str = "web") -> Container:
+        container = host.start_container(task_id, (WEB, address))
+        number = int(IPv4Address(address))
+        self.endpoints[task_id] = EndpointAssignment(WEB, task_id, service, 1, number)
+        return container
+
+    def apply(self) -> None:
+        published = (PublishedAssignment(WEB, "web", "web", self.affinity, self.ports),)
+        self.wire.extra = {"endpoints": tuple(self.endpoints.values()), "published": published}
+        for host in self.wire.hosts:
+            host.apply()
+
+
+@pytest.fixture
+def web(wire: World, pair: tuple[Host, Host]) -> Published:
+    """Three hosts, and nothing yet."""
+    wire.add_host(dns=False)
+    return Published(wire)
+
+
+def ask(client: Namespace, server: Namespace, address: str, port: int, own: tuple[str, int] | None = None) -> str:
+    """Have a client talk to a server that listens on port 80, and return the client that the server saw."""
+    with server.listen("0.0.0.0", 80) as listening, client.open_socket() as calling:
+        if own:
+            calling.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            calling.bind(own)
+        calling.connect((address, port))
+        answering, (seen, _) = listening.accept()
+        with answering:
+            calling.sendall(b"x" * 100_000)
+            left = 100_000
+            while left:
+                left -= len(answering.recv(left))
+            answering.sendall(b"y" * 100_000)
+            left = 100_000
+            while left:
+                left -= len(calling.recv(left))
+        return seen
+
+
+def test_every_node_answers_and_the_client_keeps_its_address(wire: World, web: Published) -> None:
+    server = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    web.ports = (PortSpec(target=80, published=8080),)
+    web.apply()
+    for host in wire.hosts:
+        assert ask(wire.outside, server, host.address, 8080) == CLIENT
+        assert host.do(host.plane.verify()) == []
+
+
+def test_one_client_port_comes_in_by_two_nodes_at_once(wire: World, web: Published) -> None:
+    """As those of every proxy do. The server sees the same address twice, and each connection its own answers."""
+    server = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    web.ports = (PortSpec(target=80, published=8080),)
+    web.apply()
+    connections = []
+    with server.listen("0.0.0.0", 80) as listening:
+        for host in wire.hosts:
+            calling = wire.outside.open_socket()
+            calling.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            calling.bind((CLIENT, 5555))
+            calling.connect((host.address, 8080))
+            answering, (seen, _) = listening.accept()
+            assert seen == CLIENT
+            connections.append((host, calling, answering))
+    for host, calling, answering in connections:
+        calling.sendall(host.name.encode())
+        assert answering.recv(100).decode() == host.name
+    for host, calling, answering in reversed(connections):
+        answering.sendall(b"for " + host.name.encode())
+        assert calling.recv(100).decode() == f"for {host.name}"
+        calling.close()
+        answering.close()
+
+
+def test_datagrams_come_in_and_are_answered(wire: World, web: Published) -> None:
+    server = web.add(wire.hosts[1], "taskbbbbbbbb1", "10.64.0.65")
+    web.ports = (PortSpec(protocol="udp", target=53, published=5300),)
+    web.apply()
+    with server.open_socket(socket.SOCK_DGRAM) as answering:
+        answering.bind(("0.0.0.0", 53))
+        for host in wire.hosts:
+            with wire.outside.open_socket(socket.SOCK_DGRAM) as asking:
+                asking.connect((host.address, 5300))
+                asking.send(b"who?")
+                said, who = answering.recvfrom(100)
+                assert (said, who) == (b"who?", asking.getsockname())
+                answering.sendto(b"me", who)
+                assert asking.recv(100) == b"me"
+
+
+def test_a_node_reaches_the_ports_itself(wire: World, web: Published) -> None:
+    """By 127.0.0.1, which nobody else can answer to, and by its own address, which the server sees."""
+    server = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    web.ports = (PortSpec(target=80, published=8080),)
+    web.apply()
+    for host in wire.hosts:
+        assert ask(host.namespace, server, "127.0.0.1", 8080).startswith("169.254.")
+        assert ask(host.namespace, server, host.address, 8080) == host.address
+        assert ask(host.namespace, server, wire.hosts[2].address, 8080) == host.address
+
+
+def test_containers_reach_the_ports(wire: World, web: Published) -> None:
+    """Their own host's and another's; also the task itself, which then must not see its own address."""
+    server = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    beside = web.add(wire.hosts[0], "taskaaaaaaaa2", "10.64.0.34", "other")
+    far = web.add(wire.hosts[1], "taskbbbbbbbb1", "10.64.0.65", "other")
+    web.ports = (PortSpec(target=80, published=8080),)
+    web.apply()
+    for client in (beside, far, server):
+        for host in wire.hosts[:2]:
+            seen = ask(client, server, host.address, 8080)
+            assert seen in ({client.host.address} if client.host is not host else {seen})
+            assert not seen.startswith("10.64.")
+
+
+def test_containers_of_another_network_reach_the_ports(wire: World, web: Published) -> None:
+    server = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    wire.add_network("othernet00002", "10.64.0.0/16", {"h1": (1,), "h2": (2,)})
+    web.ports = (PortSpec(target=80, published=8080),)
+    web.apply()
+    other = wire.hosts[0].start_container("taskcccccccc1", ("othernet00002", "10.64.0.33"))
+    web.apply()
+    for host in wire.hosts:
+        ask(other, server, host.address, 8080)
+
+
+def test_host_mode_leads_to_tasks_of_the_node_alone(wire: World, web: Published) -> None:
+    one = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    two = web.add(wire.hosts[1], "taskbbbbbbbb1", "10.64.0.65")
+    web.ports = (PortSpec(target=80, published=8080, mode=PublishMode.HOST),)
+    web.apply()
+    for _ in range(3):
+        assert ask(wire.outside, one, wire.hosts[0].address, 8080) == CLIENT
+        assert ask(wire.outside, two, wire.hosts[1].address, 8080) == CLIENT
+    with wire.outside.open_socket() as calling:
+        assert calling.connect_ex((wire.hosts[2].address, 8080)) == 111  # ECONNREFUSED
+
+
+def test_a_port_of_one_address(wire: World, web: Published) -> None:
+    """127.0.0.1 alone; and two services with one port, each at an address of its own."""
+    server = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    wire.hosts[1].sh("ip addr add 192.0.2.77/24 dev eth0")
+    web.ports = (
+        PortSpec(target=80, published=8080, host_ip="127.0.0.1"),
+        PortSpec(target=81, published=8080, host_ip="192.0.2.77"),
+    )
+    web.apply()
+    ask(wire.hosts[1].namespace, server, "127.0.0.1", 8080)
+    with wire.outside.open_socket() as calling:
+        assert calling.connect_ex((wire.hosts[1].address, 8080)) == 111
+    with server.listen("0.0.0.0", 81), wire.outside.open_socket() as calling:
+        calling.connect(("192.0.2.77", 8080))
+    assert [p.reason for p in wire.hosts[0].plane.port_problems] == ["the host has no address 192.0.2.77"]
+    assert wire.hosts[1].plane.port_problems == ()
+
+
+def test_endpoints_share_and_leave(wire: World, web: Published) -> None:
+    """New connections go to those that are not withdrawn; without one they are refused at once."""
+    one = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    two = web.add(wire.hosts[1], "taskbbbbbbbb1", "10.64.0.65")
+    web.ports = (PortSpec(target=80, published=8080), PortSpec(protocol="udp", target=80, published=8080))
+    web.apply()
+    entry = wire.hosts[2].address
+    with one.listen("0.0.0.0", 80) as first, two.listen("0.0.0.0", 80) as second:
+
+        def took() -> str:
+            with wire.outside.open_socket() as calling:
+                calling.connect((entry, 8080))
+                for name, listening in (("one", first), ("two", second)):
+                    listening.settimeout(0.2)
+                    try:
+                        listening.accept()[0].close()
+                    except TimeoutError:
+                        continue
+                    return name
+            raise AssertionError("nobody")
+
+        assert {took() for _ in range(4)} == {"one", "two"}
+        web.endpoints["taskaaaaaaaa1"] = replace(web.endpoints["taskaaaaaaaa1"], withdrawn=True)
+        web.apply()
+        assert {took() for _ in range(3)} == {"two"}
+    web.endpoints.clear()
+    web.apply()
+    with wire.outside.open_socket() as calling:
+        assert calling.connect_ex((entry, 8080)) == 111
+    with wire.outside.open_socket(socket.SOCK_DGRAM) as calling:
+        calling.connect((entry, 8080))
+        calling.send(b"x")
+        with pytest.raises(ConnectionRefusedError):
+            calling.recv(1)
+
+
+def test_a_client_keeps_its_endpoint_by_whatever_node_it_comes(wire: World, web: Published) -> None:
+    servers = [web.add(wire.hosts[i % 2], f"taskaaaaaaa{i:02}", f"10.64.{0}.{33 + 32 * (i % 2) + i}") for i in range(4)]
+    web.ports, web.affinity = (PortSpec(target=80, published=8080),), True
+    web.apply()
+    listening = [s.listen("0.0.0.0", 80) for s in servers]
+    took = []
+    for host in wire.hosts * 2:
+        with wire.outside.open_socket() as calling:
+            calling.connect((host.address, 8080))
+        took.append(wait_until(lambda: next((i for i, s in enumerate(listening) if _accepts(s)), -1) + 1))
+    assert len(set(took)) == 1
+    for one in listening:
+        one.close()
+
+
+def _accepts(listening: socket.socket) -> bool:
+    listening.setblocking(False)
+    try:
+        listening.accept()[0].close()
+    except BlockingIOError:
+        return False
+    return True
+
+
+def test_a_port_that_a_program_of_the_host_has_is_left_to_it(wire: World, web: Published) -> None:
+    server = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    host = wire.hosts[1]
+    web.ports = (PortSpec(target=80, published=8080),)
+    with host.namespace.listen("0.0.0.0", 8080) as program:
+        web.apply()
+        [problem] = host.plane.port_problems
+        assert (problem.service_id, problem.published) == ("web", 8080)
+        assert problem.reason.startswith("port 8080/tcp of the host is taken by ")
+        assert "(pid " in problem.reason
+        with wire.outside.open_socket() as calling:
+            calling.connect((host.address, 8080))
+            program.accept()[0].close()
+    host.do(host.plane.repair())
+    assert host.plane.port_problems == ()
+    assert ask(wire.outside, server, host.address, 8080) == CLIENT
+    with pytest.raises(OSError, match="in use"):
+        host.namespace.listen("0.0.0.0", 8080)
+
+
+def test_a_client_within_the_networks_own_range_is_served(wire: World, web: Published) -> None:
+    """It cannot be told from a container there, so it loses its address."""
+    server = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    wire.outside.sh("ip addr add 10.64.9.9/32 dev br0")
+    for host in wire.hosts:
+        host.sh("ip route add 10.64.9.9/32 via 192.0.2.254")
+    web.ports = (PortSpec(target=80, published=8080),)
+    web.apply()
+    for host in wire.hosts:
+        assert ask(wire.outside, server, host.address, 8080, ("10.64.9.9", 0)).startswith("169.254.")
+
+
+@pytest.mark.parametrize(
+    ("place", "damage"),
+    [
+        (WEB, "nft delete table ip argosy-ingress"),
+        (WEB, "nft delete table netdev argosy-ingress"),
+        (WEB, "nft flush chain netdev argosy-ingress egress"),
+        (WEB, "nft flush map ip argosy-ingress marks"),
+        (WEB, "ip rule del fwmark 0x80000000/0x80000000"),
+        (WEB, "ip route flush table 14789"),
+        (WEB, "ip link del vtep"),
+        (WEB, "sysctl -qw net.ipv4.conf.all.src_valid_mark=0"),
+        ("", "nft flush ruleset"),
+    ],
+)
+def test_what_is_broken_by_hand_is_found_and_mended(wire: World, web: Published, place: str, damage: str) -> None:
+    """On the node with the task, and on one by which the client comes in."""
+    server = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    web.ports = (PortSpec(target=80, published=8080),)
+    web.apply()
+    for host in wire.hosts[:2]:
+        assert host.do(host.plane.verify()) == []
+        host.in_network(place, damage) if place else host.sh(damage)
+        assert host.do(host.plane.repair()) != []
+        assert host.do(host.plane.verify()) == []
+    assert ask(wire.outside, server, wire.hosts[1].address, 8080) == CLIENT
+
+
+def test_another_life_and_the_end_of_publishing(wire: World, web: Published) -> None:
+    server = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    web.ports = (PortSpec(target=80, published=8080),)
+    web.apply()
+    host = wire.hosts[1]
+    host.new_life()
+    web.apply()
+    assert host.do(host.plane.remove_unwanted(True)) == 0
+    assert ask(wire.outside, server, host.address, 8080) == CLIENT
+    assert host.apply() == 0
+    web.ports = ()
+    web.apply()
+    for each in wire.hosts:
+        assert "argosy-ingress" not in each.in_network(WEB, "nft list tables")
+        assert "14789" not in each.in_network(WEB, "ip rule")
+        assert each.do(each.plane.verify()) == []
+    with wire.outside.open_socket() as calling:
+        assert calling.connect_ex((host.address, 8080)) == 111

@@ -1,0 +1,141 @@
+"""Published ports on a node: what the tables say, what a change costs, which door a port has, who keeps a client."""
+
+from collections import Counter
+from ipaddress import IPv4Address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from argosy.agent.logic.network_ingress import BUCKETS, MARKED, Door, Ingress, buckets, change, node_marks, zone_of
+from argosy.agent.logic.network_ports import HostPort, openings, published_rules
+from argosy.agent.logic.network_uplink import UplinkPair
+from argosy.core.assignment import NetworkAssignment, PublishedAssignment
+from argosy.core.service import PortSpec
+
+SUBNET = "10.64.0.0/16"
+ONE, TWO = int(IPv4Address("10.64.0.33")), int(IPv4Address("10.64.0.65"))
+WEB = Door("tcp", 8080, 80, ((ONE, 0), (TWO, 0)))
+MARKS = {bytes.fromhex("020000000001"): 0x80000007}
+
+
+def lines(held, wanted):
+    return change(held, wanted).splitlines()
+
+
+def test_a_door_leads_to_endpoints_in_turn():
+    made = lines(Ingress(SUBNET), Ingress(SUBNET, (WEB,)))
+    turns = "numgen inc mod 2 map { 0 : 10.64.0.33 . 80, 1 : 10.64.0.65 . 80 }"
+    assert made == [
+        "add chain ip argosy-ingress tcp-8080",
+        "flush chain ip argosy-ingress tcp-8080",
+        f"add rule ip argosy-ingress tcp-8080 meta l4proto tcp dnat ip to {turns}",
+        "add element ip argosy-ingress doors { tcp . 8080 : goto tcp-8080 }",
+    ]
+
+
+def test_weights_are_turns_in_their_smallest_ratio():
+    door = Door("udp", 53, 53, ((ONE, 20), (TWO, 10)))
+    rule = lines(Ingress(SUBNET), Ingress(SUBNET, (door,)))[2]
+    assert "numgen inc mod 3 map { 0-1 : 10.64.0.33 . 53, 2 : 10.64.0.65 . 53 }" in rule
+
+
+def test_without_endpoints_it_refuses():
+    closed = Door("tcp", 8080, 80)
+    assert lines(Ingress(SUBNET, (WEB,)), Ingress(SUBNET, (closed,))) == [
+        "delete element ip argosy-ingress doors { tcp . 8080 : goto tcp-8080 }",
+        "add element ip argosy-ingress refused { tcp . 8080 }",
+        "flush chain ip argosy-ingress tcp-8080",
+        "delete chain ip argosy-ingress tcp-8080",
+    ]
+
+
+def test_a_change_says_nothing_of_other_doors_and_nodes():
+    doors = tuple(Door("tcp", 1000 + i, 80, ((ONE + i, 0),)) for i in range(500))
+    start = Ingress(SUBNET, doors, MARKS)
+    after = Ingress(SUBNET, (*doors[:-1], Door("tcp", 1499, 80, ((TWO, 0),))), MARKS)
+    assert len(lines(start, after)) == 5
+    assert change(start, start) == ""
+    joined = {**MARKS, bytes.fromhex("020000000002"): 0x80000009}
+    assert lines(start, Ingress(SUBNET, doors, joined)) == [
+        "add element ip argosy-ingress marks { 02:00:00:00:00:02 : 0x80000009 }",
+        f"add element ip argosy-ingress zones {{ 02:00:00:00:00:02 : {zone_of(0x80000009)} }}",
+        "add element netdev argosy-ingress nodes { 0x80000009 : 02:00:00:00:00:02 }",
+    ]
+
+
+def test_what_is_not_known_is_written_whole_and_what_is_not_wanted_goes():
+    whole = lines(None, Ingress(SUBNET, (WEB,), MARKS))
+    assert whole[:2] == ["add table ip argosy-ingress", "delete table ip argosy-ingress"]
+    assert whole[-len(lines(Ingress(SUBNET), Ingress(SUBNET, (WEB,), MARKS))) :] == lines(
+        Ingress(SUBNET), Ingress(SUBNET, (WEB,), MARKS)
+    )
+    assert {line.split()[0] for line in lines(Ingress(SUBNET), None)} == {"add", "delete"}
+    assert lines(Ingress("10.65.0.0/16"), Ingress(SUBNET))[0] == whole[0]
+
+
+def test_every_node_has_a_mark_of_its_own_that_stays():
+    nodes = [f"node{i}" for i in range(300)]
+    marks = node_marks("net", nodes)
+    assert len(marks) == len(set(marks.values())) == 300
+    assert all(mark & MARKED and 1 <= zone_of(mark) <= 65535 for mark in marks.values())
+    assert node_marks("net", nodes[:100]).items() <= marks.items()
+
+
+@given(st.dictionaries(st.integers(1, 2**32 - 1), st.integers(0, 5), min_size=2, max_size=8), st.data())
+def test_only_the_clients_of_an_endpoint_that_goes_move(weights, data):
+    gone = data.draw(st.sampled_from(sorted(weights)))
+    before = buckets(weights.items())
+    after = buckets((a, w) for a, w in weights.items() if a != gone)
+    assert len(before) == BUCKETS
+    assert all(b == a for b, a in zip(before, after, strict=True) if b != gone)
+    assert gone not in after
+
+
+def test_buckets_follow_weights():
+    counts = Counter(buckets([(ONE, 3), (TWO, 1)]))
+    assert 150 < counts[ONE] < 230
+
+
+def published(service: str, *ports: PortSpec, network: str = "net") -> PublishedAssignment:
+    return PublishedAssignment(network, service, service, ports=ports)
+
+
+def test_a_door_has_the_published_number_unless_another_has_it():
+    here, there = PortSpec(published=80, host_ip="192.0.2.1"), PortSpec(published=80, host_ip="192.0.2.2")
+    first, second, third = openings([published("b", there), published("a", here), published("c", here, network="o")])
+    assert (first.service_id, first.door) == ("a", 80)
+    assert second.service_id == "b"
+    assert second.door not in (80, 0)
+    assert (third.network_id, third.door) == ("o", 80)
+    assert openings([published("b", there)])[0].door == 80
+
+
+def test_ports_that_have_no_number_yet_are_not_open():
+    assert openings([published("a", PortSpec(target=80))]) == []
+
+
+@pytest.mark.parametrize(
+    ("port", "said"),
+    [
+        (HostPort("", "tcp", 80), "80/tcp"),
+        (HostPort("127.0.0.1", "udp", 53), "127.0.0.1:53/udp"),
+    ],
+)
+def test_a_port_is_said_as_people_write_it(port, said):
+    assert str(port) == said
+
+
+def test_the_host_translates_to_the_uplinks_of_networks_that_have_one():
+    network = NetworkAssignment("net", "net", 4096, SUBNET)
+    pair = UplinkPair(int(IPv4Address("169.254.64.0")), int(IPv4Address("169.254.64.1")))
+    wanted = openings(
+        [
+            published("a", PortSpec(published=8080)),
+            published("b", PortSpec(published=53, host_ip="127.0.0.1", protocol="udp")),
+        ]
+    )
+    said = "\n".join(published_rules(wanted, [(network, pair)]).chains)
+    assert "elements = { tcp . 8080 : 169.254.64.1 . 8080 }" in said
+    assert "elements = { 127.0.0.1 . udp . 53 : 169.254.64.1 . 53 }" in said
+    assert published_rules(wanted, []).chains == ()
