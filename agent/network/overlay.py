@@ -145,8 +145,8 @@ class Overlay:
         count = self._converge() + self._end_networks()
         for network_id in self._assigned.keys() & self._left.keys():
             left = self._left.pop(network_id)
-            lost = left.gone - self._services.addresses(network_id)
-            quiet = left.withdrawn - self._services.addresses(network_id, active=True)
+            lost = {a for a in left.gone if not self._services.serves(network_id, a)}
+            quiet = {a for a in left.withdrawn if not self._services.serves(network_id, a, active=True)}
             self._carried[network_id].forget_connections(lost, quiet)
         for network_id in adopted:
             self._carried[network_id].forget_stale_connections(self._services.addresses(network_id))

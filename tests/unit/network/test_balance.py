@@ -114,11 +114,9 @@ def test_services_are_followed_by_change():
     assert services.update(names, (first, second)) == {}
     leaving = endpoint("t1", 11, withdrawn=True)
     changed = services.update(names, (leaving, second))[NET]
-    assert (changed.services, services.addresses(NET), services.addresses(NET, active=True)) == (
-        {"web"},
-        {11, 12},
-        {12},
-    )
+    assert (changed.services, services.addresses(NET)) == ({"web"}, {11, 12})
+    assert [services.serves(NET, a) for a in (11, 12, 13)] == [True, True, False]
+    assert [services.serves(NET, a, active=True) for a in (11, 12, 13)] == [False, True, False]
     assert 11 in changed.withdrawn
     changed = services.update(names, (second,))[NET]
     assert 11 in changed.gone
