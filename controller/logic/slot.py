@@ -9,14 +9,15 @@ no heir one is created; what serves until then goes in the order of `Order`:
     STOP_BEFORE    old stopped, heir created with desired READY ─► old ended ─► heir to RUNNING
 
 A task that has to leave its node starts elsewhere first, whatever the update's order says; a fenced one stops first,
-since two of it must never run. Whatever the order, a task that is available is stopped before its heir is available
-only as the service's availability budget allows (availability.py): else it goes on, and the slot waits. What is left
-on a drained node when the drain's deadline is over is stopped at once.
+since two of it must never run, and so does one with an address that its service asked for. Whatever the order, a task
+that is available is stopped before its heir is available only as the service's availability budget allows
+(availability.py): else it goes on, and the slot waits. What is left on a drained node when the drain's deadline is over
+is stopped at once.
 
 Where the heir of PREPARE_FIRST finds no room beside the old one (it is PENDING), and the old one's node could take it,
-the old one makes room. A successor under the restart policy is created at once, with desired READY and its
-`not_before`: it is prepared during the delay, and told to run after it (only after it, if it was the preparation that
-failed).
+the old one makes room. A successor under the restart policy is created at once with its `not_before`: it is prepared
+during the delay, and its node starts it after it, also while no controller is there (it is created only after the
+delay, if it was the preparation that failed).
 """
 
 from dataclasses import dataclass, replace
@@ -71,7 +72,14 @@ def plan_slot(view: View, draft: Draft, allowance: Allowance, slot: Slot, aim: A
 def _order(view: View, aim: Aim, old: Task) -> Order:
     if view.fenced:
         return Order.PREPARE_FIRST if aim.order is Order.START_FIRST else aim.order
+    if is_fixed(old):
+        return Order.STOP_BEFORE
     return Order.START_FIRST if view.is_leaving(old) else aim.order
+
+
+def is_fixed(task: Task) -> bool:
+    """Whether a task has an address that its service asked for: its heir can be given it only when it is gone."""
+    return any(a.fixed for a in task.attachments)
 
 
 def _may_begin(view: View, allowance: Allowance, slot: Slot, old: Task) -> bool:
@@ -128,7 +136,7 @@ def _create_heir(view: View, draft: Draft, allowance: Allowance, slot: Slot, aim
         if not _may_stop_now(view, allowance, old):
             return
         draft.stop(old)
-    waits = heritage.not_before > 0 or (aim.order is not Order.START_FIRST and _somebody_runs(slot, old))
+    waits = aim.order is not Order.START_FIRST and _somebody_runs(slot, old)
     number, node_id = slot.key
     draft.create(
         CreateTask(

@@ -321,12 +321,21 @@ class World:
         """Let time pass: from one moment at which something is due to the next."""
         until = self.now + seconds
         self.settle()
-        while self.service is not None and self.wake_at is not None and self.wake_at <= until:
-            assert self.wake_at > self.now
-            self.now = self.wake_at
+        while self.service is not None and (due := self._next_moment()) is not None and due <= until:
+            assert due > self.now
+            self.now = due
             self.settle()
         self.now = until
         self.settle()
+
+    def _next_moment(self) -> float | None:
+        """Return when something is due next: for the controller, or for a node with a task that waits to start."""
+        starts = (
+            task.not_before
+            for task in self.live()
+            if task.desired_state is S.RUNNING and task.status.state < S.STARTING and task.not_before > self.now
+        )
+        return min((at for at in (self.wake_at, *starts) if at is not None), default=None)
 
     # What tests ask.
 
