@@ -135,21 +135,21 @@ class MeshAssignment:
 
 @dataclass(frozen=True, slots=True)
 class MeshPeerAssignment:
-    """Another node that shares an encrypted network with this one, and its public keys."""
+    """Another node that shares an encrypted network with this one, and its public keys.
+
+    `down`: the controllers do not hear from it either, so that it is no wonder if its tunnel does not work.
+    """
 
     node_id: str = ""
     node_name: str = ""
     underlay_address: str = ""
     keys: tuple[MeshKey, ...] = ()
+    down: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedAssignment:
-    """Ports of a service that this node answers on, and the network over which it reaches the service's tasks.
-
-    Those in ingress mode are every node's. Those in host mode are told to nodes that have a task of the service, and
-    lead to the tasks of this node alone.
-    """
+    """Ports of a service that every node answers on, and the network over which they reach the service's tasks."""
 
     network_id: str = ""
     service_id: str = ""

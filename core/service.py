@@ -197,10 +197,17 @@ class NetworkAttachmentSpec:
 
 @dataclass(frozen=True, slots=True)
 class HostPort:
-    """A port of the node that a task wants for itself."""
+    """A port of the node that a task wants for itself: published in host mode.
+
+    Part of what tasks run, so that an update moves it with them. `port` 0 lets the cluster choose; `target` 0: it is
+    kept for the task and leads nowhere.
+    """
 
     protocol: str = "tcp"
     port: int = 0
+    target: int = 0
+    host_ip: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,22 +325,17 @@ class EndpointMode(IntEnum):
     DNSRR = 1
 
 
-class PublishMode(IntEnum):
-    """Where a published port answers: on every node, or where a task runs."""
-
-    INGRESS = 0
-    HOST = 1
-
-
 @dataclass(frozen=True, slots=True)
 class PortSpec:
-    """A port of the tasks that the nodes answer on; `published` 0 lets the cluster choose."""
+    """A port that every node answers on (ingress mode); `published` 0 lets the cluster choose.
+
+    For host mode there is HostPort.
+    """
 
     name: str = ""
     protocol: str = "tcp"
     target: int = 0
     published: int = 0
-    mode: PublishMode = PublishMode.INGRESS
     host_ip: str = ""
 
 

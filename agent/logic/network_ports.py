@@ -6,7 +6,7 @@ has the same port twice, at different addresses of the host, the second one has 
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from zlib import crc32
 
@@ -15,8 +15,8 @@ from argosy.agent.logic.network_firewall import PublishedRules
 from argosy.agent.logic.network_ingress import Door
 from argosy.agent.logic.network_services import Services
 from argosy.agent.logic.network_uplink import UplinkPair
+from argosy.core import service as spec
 from argosy.core.assignment import NetworkAssignment, PublishedAssignment
-from argosy.core.service import PortSpec, PublishMode
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -33,74 +33,91 @@ class HostPort:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A published port of the node, and where it leads; with `local` to tasks of this node alone (host mode)."""
+    """A published port of the node, and where it leads.
+
+    `only`: in host mode, the addresses of this node's tasks that have the port; None: it leads to all of the service.
+    """
 
     port: HostPort
     network_id: str
     service_id: str
     door: int
     target: int
-    local: bool = False
     affinity: bool = False
+    only: frozenset[int] | None = None
 
 
-def host_port(port: PortSpec) -> HostPort:
-    """Return what a published port takes of the host."""
-    return HostPort("" if port.host_ip == "0.0.0.0" else port.host_ip, port.protocol, port.published)
+@dataclass(frozen=True, slots=True)
+class LocalPort:
+    """A port in host mode of a task of this node, which has an address on a network that leads outside."""
+
+    service_id: str
+    network_id: str
+    address: int
+    port: spec.HostPort
 
 
-def openings(published: Iterable[PublishedAssignment]) -> list[Opening]:
-    """Return all published ports of the node in a stable order, each with its door."""
-    wanted = sorted(
-        ((host_port(port), piece, port) for piece in published for port in piece.ports if port.published),
-        key=lambda item: (item[1].network_id, item[0], item[1].service_id),
-    )
+def openings(published: Iterable[PublishedAssignment], local: Iterable[LocalPort] = ()) -> list[Opening]:
+    """Return all published ports of the node in a stable order, each with its door; none twice.
+
+    A port in host mode that is everybody's already stays that.
+    """
+    found: dict[HostPort, Opening] = {}
+    for piece in published:
+        for port in piece.ports:
+            held = HostPort(_address(port.host_ip), port.protocol, port.published)
+            if port.published and (held not in found or piece.service_id < found[held].service_id):
+                found[held] = Opening(held, piece.network_id, piece.service_id, 0, port.target, piece.client_affinity)
+    for one in sorted(local, key=lambda one: (one.service_id, one.address)):
+        held = HostPort(_address(one.port.host_ip), one.port.protocol, one.port.port)
+        other = found.get(held)
+        mine = Opening(held, one.network_id, one.service_id, 0, one.port.target, only=frozenset({one.address}))
+        if other is None:
+            found[held] = mine
+        elif other.only is not None and replace(other, only=mine.only) == mine:
+            found[held] = replace(other, only=other.only | {one.address})
     taken: set[tuple[str, str, int]] = set()
-    found: list[Opening] = []
-    for held, piece, port in wanted:
-        door = _door(held, piece.network_id, taken)
-        taken.add((piece.network_id, held.protocol, door))
-        local = port.mode is PublishMode.HOST
-        found.append(Opening(held, piece.network_id, piece.service_id, door, port.target, local, piece.client_affinity))
-    return found
+    return [_with_door(found[held], taken) for held in sorted(found)]
 
 
-def _door(port: HostPort, network_id: str, taken: set[tuple[str, str, int]]) -> int:
-    """Return a free port of the uplink: the published number, else one that the port's address chooses."""
-    door = port.number
-    if (network_id, port.protocol, door) in taken:
-        door = 1024 + crc32(str(port).encode()) % (65536 - 1024)
-        while (network_id, port.protocol, door) in taken:
+def _address(host_ip: str) -> str:
+    return "" if host_ip == "0.0.0.0" else host_ip
+
+
+def _with_door(opening: Opening, taken: set[tuple[str, str, int]]) -> Opening:
+    """Choose a free port of the uplink: the published number, else one that the whole port chooses."""
+    network, protocol, door = opening.network_id, opening.port.protocol, opening.port.number
+    if (network, protocol, door) in taken:
+        door = 1024 + crc32(str(opening.port).encode()) % (65536 - 1024)
+        while (network, protocol, door) in taken:
             door = door + 1 if door < 65535 else 1024
-    return door
+    taken.add((network, protocol, door))
+    return replace(opening, door=door)
 
 
-def doors_of(
-    openings_: Iterable[Opening], network_id: str, services: Services, local: Iterable[int]
-) -> tuple[Door, ...]:
-    """Return a network's doors; `local`: the addresses of this node's own tasks."""
-    own = set(local)
+def doors_of(wanted: Iterable[Opening], network_id: str, services: Services) -> tuple[Door, ...]:
+    """Return a network's doors."""
     return tuple(
         Door(
             o.port.protocol,
             o.door,
             o.target,
-            tuple(e for e in services.active(network_id, o.service_id) if not o.local or e[0] in own),
+            tuple(e for e in services.active(network_id, o.service_id) if o.only is None or e[0] in o.only),
             o.affinity,
         )
-        for o in openings_
+        for o in wanted
         if o.network_id == network_id
     )
 
 
 def published_rules(
-    openings_: Iterable[Opening],
+    wanted: Iterable[Opening],
     uplinks: Collection[tuple[NetworkAssignment, UplinkPair]],
 ) -> PublishedRules:
     """Return what the host's table says of published ports of the networks that have uplinks."""
     pairs = {network.id: pair for network, pair in uplinks}
     subnets = {network.id: network.subnet for network, _ in uplinks}
-    known = [o for o in openings_ if o.network_id in pairs]
+    known = [o for o in wanted if o.network_id in pairs]
     if not known:
         return PublishedRules()
     everywhere = [_element("", o, pairs) for o in known if not o.port.host_ip]

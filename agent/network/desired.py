@@ -21,6 +21,7 @@ from argosy.core.assignment import (
 )
 from argosy.core.mesh import MeshKey, Tunnel
 from argosy.core.network import Attachment
+from argosy.core.service import HostPort
 
 ROUTER_ADDRESS: Final = "169.254.1.1"
 """What every container has as its router and name server, in every network."""
@@ -86,12 +87,15 @@ class NetworkSettings:
 class LocalTask:
     """A task of this node that holds addresses; names are answered to it for all its networks.
 
-    `nameservers` (addresses) are asked for what is not ours, instead of the host's.
+    `nameservers` (addresses) are asked for what is not ours, instead of the host's. `host_ports` are open for it on
+    this node.
     """
 
     container_id: str
     attachments: tuple[Attachment, ...]
     nameservers: tuple[str, ...] = ()
+    service_id: str = ""
+    host_ports: tuple[HostPort, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

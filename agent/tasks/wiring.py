@@ -6,6 +6,7 @@ kept. A task is attached after the state that has its networks was applied.
 
 import asyncio
 from collections import defaultdict
+from itertools import groupby
 from typing import Any
 
 import structlog
@@ -111,11 +112,12 @@ def network_state(assignments: Assignments, holding: dict[str, LocalTask]) -> Ne
         if task.desired_state <= TaskState.RUNNING and task.attachments:
             revision = assignments.revision_of(task)
             nameservers = revision.spec.container.dns.nameservers if revision else ()
-            tasks[task.id] = LocalTask(task.id, task.attachments, nameservers)
+            ports = revision.spec.host_ports if revision else ()
+            tasks[task.id] = LocalTask(task.id, task.attachments, nameservers, task.service_id, ports)
     # One pass: there may be ten thousands, and each change of one comes here.
     pieces: defaultdict[type, list[Any]] = defaultdict(list)
-    for piece in assignments.pieces.values():
-        pieces[type(piece)].append(piece)
+    for kind, run in groupby(assignments.pieces.values(), type):
+        pieces[kind].extend(run)
     return NetworkState(
         networks={n.id: n for n in pieces[NetworkAssignment]},
         peers=pieces[PeerAssignment],

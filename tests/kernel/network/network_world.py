@@ -25,6 +25,7 @@ from argosy.agent.network.desired import LocalTask, NetworkSettings, NetworkStat
 from argosy.agent.network.plane import NetworkPlane
 from argosy.core.assignment import NetworkAssignment, PeerAssignment
 from argosy.core.network import Attachment
+from argosy.core.service import HostPort
 
 T = TypeVar("T")
 
@@ -150,6 +151,8 @@ class Host:
     containers: dict[str, Container] = field(default_factory=dict)
     networks: dict[str, NetworkAssignment] = field(default_factory=dict)
     state: NetworkState = NetworkState()
+    host_ports: tuple[HostPort, ...] = ()
+    """Of all its tasks, which are of the service "web" then."""
 
     def __post_init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -297,7 +300,7 @@ class World:
             for other, held in slices.items()
             if other in by_number
         ]
-        tasks = [LocalTask(c.id, c.attachments) for c in host.containers.values()]
+        tasks = [LocalTask(c.id, c.attachments, (), "web", host.host_ports) for c in host.containers.values()]
         return NetworkState(networks, peers, tasks=tasks, **self.extra)
 
     def end(self) -> None:

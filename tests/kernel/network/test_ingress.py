@@ -8,7 +8,7 @@ import pytest
 from network_world import Container, Host, Namespace, World, wait_until
 
 from argosy.core.assignment import EndpointAssignment, PublishedAssignment
-from argosy.core.service import PortSpec, PublishMode
+from argosy.core.service import HostPort, PortSpec
 
 WEB = "webnet0000001"
 CLIENT = "192.0.2.254"
@@ -153,7 +153,8 @@ def test_containers_of_another_network_reach_the_ports(wire: World, web: Publish
 def test_host_mode_leads_to_tasks_of_the_node_alone(wire: World, web: Published) -> None:
     one = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
     two = web.add(wire.hosts[1], "taskbbbbbbbb1", "10.64.0.65")
-    web.ports = (PortSpec(target=80, published=8080, mode=PublishMode.HOST),)
+    for host in wire.hosts[:2]:
+        host.host_ports = (HostPort("tcp", 8080, 80),)
     web.apply()
     for _ in range(3):
         assert ask(wire.outside, one, wire.hosts[0].address, 8080) == CLIENT
