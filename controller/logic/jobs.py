@@ -41,11 +41,12 @@ class _Run:
     """How one iteration stands: its slots by what they need.
 
     `busy`: a task of it has not ended; `ready`: it can have one now; `delayed`: later. Slots of nodes that take no task
-    now are not counted: nobody waits for them.
+    now are not counted: nobody waits for them; but what is `leaving` them still runs.
     """
 
     complete: int = 0
     busy: int = 0
+    leaving: int = 0
     ready: list[tuple[Slot, Heritage]] = field(default_factory=list)
     delayed: int = 0
     gave_up: list[Task] = field(default_factory=list)
@@ -109,8 +110,10 @@ def _lead(view: View, draft: Draft, slots: Mapping[Key, Slot], revision: int) ->
     for key in keys:
         slot = slots.get(key) or Slot(key)
         _sort(view, draft, run, slot, revision, shut=key in shut)
-    wanted = set(keys)
-    _stop_all(draft, (slot for key, slot in slots.items() if key not in wanted))
+    wanted = frozenset(keys)
+    unwanted = [slot for key, slot in slots.items() if key not in wanted]
+    run.leaving = sum(bool(slot.live or slot.ending) for slot in unwanted)
+    _stop_all(draft, unwanted)
     return run
 
 
@@ -172,7 +175,7 @@ def _heritage(view: View, last: Task | None, revision: int) -> Heritage | NoSucc
 def _fill(view: View, draft: Draft, run: _Run, iteration: int, revision: int) -> None:
     """Create tasks for the slots that wait for one, as many as may run at once."""
     most = job_of(view.service.spec).max_concurrent
-    room = max(0, most - run.busy) if most else len(run.ready)
+    room = max(0, most - run.busy - run.leaving) if most else len(run.ready)
     for slot, heritage in run.ready[:room]:
         number, node_id = slot.key
         draft.create(

@@ -19,6 +19,7 @@ from argosy.agent.settings import AgentSettings
 from argosy.agent.state import StateDir
 from argosy.controller.changes.commit import change
 from argosy.controller.cluster import ClusterView
+from argosy.controller.secrets.keyring import KEY_BYTES, Keyring
 from argosy.controller.session.dispatcher import DispatcherServicer
 from argosy.controller.session.heard import BeatProtocol
 from argosy.controller.session.tunnels import Tunnels
@@ -31,6 +32,7 @@ from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
 from tests.sim.agent_network import Network
 from tests.sim.etcd_channel import FOR_USER, EtcdChannel, EtcdFaults
 from tests.sim.etcd_model import Etcd
+from tests.sim.guards import HostGuard, in_memory
 from tests.sim.invariants import Violation, Watcher
 from tests.sim.kernel import Host, Images, Plane, Runtime, Troubles
 from tests.sim.virtual_time import Process, VirtualLoop
@@ -62,6 +64,7 @@ class World:
         self.agents: dict[str, AgentHost] = {}
         self.requests = 0
         self.lease_ttl_s = self.chance.choice((2.0, 2.0, 5.0))
+        self.keys = Keyring((bytes(KEY_BYTES),))
 
     def new_id(self) -> str:
         number = self._ids.getrandbits(60)
@@ -92,6 +95,11 @@ class World:
         error = context.get("exception")
         if error is not None and not isinstance(error, ArgosyError | asyncio.CancelledError):
             self.watcher.fail("no bug", f"{context.get('message')}: {error!r}", error)
+
+    def somebody(self) -> "Controller | None":
+        """Return a controller that a user might ask."""
+        alive = [c for c in self.controllers.values() if c.alive]
+        return self.chance.choice(alive) if alive else None
 
     def leader(self) -> "Controller | None":
         """Return the controller that leads, as etcd has it and as it knows itself."""
@@ -151,7 +159,8 @@ class Controller:
                 self.world.network.listen(
                     self.address, process, self.dispatcher.Session, lambda data: self.beats.datagram_received(data, ())
                 )
-                leader = Leader(self.client, self.store, self.cache, self.dispatcher, self.beats, self.world.ambient)
+                parts = (self.client, self.store, self.cache, self.dispatcher, self.beats)
+                leader = Leader(*parts, self.world.ambient, self.world.keys)
                 group.create_task(self.election.run(leader.run), name="election")  # type: ignore[union-attr]
                 group.create_task(self._observe(), name="observer")
         except* ArgosyError as errors:
@@ -246,6 +255,7 @@ class AgentHost:
             id_ranges=200,
         )
         self._key = sha256(name.encode()).digest()
+        self._guard = HostGuard(self.kernel, self.settings.run_dir / "guard")
         state = self.settings.state_dir / "agent"
         state.mkdir(parents=True)
         (state / "identity.json").write_text(json.dumps({"node_id": self.node_id, "beat_key": self._key.hex()}))
@@ -285,6 +295,8 @@ class AgentHost:
                     group,
                     connect=lambda address: world.network.channel(self.name, process, address),  # type: ignore[arg-type,return-value]
                     ambient=world.ambient,
+                    ensure_guard=self._guard.ensure,
+                    ensure_memory=in_memory,
                 )
                 group.create_task(self.agent.run())
         except* ArgosyError as errors:
@@ -313,6 +325,7 @@ class AgentHost:
             self.world.network.close(self.name, address)
         self.crash()
         self.kernel.power_off()
+        self._guard.power_off()
         self.world.watcher.rebooted(self.name)
         self._lose_writes()
         shutil.rmtree(self.settings.run_dir, ignore_errors=True)

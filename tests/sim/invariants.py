@@ -9,17 +9,23 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
+from argosy.controller.changes.files import content_of
 from argosy.controller.store.records import from_bytes
 from argosy.core.errors import RejectedError
+from argosy.core.files import Config, FileVersion, NamedFile, Secret, path_of
 from argosy.core.kinds import BY_NAME
 from argosy.core.network import SLICE_SIZE, Network, Slice
 from argosy.core.node import Availability, Node, NodeState
-from argosy.core.service import Revision, Service, ServiceMode, UpdateState, revision_id
+from argosy.core.service import JOB_MODES, Revision, Service, ServiceMode, UpdateState, revision_id
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState
 from tests.sim.etcd_channel import Writer
 from tests.sim.etcd_model import Changed
 from tests.sim.etcd_model import Revision as StoreRevision
+from tests.sim.judge_dependencies import Dependencies
+from tests.sim.judge_disconnect import Disconnections
+from tests.sim.judge_jobs import Jobs
+from tests.sim.judge_updates import Updates
 from tests.sim.kernel import Container
 
 S = TaskState
@@ -50,6 +56,16 @@ class _Reader:
     states: dict[str, TaskState] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Judges:
+    """Who judges what, beside the watcher itself."""
+
+    jobs: Jobs
+    dependencies: Dependencies
+    disconnections: Disconnections
+    updates: Updates
+
+
 class Watcher:
     """One for a world."""
 
@@ -63,7 +79,13 @@ class Watcher:
         self.nodes: dict[str, Node] = {}
         self.networks: dict[str, Network] = {}
         self.slices: dict[str, Slice] = {}
+        self.files: dict[type[Any], dict[str, NamedFile]] = {Config: {}, Secret: {}}
+        self.versions: dict[str, FileVersion] = {}
+        self.created_at: dict[str, float] = {}
+        self._judges = Judges(Jobs(self), Dependencies(self), Disconnections(self), Updates(self))
         self._tables = {
+            **self.files,
+            FileVersion: self.versions,
             Task: self.tasks,
             Service: self.services,
             Revision: self.revisions,
@@ -101,6 +123,10 @@ class Watcher:
     def note(self, text: str) -> None:
         self._world.note(text)
 
+    def now(self) -> float:
+        """Return the time of the world's clocks on the wall, as controllers store it."""
+        return self._world.loop.wall()  # type: ignore[no-any-return]
+
     # ---- what is stored
 
     def _committed(self, revision: StoreRevision, by: object) -> None:
@@ -114,6 +140,9 @@ class Watcher:
             self._after(change)
         for old in self._stops:
             self._judge_budget(old)
+            service = self.services.get(old.service_id)
+            if service is not None:
+                self._judges.updates.task_stopped(old, service, self._siblings(old))
 
     def refused(self, number: int, what: str, error: BaseException) -> None:
         """A user was told that a request had no effect."""
@@ -143,7 +172,13 @@ class Watcher:
                 self._slice_given_back(old)
             case Node():
                 self._node(old, new)
-            case Service() | Network():
+                if new is not None:
+                    self._judges.updates.node_changed(old, new)
+            case Service() | Network() | Config() | Secret() | FileVersion():
+                if isinstance(new, Service):
+                    by_user = isinstance(by, Writer) and bool(by.for_user)
+                    self._judges.jobs.service_changed(old, new, by_user=by_user)
+                    self._judges.updates.service_changed(old, new, by_user=by_user)
                 what = "deleted" if new is None else "created" if old is None else "changed"
                 self.note(f"{kind.name} {(new or old).meta.id} {what} {_of(new)}")
 
@@ -191,9 +226,10 @@ class Watcher:
 
     def _slot_key(self, task: Task) -> tuple[str, Any]:
         service = self.services.get(task.service_id)
+        place: Any = task.slot
         if service is not None and service.spec.mode in (ServiceMode.GLOBAL, ServiceMode.GLOBAL_JOB):
-            return (task.service_id, task.node_id)
-        return (task.service_id, task.slot)
+            place = task.node_id
+        return (task.service_id, (place, task.iteration) if task.iteration else place)
 
     def _followed(self, old: Task, new: Task) -> None:
         if new.status.state < old.status.state:
@@ -245,8 +281,7 @@ class Watcher:
             return
         if old.revision != service.revision or old.evict or service.spec.stopped:
             return
-        siblings = [t for t in self.slots[self._slot_key(old)].values() if t.meta.id != old.meta.id and _live(t)]
-        if siblings or service.spec.depends_on:
+        if any(_live(t) for t in self._siblings(old)):
             return
         if service.spec.mode is ServiceMode.REPLICATED:
             slots = {k for k, ts in self.slots.items() if k[0] == old.service_id and any(_live(t) for t in ts.values())}
@@ -257,16 +292,40 @@ class Watcher:
         self.fail("healthy tasks stay", f"{_of(old)} was told to stop for no reason")
 
     def _after(self, change: Changed) -> None:
-        """Judge the whole after a revision, where a task changed."""
+        """Judge the whole after a revision, where a task or a service changed."""
         parts = change.key.decode().split("/")[3:]
+        if parts[0] == "service" and (service := self.services.get(parts[-1])) is not None:
+            self._judges.dependencies.changed(service)
         if parts[0] != "task" or change.new is None:
             return
         task = self.tasks[parts[-1]]
+        before = self._before.get(task.meta.id)
         self._follow_slot(self._slot_key(task))
-        self._judge_parallelism(task, self._before.get(task.meta.id))
+        self._judge_parallelism(task, before)
+        self._judge_new(task, before)
         self._judge_slot(task)
         if task.status.state is S.ASSIGNED:
             self._judge_room(task.node_id)
+
+    def _judge_new(self, task: Task, before: Task | None) -> None:
+        """Judge a task that was just created, or just given a node."""
+        service = self.services.get(task.service_id)
+        if service is None:
+            return
+        self._judges.dependencies.task_changed(task)
+        if before is not None and before.status.state < S.ASSIGNED == task.status.state:
+            self._judges.dependencies.placed(task, service)
+        self._judges.dependencies.changed(service)
+        if before is None:
+            self.created_at[task.meta.id] = self.now()
+        if before is None and task.status.state is S.NEW:
+            siblings = self.slots[self._slot_key(task)]
+            self._judges.jobs.task_created(task, service, siblings)
+            self._judges.disconnections.task_created(task, service, siblings)
+            self._judges.updates.task_created(task)
+
+    def _siblings(self, task: Task) -> list[Task]:
+        return [t for t in self.slots[self._slot_key(task)].values() if t.meta.id != task.meta.id]
 
     def _judge_slot(self, task: Task) -> None:
         live = [t for t in self.slots[self._slot_key(task)].values() if _live(t)]
@@ -423,7 +482,9 @@ class Watcher:
             stored = self.tasks.get(item.task_id)
             if stored is None or stored.status.state is S.ORPHANED:
                 continue
-            if stored.status.state < item.status.state or (item.status.released and not stored.status.released):
+            # An end is final: a host that lost its last records may tell of another one.
+            behind = stored.status.state < item.status.state and stored.status.state <= S.RUNNING
+            if behind or (item.status.released and not stored.status.released):
                 self.fail(
                     "acknowledged only if stored", f"{call.host} said {S(item.status.state).name} of {_of(stored)}"
                 )
@@ -471,6 +532,8 @@ class Watcher:
         self.ran[container.id] += 1
         if self.ran[container.id] > 1:
             self.fail("a task runs once", f"{container.id} was started again on {container.host}")
+        self._judges.disconnections.started(container, self._world.agents.values())
+        self._judge_files(container)
         host = self._world.agents[container.host]
         beside = [c for c in host.kernel.containers.values() if c.status == "running"]
         cpus = sum(float(c.env.get("CPUS", 0)) for c in beside)
@@ -479,6 +542,16 @@ class Watcher:
         ports = [c.env["PORT"] for c in beside if "PORT" in c.env]
         if len(ports) != len(set(ports)):
             self.fail("nothing oversubscribed", f"host port twice on {container.host}: {ports}")
+
+    def _judge_files(self, container: Container) -> None:
+        """A program has the versions of its configs and secrets that its revision says."""
+        task = self.tasks.get(container.id)
+        revision = self.revisions.get(revision_id(task.service_id, task.revision)) if task else None
+        for ref in revision.spec.task.container.files if revision else ():
+            version = self.versions.get(ref.id)
+            wanted = content_of(version, self._world.keys) if version else None
+            if wanted is None or container.files.get(path_of(ref)) != wanted:
+                self.fail("files are the revision's", f"{container.id} has another {ref.name} than version {ref.id}")
 
     def ended_by_us(self, container: Container, how: str) -> None:
         self.note(f"{container.host} {container.id} gets {how}")
@@ -525,10 +598,18 @@ class Watcher:
                 return f"{_of(task)} is still to end"
             if task.status.state > S.RUNNING and not task.status.released:
                 return f"{_of(task)} is still to be released"
+            node = self.nodes.get(task.node_id)
+            if node is not None and node.spec.availability is Availability.DRAIN and _live(task):
+                return f"{_of(task)} is still on {node.spec.name}, which is drained"
         for network in self.networks.values():
             if network.removing:
                 return f"network {network.meta.id} is still to go"
         return ""
+
+    def left_over(self) -> str:
+        """Say which records are left in etcd after everything was removed."""
+        tables = (self.services, self.tasks, self.networks, self.slices, self.versions, *self.files.values())
+        return ", ".join(key for table in tables for key in table)
 
     def _judge_count(self, service: Service) -> None:
         if why := self._lacks(service):
@@ -537,14 +618,14 @@ class Watcher:
     def _lacks(self, service: Service) -> str:
         if service.removing:
             return f"{_of(service)} is still to go"
-        running = [
-            t
-            for t in self.tasks.values()
-            if t.service_id == service.meta.id and t.desired_state == S.RUNNING and t.status.state == S.RUNNING
-        ]
+        own = [t for t in self.tasks.values() if t.service_id == service.meta.id]
+        if service.spec.mode in JOB_MODES:
+            return self._judges.jobs.lacks(service, own)
+        running = [t for t in own if t.desired_state == S.RUNNING and t.status.state == S.RUNNING]
         wanted = service.spec.replicas
         if service.spec.mode is ServiceMode.GLOBAL:
             wanted = sum(1 for n in self.nodes.values() if n.spec.availability is not Availability.DRAIN)
+        wanted = 0 if service.spec.stopped else wanted
         if len(running) != wanted:
             return f"{len(running)} of {wanted} tasks of {_of(service)} run"
         if service.update.state in (UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED):
@@ -554,6 +635,18 @@ class Watcher:
             dirty = [t for t in dirty if self._task_spec(t.service_id, t.revision) != service.spec.task]
             if dirty:
                 return f"{_of(dirty[0])} runs another spec than {_of(service)}"
+        return self._outdated(service)
+
+    def _outdated(self, service: Service) -> str:
+        """Say which file a service has in an older version than was stored since its present revision."""
+        revision = self.revisions.get(revision_id(service.meta.id, service.revision))
+        for ref in service.spec.task.container.files:
+            file = self.files[Secret if ref.secret else Config].get(ref.id.rpartition(".")[0])
+            if file is None or file.removing or revision is None:
+                continue
+            latest = self.versions[f"{file.meta.id}.{file.number}"]
+            if latest.meta.id != ref.id and latest.meta.version > revision.meta.version:
+                return f"{_of(service)} has version {ref.id} of {ref.name}, and there is {latest.meta.id}"
         return ""
 
     def _task_spec(self, service_id: str, number: int) -> Any:

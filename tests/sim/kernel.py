@@ -8,6 +8,7 @@ as a request does a launcher: it may fail, or be carried out without an answer, 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Any, Protocol
 
@@ -19,15 +20,25 @@ from argosy.core.errors import PreconditionError, TransientError
 from argosy.core.network import Attachment
 from tests.sim.virtual_time import VirtualLoop
 
+NO_PID = 10_000_000
+"""Over Linux' largest process id (proc(5), pid_max)."""
+FILE_TARGETS = ("/etc/settings", "/etc/password")
+"""Where services of the simulator have their configs and secrets."""
+
 
 @dataclass(slots=True)
 class Container:
-    """What the host has of a task. `links` are its addresses in networks, there as long as nobody took them away."""
+    """What the host has of a task.
+
+    `links` are its addresses in networks, there as long as nobody took them away; `files` what was bound into it.
+    """
 
     id: str
     host: str
     env: Mapping[str, str]
     labels: Mapping[str, str]
+    pid: int = 0
+    files: Mapping[str, bytes] = field(default_factory=dict)
     status: str = "created"
     links: tuple[Attachment, ...] = ()
     started_at: float | None = None
@@ -85,6 +96,7 @@ class Host:
     after_start: Callable[[], None] | None = None
     _beat: dict[str, Any] | None = None
     _boots: int = 0
+    _pids: int = NO_PID
     _queues: dict[str, float] = field(default_factory=dict)
 
     def power_off(self) -> None:
@@ -99,6 +111,11 @@ class Host:
 
     def power_on(self) -> None:
         self.powered = True
+
+    def new_pid(self) -> int:
+        """Return a process id that no process of the real machine has."""
+        self._pids += 1
+        return self._pids
 
     async def do(self, what: str, act: Callable[[], Any], fastest_s: float, slowest_s: float, queue: str = "") -> Any:
         """Carry an operation out after a while and return what it returns; those of one `queue` keep their order."""
@@ -162,10 +179,20 @@ class Host:
         container.stubborn = chance.random() < self.troubles.stubborn
         if fate == "completes":
             self.loop.later(chance.uniform(0.2, 2.0), self.end, container, 0, None)
+        elif fate == "works":
+            self.loop.later(chance.uniform(5.0, 70.0), self.end, container, 0, None)
         elif fate == "crashes":
             self.loop.later(chance.uniform(0.01, 1.0), self.end, container, 1, None)
         elif chance.random() < self.troubles.crash:
             self.loop.later(chance.choice((0.01, 0.3, 1.5, 5.0)), self.end, container, chance.choice((0, 1, 137)), None)
+
+    def take_signal(self, container: Container, number: int) -> None:
+        """Have a program get a signal: it ends at once, soon, or not if it is stubborn."""
+        container.signalled = True
+        if number == 9:
+            self.end(container, None, 9)
+        elif not container.stubborn:
+            self.loop.later(self.chance.choice((0.001, 0.05, 0.5)), self.end, container, 0, None)
 
     def _fall_ill(self, container: Container) -> None:
         container.well = False
@@ -217,11 +244,11 @@ class Runtime:
                 raise RuntimeRejected(f"container {id} exists")
             if host.chance.random() < host.troubles.refused:
                 raise RuntimeRejected("the kernel lacks what it needs")
-            host.containers[id] = Container(id, host.name, env, dict(labels))
+            host.containers[id] = Container(id, host.name, env, dict(labels), host.new_pid(), _files_of(config))
             return host.containers[id]
 
         made: Container = await host.do(f"create {id}", make, 0.002, 0.02, id)
-        created = Created(100, f"/proc/{id}/ns/net")
+        created = Created(made.pid, f"/proc/{id}/ns/net")
         if wire is not None:
             try:
                 await wire(created)
@@ -253,11 +280,7 @@ class Runtime:
             if container.status != "running":
                 return
             host.judge.ended_by_us(container, f"signal {signal}")
-            container.signalled = True
-            if signal == 9:
-                host.end(container, None, 9)
-            elif not container.stubborn:
-                host.loop.later(host.chance.choice((0.001, 0.05, 0.5)), host.end, container, 0, None)
+            host.take_signal(container, signal)
 
         await host.do(f"kill {id} {signal}", kill, 0.001, 0.01, id)
 
@@ -305,11 +328,17 @@ class Runtime:
         return self._host.containers[id]
 
 
+def _files_of(config: Mapping[str, Any]) -> dict[str, bytes]:
+    """Read the files that are bound into a container, as its program would."""
+    mounts = [m for m in config["mounts"] if m["destination"] in FILE_TARGETS]
+    return {m["destination"]: Path(m["source"]).read_bytes() for m in mounts}
+
+
 def _state(container: Container) -> ContainerState:
     return ContainerState(
         container.id,
         container.status,  # type: ignore[arg-type]
-        100 if container.status != "stopped" else 0,
+        container.pid if container.status != "stopped" else 0,
         container.started_at,
         container.exit,
         container.labels,

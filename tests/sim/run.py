@@ -104,15 +104,16 @@ def _configure_log(world: World, verbose: bool) -> None:
 
 
 def seeds_of(text: str) -> Iterator[int]:
-    """Read "7", "1..500" or "500" after `count`."""
-    first, dots, last = text.partition("..")
-    return iter(range(int(first), int(last) + 1)) if dots else iter((int(first),))
+    """Read "7", "1..500", or several of these with commas between."""
+    for part in text.split(","):
+        first, dots, last = part.partition("..")
+        yield from range(int(first), int(last) + 1) if dots else (int(first),)
 
 
 def main(arguments: list[str]) -> int:
     """Run what the command line says; the exit status is 1 when a seed failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
-    parser.add_argument("seeds", help="N, or FIRST..LAST")
+    parser.add_argument("seeds", help="N, FIRST..LAST, or several of these with commas between")
     parser.add_argument("--log", action="store_true", help="print every event")
     parser.add_argument("--verbose", action="store_true", help="with what the parts log themselves")
     parser.add_argument("--twice", action="store_true", help="run each seed twice; the logs must be the same")

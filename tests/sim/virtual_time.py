@@ -18,8 +18,8 @@ from typing import Any
 
 PROCESS: contextvars.ContextVar["Process | None"] = contextvars.ContextVar("PROCESS", default=None)
 START_S = 1000.0
-EPOCH_S = 1_700_000_000.0
-"""Wall time at loop time 0."""
+EPOCH_S = 1_700_000_045.0
+"""Wall time at loop time 0: a minute, in which schedules fire, is over 15 s after START_S."""
 STALL_S = 1.6
 """A pause that a process is sure to notice: a second over the longest it sleeps."""
 BUSY_LIMIT = 200_000

@@ -75,6 +75,16 @@ def test_all_completions_run_at_once() -> None:
     assert status(world).state is JobState.RUNNING
 
 
+def test_what_leaves_a_drained_node_holds_its_place_until_it_has_ended() -> None:
+    world = job(mode=ServiceMode.GLOBAL_JOB, job=JobSpec(max_concurrent=1))
+    (first,) = world.running()
+    world.set_availability(first.node_id, Availability.DRAIN)
+    world.orchestrate()
+    assert [t.meta.id for t in world.tasks.values()] == [first.meta.id]  # told to stop, and not succeeded yet
+    world.settle()
+    assert len(world.running()) == 1
+
+
 def test_no_more_than_max_concurrent_run() -> None:
     world = job(5, 2)
     assert slots(world) == [1, 2]

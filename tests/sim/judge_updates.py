@@ -1,0 +1,88 @@
+"""What must hold of canaries and of drains that have a pace."""
+
+from typing import Any
+
+from argosy.core.node import Availability, Node, NodeState
+from argosy.core.service import Service, ServiceMode, UpdateState
+from argosy.core.task import Task
+from argosy.core.task_state import TaskState
+
+S = TaskState
+FORWARD = (UpdateState.UPDATING, UpdateState.PAUSED)
+
+
+class Updates:
+    """Hears of every change of a service, of every new task, and of all that is told to stop."""
+
+    def __init__(self, watcher: Any) -> None:
+        self._watcher = watcher
+        self._draining_since: dict[str, float] = {}
+
+    # ---- canaries
+
+    def service_changed(self, old: Service | None, new: Service, *, by_user: bool) -> None:
+        """Judge that only people promote, where nothing else was asked for."""
+        if old is None or by_user or not new.spec.canary or new.spec.auto_promote:
+            return
+        same = old.update.started_at == new.update.started_at and new.revision == old.revision
+        if same and new.update.promoted and not old.update.promoted:
+            self._watcher.fail("canaries wait for people", f"the update of {new.spec.name} was promoted by itself")
+
+    def task_stopped(self, old: Task, service: Service, siblings: list[Task]) -> None:
+        """Judge a task that served and is told to stop: no update takes it while canaries are tried."""
+        spec, update = service.spec, service.update
+        if spec.mode is not ServiceMode.REPLICATED or not spec.canary or update.state not in FORWARD:
+            return
+        if update.promoted or old.canary or old.revision == service.revision or spec.stopped or service.removing:
+            return
+        node: Node | None = self._watcher.nodes.get(old.node_id)
+        if node is None or node.status.state is not NodeState.READY or old.status.state is not S.RUNNING:
+            return
+        if any(t.revision == service.revision and t.desired_state <= S.RUNNING for t in siblings):
+            self._watcher.fail("canaries wait for people", f"{old.meta.id} of {spec.name} makes way for the untried")
+
+    # ---- drains
+
+    def node_changed(self, old: Node | None, new: Node) -> None:
+        """Follow since when a node is drained as it is."""
+        if new.spec.availability is not Availability.DRAIN:
+            self._draining_since.pop(new.meta.id, None)
+        elif old is None or old.spec.availability != new.spec.availability or old.spec.drain != new.spec.drain:
+            self._draining_since[new.meta.id] = self._watcher.now()
+
+    def task_created(self, task: Task) -> None:
+        """Judge the heir of a task that leaves: no more of its node are on their way than the pace says."""
+        for node_id, since in self._draining_since.items():
+            node: Node | None = self._watcher.nodes.get(node_id)
+            if node is None or not node.spec.drain.pace or self._is_overdue(node):
+                continue
+            leaving = [old for old in self._served(node_id) if self._has_heir(old, since)]
+            if len(leaving) > node.spec.drain.pace and any(_key(old) == _key(task) for old in leaving):
+                self._watcher.fail(
+                    "drains keep their pace", f"{len(leaving)} tasks of {node.spec.name} are on their way at once"
+                )
+
+    def _is_overdue(self, node: Node) -> bool:
+        deadline = node.spec.drain.deadline
+        return bool(deadline) and self._watcher.now() >= deadline
+
+    def _served(self, node_id: str) -> list[Task]:
+        return [
+            t
+            for t in self._watcher.tasks.values()
+            if t.node_id == node_id and t.slot and t.status.state is S.RUNNING and t.desired_state is S.RUNNING
+        ]
+
+    def _has_heir(self, old: Task, since: float) -> bool:
+        return any(
+            t.meta.id != old.meta.id
+            and _key(t) == _key(old)
+            and t.desired_state <= S.RUNNING
+            and t.status.state <= S.RUNNING
+            and self._watcher.created_at.get(t.meta.id, 0.0) > since
+            for t in self._watcher.tasks.values()
+        )
+
+
+def _key(task: Task) -> tuple[str, int, int]:
+    return task.service_id, task.slot, task.iteration
