@@ -69,14 +69,18 @@ class Server:
             listener.tcp.close()
 
     def _read(self, network: str, udp: socket.socket) -> None:
+        """Answer what waits; a datagram is taken out when it is answered: who is killed leaves it to the next life."""
         for _ in range(_BURST):
             try:
-                data, client = udp.recvfrom(_DATAGRAM)
+                data, client = udp.recvfrom(_DATAGRAM, socket.MSG_PEEK)
             except BlockingIOError:
                 return
             except OSError:
                 continue  # an error that an earlier answer met on its way; it is read once
-            self._answer_datagram(network, udp, data, client)
+            try:
+                self._answer_datagram(network, udp, data, client)
+            finally:
+                _take(udp)
 
     def _answer_datagram(self, network: str, udp: socket.socket, data: bytes, client: tuple[str, int]) -> None:
         try:
@@ -151,6 +155,16 @@ class Server:
         if isinstance(answer, Elsewhere):
             return await self._upstream.ask(query, data, answer.servers, tcp=True)
         return answer
+
+
+def _take(udp: socket.socket) -> None:
+    """Take the datagram out that was looked at; an error that an answer met since comes first."""
+    for _ in range(2):
+        try:
+            udp.recv(1)  # of 0 bytes Python asks nobody
+        except OSError:
+            continue
+        return
 
 
 def _send(udp: socket.socket, answer: bytes | None, client: tuple[str, int]) -> None:

@@ -309,8 +309,7 @@ def end(cluster, observer):
             return UNDERLAY["node3"] not in found
 
         wait_until(forgotten, GONE_S, "nothing leads to the node that was removed")
-        for stack in ("c", "p"):
-            cluster.argosy("stack", "rm", stack)
+        cluster.argosy("stack", "rm", *(stack["name"] for stack in cluster.json("stack", "ls")))
         for host in ("node1", "node2"):
             wait_until(lambda h=host: not observer.left_on(h), GONE_S, lambda h=host: observer.left_on(h))
         assert not observer.violations
