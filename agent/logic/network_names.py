@@ -13,6 +13,7 @@ UPLINK: Final = "uplink"
 LOOPBACK: Final = "lo"
 CONTAINER_PREFIX: Final = "ve"
 HOST_UPLINK_PREFIX: Final = "au"
+TUNNEL_PREFIX: Final = "aw"
 
 _ID_CHARACTERS: Final = 13
 _NOT_IN_NFT_NAME: Final = re.compile(r"[^A-Za-z0-9_.-]")
@@ -26,6 +27,14 @@ def container_device(container_id: str) -> str:
 def host_uplink_device(network_id: str) -> str:
     """Return the name of a network's uplink as seen in the host's namespace."""
     return HOST_UPLINK_PREFIX + _fitting(network_id)
+
+
+def tunnel_device(node_id: str, epoch: int) -> str:
+    """Return the name of a node's tunnel device of an epoch, as seen in the mesh's namespace.
+
+    Of two epochs that follow each other the names differ.
+    """
+    return f"{TUNNEL_PREFIX}{_fitting(node_id)[:-1]}{epoch % 2}"
 
 
 def container_interface(index: int) -> str:

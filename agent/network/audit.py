@@ -7,10 +7,13 @@ from typing import Final
 from argosy.agent.logic.network_state import State, Sysctl
 from argosy.agent.network.desired import Drift, DriftKind
 
+MESH: Final = "mesh"
+"""Stands for the namespace of the mesh (mesh.py) where else there are networks' ids, which are longer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What to look at, by the names of networks and "" for the host's namespace; None: all of them."""
+    """What to look at, by the ids of networks, "" for the host's namespace and MESH; None: all of them."""
 
     entries_of: frozenset[str] | None = None
     tables_of: frozenset[str] | None = None

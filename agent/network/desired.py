@@ -65,10 +65,11 @@ class NetworkSettings:
     """What can be set of the plane.
 
     `state_dir` outlives a boot, `run_dir` must not (tmpfs). No container may reach `protected_udp` and
-    `protected_tcp` ports through the host, wherever they are: the lead's controllers, etcd, WireGuard; the VXLAN port
-    is always among them. Tunnels are at `wireguard_port` and, while keys are changed, at the next. `uplink_range` is cut into a pair of addresses a network; it never leaves the host.
-    `resolv_conf` names the resolvers that are asked for what is not ours. Without `dns` no names are answered, without
-    `audit` nothing is repaired unasked.
+    `protected_tcp` ports through the host, wherever they are: the lead's controllers, etcd, WireGuard; the VXLAN
+    port is always among them. Tunnels are at `wireguard_port` and, while keys are changed, at the next.
+    `uplink_range` is cut into a pair of addresses a network; it never leaves the host. `resolv_conf` names the
+    resolvers that are asked for what is not ours. Without `dns` no names are answered, without `audit` nothing is
+    repaired unasked.
     """
 
     state_dir: Path

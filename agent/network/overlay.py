@@ -5,6 +5,7 @@ fails does not keep the others from being brought up to date; what failed is rea
 on facts.
 """
 
+import socket
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
@@ -19,7 +20,7 @@ from argosy.agent.logic.network_uplink import UplinkPair, allocate, pair
 from argosy.agent.network import namespace, rtnetlink
 from argosy.agent.network.admission import Admission
 from argosy.agent.network.attachments import Attachments
-from argosy.agent.network.audit import EVERYTHING, Scope, differences
+from argosy.agent.network.audit import EVERYTHING, MESH, Scope, differences
 from argosy.agent.network.carried import CarriedNetwork, by_network
 from argosy.agent.network.desired import (
     Drift,
@@ -33,10 +34,13 @@ from argosy.agent.network.desired import (
 from argosy.agent.network.events import Listener, listen
 from argosy.agent.network.host import HostNamespace
 from argosy.agent.network.kernel import LinkMaker
+from argosy.agent.network.mesh import Mesh
+from argosy.agent.network.mesh_keys import MeshKeys
 from argosy.agent.network.namespace import Home
 from argosy.agent.network.ports import Ports
 from argosy.agent.network.prober import Vantage, open_packets
 from argosy.agent.network.tables import Tables
+from argosy.agent.network.tunnels import Looked
 from argosy.core.assignment import NetworkAssignment, PeerAssignment
 from argosy.core.errors import PreconditionError, TransientError
 from argosy.core.network import Attachment
@@ -71,6 +75,10 @@ class Overlay:
         self._tables = Tables(memory / "tables.json")
         self._admission = Admission(names.peers_table(identity.node_name), settings.vxlan_port)
         self._host = HostNamespace(self._home, self._site, firewall, self._tables, memory / "forwarding.json")
+        keys = MeshKeys(settings.state_dir / "mesh")
+        self.mesh = Mesh(
+            self._home, self._host.kernel.netlink, self._site, settings.run_dir, keys, settings.wireguard_port
+        )
         self._carried: dict[str, CarriedNetwork] = {}
         self._attachments = Attachments(self._home, self._site, self._carried)
         self._assigned: Mapping[str, NetworkAssignment] = {}
@@ -85,6 +93,7 @@ class Overlay:
         self._tables.load()
         self._host.adopt()
         self._admission.look_again()
+        self.mesh.adopt()
         self._pins.mkdir(parents=True, exist_ok=True)
         for path in sorted(self._pins.iterdir()):
             network_id = names.network_of_pin(self._node_name, path.name)
@@ -97,6 +106,7 @@ class Overlay:
         for carried in self._carried.values():
             carried.close()
         self._carried.clear()
+        self.mesh.close()
         self._ports.close()
         self._host.close()
         self._home.close()
@@ -106,6 +116,7 @@ class Overlay:
         for carried in self._carried.values():
             carried.destroy()
         self._carried.clear()
+        self.mesh.purge()
         self._assigned = {}
         self._host.purge()
         self._admission.purge()
@@ -116,6 +127,10 @@ class Overlay:
         gone = self._assigned.keys() - desired.networks.keys()
         self._assigned = dict(desired.networks)
         self._ending = (self._ending | gone) - desired.networks.keys()
+        try:
+            self.mesh.want(desired.mesh, desired.mesh_peers)
+        except OSError as error:
+            raise TransientError(f"cannot make the namespace of the tunnels: {error}") from error
         for network_id in desired.networks.keys() - self._carried.keys():
             self._carried[network_id] = self._create(network_id)
         pairs = self._pairs(desired.networks)
@@ -138,7 +153,9 @@ class Overlay:
             self._balance(
                 carried, changes.get(network_id, _NO_CHANGE), local.get(network_id, ()), anew=network_id in adopted
             )
-        self._admission.want(_addresses_of(desired.peers) if self._carried else None)
+        in_clear = {i for i, n in desired.networks.items() if not n.encrypted}
+        others = _addresses_of(p for p in desired.peers if p.network_id in in_clear)
+        self._admission.want(others if self._carried else None)
         self._host.want((n, pairs[i]) for i, n in desired.networks.items() if i in pairs)
         self._ports.want(desired.published, local)
         self._open_ports()
@@ -156,6 +173,7 @@ class Overlay:
         """Remove what no assignment wants; the caller vouches that the view is whole. Return the number of changes."""
         self._host.removes_leftovers = True
         self._admission.removes_leftovers = True
+        self.mesh.removes_leftovers = True
         keep = {names.container_device(c) for c in wanted_containers}
         unwanted: set[str] = set()
         for network_id, carried in self._carried.items():
@@ -199,6 +217,8 @@ class Overlay:
             drift.append(Drift("", DriftKind.DIFFERENT, f"nft table {names.host_table(self._node_name)}"))
         if scope.tables("") and not self._admission.intact():
             drift.append(Drift("", DriftKind.DIFFERENT, f"nft table {names.peers_table(self._node_name)}"))
+        if scope.entries(MESH):
+            drift += self.mesh.verify()
         for network_id, carried in sorted(self._carried.items()):
             if scope.tables(network_id) and network_id in self._assigned and not carried.table_intact():
                 drift.append(Drift(network_id, DriftKind.DIFFERENT, f"nft table {NETWORK_TABLE}"))
@@ -236,6 +256,8 @@ class Overlay:
                     carried.ingress.distrust()
                 self._attachments.replug(carried)
             self._converge()
+            if any(d.network_id == MESH for d in drift):
+                self.mesh.repair()
         return drift
 
     def lost_pins(self) -> list[str]:
@@ -245,6 +267,8 @@ class Overlay:
     def listen(self, known: Collection[str]) -> dict[str, Listener]:
         """Open listeners in the namespaces that are not `known` yet; "" is the host's."""
         kernels = {"": self._host.kernel, **{i: c.kernel for i, c in self._carried.items()}}
+        if self.mesh.kernel:
+            kernels[MESH] = self.mesh.kernel
         return {i: listen(self._home, k.fd, k.netlink.port) for i, k in kernels.items() if i not in known}
 
     def vantage(self, network_id: str, identifier: int) -> Vantage:
@@ -284,6 +308,20 @@ class Overlay:
         services = self._services.on(network_id) if anew else changed.services
         carried.balancer.want({s: self._services.balanced(network_id, s) for s in services}, local)
 
+    def open_echo(self) -> socket.socket:
+        """Return a socket for ICMP in the mesh. Raises OSError."""
+        if self.mesh.kernel is None:
+            raise OSError("there is no mesh")
+        with self._home.away(self.mesh.kernel.fd):
+            return socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_ICMP)
+
+    def look_at_tunnels(self) -> Looked:
+        """Return how each peer is reached, after having seen to it that it is by the best way. Raises OSError."""
+        if self.mesh.problem:
+            self.mesh.converge()
+        ways = self.mesh.look()
+        return Looked(ways, self.mesh.problem, self.mesh.keys)
+
     def _assignment(self, network_id: str) -> NetworkAssignment:
         network = self._assigned.get(network_id)
         if network is None or network_id not in self._carried:
@@ -307,7 +345,7 @@ class Overlay:
 
     def _converge(self) -> int:
         problems: list[str] = []
-        changes = 0
+        changes = self.mesh.converge()
         try:
             # First: there is no VTEP for a moment that takes packets from anyone.
             changes += self._admission.converge()
@@ -355,7 +393,9 @@ class Overlay:
         def make(link: Link) -> None:
             match link.kind:
                 case LinkKind.VTEP:
-                    self._host.kernel.netlink.execute([rtnetlink.make_vtep(link, carried.kernel.fd)])
+                    encrypted = carried.assignment is not None and carried.assignment.encrypted
+                    home = self.mesh.vtep_socket() if encrypted else self._host.kernel.netlink
+                    home.execute([rtnetlink.make_vtep(link, carried.kernel.fd)])
                 case LinkKind.LOOPBACK | LinkKind.UPLINK:
                     pass  # there from the beginning; made together with its outer end
                 case _:

@@ -10,6 +10,7 @@ asked for while the thread is busy are detached together.
 import asyncio
 import os
 import random
+import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,13 +19,14 @@ from typing import Any, Final, ParamSpec, TypeVar
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_probe import Tally, Way
 from argosy.agent.network import dns_sockets
-from argosy.agent.network.audit import EVERYTHING, Scope
+from argosy.agent.network.audit import EVERYTHING, MESH, Scope
 from argosy.agent.network.auditor import Auditor
 from argosy.agent.network.desired import (
     AttachResult,
     Audited,
     AuditTiming,
     Drift,
+    MeshReport,
     NetworkSettings,
     NetworkState,
     NodeIdentity,
@@ -33,6 +35,7 @@ from argosy.agent.network.dns_link import DnsLink, Sockets
 from argosy.agent.network.overlay import Overlay
 from argosy.agent.network.prober import Prober
 from argosy.agent.network.records import Records
+from argosy.agent.network.tunnels import Looked, TunnelWatch
 from argosy.core.errors import TransientError
 from argosy.core.network import Attachment
 from argosy.core.node import PortProblem
@@ -65,10 +68,15 @@ class NetworkPlane:
         self._supervisor: asyncio.Task[None] | None = None
         self._auditor = Auditor(self.repair, self._lost_pins, settings.audit or AuditTiming())
         self._auditing: asyncio.Task[None] | None = None
+        self._tunnels = TunnelWatch(self._look_at_tunnels, self._open_echo, lambda report: self.on_mesh(report))
+        self._watching: asyncio.Task[None] | None = None
+        self.on_mesh: Callable[[MeshReport], None] = lambda report: None
+        """Called on the loop when what the node says of its mesh has changed."""
 
     async def start(self) -> None:
         """Adopt what a former life left; nothing is changed or removed. Raises TransientError."""
         await self._open()
+        self._watching = asyncio.create_task(self._tunnels.run(), name="tunnels")
         if self._settings.audit:
             self._auditing = asyncio.create_task(self._auditor.run(), name="network audit")
         if self._dns:
@@ -88,6 +96,7 @@ class NetworkPlane:
             try:
                 return await self._in_kernel(self._running.apply, desired)
             finally:
+                self._tunnels.want(desired)
                 await self._listen()
                 await self._supply_dns()
 
@@ -187,6 +196,11 @@ class NetworkPlane:
     def drift(self) -> Mapping[str, int]:
         """How many differences were found and put right since `start`, by network; "" is the host's namespace."""
         return self._auditor.drift
+
+    @property
+    def tunnels_by(self) -> tuple[str, str]:
+        """What makes tunnels for encrypted networks on this host, else "" and why nothing does; after `start`."""
+        return self._running.mesh.tunnels_by, self._running.mesh.no_tunnels
 
     async def close(self) -> None:
         """End this life: networks, containers' links and argosy-dns stay."""
@@ -338,13 +352,25 @@ class NetworkPlane:
         listeners = await self._in_kernel(self._running.listen, frozenset(self._auditor.events.scopes))
         for scope, listener in listeners.items():
             self._auditor.events.add(scope, listener)
-        for scope in self._auditor.events.scopes - self._desired.networks.keys() - {""}:
+        kept = {"", MESH} if self._desired.mesh else {""}
+        for scope in self._auditor.events.scopes - self._desired.networks.keys() - kept:
             self._auditor.events.remove(scope)
+
+    async def _look_at_tunnels(self) -> Looked:
+        return await self._in_kernel(self._running.look_at_tunnels)
+
+    async def _open_echo(self) -> socket.socket:
+        return await self._in_kernel(self._running.open_echo)
 
     async def _lost_pins(self) -> list[str]:
         return await self._in_kernel(self._running.lost_pins)
 
     async def _stop_auditing(self) -> None:
+        if self._watching:
+            self._watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watching
+            self._watching = None
         if self._auditing:
             self._auditing.cancel()
             with suppress(asyncio.CancelledError):

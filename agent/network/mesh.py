@@ -1,0 +1,305 @@
+"""The mesh of this node: its namespace, the tunnels in it, and keeping both as they should be.
+
+What should be there is worked out in agent/logic/network_mesh.py. A tunnel that cannot be made is a problem that is
+told, and tried again; the VTEPs of encrypted networks lie in the mesh all the same, and have no way out of it.
+"""
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Final, Protocol
+
+from argosy.agent.logic import network_names as names
+from argosy.agent.logic.network_diff import diff
+from argosy.agent.logic.network_mesh import (
+    DeviceChange,
+    DeviceState,
+    begins,
+    change,
+    choose,
+    epochs_of,
+    key_of,
+    peers_of,
+    plan_mesh,
+)
+from argosy.agent.logic.network_plan import Site
+from argosy.agent.logic.network_state import Entry, Key, Link, LinkKind, state_of
+from argosy.agent.network import namespace, rtnetlink, wireguard, wireguard_go
+from argosy.agent.network.audit import MESH, differences
+from argosy.agent.network.desired import Drift, DriftKind
+from argosy.agent.network.kernel import KernelNamespace
+from argosy.agent.network.mesh_keys import MeshKeys
+from argosy.agent.network.namespace import Home
+from argosy.agent.network.netlink import Netlink
+from argosy.agent.network.wireguard import KernelTunnels
+from argosy.agent.network.wireguard_go import TunnelProcesses
+from argosy.core.assignment import MeshAssignment, MeshPeerAssignment
+from argosy.core.mesh import MeshKey
+
+BY_KERNEL: Final = "kernel"
+_SCRATCH: Final = "argosytry"
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a peer is reached now: the epoch of its tunnel (0: none), and when that last had a handshake.
+
+    `begins`: it is this end that shakes hands unasked.
+    """
+
+    peer: MeshPeerAssignment
+    epoch: int
+    handshake_at: float
+    begins: bool
+
+
+class _Tunnels(Protocol):
+    """What sets and reads devices: the kernel or processes."""
+
+    def read(self, name: str) -> DeviceState: ...
+
+    def set(self, name: str, change: DeviceChange, private_key: bytes, port: int) -> None: ...
+
+
+class Mesh:
+    """Used by the plane's worker thread alone, which is at home in the host's namespace."""
+
+    def __init__(self, home: Home, host: Netlink, site: Site, run_dir: Path, keys: MeshKeys, port: int) -> None:
+        self._home = home
+        self._host = host
+        self._site = site
+        self._pin = run_dir / "mesh" / "namespace"
+        self._keys = keys
+        self._port = port
+        self._processes = TunnelProcesses(run_dir / "mesh")
+        self._in_kernel: KernelTunnels | None = None
+        self._assigned: MeshAssignment | None = None
+        self._peers: dict[str, MeshPeerAssignment] = {}
+        self._ways: dict[str, int] = {}
+        self._wanted: dict[Key, Entry] = {}
+        self.kernel: KernelNamespace | None = None
+        """The mesh's namespace, while there is one."""
+        self.tunnels_by, self.no_tunnels = self._find_out()
+        self.problem = ""
+        """Why the tunnels are not as they should be; "" when they are."""
+        self.removes_leftovers = False
+
+    def adopt(self) -> None:
+        """Take over what a former life left; nothing is changed."""
+        if namespace.is_pin(self._pin):
+            self._enter(namespace.open_namespace(str(self._pin)))
+
+    def close(self) -> None:
+        """Let go of sockets and descriptors; namespace and tunnels stay."""
+        if self._in_kernel:
+            self._in_kernel.close()
+            self._in_kernel = None
+        if self.kernel:
+            self.kernel.close()
+            self.kernel = None
+
+    def purge(self) -> None:
+        """Remove the mesh, and the keys' copies in memory; the keys on disk are the node's as long as it is one."""
+        for name in self._processes.names():
+            self._processes.end(name)
+        if self.kernel:
+            for name in [n for n in self.kernel.indexes if n != names.LOOPBACK]:
+                self.kernel.netlink.execute([rtnetlink.delete_link(name)])
+        namespace.unpin(self._pin)
+        self.close()
+        self._assigned, self._wanted, self._ways, self._peers = None, {}, {}, {}
+
+    def want(self, assigned: MeshAssignment | None, peers: Iterable[MeshPeerAssignment]) -> None:
+        """Take over what is assigned. The namespace is there when this returns: networks need it. Raises OSError."""
+        self._assigned = assigned
+        self._peers = {p.node_id: p for p in peers}
+        if assigned and self.kernel is None:
+            namespace.unpin(self._pin)
+            fd = self._home.make()
+            namespace.pin(fd, self._pin)
+            self._enter(fd)
+
+    @property
+    def keys(self) -> tuple[MeshKey, ...]:
+        """What peers are to know of this node's keys. Raises OSError."""
+        epochs = epochs_of(self._assigned) if self._assigned else self._keys.epochs()
+        return tuple(MeshKey(e, self._keys.public(e), self._port_of(e)) for e in epochs)
+
+    def vtep_socket(self) -> Netlink:
+        """Return the socket to make the VTEPs of encrypted networks with. Raises OSError while there is no mesh."""
+        if self.kernel is None:
+            raise OSError("this node was told nothing of the mesh yet")
+        return self.kernel.netlink
+
+    def converge(self) -> int:
+        """Bring tunnels and routes to what is wanted, and tell how many changes that took; see `problem`."""
+        if self.kernel is None:
+            return 0
+        if self._assigned is None:
+            return self._end() if self.removes_leftovers else 0
+        try:
+            count = self._converge()
+            self.problem = ""
+        except OSError as error:
+            self.problem = str(error)
+            self.kernel.read(self._wanted)
+            return 0
+        return count
+
+    def verify(self) -> list[Drift]:
+        """Compare what is wanted with what there is, and believe that from now on."""
+        if self.kernel is None or self._assigned is None:
+            return []
+        drift = list(differences(MESH, self._wanted, self.kernel.read(self._wanted)))
+        if not namespace.is_pin(self._pin, self.kernel.fd):
+            drift.append(Drift(MESH, DriftKind.MISSING, f"pin {self._pin}"))
+        for epoch, name in self._devices().items():
+            drift += [
+                Drift(MESH, DriftKind.DIFFERENT, f"tunnel {name}: {what}") for what in self._why_other(epoch, name)
+            ]
+        return drift
+
+    def repair(self) -> None:
+        """Put right what `verify` finds. Raises OSError."""
+        if self.kernel is None:
+            return
+        if not namespace.is_pin(self._pin, self.kernel.fd):
+            namespace.unpin(self._pin)
+            namespace.pin(self.kernel.fd, self._pin)
+        self.converge()
+        if self.problem:
+            raise OSError(self.problem)
+
+    def look(self) -> list[Way]:
+        """Have each peer's route go by its newest tunnel that works, and return how each is reached. Raises OSError."""
+        if self.kernel is None or self._assigned is None:
+            return []
+        devices = self._read_devices()
+        if self._choose(devices) != self._ways:
+            self.converge()
+        return [self._way(peer, self._ways.get(i, 0), devices) for i, peer in self._peers.items()]
+
+    def _way(self, peer: MeshPeerAssignment, epoch: int, devices: Mapping[int, DeviceState]) -> Way:
+        key = key_of(peer, epoch)
+        handshake_at = devices[epoch].handshake_at(key.public_key) if key and epoch in devices else 0.0
+        address = int(IPv4Address(peer.underlay_address or "0.0.0.0"))
+        return Way(peer, epoch, handshake_at, begins(self._site.underlay, address))
+
+    def _converge(self) -> int:
+        assert self.kernel is not None
+        self._keys.retain(epochs_of(self._assigned))
+        for epoch in epochs_of(self._assigned):
+            self._keys.public(epoch)
+        if not self.tunnels_by:
+            raise OSError(self.no_tunnels)
+        self._ways = self._choose(self._read_devices())
+        devices = self._devices()
+        ways = {int(IPv4Address(self._peers[i].underlay_address)): e for i, e in self._ways.items() if e}
+        site = self._site
+        self._wanted = state_of(plan_mesh(site.underlay, site.underlay_mtu, site.ipv6, devices, ways))
+        self.kernel.learn_settings(self._wanted)
+        operations = diff(self.kernel.state, self._wanted)
+        if operations:
+            self.kernel.apply(operations, self._make)
+        for name in set(self._processes.names()) - set(devices.values()):
+            self._processes.end(name)
+        return len(operations) + sum(self._set(epoch, name) for epoch, name in devices.items())
+
+    def _set(self, epoch: int, name: str) -> int:
+        tunnels = self._tunnels()
+        needed = self._change(epoch, tunnels.read(name))
+        if needed:
+            tunnels.set(name, needed, self._keys.private(epoch), self._port_of(epoch))
+        return int(bool(needed))
+
+    def _change(self, epoch: int, there: DeviceState) -> DeviceChange:
+        wanted = peers_of(epoch, self._site.underlay, self._peers.values())
+        return change(there, self._keys.public(epoch), self._port_of(epoch), wanted, time.time())
+
+    def _why_other(self, epoch: int, name: str) -> list[str]:
+        assert self.kernel is not None
+        if name not in self.kernel.indexes:
+            return []  # that it is missing is said already
+        try:
+            found = self._change(epoch, self._tunnels().read(name))
+        except OSError as error:
+            self._processes.end(name)
+            return [str(error)]
+        keys = [*(p.public_key for p in found.put), *found.remove]
+        return [*(["key or port"] if found.rekey else []), *(f"peer {key.hex()[:8]}" for key in keys)]
+
+    def _make(self, link: Link) -> None:
+        """Make a device that is not there: born in the mesh by the kernel, or moved there."""
+        assert self.kernel is not None
+        if link.kind is LinkKind.LOOPBACK:
+            return
+        if self.tunnels_by == BY_KERNEL:
+            self._host.execute([wireguard.make(link.name, self.kernel.fd)])
+            return
+        self._processes.start(link.name)
+        try:
+            self._host.execute([rtnetlink.move_link(link.name, self.kernel.fd)])
+        except OSError:
+            self._processes.end(link.name)
+            raise
+
+    def _end(self) -> int:
+        """Remove the mesh when no network needs it any more."""
+        self.purge()
+        self._keys.retain(())
+        return 1
+
+    def _enter(self, fd: int) -> None:
+        self.kernel = KernelNamespace(self._home, fd)
+        self.kernel.read({})
+        if self.tunnels_by == BY_KERNEL:
+            self._in_kernel = KernelTunnels(self._home.netlink_in(fd, wireguard.NETLINK_GENERIC))
+
+    def _tunnels(self) -> _Tunnels:
+        return self._in_kernel or self._processes
+
+    def _devices(self) -> dict[int, str]:
+        return {e: names.tunnel_device(self._site.node_id, e) for e in epochs_of(self._assigned)}
+
+    def _read_devices(self) -> dict[int, DeviceState]:
+        assert self.kernel is not None
+        found: dict[int, DeviceState] = {}
+        for epoch, name in self._devices().items():
+            found[epoch] = DeviceState()
+            if name in self.kernel.indexes:
+                with suppress(OSError):
+                    found[epoch] = self._tunnels().read(name)
+        return found
+
+    def _choose(self, devices: Mapping[int, DeviceState]) -> dict[str, int]:
+        now = time.time()
+        return {
+            i: choose(peer, devices, self._ways.get(i, 0), now) if peer.underlay_address else 0
+            for i, peer in self._peers.items()
+        }
+
+    def _port_of(self, epoch: int) -> int:
+        return self._port + epoch % 2
+
+    def _find_out(self) -> tuple[str, str]:
+        """Return what makes tunnels on this host, or why nothing does."""
+        scratch = self._home.make()
+        try:
+            # In a namespace of its own: it goes with it.
+            with self._home.away(scratch):
+                netlink = Netlink()
+            try:
+                netlink.execute([wireguard.make(_SCRATCH, scratch)])
+                return BY_KERNEL, ""
+            except OSError:
+                pass
+            finally:
+                netlink.close()
+        finally:
+            os.close(scratch)
+        problem = wireguard_go.why_not()
+        return ("", problem) if problem else (wireguard_go.PROGRAM, "")

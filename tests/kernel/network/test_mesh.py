@@ -1,0 +1,340 @@
+"""Encrypted networks: what hosts say to each other goes through tunnels, or nowhere.
+
+With the kernel's WireGuard where there is one (`make test-vm`), else with wireguard-go. The capture sees the wire
+itself, every frame between hosts.
+"""
+
+import contextlib
+import dataclasses
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from network_world import Container, Host, Namespace, World, kill, wait_until
+from test_reach import WEB, converse
+
+from argosy.agent.logic.network_names import vtep_mac
+from argosy.agent.network.desired import AuditTiming, MeshReport, NetworkState
+from argosy.core.assignment import MeshAssignment, MeshPeerAssignment, NetworkAssignment
+from argosy.core.mesh import Mesh
+from tests.e2e.wire import ip_udp, vxlan
+
+MARK = b"argosy-plaintext-marker"
+ETH_MTU = 1500
+
+
+class Secret:
+    """Two or more hosts with an encrypted network; keys go from host to host as the controller would pass them."""
+
+    def __init__(self, wire: World, count: int = 2, **settings: object) -> None:
+        self.wire = wire
+        self.mesh = Mesh(1, settled=True)
+        self.reports: dict[str, MeshReport] = {}
+        self.hosts = [self._host(**settings) for _ in range(count)]
+        network = wire.add_network(WEB, "10.64.0.0/16", {f"h{i}": (i,) for i in range(1, count + 1)})
+        slices = wire.networks[WEB][1]
+        wire.networks[WEB] = (dataclasses.replace(network, encrypted=True), slices)
+
+    def _host(self, **settings: object) -> Host:
+        host = self.wire.add_host(dns=False, **settings)
+        self._listen(host)
+        return host
+
+    def _listen(self, host: Host) -> None:
+        host.plane.on_mesh = lambda report: self.reports.update({host.name: report})
+
+    def network(self) -> NetworkAssignment:
+        return self.wire.networks[WEB][0]
+
+    def state(self, host: Host) -> NetworkState:
+        peers = [
+            MeshPeerAssignment(f"node-{o.name}", o.name, o.address, self.reports.get(o.name, MeshReport()).keys)
+            for o in self.hosts
+            if o is not host
+        ]
+        mesh = MeshAssignment(self.mesh.epoch, self.mesh.previous)
+        return dataclasses.replace(self.wire.state_for(host), mesh=mesh, mesh_peers=peers)
+
+    def apply(self) -> None:
+        for host in self.hosts:
+            host.do(host.plane.apply(self.state(host)))
+
+    def start(self, number: int) -> Container:
+        """Start a container on a host, by its number."""
+        host, task = self.hosts[number - 1], f"taskaaaaaaaa{number}"
+        container = Container(host, task)
+        host.containers[task] = container
+        address = f"10.64.0.{number * 32 + 1}"
+        container.attachments = (dataclasses.replace(_attachment(address)),)
+        host.do(host.plane.apply(self.state(host)))
+        host.do(host.plane.attach(task, container.pid, container.attachments))
+        return container
+
+    def exchange(self) -> None:
+        """Have the hosts make their keys and tell each other."""
+        epoch = self.mesh.epoch
+        self.apply()
+        wait_until(lambda: all(self._has_key(h, epoch) for h in self.hosts))
+        self.apply()
+
+    def up(self) -> None:
+        """Wait until every host finds its tunnels to all others well, with the present keys."""
+        wait_until(lambda: all(self.is_up(h) for h in self.hosts))
+
+    def is_up(self, host: Host) -> bool:
+        tunnels = self.reports[host.name].tunnels
+        others = len(self.hosts) - 1
+        return len(tunnels) == others and all(not t.problem and t.epoch == self.mesh.epoch for t in tunnels)
+
+    def _has_key(self, host: Host, epoch: int) -> bool:
+        report = self.reports.get(host.name)
+        return report is not None and any(k.epoch == epoch for k in report.keys)
+
+    def new_life(self, host: Host) -> None:
+        host.new_life()
+        self._listen(host)
+
+
+class Frames:
+    """Every frame that a device sees, or all devices of a namespace: on the wire each frame is then seen twice."""
+
+    def __init__(self, namespace: Namespace, device: str = "") -> None:
+        self._socket = namespace.open_socket(socket.SOCK_RAW, socket.AF_PACKET, socket.htons(0x0003))
+        self._socket.setsockopt(socket.SOL_SOCKET, 33, 1 << 24)  # SO_RCVBUFFORCE
+        if device:
+            self._socket.bind((device, 3))
+        self._socket.setblocking(False)
+
+    def __enter__(self) -> "Frames":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def take(self) -> list[bytes]:
+        """Return what was seen up to now."""
+        return list(drain(self._socket))
+
+
+def _attachment(address: str):  # type: ignore[no-untyped-def]
+    from argosy.core.network import Attachment
+
+    return Attachment(WEB, int.from_bytes(socket.inet_aton(address), "big"))
+
+
+@pytest.fixture
+def secret(wire: World) -> Secret:
+    made = Secret(wire)
+    made.exchange()
+    return made
+
+
+@pytest.fixture
+def ends(secret: Secret) -> tuple[Container, Container]:
+    one, other = secret.start(1), secret.start(2)
+    secret.up()
+    return one, other
+
+
+def in_mesh(host: Host, command: str, check: bool = True) -> str:
+    fd = host.in_mounts(lambda: os.open(host.run_dir / "mesh" / "namespace", os.O_RDONLY | os.O_CLOEXEC))
+    namespace = Namespace(fd)
+    try:
+        return namespace.sh(command, check)
+    finally:
+        namespace.close()
+
+
+def processes(host: Host) -> dict[str, int]:
+    """Return the processes of a host's tunnels by device; none where the kernel makes them."""
+    files = (host.run_dir / "mesh").glob("*.pid")
+    return {f.stem: int(f.read_text().split()[0]) for f in files}
+
+
+def shout(sending: Container, address: str) -> None:
+    """Send a datagram with the marker; that there is no way is fine."""
+    with sending.open_socket(socket.SOCK_DGRAM) as out:
+        with contextlib.suppress(OSError):
+            out.sendto(MARK * 4, (address, 9000))
+
+
+def test_nothing_of_what_containers_say_is_on_the_wire(wire: World, ends: tuple[Container, Container]) -> None:
+    with Frames(wire.outside) as capture:
+        assert converse(ends[0], ends[1], "10.64.0.65") == "10.64.0.33"
+        with ends[1].open_socket(socket.SOCK_DGRAM) as receiving:
+            receiving.bind(("0.0.0.0", 9000))
+            shout(ends[0], "10.64.0.65")
+            assert receiving.recv(4096) == MARK * 4
+        frames = capture.take()
+    assert frames
+    assert not any(MARK in f or b"ahoy" in f for f in frames)
+    assert any(port_of(f) in (51820, 51821) for f in frames)
+    assert not any(port_of(f) == 14789 for f in frames)
+    assert converse(ends[1], wire.outside, "192.0.2.254") == "192.0.2.2", "the way out is no business of the tunnels"
+
+
+def port_of(frame: bytes) -> int:
+    return struct.unpack_from("!H", frame, 36)[0] if len(frame) > 38 and frame[23] == socket.IPPROTO_UDP else 0
+
+
+def test_the_largest_packet_passes(ends: tuple[Container, Container]) -> None:
+    mtu = ETH_MTU - 50 - 80
+    assert f"mtu {mtu}" in ends[0].sh("ip link show eth0")
+    with ends[0].open_socket(socket.SOCK_DGRAM) as sending, ends[1].open_socket(socket.SOCK_DGRAM) as receiving:
+        receiving.bind(("0.0.0.0", 9000))
+        sending.setsockopt(socket.IPPROTO_IP, 10, 3)  # IP_MTU_DISCOVER, IP_PMTUDISC_PROBE: never in fragments
+        for size in (mtu, mtu - 7):
+            sending.sendto(b"x" * (size - 28), ("10.64.0.65", 9000))
+            assert len(receiving.recv(4096)) == size - 28
+
+
+def test_private_keys_are_the_nodes_own(secret: Secret) -> None:
+    reports = [secret.reports[h.name] for h in secret.hosts]
+    for host, report in zip(secret.hosts, reports, strict=True):
+        (path,) = (host.run_dir / "mesh").glob("*.key")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert path.read_bytes() not in repr(report).encode()
+        assert path.read_bytes() != report.keys[0].public_key
+    assert reports[0].keys[0].public_key != reports[1].keys[0].public_key
+
+
+def take_away(host: Host) -> None:
+    """Take a host's tunnels away: end the processes, or delete the kernel's devices."""
+    for pid in processes(host).values():
+        kill(pid)
+    for name in [n for n in in_mesh(host, "ls /sys/class/net", check=False).split() if n.startswith("aw")]:
+        in_mesh(host, f"ip link delete {name}", check=False)
+    wait_until(lambda: "aw" not in in_mesh(host, "ip -o link"))
+
+
+def test_without_a_tunnel_nothing_leaves(wire: World, secret: Secret, ends: tuple[Container, Container]) -> None:
+    one = ends[0].host
+    take_away(one)
+    with Frames(one.namespace, "eth0") as capture:
+        for _ in range(20):
+            shout(ends[0], "10.64.0.65")
+        wait_until(lambda: not secret.is_up(secret.hosts[1]))
+        frames = capture.take()
+    assert not any(MARK in f or port_of(f) == 14789 for f in frames)
+
+
+@pytest.mark.parametrize("made", [1, 2])
+def test_a_tunnel_that_was_taken_away_is_made_again(wire: World, made: int) -> None:
+    """The auditor sees it, by the kernel's notifications and, deaf, in its period."""
+    timing = AuditTiming(period=3600) if made == 1 else AuditTiming(period=0.3, events=False)
+    secret = Secret(wire, audit=timing)
+    secret.exchange()
+    one, other = secret.start(1), secret.start(2)
+    secret.up()
+    with Frames(wire.outside) as capture:
+        take_away(one.host)
+        heard = wait_until(lambda: answers(one, other))
+        frames = capture.take()
+    assert heard == MARK * 4
+    assert not any(MARK in f or port_of(f) == 14789 for f in frames)
+    wait_until(lambda: one.host.plane.drift["mesh"] > 0)
+    in_mesh(one.host, "ip route flush table main")
+    wait_until(lambda: answers(one, other))
+
+
+def answers(one: Container, other: Container) -> bytes:
+    """Send until something arrives, or for a short while; return what."""
+    with other.open_socket(socket.SOCK_DGRAM) as receiving:
+        receiving.bind(("0.0.0.0", 9000))
+        receiving.settimeout(0.2)
+        shout(one, "10.64.0.65")
+        try:
+            return receiving.recv(4096)
+        except TimeoutError:
+            return b""
+
+
+def test_keys_change_and_no_packet_is_lost(secret: Secret, ends: tuple[Container, Container]) -> None:
+    before = {h.name: secret.reports[h.name].keys for h in secret.hosts}
+    with ends[0].open_socket(socket.SOCK_DGRAM) as out, ends[1].open_socket(socket.SOCK_DGRAM) as receiving:
+        receiving.setsockopt(socket.SOL_SOCKET, 33, 1 << 22)  # SO_RCVBUFFORCE
+        receiving.bind(("0.0.0.0", 9000))
+        sent = 0
+
+        def send() -> None:
+            nonlocal sent
+            out.sendto(sent.to_bytes(4, "big") + MARK, ("10.64.0.65", 9000))
+            sent += 1
+
+        def sending_until(condition) -> None:  # type: ignore[no-untyped-def]
+            def step() -> bool:
+                send()
+                return bool(condition())
+
+            wait_until(step)
+
+        secret.mesh = Mesh(2)
+        secret.exchange()
+        sending_until(lambda: all(secret.is_up(h) for h in secret.hosts))
+        secret.mesh = Mesh(2, settled=True)
+        secret.apply()
+        for _ in range(50):
+            send()
+        numbers = {int.from_bytes(receiving.recv(100)[:4], "big") for _ in range(sent)}
+    assert numbers == set(range(sent))
+    for host in secret.hosts:
+        (key,) = secret.reports[host.name].keys if len(secret.reports[host.name].keys) == 1 else wait_keys(secret, host)
+        assert key.epoch == 2
+        assert key not in before[host.name]
+        assert [p.stem for p in (host.run_dir / "mesh").glob("*.key")] == ["2"], "the old private key is gone"
+        assert in_mesh(host, "ip -o link").count("aw") == 1
+        assert len(processes(host)) <= 1
+
+
+def wait_keys(secret: Secret, host: Host):  # type: ignore[no-untyped-def]
+    return wait_until(lambda: keys if len(keys := secret.reports[host.name].keys) == 1 else None)
+
+
+def test_another_life_of_the_agent_finds_its_tunnels(secret: Secret, ends: tuple[Container, Container]) -> None:
+    host = ends[0].host
+    before = processes(host), in_mesh(host, "ip -o link; ip route")
+    secret.new_life(host)
+    assert converse(ends[1], ends[0], "10.64.0.33") == "10.64.0.65", "before it has been told anything"
+    host.do(host.plane.apply(secret.state(host)))
+    host.do(host.plane.remove_unwanted(synced=True))
+    assert (processes(host), in_mesh(host, "ip -o link; ip route")) == before
+    assert host.do(host.plane.verify()) == []
+    secret.up()
+    assert converse(ends[0], ends[1], "10.64.0.65") == "10.64.0.33"
+
+
+def test_when_no_encrypted_network_is_left_nothing_is(secret: Secret, ends: tuple[Container, Container]) -> None:
+    host = ends[0].host
+    running = processes(host)
+    host.do(host.plane.detach(ends[0].id))
+    host.containers.pop(ends[0].id).end()
+    host.do(host.plane.apply(NetworkState()))
+    host.do(host.plane.remove_unwanted(synced=True))
+    assert not (host.run_dir / "mesh" / "namespace").exists()
+    assert not list((host.run_dir / "mesh").glob("*.key"))
+    assert not any(Path(f"/proc/{pid}").exists() for pid in running.values())
+
+
+def test_packets_in_clear_do_not_come_in(wire: World, secret: Secret, ends: tuple[Container, Container]) -> None:
+    """Even from the peer's own address, with the network's number: the VTEP does not listen on the wire."""
+    target = ends[1].host
+    mac = vtep_mac(WEB, f"node-{target.name}"), vtep_mac(WEB, f"node-{ends[0].host.name}")
+    packet = ip_udp("10.64.0.33", "10.64.0.65", MARK)
+    with ends[1].open_socket(socket.SOCK_RAW, socket.AF_PACKET, socket.htons(3)) as seeing:
+        seeing.settimeout(0.5)
+        with ends[0].host.namespace.open_socket(socket.SOCK_DGRAM) as forging:
+            for _ in range(10):
+                forging.sendto(vxlan(secret.network().vni, *mac, packet), (target.address, 14789))
+        assert not any(MARK in f for f in drain(seeing))
+
+
+def drain(source: socket.socket) -> Iterator[bytes]:
+    while True:
+        try:
+            yield source.recv(65536)
+        except (TimeoutError, BlockingIOError):
+            return
