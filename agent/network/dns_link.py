@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from argosy.agent.dns import channel
 from argosy.agent.dns.channel import Decoder
-from argosy.agent.dns.zone import Record
+from argosy.agent.network.records import Book
 from argosy.core.errors import TransientError
 
 _START_S: Final = 60.0
@@ -41,7 +41,7 @@ class DnsLink:
         self.pidfd = -1
         """Readable when the process that we talk to has ended; -1 without one."""
         self._number = 0
-        self._told: dict[str, Record] | None = None
+        self._told: Book | None = None
         self._given: set[str] = set()
         self.sockets: dict[str, Sockets] = {}
         """Our copies, by network."""
@@ -75,19 +75,18 @@ class DnsLink:
             self._disconnect()
             raise TransientError(f"argosy-dns does not answer: {error}") from error
 
-    def supply(self, records: Mapping[str, Record], sockets: Mapping[str, Sockets]) -> None:
+    def supply(self, book: Book, sockets: Mapping[str, Sockets]) -> None:
         """Tell argosy-dns what it does not know yet, and wait until it is in force. Raises TransientError.
 
-        `sockets` are those of all networks; the descriptors are ours from now on. Give the same record objects again
-        where nothing changed.
+        `sockets` are those of all networks; the descriptors are ours from now on.
         """
         self._take(sockets)
         try:
             self.ensure()
             # Records first: one that has just started must not deny what it has not heard of yet.
-            if self._send_records(records) | self._send_sockets():
+            if self._send_records(book) | self._send_sockets():
                 self._await_done()
-                self._told = dict(records)
+            self._told = book
         except OSError as error:
             self._disconnect()
             raise TransientError(f"argosy-dns does not answer: {error}") from error
@@ -131,13 +130,11 @@ class DnsLink:
                 self._given.add(network)
         return before != self._given
 
-    def _send_records(self, records: Mapping[str, Record]) -> bool:
-        told = self._told
-        if told is None:
-            message: dict[str, Any] = {"replace": dict(records)}
+    def _send_records(self, book: Book) -> bool:
+        if self._told is None:
+            message: dict[str, Any] = {"replace": book.records}
         else:
-            put = {k: r for k, r in records.items() if told.get(k) is not r and told.get(k) != r}
-            delete = [k for k in told if k not in records]
+            put, delete = book.since(self._told)
             if not put and not delete:
                 return False
             message = {"put": put, "delete": delete}

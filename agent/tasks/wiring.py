@@ -21,6 +21,7 @@ from argosy.core.assignment import (
     NetworkAssignment,
     PeerAssignment,
     PublishedAssignment,
+    TaskAssignment,
 )
 from argosy.core.errors import TransientError
 from argosy.core.network import Attachment
@@ -107,17 +108,17 @@ class Wiring:
 
 def network_state(assignments: Assignments, holding: dict[str, LocalTask]) -> NetworkState:
     """Return what the assignments want of the network; `holding`: tasks that still have their links."""
+    # One pass: there may be ten thousands, and each change of one comes here.
+    pieces: defaultdict[type, list[Any]] = defaultdict(list)
+    for kind, run in groupby(assignments.pieces.values(), type):
+        pieces[kind].extend(run)
     tasks = dict(holding)
-    for task in assignments.tasks().values():
+    for task in pieces[TaskAssignment]:
         if task.desired_state <= TaskState.RUNNING and task.attachments:
             revision = assignments.revision_of(task)
             nameservers = revision.spec.container.dns.nameservers if revision else ()
             ports = revision.spec.host_ports if revision else ()
             tasks[task.id] = LocalTask(task.id, task.attachments, nameservers, task.service_id, ports)
-    # One pass: there may be ten thousands, and each change of one comes here.
-    pieces: defaultdict[type, list[Any]] = defaultdict(list)
-    for kind, run in groupby(assignments.pieces.values(), type):
-        pieces[kind].extend(run)
     return NetworkState(
         networks={n.id: n for n in pieces[NetworkAssignment]},
         peers=pieces[PeerAssignment],
