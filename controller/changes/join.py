@@ -7,7 +7,7 @@ from argosy.core.errors import ExistsError, InvalidError
 from argosy.core.ids import ID_PATTERN
 from argosy.core.mesh import Tunnel
 from argosy.core.meta import Meta
-from argosy.core.node import Node, NodeDescription, NodeSpec, NodeState, NodeStatus
+from argosy.core.node import Node, NodeDescription, NodeSpec, NodeState, NodeStatus, PortProblem
 from argosy.core.validate import validate_node_spec
 
 
@@ -38,6 +38,17 @@ def tunnelled(snap: Snapshot, node_id: str, tunnels: tuple[Tunnel, ...]) -> tupl
     if known is None or known.tunnels == tunnels:
         return [], known
     changed = replace(known, tunnels=tunnels)
+    return [update(changed)], changed
+
+
+def with_port_problems(
+    snap: Snapshot, node_id: str, problems: tuple[PortProblem, ...]
+) -> tuple[list[Op], Node | None]:
+    """Take what stands in the way of published ports on a known node now."""
+    known = snap.get(Node, node_id)
+    if known is None or known.port_problems == problems:
+        return [], known
+    changed = replace(known, port_problems=problems)
     return [update(changed)], changed
 
 

@@ -1,0 +1,84 @@
+"""What publishing ports means for a request: refusing what another service has, and choosing numbers in host mode.
+
+Ports on every node are given by the leader (logic/published_ports.py); refused here is what it could not give now. A
+number in host mode is part of what tasks run, so it is chosen with the change and stands in the spec.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from argosy.controller.logic.published_ports import Taken, network_of, no_way_in
+from argosy.controller.store import Snapshot
+from argosy.core.errors import ExhaustedError, ExistsError, PreconditionError
+from argosy.core.meta import DEFAULT_PROJECT
+from argosy.core.network import Network
+from argosy.core.ports import FIRST_CHOSEN, LAST_CHOSEN, said
+from argosy.core.service import HostPort, PortSpec, Service, ServiceSpec
+
+
+def with_numbers(snap: Snapshot, project: str, spec: ServiceSpec) -> ServiceSpec:
+    """Return a spec with numbers for the ports in host mode that have none: the present ones, or free ones."""
+    if all(p.port or not p.target for p in spec.task.host_ports):
+        return spec
+    present = snap.by_name(Service, project, spec.name)
+    has = [p for p in present.spec.task.host_ports if _was_chosen(p)] if present else []
+    taken = Taken.of(snap.all(Service))
+    found: list[HostPort] = []
+    for port in spec.task.host_ports:
+        if not port.port and port.target:
+            kept = next((p for p in has if replace(p, port=0) == port), None)
+            if kept is not None:
+                has.remove(kept)
+            number = kept.port if kept is not None else taken.free(port.protocol)
+            if not number:
+                raise ExhaustedError(
+                    f"service {spec.name}: all {port.protocol} ports from {FIRST_CHOSEN} to {LAST_CHOSEN} are in use: "
+                    "publish one of another number"
+                )
+            port = replace(port, port=number)
+            taken.by_tasks.setdefault((port.protocol, number), []).append((port.host_ip, spec.name))
+        found.append(port)
+    return replace(spec, task=replace(spec.task, host_ports=tuple(found)))
+
+
+def _was_chosen(port: HostPort) -> bool:
+    return FIRST_CHOSEN <= port.port <= LAST_CHOSEN
+
+
+def check(
+    snap: Snapshot,
+    project: str,
+    specs: Sequence[ServiceSpec],
+    leaving: Collection[str] = (),
+    new_networks: Mapping[str, Network] | None = None,
+) -> None:
+    """Refuse ports that another service has (ExistsError), and ports without a network that leads to the tasks.
+
+    `specs` are resolved, and created or changed together; `leaving`: names of services that the same request removes.
+    What a service has already, or asked for before, is not looked at again.
+    """
+    if not any(s.endpoint.ports or s.task.host_ports for s in specs):
+        return
+    own = {spec.name for spec in specs} | set(leaving)
+    others = [s for s in snap.all(Service) if s.meta.project != project or s.spec.name not in own]
+    networks = {n.meta.id: n for n in (*snap.all(Network), *(new_networks or {}).values())}
+    together = [Service(spec=spec) for spec in specs]
+    taken = Taken.of([*others, *(replace(s, meta=replace(s.meta, project=project)) for s in together)])
+    for spec in specs:
+        present = snap.by_name(Service, project, spec.name)
+        before: Sequence[PortSpec | HostPort] = ()
+        if present is not None:
+            before = (*present.spec.endpoint.ports, *present.spec.task.host_ports)
+        wanted: tuple[PortSpec | HostPort, ...] = (*spec.endpoint.ports, *spec.task.host_ports)
+        fresh = [p for p in wanted if p not in before]
+        if any(p.target for p in fresh) and not network_of(spec, networks):
+            raise PreconditionError(no_way_in(spec))
+        name = spec.name if project == DEFAULT_PROJECT else f"{project}/{spec.name}"
+        for port in fresh:
+            number = port.published if isinstance(port, PortSpec) else port.port
+            owner = taken.owner(port, but=name) if number else ""
+            if owner:
+                raise ExistsError(
+                    f"service {spec.name}: port {said(port.protocol, number, port.host_ip)} is published by service "
+                    f"{owner}: choose another, or leave the number out and the cluster chooses one"
+                )
