@@ -11,6 +11,7 @@ neighbour entry on the VTEP.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
@@ -111,11 +112,11 @@ def plan_peer(network: NetworkAssignment, peer: PeerAssignment) -> list[Entry]:
     if not peer.underlay_address:
         return []
     mac = names.vtep_mac(network.id, peer.node_id)
-    entry = Fdb(names.VTEP, mac, int(IPv4Address(peer.underlay_address)))
+    entry = Fdb(names.VTEP, mac, number_of(peer.underlay_address))
     placeholder = placeholder_of(network, peer)
     if placeholder is None:
         return [entry]
-    base = int(IPv4Network(network.subnet).network_address)
+    base = base_of(network.subnet)
     return [
         Neighbour(names.VTEP, placeholder, mac),
         entry,
@@ -133,8 +134,20 @@ def placeholder_of(network: NetworkAssignment, peer: PeerAssignment) -> int | No
     None for one that has neither.
     """
     if peer.slices:
-        return int(IPv4Network(network.subnet).network_address) + min(peer.slices) * SLICE_SIZE
+        return base_of(network.subnet) + min(peer.slices) * SLICE_SIZE
     return min(peer.addresses, default=None)
+
+
+@lru_cache(1 << 16)
+def number_of(address: str) -> int:
+    """Return an address as a number. Peers are thousands, and their addresses are looked at with every change."""
+    return int(IPv4Address(address))
+
+
+@lru_cache(64)
+def base_of(subnet: str) -> int:
+    """Return the first address of a subnet."""
+    return int(IPv4Network(subnet).network_address)
 
 
 def plan_container(site: Site, network: NetworkAssignment, device: str, address: int) -> list[Entry]:

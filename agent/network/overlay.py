@@ -13,7 +13,7 @@ from typing import Final
 
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_firewall import NETWORK_TABLE, HostFirewall
-from argosy.agent.logic.network_plan import Site, link_mtu, placeholder_of
+from argosy.agent.logic.network_plan import Site, link_mtu, number_of, placeholder_of
 from argosy.agent.logic.network_services import Changed, Services
 from argosy.agent.logic.network_state import Link, LinkKind, device_of
 from argosy.agent.logic.network_uplink import UplinkPair, allocate, pair
@@ -417,7 +417,7 @@ class Overlay:
 
 
 def _addresses_of(peers: Iterable[PeerAssignment]) -> set[int]:
-    return {int(IPv4Address(address)) for address in {p.underlay_address for p in peers} if address}
+    return {number_of(address) for address in {p.underlay_address for p in peers} if address}
 
 
 def _addresses_by_network(tasks: Iterable[LocalTask]) -> dict[str, list[int]]:
