@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -21,11 +21,12 @@ from argosy.agent.images.store import ImageStore
 from argosy.agent.logic.assignments import Assignments, advance, check_leader
 from argosy.agent.logic.succession import with_successors
 from argosy.agent.logs.tunnel import send_logs
-from argosy.agent.network.desired import NetworkSettings, NodeIdentity
+from argosy.agent.network.desired import WIREGUARD_PORT, MeshReport, NetworkSettings, NodeIdentity
 from argosy.agent.network.plane import NetworkPlane
 from argosy.agent.runtime.memory import ensure_memory_directory
 from argosy.agent.runtime.native import NativeRuntime
 from argosy.agent.session.network_report import report_networks
+from argosy.agent.session.news import NodeNews
 from argosy.agent.session.reporter import Reporter
 from argosy.agent.session.session import Connect, Session, connect
 from argosy.agent.settings import AgentSettings
@@ -41,19 +42,14 @@ from argosy.agent.tasks.tasks import Tasks
 from argosy.agent.tasks.wiring import Wiring
 from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.assignment import LeaderEpoch, UnreadableAssignment
-from argosy.core.codec import encode
 from argosy.core.errors import ArgosyError, TransientError, first_of
 from argosy.core.image import Image
 from argosy.core.node import NodeDescription
 from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
-from argosy.proto.argosy.v1 import types_pb2 as tpb
 
 log = structlog.get_logger(__name__)
 
-WIREGUARD_PORT = 51820
-
 TIDY_PERIOD_S = 60.0
-WIREGUARD_PORT = 51820
 
 
 @click.command(help="Run the agent of this host. It listens on nothing: it calls the controllers.")
@@ -66,6 +62,13 @@ WIREGUARD_PORT = 51820
 @click.option("--run-dir", default="/run/argosy", show_default=True, help="What must not; a tmpfs.")
 @click.option("--cgroup-parent", default="/argosy", show_default=True, help="Where containers' cgroups are made.")
 @click.option("--vxlan-port", default=14789, show_default=True)
+@click.option(
+    "--wireguard-port",
+    default=WIREGUARD_PORT,
+    show_default=True,
+    type=click.IntRange(1, 65534),
+    help="UDP port of the tunnels of encrypted networks, with the next one; other hosts must reach both.",
+)
 @click.option("--id-base", default=2_000_000_000, show_default=True, help="First user id given to containers.")
 @click.option("--id-ranges", default=16_384, show_default=True, help="How many ranges of 65,536 ids there are.")
 @click.option("--protect-tcp", multiple=True, type=int, help="TCP port that no container may reach outside; repeat.")
@@ -82,6 +85,7 @@ def main(
     run_dir: str,
     cgroup_parent: str,
     vxlan_port: int,
+    wireguard_port: int,
     id_base: int,
     id_ranges: int,
     protect_tcp: tuple[int, ...],
@@ -98,6 +102,7 @@ def main(
         labels=_labels(labels),
         advertise=advertise,
         vxlan_port=vxlan_port,
+        wireguard_port=wireguard_port,
         cgroup_parent=cgroup_parent,
         id_base=id_base,
         id_ranges=id_ranges,
@@ -155,6 +160,8 @@ async def _serve(settings: AgentSettings) -> None:
     )
     await images.open()
     await plane.start()
+    tunnels_by, no_tunnels = plane.tunnels_by
+    description = replace(description, tunnels_by=tunnels_by, no_tunnels=no_tunnels, mesh_keys=await plane.mesh_keys())
     hold_secrets(settings.run_dir)  # before there is a launcher, which else would not see it where mounts are private
     await runtime.open()
     try:
@@ -182,7 +189,9 @@ def _network_settings(settings: AgentSettings) -> NetworkSettings:
         state_dir=settings.state_dir / "network",
         run_dir=settings.run_dir,
         vxlan_port=settings.vxlan_port,
-        protected_udp=tuple(sorted({WIREGUARD_PORT, *ports})),  # controllers take the hosts' beats there
+        wireguard_port=settings.wireguard_port,
+        # Controllers take the hosts' beats there.
+        protected_udp=tuple(sorted({settings.wireguard_port, settings.wireguard_port + 1, *ports})),
         protected_tcp=tuple(sorted({2379, 2380, *ports, *settings.protect_tcp})),
     )
 
@@ -210,7 +219,6 @@ class Agent:
         self._settings = settings
         self._state = state
         self._identity = identity
-        self._description = description
         self._blobs = blobs
         self._images = images
         self._runtime = runtime
@@ -221,7 +229,10 @@ class Agent:
         self._images_changed = asyncio.Event()
         self._setting_beat: asyncio.Task[None] | None = None
         self._plane = plane
-        self._wiring = Wiring(plane)
+        plane.on_mesh = self._mesh_changed
+        self._news = NodeNews(description)
+        plane.on_ports = self._news.take_ports
+        self._wiring = Wiring(plane, description.no_tunnels)
         self._assignments = state.load_assignments()
         self._records = state.load_tasks()
         self._host = Host(
@@ -292,7 +303,7 @@ class Agent:
             node_name=self._settings.node_name,
             role=self._settings.role,
             labels=dict(self._settings.labels),
-            description=encode(self._description, tpb.NodeDescription),
+            description=self._news.hello(),
             beat_key=self._identity.beat_key,
         )
 
@@ -345,6 +356,16 @@ class Agent:
         self._state.save_assignments(message, assignments)
         await self._apply(assignments)
         return assignments.version
+
+    async def news(self) -> pb.AgentMessage:
+        """Return what this session has not heard of the node yet, as soon as there is something."""
+        return await self._news.next()
+
+    def _mesh_changed(self, report: MeshReport) -> None:
+        """Take that the node's keys or tunnels have changed: the controller is told, and so are the tasks."""
+        self._news.take(report)
+        self._host.tunnel_problems = report.problems
+        self._tasks.tunnels_changed()
 
     def beat_sent(self, sequence: int) -> None:
         """Note when a heartbeat was sent: a grant counts from then."""

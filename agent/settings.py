@@ -21,6 +21,7 @@ class AgentSettings:
     labels: Mapping[str, str] = field(default_factory=dict)
     advertise: str = ""
     vxlan_port: int = 14789
+    wireguard_port: int = 51820
     cgroup_parent: str = "/argosy"
     id_base: int = 2_000_000_000
     id_ranges: int = 16_384

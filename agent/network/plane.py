@@ -37,6 +37,7 @@ from argosy.agent.network.prober import Prober
 from argosy.agent.network.records import Records
 from argosy.agent.network.tunnels import Looked, TunnelWatch
 from argosy.core.errors import TransientError
+from argosy.core.mesh import MeshKey
 from argosy.core.network import Attachment
 from argosy.core.node import PortProblem
 
@@ -72,6 +73,8 @@ class NetworkPlane:
         self._watching: asyncio.Task[None] | None = None
         self.on_mesh: Callable[[MeshReport], None] = lambda report: None
         """Called on the loop when what the node says of its mesh has changed."""
+        self.on_ports: Callable[[tuple[PortProblem, ...]], None] = lambda problems: None
+        """Called on the loop with what stands in the way of published ports, whenever that was looked at."""
 
     async def start(self) -> None:
         """Adopt what a former life left; nothing is changed or removed. Raises TransientError."""
@@ -96,6 +99,7 @@ class NetworkPlane:
             try:
                 return await self._in_kernel(self._running.apply, desired)
             finally:
+                self.on_ports(self.port_problems)
                 self._tunnels.want(desired)
                 await self._listen()
                 await self._supply_dns()
@@ -157,6 +161,8 @@ class NetworkPlane:
             except TransientError:
                 await self._supply_dns()
                 raise
+            finally:
+                self.on_ports(self.port_problems)
             if found:
                 await self._listen()
                 await self._supply_dns()
@@ -201,6 +207,10 @@ class NetworkPlane:
     def tunnels_by(self) -> tuple[str, str]:
         """What makes tunnels for encrypted networks on this host, else "" and why nothing does; after `start`."""
         return self._running.mesh.tunnels_by, self._running.mesh.no_tunnels
+
+    async def mesh_keys(self) -> tuple[MeshKey, ...]:
+        """Return the public keys that this node has from a former life."""
+        return await self._in_kernel(lambda: self._running.mesh.keys)
 
     async def close(self) -> None:
         """End this life: networks, containers' links and argosy-dns stay."""

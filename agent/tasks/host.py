@@ -1,7 +1,7 @@
 """What every task owner of a node shares."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +46,8 @@ class Host:
     """Tasks that this node made while there was no controller, and that none has assigned yet; oldest first."""
     layers: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Image layers that containers are mounted on, by task: they must stay while the container does."""
+    tunnel_problems: Mapping[str, str] = field(default_factory=dict)
+    """What is wrong with the tunnels of encrypted networks, by network."""
     preparing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
     ensure_memory: Callable[[Path], None] = ensure_memory_directory
     files: TaskFiles = field(init=False)

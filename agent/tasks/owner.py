@@ -58,6 +58,7 @@ class TaskOwner:
         self._succession = record.succession if record else None
         self._id_range = record.id_range if record else -1
         self._tried = record is not None
+        self._tunnel_reason = record.status.reason if record and not record.status.unready else ""
         self._seen = observed_at_start(record, found, self._wall())
         if record:
             host.reporter.put(task_id, self.reportable)
@@ -277,6 +278,7 @@ class TaskOwner:
             self._running_since = self._wall()
             self._set(TaskState.RUNNING, reason=self._seen.status.reason, unready=self._seen.status.unready)
             self._save()
+            self.tunnels_changed()
 
     def given_up(self, reason: str) -> None:
         """Take that liveness failed too often."""
@@ -291,6 +293,16 @@ class TaskOwner:
         self._note(replace(self._seen, status=status))
         if status.unready != old.unready:
             self._save()
+        self.tunnels_changed()
+
+    def tunnels_changed(self) -> None:
+        """Say what is wrong with the tunnels of the task's networks; other reasons go before."""
+        status, mine = self._seen.status, self._tunnel_reason
+        attached = self._assigned.attachments if self._assigned else ()
+        found = (self._host.tunnel_problems.get(a.network_id, "") for a in attached)
+        self._tunnel_reason = reason = next(filter(None, found), "")
+        if status.state is TaskState.RUNNING and status.reason in ("", mine) and status.reason != reason:
+            self._note(replace(self._seen, status=replace(status, reason=reason)))
 
     async def _drain(self) -> None:
         """Begin to drain; once no new connections come, count those that are open."""

@@ -55,6 +55,11 @@ class Tasks:
                 if task_id not in wanted:
                     owner.assign(None)
 
+    def tunnels_changed(self) -> None:
+        """Have all tasks say what is wrong with the tunnels of their networks now."""
+        for owner in self._owners.values():
+            owner.tunnels_changed()
+
     def released(self, task_id: str) -> asyncio.Event | None:
         """Return what is set when a task is released; None for a task that is not known here."""
         owner = self._owners.get(task_id)

@@ -17,13 +17,15 @@ from argosy.agent.network.plane import NetworkPlane
 from argosy.agent.session.backoff import Backoff
 from argosy.core.assignment import (
     EndpointAssignment,
+    MeshAssignment,
+    MeshPeerAssignment,
     NamesAssignment,
     NetworkAssignment,
     PeerAssignment,
     PublishedAssignment,
     TaskAssignment,
 )
-from argosy.core.errors import TransientError
+from argosy.core.errors import RejectedError, TransientError
 from argosy.core.network import Attachment
 from argosy.core.task_state import TaskState
 
@@ -33,8 +35,10 @@ log = structlog.get_logger(__name__)
 class Wiring:
     """One for an agent. `run` applies; the others may be called at any time from the same loop."""
 
-    def __init__(self, plane: NetworkPlane) -> None:
+    def __init__(self, plane: NetworkPlane, no_tunnels: str = "") -> None:
+        """`no_tunnels`: why this host can make none for encrypted networks; "" when it can."""
         self._plane = plane
+        self._no_tunnels = no_tunnels
         self._wanted: NetworkState | None = None
         self._wanted_synced = False
         self._generation = 0
@@ -97,7 +101,26 @@ class Wiring:
         self._holding[task_id] = LocalTask(task_id, attachments, nameservers)
         await self._renew()
         await self.in_force()
+        self._check_tunnels(attachments)
+        self._check_ports(task_id)
         await self._plane.attach(task_id, pid, attachments)
+
+    def _check_tunnels(self, attachments: tuple[Attachment, ...]) -> None:
+        networks = self._wanted.networks if self._wanted else {}
+        for network in (n for a in attachments if (n := networks.get(a.network_id))):
+            if network.encrypted and self._no_tunnels:
+                raise RejectedError(
+                    f"network {network.name} is encrypted, which this node cannot do: {self._no_tunnels}"
+                )
+
+    def _check_ports(self, task_id: str) -> None:
+        """Refuse a task whose port a program of the host has (RejectedError): it may find it free on another node."""
+        tasks = self._wanted.tasks if self._wanted else ()
+        task = next((t for t in tasks if t.container_id == task_id), None)
+        own = {(p.protocol, p.port, p.host_ip) for p in task.host_ports} if task else set()
+        for problem in self._plane.port_problems if own else ():
+            if (problem.protocol, problem.published, problem.host_ip) in own and problem.prevents:
+                raise RejectedError(problem.reason)
 
     async def detach(self, task_id: str) -> None:
         """Take a container's links away; idempotent."""
@@ -125,5 +148,7 @@ def network_state(assignments: Assignments, holding: dict[str, LocalTask]) -> Ne
         names=pieces[NamesAssignment],
         endpoints=pieces[EndpointAssignment],
         published=pieces[PublishedAssignment],
+        mesh=next(iter(pieces[MeshAssignment]), None),
+        mesh_peers=pieces[MeshPeerAssignment],
         tasks=tuple(task for _, task in sorted(tasks.items())),
     )

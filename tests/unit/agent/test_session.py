@@ -91,6 +91,9 @@ class Events:
     def verify_networks(self, request, channel):
         pass
 
+    async def news(self):
+        await asyncio.Event().wait()
+
     def open_tunnel(self, request, channel):
         pass
 
