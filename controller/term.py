@@ -13,8 +13,9 @@ from argosy.controller.loops.scheduler import SchedulerLoop
 from argosy.controller.loops.services import ServicesLoop
 from argosy.controller.loops.virtual_addresses import VirtualAddressesLoop
 from argosy.controller.secrets.keyring import Keyring
-from argosy.controller.session.dispatcher import DispatcherServicer, Term
+from argosy.controller.session.dispatcher import DispatcherServicer
 from argosy.controller.session.heard import BeatProtocol, HeardNodes
+from argosy.controller.session.term import Term
 from argosy.controller.store import Cache, EtcdClient, Leadership, Maintenance, Store
 from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.errors import LostLeadershipError, TransientError, first_of

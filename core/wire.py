@@ -30,6 +30,38 @@ def put_piece(piece: a.Piece, message: pb.Assignment) -> None:
     encode_into(piece, sub)
 
 
+def encoded(piece: a.Piece) -> bytes:
+    """Return a piece as AssignmentSet.entries: such bytes may be joined, and are one set then."""
+    entry = pb.AssignmentSet()
+    put_piece(piece, entry.put.add())
+    return entry.SerializeToString()
+
+
+def removal(key: str) -> bytes:
+    """Return the removal of a key as AssignmentSet.entries."""
+    return pb.AssignmentSet(remove=(key,)).SerializeToString()
+
+
+class Joined:
+    """Makes one assignment message of the parts in which it came: all that is told is in `put` and `remove` then."""
+
+    def __init__(self) -> None:
+        self._begun: pb.ControllerMessage | None = None
+
+    def add(self, message: pb.ControllerMessage) -> pb.ControllerMessage | None:
+        """Take the next message; return the whole, once it has come. DecodeError."""
+        body = message.assignments
+        entries, more = body.entries, body.more
+        body.ClearField("entries")
+        body.ClearField("more")
+        body.MergeFromString(entries)
+        if self._begun is not None:
+            self._begun.assignments.MergeFrom(body)
+            message = self._begun
+        self._begun = message if more else None
+        return None if more else message
+
+
 def read_piece(message: pb.Assignment) -> a.Piece | None:
     """Return the piece, or None for a kind that this version does not know (a newer controller's).
 

@@ -13,11 +13,13 @@ from typing import Protocol, TypeAlias
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from argosy.agent.logic.assignments import BrokenChainError, StaleLeaderError
 from argosy.agent.session.backoff import Backoff
 from argosy.agent.session.reporter import Reporter
 from argosy.core.assignment import LeaderEpoch
+from argosy.core.wire import Joined
 from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
 from argosy.proto.argosy.v1 import dispatcher_pb2_grpc as rpc
 
@@ -66,9 +68,6 @@ class SessionEvents(Protocol):
 
     def beat_answered(self, sequence: int, fence_for_s: float) -> None:
         """Take the answer to a heartbeat and what it grants."""
-
-    async def news(self) -> pb.AgentMessage:
-        """Return what the node has to say of itself that this session has not heard, as soon as there is something."""
 
     def open_tunnel(self, request: pb.OpenTunnel, channel: grpc.aio.Channel) -> None:
         """Open a tunnel for the output of tasks."""
@@ -163,7 +162,6 @@ class Session:
             asyncio.create_task(self._write(call, outgoing)),
             asyncio.create_task(self._beat(outgoing, alive)),
             asyncio.create_task(self._report(outgoing)),
-            asyncio.create_task(self._tell(outgoing)),
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -181,6 +179,7 @@ class Session:
         assigned: "asyncio.Queue[int]",
         alive: _Liveness,
     ) -> None:
+        joined = Joined()
         while True:
             message = await call.read()
             if not isinstance(message, pb.ControllerMessage):
@@ -189,7 +188,8 @@ class Session:
             self._events.check_leader(_leader(message))
             match message.WhichOneof("body"):
                 case "assignments":
-                    assigned.put_nowait(await self._events.assigned(message))
+                    if (whole := _whole(joined, message)) is not None:
+                        assigned.put_nowait(await self._events.assigned(whole))
                 case "report_ack":
                     self._reporter.acknowledge(message.report_ack.sequence)
                 case "open_tunnel":
@@ -233,13 +233,16 @@ class Session:
             self._events.beat_sent(sequence)
             outgoing.put_nowait(pb.AgentMessage(heartbeat=pb.Heartbeat(sequence=sequence)))
 
-    async def _tell(self, outgoing: "asyncio.Queue[pb.AgentMessage]") -> None:
-        while True:
-            outgoing.put_nowait(await self._events.news())
-
     async def _report(self, outgoing: "asyncio.Queue[pb.AgentMessage]") -> None:
         while True:
             outgoing.put_nowait(pb.AgentMessage(report=await self._reporter.next()))
+
+
+def _whole(joined: Joined, message: pb.ControllerMessage) -> pb.ControllerMessage | None:
+    try:
+        return joined.add(message)
+    except DecodeError as e:
+        raise BrokenChainError(f"assignments that cannot be read: {e}") from None
 
 
 async def _ended(call: _Call) -> grpc.aio.AioRpcError:

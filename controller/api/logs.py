@@ -13,7 +13,8 @@ import grpc
 from argosy.controller.changes import refs
 from argosy.controller.changes.refs import project_of
 from argosy.controller.cluster import ClusterView
-from argosy.controller.session.dispatcher import DispatcherServicer, Term
+from argosy.controller.session.dispatcher import DispatcherServicer
+from argosy.controller.session.term import Term
 from argosy.controller.session.tunnels import Tunnel, Tunnels
 from argosy.controller.store import Cache, Snapshot
 from argosy.core.errors import InvalidError, NoLeaderError

@@ -14,7 +14,8 @@ from argosy.controller.changes import refs
 from argosy.controller.changes.refs import project_of
 from argosy.controller.cluster import ClusterView
 from argosy.controller.logic.verification import carriers, notice, ways
-from argosy.controller.session.dispatcher import DispatcherServicer, Term
+from argosy.controller.session.dispatcher import DispatcherServicer
+from argosy.controller.session.term import Term
 from argosy.controller.store import Cache, Snapshot
 from argosy.core.errors import NoLeaderError
 from argosy.core.network import Network

@@ -1,11 +1,12 @@
 """What a node is assigned: a pure function of a snapshot.
 
 The result is keyed (core/assignment.py), so that the session sends only pieces that differ from what it sent before.
-Endpoints come from an index that is kept by change (controller/session/endpoints.py), so that a node's set costs what
-concerns the node, not the size of the cluster.
+What is a node's own is apart from what all nodes of a network are told alike: the latter is worked out, compared and
+encoded once for all of them (controller/session/feeds.py).
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from argosy.core.assignment import (
@@ -73,8 +74,16 @@ class ClusterObjects(Protocol):
         """Return where the cluster is with the keys of its tunnels."""
 
 
-def assignments_for(node_id: str, objects: ClusterObjects) -> dict[str, Piece]:
-    """Return all pieces that a node needs, by key."""
+@dataclass(frozen=True, slots=True)
+class NodeSet:
+    """What a node is told: pieces of its own, by key, and of each of its networks what `network_pieces` gives."""
+
+    pieces: Mapping[str, Piece] = field(default_factory=dict)
+    networks: tuple[str, ...] = ()
+
+
+def assignments_for(node_id: str, objects: ClusterObjects) -> NodeSet:
+    """Return what a node needs."""
     pieces: dict[str, Piece] = {}
 
     def put(piece: Piece | None) -> None:
@@ -94,12 +103,28 @@ def assignments_for(node_id: str, objects: ClusterObjects) -> dict[str, Piece]:
             for piece in _revision_pieces(task, objects):
                 put(piece)
         networks.update(a.network_id for a in task.attachments)
-    for network_id in networks:
-        for piece in _network_pieces(network_id, objects):
-            put(piece)
     for piece in _mesh_pieces(node_id, networks, objects):
         put(piece)
-    return pieces
+    return NodeSet(pieces, tuple(sorted(networks)))
+
+
+def told(task: Task | None) -> tuple[object, ...] | None:
+    """Return what `assignments_for` reads of a task: while that stays the same, so does what its node is told."""
+    if task is None:
+        return None
+    return (
+        task.node_id,
+        task.desired_state,
+        task.status.released,
+        task.status.state < TaskState.ASSIGNED,
+        task.revision,
+        task.attachments,
+        task.not_before,
+        task.failures,
+        task.attempts,
+        task.attempts_since,
+        task.iteration,
+    )
 
 
 def task_assignment(task: Task, *, drained: bool = False) -> TaskAssignment:
@@ -164,7 +189,8 @@ def _revision_pieces(task: Task, objects: ClusterObjects) -> Iterable[Piece | No
         yield SecretAssignment(ref.id) if ref.secret else ConfigAssignment(ref.id)
 
 
-def _network_pieces(network_id: str, objects: ClusterObjects) -> Iterable[Piece]:
+def network_pieces(network_id: str, objects: ClusterObjects) -> Iterable[Piece]:
+    """Return what every node is told that carries a network, all alike."""
     network = objects.network(network_id)
     if network is None:
         return

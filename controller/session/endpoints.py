@@ -1,17 +1,27 @@
 """Which tasks answer on which network, and under which names: kept by change, read by every node's assignment."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from argosy.controller.logic.assign import endpoint_of, names_of
 from argosy.controller.store import Change, Snapshot
-from argosy.core.assignment import EndpointAssignment, NamesAssignment
+from argosy.core.assignment import EndpointAssignment, NamesAssignment, Piece, key_of
 from argosy.core.node import Node, NodeState
 from argosy.core.service import Revision, Service, revision_id
 from argosy.core.task import Task
 
 _NONE: Final[Mapping[str, EndpointAssignment]] = {}
 _NO_NAMES: Final[Mapping[str, NamesAssignment]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the nodes that carry a network are to be told of a key now; `piece` None: it is gone."""
+
+    network_id: str
+    key: str
+    piece: Piece | None
 
 
 class EndpointIndex:
@@ -29,27 +39,27 @@ class EndpointIndex:
         self._endpoints.clear()
         self._names.clear()
         for task in snap.all(Task):
-            self._task(None, task, snap)
+            for _ in self._task(None, task, snap):
+                pass
         for service in snap.all(Service):
-            self._service(None, service)
+            for _ in self._service(None, service):
+                pass
 
-    def apply(self, changes: Iterable[Change], snap: Snapshot) -> set[str]:
-        """Follow changes up to `snap`; return the networks on which something differs now."""
-        touched: set[str] = set()
+    def apply(self, changes: Iterable[Change], snap: Snapshot) -> Iterator[Told]:
+        """Follow changes up to `snap`; yield what differs now. To be read to its end."""
         for change in changes:
             match change.old, change.new:
                 case (Task() | None as old, Task() as new) | (Task() as old, None as new):
-                    touched |= self._task(old, new, snap)
+                    yield from self._task(old, new, snap)
                 case (Service() | None as old, Service() as new) | (Service() as old, None as new):
-                    touched |= self._service(old, new)
+                    yield from self._service(old, new)
                 case (Node() | None as was, Node() | None as now) if _is_down(was) != _is_down(now):
                     node = now or was
                     assert node is not None
                     for task in snap.tasks_on_node(node.meta.id):
-                        touched |= self._task(task, task, snap)
+                        yield from self._task(task, task, snap)
                 case _:
                     pass
-        return touched
 
     def endpoints(self, network_id: str) -> Mapping[str, EndpointAssignment]:
         """Return the endpoints of a network by task."""
@@ -59,40 +69,40 @@ class EndpointIndex:
         """Return the services' names on a network."""
         return self._names.get(network_id, _NO_NAMES).values()
 
-    def _task(self, old: Task | None, new: Task | None, snap: Snapshot) -> set[str]:
-        touched = set()
+    def _task(self, old: Task | None, new: Task | None, snap: Snapshot) -> Iterator[Told]:
         task = new or old
         assert task is not None
         reachable = new is not None and not _is_down(snap.get(Node, new.node_id))
-        networks = {a.network_id for t in (old, new) if t for a in t.attachments}
-        for network_id in networks:
+        for network_id in dict.fromkeys(a.network_id for t in (old, new) if t for a in t.attachments):
             here = self._endpoints.setdefault(network_id, {})
             endpoint = endpoint_of(new, network_id, _weight(new, snap)) if new and reachable else None
-            if here.get(task.meta.id) == endpoint:
+            before = here.get(task.meta.id)
+            if before == endpoint:
                 continue
-            touched.add(network_id)
             if endpoint:
                 here[task.meta.id] = endpoint
             else:
                 del here[task.meta.id]
-        return touched
+            some = endpoint or before
+            assert some is not None
+            yield Told(network_id, key_of(some), endpoint)
 
-    def _service(self, old: Service | None, new: Service | None) -> set[str]:
-        touched = set()
+    def _service(self, old: Service | None, new: Service | None) -> Iterator[Told]:
         service = new or old
         assert service is not None
-        networks = {a.target for s in (old, new) if s for a in s.spec.task.networks}
-        for network_id in networks:
+        for network_id in dict.fromkeys(a.target for s in (old, new) if s for a in s.spec.task.networks):
             here = self._names.setdefault(network_id, {})
             names = names_of(new, network_id) if new and not new.removing else None
-            if here.get(service.meta.id) == names:
+            before = here.get(service.meta.id)
+            if before == names:
                 continue
-            touched.add(network_id)
             if names:
                 here[service.meta.id] = names
             else:
                 del here[service.meta.id]
-        return touched
+            some = names or before
+            assert some is not None
+            yield Told(network_id, key_of(some), names)
 
 
 def _is_down(node: Node | None) -> bool:

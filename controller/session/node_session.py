@@ -1,46 +1,68 @@
 """One agent's session on the leader's side: what it was sent, and what to send next.
 
-`messages` yields what goes out: answers in the order in which they were queued, and whenever something about the node
-may have changed, the difference between what it was last sent and what it should have. Differences that arise while
-one is being sent are joined, so a slow node costs no memory.
+`messages` yields what goes out: answers in the order in which they were queued, and when the session has a turn
+(turns.py), the difference between what the node was last told and what it should have. Its own pieces are compared one
+by one; of its networks the session knows up to which edition the node was told (feeds.py). What changes while a
+difference is being sent waits for the next, so a slow node costs no memory.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from typing import Final, Protocol
 
-from argosy.core.assignment import EndpointAssignment, LeaderEpoch, Piece
-from argosy.core.wire import put_piece
+from argosy.controller.logic.assign import NodeSet
+from argosy.controller.session.feeds import Feeds
+from argosy.core.assignment import LeaderEpoch, Piece
+from argosy.core.wire import encoded, removal
 from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
 
-PACE_S = 0.025
-"""Least time between two differences to a node: what changes within it goes in one message."""
+PACE_S: Final = 0.003
+"""Least time between two differences to a node: what one decision changes goes in one message."""
+LEISURE_S: Final = 0.022
+"""How much longer a difference takes that nobody waits for: an endpoint that came, or is gone."""
+PART_BYTES: Final = 8 * 2**20
+"""What goes in one message, at most; one piece alone may be larger. gRPC here takes messages of 64 MiB."""
 
-Compute = Callable[[], Mapping[str, Piece]]
-Fill = Callable[[Piece], Piece]
-"""Puts into a piece what is only put in when it is sent."""
+
+class Source(Protocol):
+    """Where a session learns what to tell its node."""
+
+    def wanted(self, node_id: str) -> NodeSet:
+        """Return what is to be told to a node alone, and which networks it carries."""
+
+    def filled(self, piece: Piece) -> Piece:
+        """Return a piece with what is only put in when it is sent."""
+
+    def leader_epoch(self) -> LeaderEpoch:
+        """Return the fencing token of a message sent now."""
 
 
 class NodeSession:
     """Lives as long as its stream. `close` may be called from anywhere in the loop."""
 
     def __init__(
-        self, node_id: str, session_id: str, compute: Compute, leader: Callable[[], LeaderEpoch], fill: Fill
+        self, node_id: str, session_id: str, source: Source, feeds: Feeds, ask: "Callable[[NodeSession, bool], None]"
     ) -> None:
+        """`ask` asks for a turn, because of the node's own pieces or (False) of its networks alone."""
         self.node_id = node_id
         self.session_id = session_id
-        self.sent: Mapping[str, Piece] = {}
+        self.sent = NodeSet()
+        self._source = source
+        self._feeds = feeds
+        self._ask = ask
+        self._editions: Mapping[str, int] = {}  # of the networks: what the node was told
+        self._in_force: Mapping[str, int] = {}  # and what it confirmed last
+        self._unconfirmed: dict[int, Mapping[str, int]] = {}  # by version
         self._acknowledged = 0
-        self._compute = compute
-        self._leader = leader
-        self._fill = fill
         self._version = 0
-        self._left: dict[str, int] = {}  # endpoints that got no new connections any more as of that version
         self._queue: list[pb.ControllerMessage] = []
-        self._dirty = True
+        self._own = self._shared = False  # whether that may have changed
+        self._urgent = False  # whether somebody waits for that
+        self._sending: pb.ControllerMessage | None = None  # the last part of a difference that is not out yet
         self._not_before = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._closed = ""
         self._wake = asyncio.Event()
-        self._wake.set()
 
     def send(self, message: pb.ControllerMessage) -> None:
         """Queue an answer."""
@@ -50,19 +72,31 @@ class NodeSession:
     def acknowledge(self, version: int) -> None:
         """Note that a version, and so all before it, is in force on the node."""
         self._acknowledged = max(self._acknowledged, version)
-        self._left = {key: left for key, left in self._left.items() if left > self._acknowledged}
+        for confirmed in [v for v in self._unconfirmed if v <= version]:
+            self._in_force = self._unconfirmed.pop(confirmed)
 
-    def may_send_to(self, endpoint: str) -> bool:
+    def may_send_to(self, network_id: str, endpoint: str) -> bool:
         """Whether the node may still open connections to the endpoint of that key through a virtual address.
 
         Of a node that has confirmed nothing yet it is not known what it does since before this session.
         """
-        return not self._acknowledged or is_active(self.sent.get(endpoint)) or endpoint in self._left
+        if not self._acknowledged:
+            return True
+        left = self._feeds.left(network_id, endpoint)
+        editions = (e[network_id] for e in (self._in_force, *self._unconfirmed.values()) if network_id in e)
+        return any(left is None or edition < left for edition in editions)
 
-    def mark_dirty(self) -> None:
-        """Note that the node's assignments may differ from what it was sent."""
-        self._dirty = True
-        self._wake.set()
+    def mark_dirty(self, *, own: bool = True, urgent: bool = True) -> None:
+        """Note that the node's own pieces, or else those of its networks, may differ from what it was sent.
+
+        `urgent`: somebody waits until the node has been told.
+        """
+        if own:
+            self._own = True
+        else:
+            self._shared = True
+        self._urgent = self._urgent or urgent
+        self._ask_for_turn()
 
     def close(self, why: str) -> None:
         """End the stream; `why` is for the agent's log."""
@@ -84,47 +118,90 @@ class NodeSession:
             queue, self._queue = self._queue, []
             for message in queue:
                 yield self._stamped(message)
-            if self._dirty:
-                if (early_s := self._not_before - asyncio.get_running_loop().time()) > 0:
-                    asyncio.get_running_loop().call_later(early_s, self._wake.set)
-                    continue
-                self._dirty = False
-                difference = self._difference()
-                if difference is not None:
-                    self._not_before = asyncio.get_running_loop().time() + PACE_S
-                    yield self._stamped(difference)
+                if message is self._sending:
+                    self._sending = None
+                    self._ask_for_turn()
+
+    def take_turn(self) -> None:
+        """Queue the difference, if there is one."""
+        if self._closed or self._sending or not (self._own or self._shared):
+            return
+        difference = self._difference()
+        if difference:
+            self._not_before = asyncio.get_running_loop().time() + PACE_S
+            self._sending = difference[-1]
+            self._queue += difference
+            self._wake.set()
+
+    def _ask_for_turn(self) -> None:
+        if not (self._own or self._shared) or self._sending or self._closed:
+            return
+        loop = asyncio.get_running_loop()
+        due_at = self._not_before + (0.0 if self._urgent else LEISURE_S)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if loop.time() >= due_at:
+            self._ask(self, self._own)
+        else:
+            self._timer = loop.call_at(due_at, self._after_pause)
+
+    def _after_pause(self) -> None:
+        self._timer = None
+        self._ask_for_turn()
 
     def _stamped(self, message: pb.ControllerMessage) -> pb.ControllerMessage:
-        leader = self._leader()
+        leader = self._source.leader_epoch()
         message.leader.epoch, message.leader.revision = leader.epoch, leader.revision
         return message
 
-    def _difference(self) -> pb.ControllerMessage | None:
-        wanted = self._compute()
-        message = pb.ControllerMessage()
-        body = message.assignments
-        body.full = self._version == 0
-        for key, piece in wanted.items():
-            if self.sent.get(key) != piece:
-                put_piece(self._fill(piece), body.put.add())
-        body.remove.extend(key for key in self.sent if key not in wanted)
-        before, self.sent = self.sent, wanted
-        if not body.full and not body.put and not body.remove:
-            return None
-        body.base_version = self._version
-        self._version += 1
-        body.version = self._version
-        self._left.update((key, self._version) for key in _left(body, before, wanted))
-        return message
+    def _difference(self) -> list[pb.ControllerMessage]:
+        before, wanted = self.sent, self.sent
+        if self._own or not self._version:
+            wanted = self._source.wanted(self.node_id)
+        self._own = self._shared = self._urgent = False
+        behind = (self._feeds.of(n).floor > edition for n, edition in self._editions.items())
+        full = not self._version or any(behind)
+        entries = list(self._entries(NodeSet() if full else before, wanted, {} if full else self._editions))
+        self._feeds.carry(self.node_id, before.networks, wanted.networks)
+        self.sent = wanted
+        self._editions = {n: self._feeds.of(n).edition for n in wanted.networks}
+        if not full and not entries:
+            return []
+        version, self._version = self._version, self._version + 1
+        self._unconfirmed[self._version] = self._editions
+        return [
+            pb.ControllerMessage(
+                assignments=pb.AssignmentSet(
+                    full=full, version=self._version, base_version=version, entries=part, more=more
+                )
+            )
+            for part, more in _parts(entries)
+        ]
+
+    def _entries(self, before: NodeSet, wanted: NodeSet, editions: Mapping[str, int]) -> Iterator[bytes]:
+        """Yield what makes `wanted` of what a node has: `before`, and its networks as of `editions`."""
+        if wanted is not before:
+            for key, piece in wanted.pieces.items():
+                if before.pieces.get(key) != piece:
+                    yield encoded(self._source.filled(piece))
+            yield from (removal(key) for key in before.pieces if key not in wanted.pieces)
+        for network_id in sorted(editions.keys() - set(wanted.networks)):
+            yield from self._feeds.of(network_id).removals(editions[network_id])
+        for network_id in wanted.networks:
+            feed = self._feeds.of(network_id)
+            edition = editions.get(network_id)
+            yield from feed.all() if edition is None else feed.since(edition)
 
 
-def is_active(piece: Piece | None) -> bool:
-    """Whether a piece is an endpoint that gets new connections."""
-    return isinstance(piece, EndpointAssignment) and not piece.withdrawn
-
-
-def _left(body: pb.AssignmentSet, before: Mapping[str, Piece], now: Mapping[str, Piece]) -> Iterator[str]:
-    """Yield the keys of the endpoints that a difference takes out of the balancers."""
-    for key in (*body.remove, *(put.key for put in body.put)):
-        if is_active(before.get(key)) and not is_active(now.get(key)):
-            yield key
+def _parts(entries: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Yield the entries joined, as many as go in one message; with each, whether more follow."""
+    part: list[bytes] = []
+    size = 0
+    for entry in entries:
+        if part and size + len(entry) > PART_BYTES:
+            yield b"".join(part), True
+            part, size = [], 0
+        part.append(entry)
+        size += len(entry)
+    yield b"".join(part), False

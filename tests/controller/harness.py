@@ -36,7 +36,7 @@ from argosy.core.node import NodeDescription, Platform, Resources
 from argosy.core.service import ContainerSpec, NetworkAttachmentSpec, ServiceSpec, TaskSpec
 from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState
-from argosy.core.wire import read_piece
+from argosy.core.wire import Joined, read_piece
 from argosy.proto.argosy.v1 import control_pb2, control_pb2_grpc, dispatcher_pb2, dispatcher_pb2_grpc, types_pb2
 from tests.store.etcd_server import free_port
 
@@ -208,7 +208,10 @@ class FakeAgent:
 
     async def _read(self, call) -> None:
         try:
+            joined = Joined()
             while isinstance(message := await call.read(), dispatcher_pb2.ControllerMessage):
+                if message.WhichOneof("body") == "assignments" and not (message := joined.add(message)):
+                    continue
                 self.messages.append(message)
                 if message.WhichOneof("body") == "assignments":
                     self._take(message.assignments)

@@ -7,8 +7,9 @@ from dataclasses import replace
 import grpc
 import pytest
 
-from argosy.controller.session.dispatcher import LEADER_KEY, Term
+from argosy.controller.session.dispatcher import LEADER_KEY
 from argosy.controller.session.heard import HeardNodes
+from argosy.controller.session.term import Term
 from argosy.controller.store import Fence, Put, StoreFullError, update
 from argosy.core.errors import LostLeadershipError, NoLeaderError
 from argosy.core.node import Node, NodeState
@@ -53,6 +54,7 @@ async def test_a_leader_that_was_replaced_can_neither_write_nor_command(controll
     first = await (await controllers("c1")).lead()
     agent = await agents(first.address)
     old_term = first.dispatcher.term
+    session = first.session_of(agent)
     fence: Fence = old_term.leadership.fence
     await first.resign()
     second = await (await controllers("c2")).lead()
@@ -60,7 +62,7 @@ async def test_a_leader_that_was_replaced_can_neither_write_nor_command(controll
     with pytest.raises(LostLeadershipError):
         await first.store.commit([update(node)], fence)
     with pytest.raises(LostLeadershipError):
-        old_term.compute(agent.node_id)
+        old_term.give_turn(session)
     with pytest.raises(NoLeaderError):
         old_term.open(agent.node_id)
 

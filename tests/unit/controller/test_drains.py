@@ -6,8 +6,6 @@ import pytest
 
 from argosy.controller.logic.assign import endpoint_of
 from argosy.controller.session.drains import Drains, is_draining
-from argosy.controller.session.node_session import NodeSession
-from argosy.core.assignment import EndpointAssignment, LeaderEpoch, key_of
 from argosy.core.meta import Meta
 from argosy.core.network import Attachment
 from argosy.core.task import Task, TaskStatus
@@ -96,26 +94,3 @@ def test_endpoints_are_withdrawn_before_they_go(task, withdrawn):
     endpoint = endpoint_of(task, "net", 3)
     assert (endpoint.withdrawn if endpoint else None) is withdrawn
     assert endpoint is None or (endpoint.weight, endpoint.address) == (3, 7)
-
-
-async def test_a_session_knows_what_its_node_has_confirmed():
-    endpoint = EndpointAssignment("net", "t1", "web", 1, 7)
-    key = key_of(endpoint)
-    wanted = {key: endpoint}
-    session = NodeSession("n1", "s1", lambda: dict(wanted), LeaderEpoch, lambda piece: piece)
-    messages = session.messages()
-    assert session.may_send_to("endpoint/net/other"), "what it does since before this session is unknown"
-    first = await anext(messages)
-    session.acknowledge(first.assignments.version)
-    assert session.may_send_to(key)
-    assert not session.may_send_to("endpoint/net/other")
-    wanted[key] = replace(endpoint, withdrawn=True)
-    session.mark_dirty()
-    second = await anext(messages)
-    assert session.may_send_to(key), "it was told, and has not confirmed"
-    session.acknowledge(second.assignments.version)
-    assert not session.may_send_to(key)
-    wanted.clear()
-    session.mark_dirty()
-    await anext(messages)
-    assert not session.may_send_to(key), "it got nothing new before, either"

@@ -1,0 +1,285 @@
+"""A term of leadership as the agents see it: their sessions, and what serves them.
+
+Reads the cache's changes and marks the sessions that they concern. A change of a task concerns its node; a change of a
+network its feed, and by it the nodes that carry the network.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from argosy.controller.changes.files import content_of
+from argosy.controller.logic.assign import NodeSet, assignments_for, network_pieces, told
+from argosy.controller.secrets.keyring import Keyring
+from argosy.controller.session.drains import Drains
+from argosy.controller.session.endpoints import EndpointIndex
+from argosy.controller.session.feeds import Feeds
+from argosy.controller.session.heard import HeardNodes
+from argosy.controller.session.node_session import NodeSession
+from argosy.controller.session.objects import SnapshotObjects
+from argosy.controller.session.status_writer import StatusWriter
+from argosy.controller.session.turns import SLICE_S, Turns
+from argosy.controller.store import Cache, Change, ChangeBatch, Leadership, Snapshot, Store
+from argosy.core.ambient import SYSTEM, Ambient
+from argosy.core.assignment import ConfigAssignment, EndpointAssignment, LeaderEpoch, Piece, SecretAssignment
+from argosy.core.errors import NoLeaderError, PreconditionError
+from argosy.core.fence import Grants
+from argosy.core.files import FileVersion
+from argosy.core.image import Image
+from argosy.core.kinds import StoredObject
+from argosy.core.mesh import Mesh
+from argosy.core.meta import Cluster
+from argosy.core.network import Network, Slice, SliceUse
+from argosy.core.node import Node, NodeDescription, NodeState
+from argosy.core.service import Disconnect, Service
+from argosy.core.task import Task
+
+TERM_OVER = "this controller does not lead any more"
+RENEWING_SHARE = 4
+"""Networks are looked at as a whole for at most one part in so many of the time."""
+
+_EXPECTED = frozenset({NodeState.UNKNOWN, NodeState.READY})
+
+
+class Term:
+    """Ends by cancelling `run`."""
+
+    def __init__(
+        self,
+        store: Store,
+        cache: Cache,
+        leadership: Leadership,
+        heard: HeardNodes,
+        ambient: Ambient = SYSTEM,
+        keys: Keyring | None = None,
+    ) -> None:
+        self.leadership = leadership
+        self.heard = heard
+        self.grants = Grants(ambient.boot, lambda: leadership.confirmed_at)
+        self.sessions: dict[str, NodeSession] = {}
+        self.writer = StatusWriter(store, cache, leadership.fence, ambient)
+        self._cache = cache
+        self._ambient = ambient
+        self._keys = keys or Keyring()
+        self._index = EndpointIndex()
+        self._drains = Drains(self)
+        self._feeds = Feeds(lambda network_id: network_pieces(network_id, self._objects()))
+        self._turns = Turns(self.give_turn)
+        self._stale = asyncio.Event()
+        self._ended = False
+
+    def open(self, node_id: str) -> NodeSession:
+        """Begin a session; it ends an older one of the node. NoLeaderError when the term is over."""
+        if self._ended:
+            raise NoLeaderError(TERM_OVER)
+        if older := self.sessions.get(node_id):
+            older.close("a newer session of this node has begun")
+            self.closed(older)
+        session = NodeSession(
+            node_id, self._ambient.new_id(), self, self._feeds, lambda one, own: self._turns.ask(one, own=own)
+        )
+        self.sessions[node_id] = session
+        session.mark_dirty()
+        return session
+
+    def closed(self, session: NodeSession) -> None:
+        """Forget a session, unless a newer one has taken its place."""
+        if self.sessions.get(session.node_id) is session:
+            del self.sessions[session.node_id]
+            session.close("the stream has ended")
+            self._turns.forget(session)
+            self._feeds.carry(session.node_id, session.sent.networks, ())
+
+    async def run(self) -> None:
+        """Serve sessions until cancelled; then all of them are closed, and no more are opened."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.writer.run())
+                group.create_task(self._follow())
+                group.create_task(self._renew())
+                group.create_task(self._turns.run())
+        finally:
+            self._ended = True
+            for session in self.sessions.values():
+                session.close(TERM_OVER)
+
+    # ---- following the cache
+
+    async def _follow(self) -> None:
+        with self._cache.subscribe(coalesce=True) as changes:
+            self._rebuild(self._cache.snapshot)
+            async for batch in changes:
+                if batch.resync:
+                    self._rebuild(batch.snapshot)
+                else:
+                    self._mark(batch)
+
+    def _rebuild(self, snap: Snapshot) -> None:
+        self._index.rebuild(snap)
+        self._drains.rebuild(snap.all(Task))
+        self._feeds.mark_all_stale()
+        self._stale.set()
+        for session in self.sessions.values():
+            session.mark_dirty()
+
+    def _mark(self, batch: ChangeBatch) -> None:
+        news = self._index.apply(batch.changes, batch.snapshot)
+        fresh = [n for n in news if self._feeds.put(n.network_id, n.key, n.piece)]
+        # Who is to leave the balancers is told of at once: a task waits for that with its end.
+        leaving = {n.network_id for n in fresh if isinstance(n.piece, EndpointAssignment) and n.piece.withdrawn}
+        self._told_of(leaving, urgent=True)
+        self._told_of(dict.fromkeys(n.network_id for n in fresh if n.network_id not in leaving))
+        nodes: dict[str, None] = {}
+        for change in batch.changes:
+            nodes.update(dict.fromkeys(self._concerned(change, batch.snapshot)))
+            for network_id in _networks_of(change, batch.snapshot):
+                self._feeds.mark_stale(network_id)
+                self._stale.set()
+                network = batch.snapshot.get(Network, network_id)
+                if network is None or network.spec.encrypted:  # its nodes' tunnels are their own pieces
+                    nodes.update(self._feeds.carriers.get(network_id, {}))
+        for node_id in nodes:
+            if session := self.sessions.get(node_id):
+                session.mark_dirty()
+        for change in batch.changes:
+            match change.old, change.new:
+                case (Task() as old, Task() | None as new) | (None as old, Task() as new):
+                    self._drains.follow(old, new)
+                case _, Node() as node if node.meta.id not in self.sessions:
+                    self.heard_of(node.meta.id)
+                case _:
+                    pass
+
+    def _concerned(self, change: Change, snap: Snapshot) -> Iterable[str]:
+        """Return the nodes whose own pieces may differ now."""
+        old, new = change.old, change.new
+        match new or old:
+            case Task():
+                before, after = (one if isinstance(one, Task) else None for one in (old, new))
+                if told(before) != told(after):
+                    return [task.node_id for task in (before, after) if task is not None]
+            case Image():  # that tasks may wait for
+                return self.sessions
+            case Service() as service if _told(old) != _told(new):
+                return [task.node_id for task in snap.tasks_of_service(service.meta.id)]
+            case Cluster() if _mesh(old) != _mesh(new):
+                return [n for n, session in self.sessions.items() if "mesh" in session.sent.pieces]
+            case _:
+                pass
+        return ()
+
+    async def _renew(self) -> None:
+        """Look at the networks that may differ in more than an endpoint, a few at a time."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._stale.wait()
+            self._stale.clear()
+            began = loop.time()
+            while (network_id := self._feeds.renew_one()) is not None:
+                if network_id:
+                    self._told_of((network_id,))
+                if loop.time() - began > SLICE_S:
+                    self._stale.set()
+                    break
+            await asyncio.sleep((loop.time() - began) * (RENEWING_SHARE - 1))
+
+    def _told_of(self, networks: Iterable[str], *, urgent: bool = False) -> None:
+        """Let the nodes be told what is new of these networks."""
+        for network_id in networks:
+            for node_id in self._feeds.carriers.get(network_id, ()):
+                if session := self.sessions.get(node_id):
+                    session.mark_dirty(own=False, urgent=urgent)
+
+    # ---- what nodes have in force
+
+    def acknowledged(self, session: NodeSession, version: int) -> None:
+        """Note that a version of a session's assignments is in force on its node."""
+        session.acknowledge(version)
+        if self.sessions.get(session.node_id) is session:
+            self.heard_of(session.node_id)
+
+    def heard_of(self, node_id: str) -> None:
+        """Tell the nodes whose tasks waited for no other than this one that they are drained, if it lets them."""
+        for waiting in self._drains.heard(node_id):
+            if session := self.sessions.get(waiting):
+                session.mark_dirty()
+
+    def carriers(self, task: Task) -> Iterable[str]:
+        """Return the nodes that may carry a network of a task."""
+        snap = self._cache.snapshot
+        slices = [s for a in task.attachments for s in snap.slices_of_network(a.network_id)]
+        holders = {h.service_id for s in slices for h in s.holders}
+        statics = {t.node_id for i in holders for t in snap.tasks_of_service(i) if t.node_id and not t.status.released}
+        return {s.node_id for s in slices if s.use is SliceUse.TASKS} | statics
+
+    def may_send_to(self, node_id: str, task: Task) -> bool:
+        """Whether a node may still open connections to a task, as far as its session tells.
+
+        One without a session is waited for as long as it is not known to be lost: it is about to open one.
+        """
+        session = self.sessions.get(node_id)
+        if session is None:
+            node = self._cache.snapshot.get(Node, node_id)
+            return node is not None and node.status.state in _EXPECTED
+        return any(
+            session.may_send_to(a.network_id, f"endpoint/{a.network_id}/{task.meta.id}") for a in task.attachments
+        )
+
+    # ---- what sessions ask
+
+    def give_turn(self, session: NodeSession) -> None:
+        """Have a session tell its node what differs; LostLeadershipError when this controller must not command."""
+        self.leadership.check()
+        session.take_turn()
+
+    def wanted(self, node_id: str) -> NodeSet:
+        """Return what is to be told to a node alone, and which networks it carries."""
+        return assignments_for(node_id, self._objects())
+
+    def filled(self, piece: Piece) -> Piece:
+        """Return a piece as it is sent. This is the only place where secrets are opened for nodes."""
+        if not isinstance(piece, ConfigAssignment | SecretAssignment):
+            return piece
+        version = self._cache.snapshot.get(FileVersion, piece.id)
+        if version is None:
+            return replace(piece, problem="what it held is not there any more")
+        try:
+            return replace(piece, data=content_of(version, self._keys))
+        except PreconditionError as e:
+            return replace(piece, problem=str(e))
+
+    def leader_epoch(self) -> LeaderEpoch:
+        """Return the fencing token of a message sent now."""
+        return LeaderEpoch(self.leadership.epoch, self._cache.snapshot.revision)
+
+    def _objects(self) -> SnapshotObjects:
+        return SnapshotObjects(self._cache.snapshot, self._index, self._drains)
+
+
+def _networks_of(change: Change, snap: Snapshot) -> Iterator[str]:
+    """Yield the networks on which a change may concern more than an endpoint or a name."""
+    for obj in (change.old, change.new):
+        match obj:
+            case Task():
+                yield from (a.network_id for a in obj.attachments if a.fixed)
+            case Slice():
+                yield obj.network_id
+            case Network():
+                yield obj.meta.id
+            case Node() if _description(change.old) != _description(change.new):
+                yield from (s.network_id for s in snap.slices_on_node(obj.meta.id))
+            case _:
+                pass
+
+
+def _description(obj: StoredObject | None) -> NodeDescription | None:
+    return obj.description if isinstance(obj, Node) else None
+
+
+def _mesh(obj: StoredObject | None) -> Mesh | None:
+    return obj.mesh if isinstance(obj, Cluster) else None
+
+
+def _told(obj: StoredObject | None) -> tuple[Mapping[str, str], Disconnect] | None:
+    """Return what of a service's present spec its tasks' nodes are told."""
+    return (obj.spec.labels, obj.spec.disconnect) if isinstance(obj, Service) else None
