@@ -42,20 +42,10 @@ def make_cluster(request, image_tar):
         cluster.__exit__(None, None, None)
 
 
-@pytest.fixture(autouse=True)
-def _tell_logs(request):
-    """When a test fails, show the ends of the cluster's logs with it."""
-    yield
-    report = getattr(request.node, "rep_call", None)
-    if report is not None and report.failed:
-        for value in request.node.funcargs.values():
-            if isinstance(value, DevCluster):
-                print(value.log_tails())
-
-
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Keep the report of the test itself where the fixture above finds it."""
+    """When a test fails, or what it needs, show the ends of the logs of the clusters that are up with it."""
     outcome = yield
     report = outcome.get_result()
-    setattr(item, f"rep_{report.when}", report)
+    if report.failed:
+        report.sections += [(f"logs of {cluster.name}", cluster.log_tails()) for cluster in DevCluster.up]

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 from argosy.proto.argosy.v1 import types_pb2
 from tests.e2e import host_view
@@ -21,7 +22,9 @@ ARGOSY = str(Path(sys.executable).parent / "argosy")
 
 
 class DevCluster:
-    """Use as a context manager: up on entry, down on exit, whatever happened between."""
+    """Use as a context manager: up on entry, down on exit, whatever happened between. `up` has all that are up now."""
+
+    up: "ClassVar[list[DevCluster]]" = []
 
     def __init__(self, name, *, nodes=3, controllers=1):
         self.name = name
@@ -40,9 +43,11 @@ class DevCluster:
         except BaseException:
             self.run("dev", "down", "--name", self.name)
             raise
+        self.up.append(self)
         return self
 
     def __exit__(self, *_):
+        self.up.remove(self)
         self.argosy("dev", "down", "--name", self.name)
 
     # ---------------------------------------------------------------- as a user
@@ -71,10 +76,10 @@ class DevCluster:
         return json.loads(self.argosy(*args, "--format", "json"))
 
     def deploy(self, stack, compose, tmp_path, *args):
-        """Deploy a Compose text as a stack and wait until it runs."""
+        """Deploy a Compose text as a stack and wait until it runs; if it does not, the deploy says what it waits for."""
         path = tmp_path / f"{stack}.yaml"
         path.write_text(compose)
-        return self.argosy("deploy", "-c", str(path), *args, stack)
+        return self.argosy("deploy", "-c", str(path), "--timeout", "80", *args, stack)
 
     def tasks(self, service="", *, ended=False):
         """Return the tasks as `ps` shows them."""
