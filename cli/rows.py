@@ -6,6 +6,7 @@ Works on protobuf messages as they come, without the domain types: `argosy ps` i
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from argosy.cli.port_rows import nodes_port_problems, port_text, port_texts
 from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import types_pb2 as types
 
@@ -72,6 +73,7 @@ def _task_row(
         "image": spec.task.container.image,
         "addresses": [address_text(a.address) for a in task.attachments],
         "networks": [a.network_id for a in task.attachments],
+        "ports": [port_text(port) for port in spec.task.host_ports if port.target],
         "reason": task.status.reason,
         "note": _note(task, service, node),
         "exit_code": task.status.exit_code if task.status.HasField("exit_code") else None,
@@ -125,8 +127,37 @@ def _slot_of(row: Row) -> tuple[str, int, str]:
     return row["service_id"], row["slot"], "" if row["slot"] else row["node_id"]
 
 
-def service_rows(services: Iterable[types.Service], tasks: Iterable[types.Task]) -> list[Row]:
-    """Return services with how many of their tasks run."""
+def may_finish(spec: types.ServiceSpec) -> bool:
+    """Whether tasks of a service may be over for good when they end well, so that those that ended count, too."""
+    return is_job(spec) or spec.task.restart.condition != types.RESTART_CONDITION_ANY
+
+
+def _completed(services: Iterable[types.Service], tasks: Iterable[types.Task]) -> dict[str, int]:
+    """Return in how many slots of each service (of a job: of its last run) a task has ended well, and none runs."""
+    runs = {service.meta.id: service.job.iteration for service in services if may_finish(service.spec)}
+    done: dict[str, set[tuple[int, str]]] = {}
+    going_on: dict[str, set[tuple[int, str]]] = {}
+    for task in tasks:
+        if runs.get(task.service_id) != task.iteration or task.desired_state > types.TASK_STATE_RUNNING:
+            continue
+        slot = (task.slot, "" if task.slot else task.node_id)
+        if task.status.state == types.TASK_STATE_COMPLETE:
+            done.setdefault(task.service_id, set()).add(slot)
+        elif task.status.state <= types.TASK_STATE_RUNNING:
+            going_on.setdefault(task.service_id, set()).add(slot)
+    return {service_id: len(slots - going_on.get(service_id, set())) for service_id, slots in done.items()}
+
+
+def service_rows(
+    services: Iterable[types.Service], tasks: Iterable[types.Task], nodes: Iterable[types.Node] = ()
+) -> list[Row]:
+    """Return services with how many of their tasks run. `tasks`: of those that `may_finish` also what has ended.
+
+    `nodes`: where published ports may be in trouble.
+    """
+    stuck = nodes_port_problems((node_name(node), node) for node in nodes)
+    services, tasks = list(services), list(tasks)
+    completed = _completed(services, tasks)
     running: dict[str, int] = {}
     wanted: dict[str, int] = {}
     canaries: dict[str, int] = {}
@@ -150,7 +181,11 @@ def service_rows(services: Iterable[types.Service], tasks: Iterable[types.Task])
                 "mode": mode_name(spec),
                 "replicas": wanted.get(identity, 0) if is_global or is_job(spec) else spec.replicas,
                 "running": running.get(identity, 0),
+                "completed": completed.get(identity, 0),
+                "completions": _completions(spec, wanted.get(identity, 0) + completed.get(identity, 0)),
                 "image": spec.task.container.image,
+                "ports": port_texts(service),
+                "port_problems": [*service.port_problems, *stuck.get(identity, ())],
                 "revision": service.revision,
                 "update": update_state(service),
                 "update_message": service.update.message,
@@ -162,6 +197,13 @@ def service_rows(services: Iterable[types.Service], tasks: Iterable[types.Task])
             }
         )
     return sorted(rows, key=lambda row: str(row["name"]))
+
+
+def _completions(spec: types.ServiceSpec, known: int) -> int:
+    """Return how many slots of a service have to end well for it to be complete; `known`: of a global one's."""
+    if spec.mode == types.SERVICE_MODE_REPLICATED:
+        return spec.replicas
+    return spec.job.total_completions or 1 if spec.mode == types.SERVICE_MODE_REPLICATED_JOB else known
 
 
 def mode_name(spec: types.ServiceSpec) -> str:
@@ -190,7 +232,11 @@ def job_fields(service: types.Service) -> Row:
 
 
 def job_rows(services: Iterable[types.Service], tasks: Iterable[types.Task]) -> list[Row]:
-    """Return the jobs among services, with how much of the last run is complete. `tasks`: also those that ended."""
+    """Return the jobs among services, with how much of the last run is complete, and what keeps it from going on.
+
+    `tasks`: also those that ended.
+    """
+    tasks = list(tasks)
     done: dict[tuple[str, int], set[tuple[int, str]]] = {}
     busy: dict[tuple[str, int], set[tuple[int, str]]] = {}
     for task in tasks:
@@ -199,6 +245,10 @@ def job_rows(services: Iterable[types.Service], tasks: Iterable[types.Task]) -> 
             done.setdefault((task.service_id, task.iteration), set()).add(slot)
         elif task.status.state <= types.TASK_STATE_RUNNING:
             busy.setdefault((task.service_id, task.iteration), set()).add(slot)
+    waits: dict[tuple[str, int], str] = {}
+    for task in tasks:
+        if task.status.state < types.TASK_STATE_RUNNING and task.status.reason:
+            waits.setdefault((task.service_id, task.iteration), task.status.reason)
     rows = []
     for service in services:
         if is_job(service.spec):
@@ -209,7 +259,9 @@ def job_rows(services: Iterable[types.Service], tasks: Iterable[types.Task]) -> 
                 len(done.get(key, set()) | busy.get(key, set())) if is_global else service.spec.job.total_completions
             )
             row = {"id": service.meta.id, "name": service.spec.name, "mode": mode_name(service.spec)}
-            rows.append({**row, "complete": complete, "total": total, **job_fields(service)})
+            fields = job_fields(service)
+            fields["message"] = fields["message"] or waits.get(key, "")
+            rows.append({**row, "complete": complete, "total": total, **fields})
     return sorted(rows, key=lambda row: str(row["name"]))
 
 
@@ -259,6 +311,7 @@ def network_rows(networks: Iterable[types.Network]) -> list[Row]:
             "vni": network.vni,
             "internal": network.spec.internal,
             "attachable": network.spec.attachable,
+            "encrypted": network.spec.encrypted,
             "removing": network.removing,
         }
         for network in networks

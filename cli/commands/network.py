@@ -3,7 +3,7 @@
 import click
 
 from argosy.cli import complete
-from argosy.cli.commands import network_verify
+from argosy.cli.commands import network_keys, network_verify
 from argosy.cli.output import Column, format_option, notice, quiet_option, say, show
 from argosy.cli.session import Session, pass_session
 from argosy.cli.waiting import until_gone, waiting_options
@@ -16,10 +16,19 @@ COLUMNS = (
     Column("STACK", "stack", rank=1),
     Column(
         "FLAGS",
-        lambda row: " ".join(name for name in ("internal", "attachable", "removing") if row[name]),
+        lambda row: " ".join(name for name in ("internal", "attachable", "encrypted", "removing") if row[name]),
         rank=4,
     ),
 )
+
+
+def _asks_for_encryption(ctx: click.Context, param: click.Parameter, options: tuple[str, ...]) -> bool:
+    """Read the driver's options as Docker writes them."""
+    for option in options:
+        name, _, value = option.partition("=")
+        if name != "encrypted" or value.lower() not in ("", "true", "1"):
+            raise click.BadParameter(f"there is no option '{option}': there is 'encrypted'")
+    return bool(options)
 
 
 @click.group(name="network", help="List, look into, create, remove and verify networks.")
@@ -28,6 +37,7 @@ def command() -> None:
 
 
 command.add_command(network_verify.command)
+command.add_command(network_keys.command)
 
 
 @command.command("ls", help="List networks.")
@@ -63,16 +73,39 @@ def inspect(session: Session, form: str, networks: tuple[str, ...]) -> None:
 )
 @click.option("--internal", is_flag=True, help="Without a way out of the cluster.")
 @click.option("--attachable", is_flag=True, help="Single containers may join it.")
+@click.option(
+    "--encrypted", is_flag=True, help="What goes from host to host goes through WireGuard tunnels, or not at all."
+)
+@click.option(
+    "--opt",
+    "by_option",
+    multiple=True,
+    metavar="OPTION",
+    callback=_asks_for_encryption,
+    help="'encrypted', as Docker writes it.",
+)
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Set a label.")
 @click.argument("name")
 @pass_session
-def create(session: Session, subnet: str, internal: bool, attachable: bool, labels: tuple[str, ...], name: str) -> None:
+def create(
+    session: Session,
+    subnet: str,
+    internal: bool,
+    attachable: bool,
+    encrypted: bool,
+    by_option: bool,
+    labels: tuple[str, ...],
+    name: str,
+) -> None:
     control = session.control
     from argosy.proto.argosy.v1 import control_pb2 as pb
     from argosy.proto.argosy.v1 import types_pb2 as types
 
     pairs = dict(label.partition("=")[::2] for label in labels)
-    spec = types.NetworkSpec(name=name, labels=pairs, subnet=subnet, internal=internal, attachable=attachable)
+    encrypted = encrypted or by_option
+    spec = types.NetworkSpec(
+        name=name, labels=pairs, subnet=subnet, internal=internal, attachable=attachable, encrypted=encrypted
+    )
     network = control.CreateNetwork(pb.CreateNetworkRequest(project=session.project, spec=spec))
     say(f"network {network.spec.name} is created" + (f" with {network.subnet}" if network.subnet else ""))
 

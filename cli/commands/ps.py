@@ -14,6 +14,7 @@ TASK_COLUMNS = (
     Column("NODE", "node", rank=1),
     Column("STATE", lambda row: state_text(row)),
     Column("ADDRESSES", "addresses", rank=4),
+    Column("PORTS", lambda row: ", ".join(row["ports"]), rank=6),
     Column("IMAGE", "image", rank=5),
     Column("REASON", lambda row: reason_text(row), rank=2),
 )

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from argosy.cli import complete, interrupt
+from argosy.cli.commands.port_options import publish_option, publish_ports
 from argosy.cli.commands.service_options import apply_options
-from argosy.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, CliError
+from argosy.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNREACHABLE, CliError, explain
 from argosy.cli.output import notice, say
 from argosy.cli.session import Session, pass_session
 from argosy.cli.waiting import until_gone
@@ -45,6 +46,7 @@ _RETRY_S: Final = 0.3
 )
 @click.option("--name", default="", metavar="NAME", help="What its service is called; else run-SOMETHING.")
 @click.option("--network", "networks", multiple=True, metavar="NETWORK", help="Join this network.")
+@publish_option
 @click.option(
     "-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable; NAME alone takes it from here."
 )
@@ -65,7 +67,8 @@ def command(session: Session, /, remove: bool, detach: bool, **options: Any) -> 
     from argosy.proto.argosy.v1 import control_pb2 as pb
 
     request = pb.CreateServiceRequest(project=session.project, spec=_message(options))
-    created = session.control.CreateService(request)
+    with _refused_with(EXIT_CANNOT_RUN):
+        created = session.control.CreateService(request)
     if detach:
         say(created.spec.name)
         return 0
@@ -92,6 +95,7 @@ def _message(options: dict[str, Any]) -> "types.ServiceSpec":
     from argosy.proto.argosy.v1 import types_pb2 as types
 
     message = encode(_spec(options), types.ServiceSpec)
+    publish_ports(message, options["publish"])
     apply_options(
         {key: options[key] for key in ("workdir", "user", "limit_cpu", "limit_memory", "limit_pids")}, message
     )
@@ -140,6 +144,20 @@ def _variable(given: str) -> str:
     if equals:
         return given
     return f"{name}={os.environ[name]}" if name in os.environ else ""
+
+
+@contextmanager
+def _refused_with(status: int) -> Iterator[None]:
+    """End with this status where the cluster refuses what is asked for; a cluster that is away is another matter."""
+    import grpc
+
+    try:
+        yield
+    except grpc.RpcError as error:
+        told = explain(error)
+        if told.status not in (EXIT_UNREACHABLE, EXIT_INTERRUPTED):
+            told.status = status
+        raise told from None
 
 
 @contextmanager

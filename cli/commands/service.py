@@ -4,6 +4,7 @@ import click
 
 from argosy.cli import complete
 from argosy.cli.commands.logs import command as logs
+from argosy.cli.commands.port_options import update_port_options
 from argosy.cli.commands.ps import show_tasks
 from argosy.cli.commands.service_create import command as create
 from argosy.cli.commands.service_explain import command as explain
@@ -23,12 +24,18 @@ SERVICE_COLUMNS = (
     Column("REVISION", "revision", rank=5),
     Column("UPDATE/RUN", lambda row: update_text(row), rank=2),
     Column("IMAGE", "image", rank=1),
+    Column("PORTS", lambda row: ", ".join(row["ports"]), rank=2),
 )
 
 
 def tasks_text(row: Row) -> str:
-    """Return how many tasks run of how many, with the canaries beside them: "4/4 +1 canary", "0/3 stopped"."""
-    text = f"{row['running']} running" if row["job"] else f"{row['running']}/{row['replicas']}"
+    """Return how many tasks run of how many, and what is beside them.
+
+    "4/4 +1 canary", "0/3 stopped"; of what has run to its end "0/1 (1/1 completed)".
+    """
+    text = f"{row['running']}/{row['replicas']}"
+    if row["job"] or row["completed"]:
+        text += f" ({row['completed']}/{row['completions']} completed)"
     if row["canaries"]:
         text += f" +{row['canaries']} {'canary' if row['canaries'] == 1 else 'canaries'}"
     return f"{text} stopped" if row["stopped"] else text
@@ -61,6 +68,23 @@ def next_text(job: Row) -> str:
     return datetime.fromtimestamp(job["next"], parse_zone(job["time_zone"])).strftime("%Y-%m-%d %H:%M %Z")
 
 
+def show_services(session: Session, stack: str, form: str, *, quiet: bool) -> None:
+    """Print the services of the project, or of a stack."""
+    from argosy.cli.rows import may_finish, service_rows
+    from argosy.proto.argosy.v1 import control_pb2 as pb
+
+    found = session.control.ListServices(pb.ListServicesRequest(project=session.project, stack=stack))
+    ended = any(may_finish(service.spec) for service in found.services)
+    tasks = session.control.ListTasks(pb.ListTasksRequest(project=session.project, stack=stack, all=ended))
+    publishing = any(s.endpoint.ports or s.task.host_ports for s in (service.spec for service in found.services))
+    nodes = session.control.ListNodes(pb.ListNodesRequest(project=session.project)).nodes if publishing else ()
+    rows = service_rows(found.services, tasks.tasks, nodes)
+    show(rows, SERVICE_COLUMNS, form, quiet=quiet)
+    for row in rows if form != "json" and not quiet else ():
+        for problem in row["port_problems"]:
+            notice(f"{row['name']}: {problem}")
+
+
 @click.group(name="service", help="Create, look into, change, update, stop and remove services.")
 def command() -> None:
     pass
@@ -72,13 +96,7 @@ def command() -> None:
 @format_option
 @pass_session
 def list_services(session: Session, stack: str, quiet: bool, form: str) -> None:
-    control = session.control
-    from argosy.cli.rows import service_rows
-    from argosy.proto.argosy.v1 import control_pb2 as pb
-
-    found = control.ListServices(pb.ListServicesRequest(project=session.project, stack=stack))
-    tasks = control.ListTasks(pb.ListTasksRequest(project=session.project, stack=stack))
-    show(service_rows(found.services, tasks.tasks), SERVICE_COLUMNS, form, quiet=quiet)
+    show_services(session, stack, form, quiet=quiet)
 
 
 @command.command("ps", help="List the tasks of a service, with why those that failed did; -a also older ones.")
@@ -132,6 +150,7 @@ def scale(session: Session, wanted: tuple[str, ...], detach: bool, timeout: floa
 @click.option("--config-rm", multiple=True, metavar="NAME", help="Take a config from it.")
 @click.option("--secret-add", multiple=True, metavar="NAME", help="Give it a secret, in /run/secrets.")
 @click.option("--secret-rm", multiple=True, metavar="NAME", help="Take a secret from it.")
+@update_port_options
 @spec_options
 @click.option("--force", is_flag=True, help="Replace the tasks even if nothing changes.")
 @plan_options

@@ -6,12 +6,12 @@ import click
 
 from argosy.cli import complete
 from argosy.cli.commands.file_options import add_files
+from argosy.cli.commands.job_options import MODES, apply_mode, job_options
+from argosy.cli.commands.port_options import publish_option, publish_ports
 from argosy.cli.commands.service_options import apply_options, pair, spec_options
 from argosy.cli.output import notice, say
 from argosy.cli.session import Session, pass_session
 from argosy.cli.waiting import settle, waiting_options
-
-_MODES = ("replicated", "global")
 
 
 @click.command(
@@ -20,7 +20,8 @@ _MODES = ("replicated", "global")
     context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False},
 )
 @click.option("--name", required=True, metavar="NAME", help="What it is called.")
-@click.option("--mode", type=click.Choice(_MODES), default="replicated", help="A number of tasks, or one on each node.")
+@click.option("--mode", type=click.Choice(MODES), default="replicated", help="A number of tasks, or one on each node.")
+@job_options
 @click.option("-e", "--env", multiple=True, metavar="NAME=VALUE", help="Set a variable.")
 @click.option("-l", "--label", multiple=True, metavar="NAME=VALUE", help="Set a label of the service.")
 @click.option("--container-label", multiple=True, metavar="NAME=VALUE", help="Set a label of the containers.")
@@ -31,6 +32,7 @@ _MODES = ("replicated", "global")
     "--config", "configs", multiple=True, metavar="NAME", help="Give it a config: NAME, or source=…,target=…."
 )
 @click.option("--secret", "secrets", multiple=True, metavar="NAME", help="Give it a secret, in /run/secrets.")
+@publish_option
 @click.option("--cap-add", multiple=True, metavar="CAPABILITY", help="Give the program a capability.")
 @click.option("--cap-drop", multiple=True, metavar="CAPABILITY", help="Take a capability from it.")
 @spec_options
@@ -46,7 +48,15 @@ def command(session: Session, /, detach: bool, timeout: float, **options: Any) -
     notice(f"{created.spec.name}: created")
     if not detach:
         settle(session, [created], timeout=timeout, continues="the service goes on coming up")
-        say(f"{created.spec.name} runs")
+        say(_outcome(created.spec))
+
+
+def _outcome(spec: Any) -> str:
+    from argosy.cli.rows import is_job
+
+    if not is_job(spec):
+        return f"{spec.name} runs"
+    return f"{spec.name}: its schedule is set" if spec.job.cron.schedule else f"{spec.name}: its run is complete"
 
 
 def _spec(options: dict[str, Any]) -> Any:
@@ -54,10 +64,7 @@ def _spec(options: dict[str, Any]) -> Any:
     from argosy.core.service import ServiceSpec
     from argosy.proto.argosy.v1 import types_pb2 as types
 
-    if options["mode"] == "global" and options["replicas"] is not None:
-        raise click.UsageError("a global service runs one task on every node: --replicas has no meaning")
     spec = encode(ServiceSpec(name=options["name"]), types.ServiceSpec)
-    spec.mode = types.SERVICE_MODE_GLOBAL if options["mode"] == "global" else types.SERVICE_MODE_REPLICATED
     container, task = spec.task.container, spec.task
     container.image = options["image"]
     if options["arguments"]:
@@ -82,5 +89,7 @@ def _spec(options: dict[str, Any]) -> Any:
     add_files(container, options["secrets"], secret=True)
     for target in options["network"]:
         task.networks.add(target=target)
+    publish_ports(spec, options["publish"])
     apply_options(options, spec)
+    apply_mode(options, spec)
     return spec

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from argosy.cli.commands import probe_options
+
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
@@ -29,6 +31,9 @@ class Kind(Enum):
     TEXT = "TEXT"
     WORDS = "COMMAND"
     SHELL = "LINE"
+    HTTP = "PORT[/PATH]"
+    TCP = "PORT"
+    GRPC = "PORT[/SERVICE]"
     COUNT = "N"
     RATIO = "RATIO"
     DURATION = "DURATION"
@@ -40,13 +45,17 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """`field`: path in ServiceSpec. `words`: of a CHOICE, each with the name of its enumeration value."""
+    """`field`: path in ServiceSpec. `words`: of a CHOICE, each with the name of its enumeration value.
+
+    `least`: of a COUNT.
+    """
 
     name: str
     field: str
     kind: Kind
     help: str
     words: Mapping[str, str] | None = None
+    least: int = 0
 
     @property
     def key(self) -> str:
@@ -82,6 +91,21 @@ def _rollout(which: str, verb: str, actions: Mapping[str, str]) -> tuple[Option,
     )
 
 
+def _check(name: str, field: str, what: str, retries: str) -> tuple[Option, ...]:
+    check = f"task.container.{field}"
+    return (
+        Option(f"--{name}-cmd", check, Kind.SHELL, f"Ask with this line of shell if {what}."),
+        Option(f"--{name}-http", check, Kind.HTTP, "Ask with GET at this port of the task."),
+        Option(f"--{name}-tcp", check, Kind.TCP, "Ask by opening a connection to this port."),
+        Option(f"--{name}-grpc", check, Kind.GRPC, "Ask grpc.health.v1.Health at this port."),
+        Option(f"--{name}-interval", f"{check}.interval", Kind.DURATION, "Ask so often."),
+        Option(f"--{name}-timeout", f"{check}.timeout", Kind.DURATION, "Wait so long for the answer."),
+        Option(f"--{name}-retries", f"{check}.retries", Kind.COUNT, retries),
+        Option(f"--{name}-start-period", f"{check}.start_period", Kind.DURATION, "Time to come up in."),
+        Option(f"--{name}-start-interval", f"{check}.start_interval", Kind.DURATION, "Ask so often till then."),
+    )
+
+
 OPTIONS: Final[tuple[Option, ...]] = (
     Option("--replicas", "replicas", Kind.COUNT, "Run so many tasks."),
     Option("--entrypoint", "task.container.entrypoint", Kind.WORDS, "Run this instead of the image's entrypoint."),
@@ -93,7 +117,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("--stop-signal", "task.container.stop_signal", Kind.TEXT, "Ask the program to stop with this signal."),
     Option("--stop-grace-period", "task.container.stop_grace_period", Kind.DURATION, "Kill it so long after that."),
     Option("--drain-timeout", "task.drain_timeout", Kind.DURATION, "Let requests end for so long before that."),
-    Option("--weight", "task.weight", Kind.COUNT, "Share of requests that each task gets; 1 unless given."),
+    Option("--weight", "task.weight", Kind.COUNT, "Share of requests that each task gets; 1 unless given.", least=1),
     Option("--limit-cpu", "task.limits.cpus", Kind.CPUS, "Limit the CPUs of a task; 0 for none."),
     Option("--limit-memory", "task.limits.memory_bytes", Kind.SIZE, "Limit the memory of a task (512m); 0 for none."),
     Option("--limit-pids", "task.limits.pids", Kind.COUNT, "Limit the processes of a task; 0 for none."),
@@ -109,17 +133,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("--restart-delay", "task.restart.delay", Kind.DURATION, "Wait before a restart; doubles while it fails."),
     Option("--restart-max-attempts", "task.restart.max_attempts", Kind.COUNT, "Restart so often; 0 for ever."),
     Option("--restart-window", "task.restart.window", Kind.DURATION, "Count attempts within this time; 0 for ever."),
-    Option("--health-cmd", "task.container.healthcheck.test", Kind.SHELL, "Ask with this line of shell if it is well."),
-    Option("--health-interval", "task.container.healthcheck.interval", Kind.DURATION, "Ask so often."),
-    Option("--health-timeout", "task.container.healthcheck.timeout", Kind.DURATION, "Wait so long for the answer."),
-    Option("--health-retries", "task.container.healthcheck.retries", Kind.COUNT, "So many bad answers make it ill."),
-    Option("--health-start-period", "task.container.healthcheck.start_period", Kind.DURATION, "Time to come up in."),
-    Option(
-        "--health-start-interval",
-        "task.container.healthcheck.start_interval",
-        Kind.DURATION,
-        "Ask so often till then.",
-    ),
+    *_check("health", "healthcheck", "it is well", "So many bad answers make it ill."),
+    *_check("readiness", "readiness", "it takes requests", "So many bad answers keep requests away."),
     *_rollout("update", "Replace", _ACTIONS),
     *_rollout("rollback", "Return", _ROLLBACK_ACTIONS),
     Option("--canary", "canary", Kind.COUNT, "Try an update in so many new tasks first."),
@@ -131,6 +146,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
 
 def spec_options(command: F) -> F:
     """Add the options to a command."""
+    command = click.option("--no-readiness", is_flag=True, help="Do not ask whether tasks take requests.")(command)
     command = click.option("--no-healthcheck", is_flag=True, help="Do not ask whether tasks are well.")(command)
     for option in reversed(OPTIONS):
         command = _click_option(option)(command)
@@ -140,7 +156,9 @@ def spec_options(command: F) -> F:
 def _click_option(option: Option) -> Callable[[F], F]:
     match option.kind:
         case Kind.COUNT:
-            return click.option(option.name, type=click.IntRange(0, 2**32 - 1), default=None, help=option.help)
+            return click.option(
+                option.name, type=click.IntRange(option.least, 2**32 - 1), default=None, help=option.help
+            )
         case Kind.RATIO:
             return click.option(option.name, type=float, default=None, metavar="RATIO", help=option.help)
         case Kind.CHOICE:
@@ -157,32 +175,40 @@ def apply_options(given: Mapping[str, Any], spec: "types.ServiceSpec") -> None:
     """Put the options that were given into a spec. UsageError for one that cannot be read."""
     from argosy.core.errors import InvalidError
 
-    if given.get("no_healthcheck"):
-        if any(key.startswith("health_") and value is not None for key, value in given.items()):
-            raise click.UsageError("--no-healthcheck and --health-… contradict each other")
+    if _is_without(given, "no_healthcheck", "health"):
         spec.task.container.healthcheck.Clear()
         spec.task.container.healthcheck.test[:] = ["NONE"]
+    if _is_without(given, "no_readiness", "readiness"):
+        spec.task.container.ClearField("readiness")
     for option in OPTIONS:
         value = given.get(option.key)
         if value is None:
             continue
-        if option.field.startswith("task.container.healthcheck."):
-            _have_healthcheck(spec)
+        for check in ("healthcheck", "readiness"):
+            if f"{option.field}.".startswith(f"task.container.{check}."):
+                _have_check(spec, check)
         try:
             _set(option, value, spec)
         except InvalidError as error:
             raise click.UsageError(f"{option.name}: {error}") from None
 
 
-def _have_healthcheck(spec: "types.ServiceSpec") -> None:
-    """Give a spec a health check with the usual times, if it has none."""
+def _is_without(given: Mapping[str, Any], switch: str, check: str) -> bool:
+    """Whether a check is switched off. UsageError when something else is said of it, too."""
+    if given.get(switch) and any(key.startswith(f"{check}_") and value is not None for key, value in given.items()):
+        raise click.UsageError(f"--{switch.replace('_', '-')} and --{check}-… contradict each other")
+    return bool(given.get(switch))
+
+
+def _have_check(spec: "types.ServiceSpec", name: str) -> None:
+    """Give a spec a check with the usual times, if it has none."""
     from argosy.core.codec import encode_into
     from argosy.core.service import Healthcheck
 
-    container = spec.task.container
-    if not container.HasField("healthcheck") or list(container.healthcheck.test) == ["NONE"]:
-        container.healthcheck.Clear()
-        encode_into(Healthcheck(), container.healthcheck)
+    check = getattr(spec.task.container, name)
+    if not spec.task.container.HasField(name) or list(check.test) == ["NONE"]:  # type: ignore[arg-type]
+        check.Clear()
+        encode_into(Healthcheck(), check)
 
 
 def _set(option: Option, value: Any, spec: "types.ServiceSpec") -> None:
@@ -198,7 +224,13 @@ def _set(option: Option, value: Any, spec: "types.ServiceSpec") -> None:
             getattr(owner, field)[:] = split(value, option.name)
             setattr(owner, f"{field}_set", True)
         case Kind.SHELL:
-            getattr(owner, field)[:] = ["CMD-SHELL", value]
+            probe_options.by_shell(getattr(owner, field), value)
+        case Kind.HTTP:
+            probe_options.by_http(getattr(owner, field), value)
+        case Kind.TCP:
+            probe_options.by_tcp(getattr(owner, field), value)
+        case Kind.GRPC:
+            probe_options.by_grpc(getattr(owner, field), value)
         case Kind.DURATION:
             setattr(owner, field, parse_duration(value))
         case Kind.CPUS:

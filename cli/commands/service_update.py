@@ -6,8 +6,10 @@ from typing import Any, Final
 import click
 
 from argosy.cli.commands.file_options import add_files, remove_files
+from argosy.cli.commands.port_options import publish_ports, unpublish_ports
 from argosy.cli.commands.service_options import apply_options, pair, split
 from argosy.cli.planning import NO_PLANNING, Planning
+from argosy.cli.rows import mode_name
 from argosy.cli.session import Session
 from argosy.core.errors import InvalidError
 from argosy.proto.argosy.v1 import control_pb2 as pb
@@ -21,7 +23,7 @@ def update_service(
     session: Session, ref: str, options: Mapping[str, Any], planning: Planning
 ) -> tuple[types.Service, bool]:
     """Apply the options to a service; return it, and whether its tasks are to be replaced."""
-    switches = ("force", "no_healthcheck")
+    switches = ("force", "no_healthcheck", "no_readiness")
     if all(value in (None, ()) or (name in switches and not value) for name, value in options.items()):
         raise click.UsageError("nothing is to be changed: see 'argosy service update --help' for what can be")
     return change_service(session, ref, lambda spec: apply(options, spec), planning)
@@ -62,8 +64,8 @@ def apply(options: Mapping[str, Any], spec: types.ServiceSpec) -> None:
     if options["image"] is not None:
         container.image = options["image"]
         container.image_digest = ""
-    if options["replicas"] is not None and spec.mode == types.SERVICE_MODE_GLOBAL:
-        raise click.UsageError("a global service runs one task on every node: --replicas has no meaning")
+    if options["replicas"] is not None and spec.mode != types.SERVICE_MODE_REPLICATED:
+        raise click.UsageError(f"only a replicated service has replicas, and this one is {mode_name(spec)}")
     if options["arguments"] is not None:
         container.command[:] = split(options["arguments"], "--args")
         container.command_set = True
@@ -76,6 +78,8 @@ def apply(options: Mapping[str, Any], spec: types.ServiceSpec) -> None:
     for secret, kind in ((False, "config"), (True, "secret")):
         remove_files(container, options[f"{kind}_rm"], secret=secret)
         add_files(container, options[f"{kind}_add"], secret=secret)
+    unpublish_ports(spec, options["publish_rm"])
+    publish_ports(spec, options["publish_add"], option="--publish-add")
     _constraints(spec.task.placement, options["constraint_add"], options["constraint_rm"])
     apply_options(options, spec)
     if options["force"]:

@@ -4,7 +4,7 @@ import click
 
 from argosy.cli import complete
 from argosy.cli.commands.ps import show_tasks, stack_must_exist
-from argosy.cli.commands.service import SERVICE_COLUMNS
+from argosy.cli.commands.service import show_services
 from argosy.cli.output import Column, format_option, notice, quiet_option, say, show
 from argosy.cli.session import Session, pass_session
 from argosy.cli.waiting import until_gone, waiting_options
@@ -67,13 +67,8 @@ def ps(session: Session, everything: bool, quiet: bool, form: str, stack: str) -
 @click.argument("stack", shell_complete=complete.stacks)
 @pass_session
 def services(session: Session, quiet: bool, form: str, stack: str) -> None:
-    from argosy.cli.rows import service_rows
-    from argosy.proto.argosy.v1 import control_pb2 as pb
-
     stack_must_exist(session, stack)
-    found = session.control.ListServices(pb.ListServicesRequest(project=session.project, stack=stack))
-    tasks = session.control.ListTasks(pb.ListTasksRequest(project=session.project, stack=stack))
-    show(service_rows(found.services, tasks.tasks), SERVICE_COLUMNS, form, quiet=quiet)
+    show_services(session, stack, form, quiet=quiet)
 
 
 @command.command("rm", help="Remove stacks with all that was deployed with them, and wait until they are gone.")

@@ -32,6 +32,15 @@ def data(ran: Any) -> Any:
     return json.loads(ran.out)
 
 
+@pytest.mark.parametrize("code", [grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT])
+def test_run_of_what_the_cluster_refuses_ends_with_125(
+    argosy: Argosy, cluster: FakeCluster, code: grpc.StatusCode
+) -> None:
+    cluster.fail["CreateService"] = [(code, "nobody has the image x")]
+    ran = argosy("run", "x")
+    assert (ran.status, ran.err) == (125, "argosy: nobody has the image x\n")
+
+
 @pytest.mark.usefixtures("shop")
 def test_ps(argosy: Argosy, cluster: FakeCluster) -> None:
     rows = data(argosy("ps", "--format", "json"))

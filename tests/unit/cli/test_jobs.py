@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from argosy.cli.commands.service import tasks_text
 from argosy.cli.progress.goals import ServicesSettled, Status
 from argosy.cli.progress.jobs import AllOf, JobRun
 from argosy.cli.progress.picture import Picture
@@ -110,4 +111,18 @@ def test_rows() -> None:
         2,
         2,
     )
-    assert service_rows(messages, [])[0]["job"]["state"] == "COMPLETE"
+    listed = service_rows(messages, tasks)[0]
+    assert (listed["job"]["state"], tasks_text(listed)) == ("COMPLETE", "0/0 (2/2 completed)")
+
+
+def test_a_service_that_is_over_is_listed_as_completed() -> None:
+    once = Service(Meta("j"), ServiceSpec(name="init", replicas=2, task=ONCE), revision=1)
+    tasks = [task(1, S.COMPLETE, run=0), task(2, S.RUNNING, run=0), task(2, S.COMPLETE, run=0)]
+    rows = service_rows([encode(once, types_pb2.Service)], [encode(t, types_pb2.Task) for t in tasks])
+    assert tasks_text(rows[0]) == "1/2 (1/2 completed)"
+
+
+def test_a_run_that_waits_says_for_what() -> None:
+    waiting = task(1, S.PENDING, reason="no node has 4 CPUs free")
+    (row,) = job_rows([encode(service(), types_pb2.Service)], [encode(waiting, types_pb2.Task)])
+    assert row["message"] == "no node has 4 CPUs free"

@@ -87,9 +87,45 @@ def test_create(argosy: Argosy, cluster: FakeCluster) -> None:
     assert (spec.canary, spec.auto_promote, spec.max_unavailable) == (1, True, "25%")
 
 
+def test_create_with_checks_of_all_kinds(argosy: Argosy, cluster: FakeCluster) -> None:
+    asked = ("--health-grpc", "9000/shop.Api", "--readiness-http", "8080/ready?full=1", "--readiness-interval", "2s")
+    assert argosy("service", "create", "--name", "api", *asked, "web:1").status == 0
+    container = cluster.find("service", "api").spec.task.container  # type: ignore[union-attr]
+    assert (container.healthcheck.grpc.port, container.healthcheck.grpc.service) == (9000, "shop.Api")
+    assert (container.readiness.http.port, container.readiness.http.path) == (8080, "/ready?full=1")
+    assert (container.readiness.interval, container.readiness.retries) == (2, 3)
+    assert argosy("service", "update", "--readiness-tcp", "81", "--no-healthcheck", "api").status == 0
+    container = cluster.find("service", "api").spec.task.container  # type: ignore[union-attr]
+    assert (container.readiness.tcp.port, container.readiness.HasField("http")) == (81, False)
+    assert (list(container.healthcheck.test), container.readiness.interval) == (["NONE"], 2)
+    assert argosy("service", "update", "--no-readiness", "api").status == 0
+    container = cluster.find("service", "api").spec.task.container  # type: ignore[union-attr]
+    assert not container.HasField("readiness")
+
+
+def test_create_a_job(argosy: Argosy, cluster: FakeCluster) -> None:
+    said = ("--mode", "replicated-job", "--replicas", "9", "--max-concurrent", "3", "--schedule", "30 4 * * *")
+    ran = argosy("service", "create", "--name", "nightly", "-d", *said, "--overlap", "forbid", "web:1")
+    assert ran.status == 0, ran.err
+    spec = cluster.find("service", "nightly").spec  # type: ignore[union-attr]
+    assert (spec.mode, spec.replicas, spec.job.total_completions) == (types.SERVICE_MODE_REPLICATED_JOB, 1, 9)
+    assert (spec.job.max_concurrent, spec.job.cron.schedule) == (3, "30 4 * * *")
+    assert (spec.job.cron.overlap, spec.task.restart.condition) == (
+        types.OVERLAP_FORBID,
+        types.RESTART_CONDITION_ON_FAILURE,
+    )
+    ran = argosy("service", "update", "--replicas", "2", "nightly")
+    assert (ran.status, "this one is replicated-job" in ran.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (("--name", "a", "--weight", "0", "web:1"), "0 is not in the range"),
+        (("--name", "a", "--health-http", "/x", "web:1"), "does not begin with a port"),
+        (("--name", "a", "--no-readiness", "--readiness-tcp", "8", "web:1"), "contradict each other"),
+        (("--name", "a", "--schedule", "@daily", "web:1"), "is for jobs: add --mode"),
+        (("--name", "a", "--mode", "global-job", "--overlap", "allow", "web:1"), "add --schedule"),
         (("web:1",), "Missing option '--name'"),
         (("--name", "a"), "Missing argument 'IMAGE'"),
         (("--name", "a", "--mode", "global", "--replicas", "2", "web:1"), "--replicas has no meaning"),
