@@ -24,7 +24,7 @@ ARGOSY = str(Path(sys.executable).parent / "argosy")
 class DevCluster:
     """Use as a context manager: up on entry, down on exit, whatever happened between. `up` has all that are up now."""
 
-    up: "ClassVar[list[DevCluster]]" = []
+    up: ClassVar[list["DevCluster"]] = []
 
     def __init__(self, name, *, nodes=3, controllers=1):
         self.name = name
@@ -76,7 +76,7 @@ class DevCluster:
         return json.loads(self.argosy(*args, "--format", "json"))
 
     def deploy(self, stack, compose, tmp_path, *args):
-        """Deploy a Compose text as a stack and wait until it runs; if it does not, the deploy says what it waits for."""
+        """Deploy a Compose text as a stack and wait until it runs; a deploy that waits too long says what for."""
         path = tmp_path / f"{stack}.yaml"
         path.write_text(compose)
         return self.argosy("deploy", "-c", str(path), "--timeout", "80", *args, stack)
