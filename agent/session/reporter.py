@@ -20,8 +20,8 @@ class Reporter:
 
     MAX_TASKS = 500
     """Tasks in a report: the controller can write them in a few transactions."""
-    GATHER_S = 0.01
-    """How long a report waits for company."""
+    GATHER_S = 0.003
+    """How long a report waits for company. While one is under way the next gathers anyway."""
     PASSING_S = 0.5
     """How long a state that a task only passes through is held back."""
 
