@@ -8,6 +8,7 @@ import struct
 from importlib.metadata import version
 from pathlib import Path
 
+from argosy.agent.logic.host_routes import host_routes, told
 from argosy.core.errors import InvalidError
 from argosy.core.node import NodeDescription, Platform, Resources
 
@@ -28,6 +29,7 @@ def describe(underlay_address: str) -> NodeDescription:
         underlay_address=underlay_address,
         underlay_mtu=_mtu_of(underlay_address),
         boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        routes=told(host_routes(Path("/proc/self/net/route").read_text())),
     )
 
 

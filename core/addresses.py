@@ -106,6 +106,27 @@ def overlaps(one: str, other: str) -> bool:
     return Subnet.parse(one).overlaps(Subnet.parse(other))
 
 
+def range_problem(text: str, within: str) -> str | None:
+    """Say why tasks' addresses cannot be chosen from `text` in the subnet `within` ("": none is given), or None."""
+    if not within:
+        return f"{text} is a part of which subnet? Give the subnet as well"
+    try:
+        part, subnet = Subnet.parse(text), Subnet.parse(within)
+    except InvalidError as error:
+        return str(error)
+    if not (subnet.contains(part.base) and part.prefix >= subnet.prefix):
+        return f"{part} is no part of the subnet {subnet}: choose one, such as {_upper_half(subnet)}"
+    if part.prefix > SLICE_PREFIX:
+        return f"{part} is too small: nodes take {SLICE_SIZE} addresses at a time; the smallest is a /{SLICE_PREFIX}"
+    if part == subnet.slice(0):
+        return f"{part} is for virtual addresses: choose another part, such as {_upper_half(subnet)}"
+    return None
+
+
+def _upper_half(subnet: Subnet) -> Subnet:
+    return Subnet(subnet.base + subnet.size // 2, subnet.prefix + 1)
+
+
 # What no network may use, and why (IANA's special-purpose registry, RFC 6890; 169.254.1.1 is each container's gateway).
 UNUSABLE: Final[tuple[tuple[Subnet, str], ...]] = (
     (Subnet.parse("0.0.0.0/8"), 'addresses of "this host"'),
@@ -116,10 +137,11 @@ UNUSABLE: Final[tuple[tuple[Subnet, str], ...]] = (
 )
 
 
-def subnet_problem(text: str, avoid: tuple[tuple[str, str], ...] = ()) -> str | None:
+def subnet_problem(text: str, avoid: tuple[tuple[str, str], ...] = (), fits: str = "10.64.0.0/16") -> str | None:
     """Say why a network cannot have the subnet `text`, and what would fit, or None.
 
-    `avoid` has more (subnet, whose it is) that must not overlap: the underlay's and the hosts' routes.
+    `avoid` has more (subnet, whose it is) that must not overlap: the underlay's and the hosts' routes. `fits`: one that
+    does not.
     """
     try:
         subnet = Subnet.parse(text)
@@ -136,5 +158,5 @@ def subnet_problem(text: str, avoid: tuple[tuple[str, str], ...] = ()) -> str | 
     taken = UNUSABLE + tuple((Subnet.parse(cidr), whose) for cidr, whose in avoid)
     for other, whose in taken:
         if subnet.overlaps(other):
-            return f"{subnet} overlaps {other} ({whose}): choose another, such as 10.64.0.0/16"
+            return f"{subnet} overlaps {other} ({whose}): choose another, such as {fits}"
     return None

@@ -9,6 +9,9 @@ from argosy.core.meta import Meta
 SLICE_PREFIX = 27
 SLICE_SIZE = 1 << (32 - SLICE_PREFIX)
 """Addresses in a slice: what a node leases at a time."""
+LEAST_MTU = 576
+"""What every host of the internet has to take (RFC 791): programs and resolvers count on it."""
+MOST_MTU = 65_535
 
 
 @dataclass(frozen=True, slots=True)

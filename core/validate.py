@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-from argosy.core.addresses import subnet_problem
+from argosy.core.addresses import parse_ipv4, range_problem, subnet_problem
 from argosy.core.codec import encode
 from argosy.core.constraints import parse_attribute, parse_constraint, parse_spread
 from argosy.core.names import host_name_problem, label_key_problem, service_name_problem
-from argosy.core.network import NetworkSpec
+from argosy.core.network import LEAST_MTU, MOST_MTU, NetworkSpec
 from argosy.core.node import Availability, NodeSpec, Resources
 from argosy.core.problem import Problem, Problems, between, check, duration, readable, said, when
 from argosy.core.service import (
@@ -24,11 +24,13 @@ from argosy.core.service import (
     ServiceMode,
     ServiceSpec,
     TaskSpec,
+    UpdateOrder,
 )
 from argosy.core.units import format_cpus, human_bytes
 from argosy.core.validate_availability import availability_problems
 from argosy.core.validate_container import container_problems
 from argosy.core.validate_job import dependency_problems, job_problems
+from argosy.core.validate_ports import ports_problems
 from argosy.core.validate_update import leaving_problems, update_problems
 from argosy.proto.argosy.v1 import types_pb2
 
@@ -49,7 +51,6 @@ LEAST_MEMORY: Final = 4 << 20
 MOST_PIDS: Final = 1 << 22
 """PID_MAX_LIMIT of 64-bit kernels."""
 ROLES: Final = ("worker", "manager")
-OWN_PORTS: Final[Mapping[tuple[str, int], str]] = {("udp", 14789): "the overlay's VXLAN"}
 
 __all__ = ["Problem", "check", "validate_network", "validate_node_spec", "validate_service"]
 
@@ -64,6 +65,10 @@ def validate_network(spec: NetworkSpec, avoid: tuple[tuple[str, str], ...] = ())
     problems = [*said("name", service_name_problem(spec.name)), *_labels(spec.labels, "labels")]
     if spec.subnet:
         problems += said("subnet", subnet_problem(spec.subnet, avoid))
+    if spec.ip_range:
+        problems += said("ip_range", range_problem(spec.ip_range, spec.subnet))
+    if spec.mtu:
+        problems += between("mtu", spec.mtu, LEAST_MTU, MOST_MTU, "the MTU")
     return problems
 
 
@@ -92,6 +97,8 @@ def _service(spec: ServiceSpec) -> Problems:
         "a global service has one task on every node and no number of replicas: leave it out, or use mode replicated",
     )
     yield from _task(spec.task, "task")
+    yield from ports_problems(spec)
+    yield from _static_addresses(spec, "task.networks")
     yield from job_problems(spec)
     yield from dependency_problems(spec)
     yield from update_problems(spec)
@@ -120,7 +127,6 @@ def _task(task: TaskSpec, where: str) -> Problems:
     yield from _restart(task.restart, f"{where}.restart")
     yield from _placement(task.placement, f"{where}.placement")
     yield from _networks(task.networks, f"{where}.networks")
-    yield from _host_ports(task, f"{where}.host_ports")
     yield from leaving_problems(task, where)
     yield from when(task.force_update < 0, f"{where}.force_update", "this counter cannot be negative")
 
@@ -214,18 +220,24 @@ def _networks(networks: tuple[NetworkAttachmentSpec, ...], where: str) -> Proble
             yield Problem(where, f"the network {target} is joined more than once: give all aliases in one place")
 
 
-def _host_ports(task: TaskSpec, where: str) -> Problems:
-    for i, port in enumerate(task.host_ports):
-        yield from when(
-            port.protocol not in ("tcp", "udp"),
-            f"{where}[{i}].protocol",
-            f'there is no protocol "{port.protocol}" for ports: use tcp or udp',
-        )
-        yield from between(f"{where}[{i}].port", port.port, 1, 65535, "the port")
-        owner = OWN_PORTS.get((port.protocol, port.port))
-        yield from when(
-            owner is not None, f"{where}[{i}].port", f"port {port.port}/{port.protocol} is {owner}'s: use another"
-        )
-    for (protocol, number), count in Counter((p.protocol, p.port) for p in task.host_ports).items():
-        if count > 1:
-            yield Problem(where, f"port {number}/{protocol} is given more than once: keep one")
+def _static_addresses(spec: ServiceSpec, where: str) -> Problems:
+    """Two tasks never have one address: so there is one replica, which stops before the next one starts."""
+    asking = [i for i, network in enumerate(spec.task.networks) if network.address]
+    for i in asking:
+        yield from readable(f"{where}[{i}].address", parse_ipv4, spec.task.networks[i].address)
+    if not asking:
+        return
+    first = f"{where}[{asking[0]}].address"
+    yield from when(
+        spec.mode is not ServiceMode.REPLICATED or spec.replicas > 1,
+        first,
+        "only a service with one replica can ask for an address: use mode replicated with 1 replica, or leave the "
+        "address out and use the service's name",
+    )
+    yield from when(spec.canary > 0, first, "a canary would need a second address: leave out one of the two")
+    yield from when(
+        spec.update.order is UpdateOrder.START_FIRST,
+        first,
+        "with order start-first two tasks would need the address at once: use stop-first",
+    )
+

@@ -9,9 +9,11 @@ import socket
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from typing import Final
 
 from argosy.agent.logic import network_names as names
+from argosy.agent.logic.host_routes import collision, host_routes
 from argosy.agent.logic.network_firewall import NETWORK_TABLE, HostFirewall
 from argosy.agent.logic.network_plan import Site, link_mtu, number_of, placeholder_of
 from argosy.agent.logic.network_services import Changed, Services
@@ -43,7 +45,7 @@ from argosy.agent.network.tables import Tables
 from argosy.agent.network.tunnels import Looked
 from argosy.core.assignment import NetworkAssignment, PeerAssignment
 from argosy.core.errors import PreconditionError, TransientError
-from argosy.core.network import Attachment
+from argosy.core.network import LEAST_MTU, Attachment
 from argosy.core.node import PortProblem
 
 _NO_CHANGE: Final = Changed()
@@ -118,6 +120,7 @@ class Overlay:
         self._carried.clear()
         self.mesh.purge()
         self._assigned = {}
+        self._ports.want((), (), {})
         self._host.purge()
         self._admission.purge()
         self._tables.forget("")
@@ -157,7 +160,7 @@ class Overlay:
         others = _addresses_of(p for p in desired.peers if p.network_id in in_clear)
         self._admission.want(others if self._carried else None)
         self._host.want((n, pairs[i]) for i, n in desired.networks.items() if i in pairs)
-        self._ports.want(desired.published, local)
+        self._ports.want(desired.published, desired.tasks, desired.networks)
         self._open_ports()
         count = self._converge() + self._end_networks()
         for network_id in self._assigned.keys() & self._left.keys():
@@ -187,6 +190,7 @@ class Overlay:
     def attach(self, container_id: str, pid: int, attachments: Sequence[Attachment]) -> tuple[Interface, ...]:
         """Connect a container to networks that are assigned. Raises PreconditionError, TransientError."""
         networks = [(self._assignment(a.network_id), a.address) for a in attachments]
+        self._check_fit([network for network, _ in networks])
         return self._attachments.attach(container_id, pid, networks)
 
     def detach(self, container_ids: Iterable[str]) -> None:
@@ -327,6 +331,26 @@ class Overlay:
         if network is None or network_id not in self._carried:
             raise PreconditionError(f"network {network_id} is not assigned to node {self._node_name}")
         return network
+
+    def _check_fit(self, networks: Sequence[NetworkAssignment]) -> None:
+        """Refuse networks that this host cannot carry; PreconditionError.
+
+        Those of which containers could not tell the addresses from the host's own (the controller has refused what it
+        knew of: routes come and go), and those for which its link is too narrow.
+        """
+        for network in networks:
+            if (mtu := link_mtu(self._site, network)) < LEAST_MTU:
+                raise PreconditionError(
+                    f"the link of node {self._node_name} to other hosts takes {self._site.underlay_mtu} bytes, which "
+                    f"leaves {mtu} for network {network.name}, and {LEAST_MTU} are needed: give the link a larger MTU"
+                )
+        routes = host_routes(Path("/proc/thread-self/net/route").read_text())
+        for network in networks:
+            if taken := collision(routes, network.subnet):
+                raise PreconditionError(
+                    f"network {network.name} ({network.subnet}) overlaps {taken}: remove that route from node "
+                    f"{self._node_name}, or give the network another subnet"
+                )
 
     def _create(self, network_id: str) -> CarriedNetwork:
         self._host.delete_uplink(network_id)

@@ -20,7 +20,18 @@ from argosy.controller.api.tunnels import tunnels_between
 from argosy.controller.api.updates import UpdateHandlers
 from argosy.controller.api.verification import VerificationHandlers
 from argosy.controller.api.watch import watch
-from argosy.controller.changes import dependencies, images, networks, nodes, refs, services, stacks, updates
+from argosy.controller.changes import (
+    dependencies,
+    images,
+    networks,
+    nodes,
+    published_ports,
+    refs,
+    services,
+    stacks,
+    static_addresses,
+    updates,
+)
 from argosy.controller.changes.commit import change
 from argosy.controller.changes.refs import project_of
 from argosy.controller.cluster import ClusterView
@@ -133,8 +144,11 @@ class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers, PlacementHandle
         def decide(snap: Snapshot) -> tuple[list[Op], Service]:
             compared = dependencies.check(snap, project, [spec])
             resolved = services.resolve(snap, project, spec, {})
-            ops, service = services.created(snap, project, service_id, resolved, time.time())
-            return [*ops, *compared], service
+            published_ports.check(snap, project, [resolved])
+            now = time.time()
+            ops, service = services.created(snap, project, service_id, resolved, now)
+            claimed = static_addresses.claims(snap, [(service_id, resolved)], {}, now)
+            return [*ops, *compared, *claimed], service
 
         return self._service(await change(self._store, self._cache, decide, planned))
 
@@ -164,8 +178,10 @@ class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers, PlacementHandle
             if not ops:
                 updates.refuse_to_repeat(present)
                 return [], changed
+            published_ports.check(snap, project, [resolved])
             compared = dependencies.check(snap, project, [resolved])
-            return [*ops, *compared, *dependencies.restarts(snap, project, resolved, now)], changed
+            claimed = static_addresses.claims(snap, [(present.meta.id, resolved)], {}, now)
+            return [*ops, *compared, *claimed, *dependencies.restarts(snap, project, resolved, now)], changed
 
         return self._service(await change(self._store, self._cache, decide, planned))
 

@@ -41,7 +41,9 @@ def created(
         return [], []
     _check_tunnels(snap, (spec for _, spec in specs))
     existing = list(snap.all(Network))
-    underlay = [f"{n.description.underlay_address}/32" for n in snap.all(Node) if n.description.underlay_address]
+    nodes = list(snap.all(Node))
+    underlay = [f"{n.description.underlay_address}/32" for n in nodes if n.description.underlay_address]
+    routes = {cidr: f"node {n.spec.name} reaches it by itself" for n in nodes for cidr in n.description.routes}
     cluster = snap.get(Cluster, CLUSTER_ID) or Cluster(Meta(CLUSTER_ID, created_at=now, updated_at=now))
     next_vni = cluster.next_vni
     ops: list[Op] = []
@@ -49,7 +51,7 @@ def created(
     for network_id, spec in specs:
         vni = choose_vni((n.vni for n in existing), next_vni)
         next_vni = vni + 1
-        subnet = choose_subnet(spec.subnet, (n.subnet for n in existing), underlay)
+        subnet = choose_subnet(spec.subnet, (n.subnet for n in existing), underlay, routes.items())
         network = Network(Meta(network_id, project, created_at=now, updated_at=now), spec, vni, subnet)
         existing.append(network)
         networks.append(network)

@@ -6,10 +6,11 @@ Every function takes a snapshot and returns (operations, objects); controller/ap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from argosy.controller.changes import files, images, refs
+from argosy.controller.changes import files, images, published_ports, refs, static_addresses
 from argosy.controller.logic import change_service
 from argosy.controller.logic.change_service import ServiceChange
 from argosy.controller.store import Claim, Op, Put, Release, Snapshot, create, delete, update
+from argosy.core.addresses import overlaps
 from argosy.core.errors import ConflictError, InvalidError, NotFoundError, PreconditionError
 from argosy.core.image import Image
 from argosy.core.network import Network
@@ -39,13 +40,13 @@ def resolve(
     snap: Snapshot,
     project: str,
     spec: ServiceSpec,
-    new_networks: Mapping[str, str],
+    new_networks: Mapping[str, Network],
     present: Service | None = None,
     new_files: files.NewIds | None = None,
 ) -> ServiceSpec:
     """Return the spec with the image's digest and platform, networks' ids and files' versions put in.
 
-    NotFoundError for unknown ones. `new_networks` are those that the same request creates: name -> id; `new_files` so
+    NotFoundError for unknown ones. `new_networks` are those that the same request creates, by name; `new_files` so
     as well, with the present versions of the others that it has. `present`: the service that is being changed; a
     spec that names the very image and digest which it has keeps them, so that no tag moves an update of something else.
     """
@@ -56,10 +57,10 @@ def resolve(
     if not placement.platforms and image.platform.os:
         placement = replace(placement, platforms=(image.platform,))
     networks = tuple(
-        NetworkAttachmentSpec(_network_id(snap, project, spec.name, n.target, new_networks), n.aliases)
-        for n in spec.task.networks
+        replace(n, target=_network_id(snap, project, spec.name, n.target, new_networks)) for n in spec.task.networks
     )
-    _check_overlaps(snap, spec.name, networks)
+    _check_overlaps(snap, spec.name, networks, new_networks)
+    spec = published_ports.with_numbers(snap, project, spec)
     return replace(spec, task=replace(spec.task, container=container, networks=networks, placement=placement))
 
 
@@ -84,9 +85,9 @@ def _image(snap: Snapshot, project: str, spec: ServiceSpec) -> Image:
     return image
 
 
-def _network_id(snap: Snapshot, project: str, service: str, ref: str, new: Mapping[str, str]) -> str:
+def _network_id(snap: Snapshot, project: str, service: str, ref: str, new: Mapping[str, Network]) -> str:
     if ref in new:
-        return new[ref]
+        return new[ref].meta.id
     try:
         found = refs.network(snap, project, ref)
     except NotFoundError as e:
@@ -96,10 +97,11 @@ def _network_id(snap: Snapshot, project: str, service: str, ref: str, new: Mappi
     return found.meta.id
 
 
-def _check_overlaps(snap: Snapshot, service: str, networks: Sequence[NetworkAttachmentSpec]) -> None:
-    from argosy.core.addresses import overlaps
-
-    known = [n for n in (snap.get(Network, a.target) for a in networks) if n is not None]
+def _check_overlaps(
+    snap: Snapshot, service: str, networks: Sequence[NetworkAttachmentSpec], new: Mapping[str, Network]
+) -> None:
+    by_id = {n.meta.id: n for n in new.values()}
+    known = [n for n in (by_id.get(a.target) or snap.get(Network, a.target) for a in networks) if n is not None]
     for i, one in enumerate(known):
         for other in known[i + 1 :]:
             if one.meta.id == other.meta.id:
@@ -180,7 +182,8 @@ def rolled_back(snap: Snapshot, service: Service, to_number: int, now: float) ->
             f"revision {number} of service {service.spec.name} joins a network that was removed: deploy it anew with "
             "the networks that there are"
         )
-    return operations(change), change.service
+    claimed = static_addresses.claims(snap, [(service.meta.id, change.service.spec)], {}, now)
+    return [*operations(change), *claimed], change.service
 
 
 def removed(service: Service, now: float) -> tuple[list[Op], Service]:

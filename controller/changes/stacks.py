@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from argosy.controller.changes import dependencies
+from argosy.controller.changes import dependencies, published_ports, static_addresses
 from argosy.controller.changes import files as file_changes
 from argosy.controller.changes import networks as network_changes
 from argosy.controller.changes import services as service_changes
@@ -53,7 +53,7 @@ def applied(snap: Snapshot, request: StackRequest, now: float) -> tuple[list[Op]
     _check_all(request)
     ids = iter(request.ids)
     net_ops, networks, notices = _networks(snap, request, ids, now)
-    new = {n.spec.name: n.meta.id for n in networks}
+    new = {n.spec.name: n for n in networks}
     file_ops, files = _files(snap, request, ids, now)
     new_files = {(isinstance(f, Secret), f.name): version_id(f.meta.id, f.number) for f in files}
     ops: list[Op] = [*net_ops, *file_ops]
@@ -62,6 +62,7 @@ def applied(snap: Snapshot, request: StackRequest, now: float) -> tuple[list[Op]
     for spec in request.services:
         spec = _as_forced(snap, request, replace(spec, labels={**spec.labels, STACK_LABEL: request.stack}))
         resolved.append(service_changes.resolve(snap, request.project, spec, new, new_files=new_files))
+    published_ports.check(snap, request.project, resolved, leaving, new)
     ops += dependencies.check(snap, request.project, resolved, leaving)
     resolved, moved = dependencies.with_restarts(snap, request.project, resolved)
     ops += dependencies.restart_all(snap, [s for s in moved if s.spec.name not in leaving], now)
@@ -72,6 +73,8 @@ def applied(snap: Snapshot, request: StackRequest, now: float) -> tuple[list[Op]
         services.append(service)
         if more:
             changed.append(service.meta.id)
+    asking = [(s.meta.id, s.spec) for s in services if s.meta.id in changed]
+    ops += static_addresses.claims(snap, asking, {n.meta.id: n for n in networks}, now)
     removed = []
     if request.prune:
         wanted = {s.meta.id for s in services}

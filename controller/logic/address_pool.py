@@ -1,9 +1,10 @@
 """The addresses of one network, as the scheduler's commit hands them out: slices to nodes, addresses to tasks.
 
 A node leases slices of 32 addresses as it fills; an address comes from its node's slices only, so that routes are per
-slice and not per task. Slice 0 and those whose `use` says so are for services (virtual addresses). Every stored Task
-keeps its addresses, whatever its state: they are free when the reaper deletes the record, which it does only after the
-agent confirmed.
+slice and not per task. Slice 0 and those whose `use` says so are for services (virtual addresses) and for tasks whose
+services asked for an address (static_addresses.py). Every stored Task keeps its addresses, whatever its state: they are
+free when the reaper deletes the record, which it does only after the agent confirmed. A static one can be had again by
+its service as soon as the agent did.
 
 So that an address does not come back at once, a node goes through its addresses in turn, beginning after the one that
 was given last: the leader may remember it (`last_given`), else it is that of the node's newest task. A pool is built
@@ -13,16 +14,14 @@ twice. When a write of what it gave fails it is thrown away.
 
 from bisect import insort
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
-from argosy.core.addresses import Subnet
+from argosy.controller.logic.static_addresses import FIRST_SLICE, leasable
+from argosy.core.addresses import Subnet, format_ipv4
 from argosy.core.meta import Meta
 from argosy.core.network import SLICE_SIZE, Attachment, Network, Slice, SliceUse, slice_id
 from argosy.core.task import Task
-
-FIRST_SLICE: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +47,19 @@ class Attached:
     new_slices: tuple[Slice, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A task that is to have the addresses which its service asked for, by network.
+
+    `lost`: nodes that are not waited for: what a task there has is taken over.
+    """
+
+    task_id: str
+    service_id: str
+    addresses: Mapping[str, int]
+    lost: Collection[str] = frozenset()
+
+
 class AddressPool:
     """Free and used addresses of one network."""
 
@@ -61,7 +73,10 @@ class AddressPool:
         self._open: defaultdict[str, list[int]] = defaultdict(list)  # slices with room, in order
         self._newest: dict[str, tuple[float, str, int]] = {}
         self.last_given: dict[str, int] = {}
-        self._lowest = FIRST_SLICE  # no slice below this one can be leased any more
+        self._leasable = leasable(network)
+        self._lowest = self._leasable.start  # no slice below this one can be leased any more
+        self._claimed: dict[int, dict[int, str]] = {}  # slice -> static address -> service
+        self._static: defaultdict[int, dict[str, Task]] = defaultdict(dict)  # static address -> tasks that have it
 
     @classmethod
     def build(
@@ -88,7 +103,9 @@ class AddressPool:
     def put(self, task: Task) -> None:
         """Take note of a task as it is stored; idempotent."""
         for attachment in task.attachments:
-            if attachment.network_id == self._id:
+            if attachment.network_id == self._id and attachment.fixed:
+                self._static[attachment.address][task.meta.id] = task
+            elif attachment.network_id == self._id:
                 self._use(attachment.address, task.meta.id)
                 age = (task.meta.created_at, task.meta.id, attachment.address)
                 if age > self._newest.get(task.node_id, (-1.0, "", 0)):
@@ -98,11 +115,13 @@ class AddressPool:
         """Note that a task's record is gone; without effect where another has the address by now."""
         for attachment in task.attachments:
             address = attachment.address
-            if attachment.network_id == self._id and self._used.get(address) == task.meta.id:
+            if attachment.network_id == self._id and attachment.fixed:
+                self._static[address].pop(task.meta.id, None)
+            elif attachment.network_id == self._id and self._used.get(address) == task.meta.id:
                 index = self._subnet.slice_of(address)
                 del self._used[address]
                 self._used_in[index] -= 1
-                self._lowest = min(self._lowest, max(index, FIRST_SLICE))
+                self._lowest = min(self._lowest, max(index, self._leasable.start))
                 self._open_up(index)
 
     def put_slice(self, lease: Slice) -> None:
@@ -112,12 +131,14 @@ class AddressPool:
             self._open_up(lease.index)
         else:
             self._leased[lease.index] = ""
+            self._claimed[lease.index] = {h.address: h.service_id for h in lease.holders}
 
     def forget_slice(self, lease: Slice) -> None:
         """Note that a slice is not leased any more; without effect where another leases it by now."""
         if self._leased.get(lease.index) == lease.node_id:
             del self._leased[lease.index]
-            self._lowest = min(self._lowest, lease.index)
+            self._claimed.pop(lease.index, None)
+            self._lowest = min(self._lowest, max(lease.index, self._leasable.start))
             if lease.index in self._open[lease.node_id]:
                 self._open[lease.node_id].remove(lease.index)
 
@@ -140,12 +161,17 @@ class AddressPool:
     @property
     def used(self) -> int:
         """How many of the addresses for tasks are in use."""
-        return len(self._used) - self._used_in[0]
+        return len(self._used) - self._used_in[0] + sum(bool(tasks) for tasks in self._static.values())
 
     @property
     def capacity(self) -> int:
         """How many addresses tasks can have."""
         return self._subnet.capacity
+
+    @property
+    def slices_free(self) -> int:
+        """How many slices nodes may yet lease."""
+        return sum(i not in self._leased and self._used_in[i] < SLICE_SIZE for i in self._leasable)
 
     def lacks(self, node_id: str) -> Full | None:
         """Return why `take` would fail for a node, or None when it would not."""
@@ -153,12 +179,30 @@ class AddressPool:
             return None
         if self.used >= self.capacity:
             return Full(f"network {self._name} is full: {self.used:,} of {self.capacity:,} addresses used")
-        slices = self._subnet.slices - FIRST_SLICE
+        where, slices = "", len(self._leasable)
+        if slices < self._subnet.slices - FIRST_SLICE:
+            where = " of its ip_range"
         return Full(
-            f"network {self._name} has no addresses left for this node: all {slices:,} slices are leased, and "
+            f"network {self._name} has no addresses left for this node: all {slices:,} slices{where} are leased, and "
             f"the node's own are full ({self.used:,} of {self.capacity:,} addresses used); "
-            "give the network a larger subnet"
+            f"give the network a larger {'ip_range' if where else 'subnet'}"
         )
+
+    def lacks_static(self, asking: Asking) -> Full | None:
+        """Return why a task cannot have the address that its service asked for, or None when it can.
+
+        It is its service's as long as nobody else claimed it, and free when no other task has anything of it left.
+        """
+        address = asking.addresses[self._id]
+        text = f"{format_ipv4(address)} on network {self._name}"
+        claimed = self._claimed.get(self._subnet.slice_of(address), {}) if self._subnet.contains(address) else {}
+        if claimed.get(address) != asking.service_id:
+            whose = "another service's: give it another address" if address in claimed else "not its service's yet"
+            return Full(f"{text} is {whose}")
+        for other in self._static.get(address, {}).values():
+            if other.meta.id != asking.task_id and not other.status.released and other.node_id not in asking.lost:
+                return Full(f"{text} is held by the task that it replaces, until nothing of that is left")
+        return None
 
     def take(self, node_id: str) -> Grant | Full:
         """Give a task on `node_id` an address that no task has, and the node a slice where it needs one more."""
@@ -173,7 +217,7 @@ class AddressPool:
 
     def _next_slice(self) -> int | None:
         """Return the lowest slice that nobody leases and that old tasks do not fill. O(1) over a batch."""
-        while self._lowest < self._subnet.slices:
+        while self._lowest < self._leasable.stop:
             if self._lowest not in self._leased and self._used_in[self._lowest] < SLICE_SIZE:
                 return self._lowest
             self._lowest += 1
@@ -195,18 +239,27 @@ class AddressPool:
             yield from range(base, min(base + SLICE_SIZE, last + 1))
 
 
-def attach(pools: Mapping[str, AddressPool], network_ids: Sequence[str], node_id: str) -> Attached | Full:
+def attach(
+    pools: Mapping[str, AddressPool], network_ids: Sequence[str], node_id: str, asking: Asking | None = None
+) -> Attached | Full:
     """Give a task on `node_id` an address on each of its networks, or on none and the reason.
 
-    `pools` has the pool of each network by id; a network that is missing there is a reason too.
+    `pools` has the pool of each network by id; a network that is missing there is a reason too. `asking`: what the
+    task's service asked for.
     """
+    asked = asking.addresses if asking else {}
     for network_id in network_ids:
         pool = pools.get(network_id)
-        lack = Full(f"network {network_id} does not exist any more") if pool is None else pool.lacks(node_id)
+        if pool is None:
+            return Full(f"network {network_id} does not exist any more")
+        lack = pool.lacks_static(asking) if asking and network_id in asked else pool.lacks(node_id)
         if lack is not None:
             return lack
     attachments, new_slices = [], []
     for network_id in network_ids:
+        if network_id in asked:
+            attachments.append(Attachment(network_id, asked[network_id], fixed=True))
+            continue
         grant = pools[network_id].take(node_id)
         if isinstance(grant, Full):  # the same network twice: validation refuses that
             raise AssertionError(grant.reason)

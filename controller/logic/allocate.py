@@ -18,6 +18,8 @@ FIRST_VNI: Final = 4096
 LAST_VNI: Final = (1 << 24) - 1
 """VNIs have 24 bits (RFC 7348)."""
 DEFAULT_POOL: Final = Subnet.parse("10.64.0.0/10")
+OTHER_POOLS: Final = (Subnet.parse("172.16.0.0/12"), Subnet.parse("192.168.0.0/16"), Subnet.parse("10.0.0.0/10"))
+"""Where the hosts' own networks take all of the default one (private addresses, RFC 1918)."""
 DEFAULT_PREFIX: Final = 16
 
 
@@ -34,28 +36,39 @@ def choose_vni(used: Iterable[int], next_vni: int, last: int = LAST_VNI) -> int:
     raise ExhaustedError("all VXLAN network identifiers are in use: remove networks that nobody needs")
 
 
-def choose_subnet(wanted: str, taken: Iterable[str], underlay: Iterable[str]) -> str:
+def choose_subnet(
+    wanted: str, taken: Iterable[str], underlay: Iterable[str], routes: Iterable[tuple[str, str]] = ()
+) -> str:
     """Return the subnet of a new network: `wanted` where that is given, else a free /16 of 10.64.0.0/10.
 
-    `taken` are the subnets of other networks, `underlay` what networks must keep clear of: the hosts' own addresses
-    and routes. When each /16 belongs to a network already, the one that the fewest networks share is returned; a
-    service that joins two overlapping networks is refused elsewhere. InvalidError says what is wrong with `wanted`,
-    ExhaustedError when the underlay leaves nothing.
+    `taken` are the subnets of other networks, `underlay` and `routes` what networks must keep clear of: the hosts' own
+    addresses, and what they reach by themselves, with whose it is. When each /16 belongs to a network already, the one
+    that the fewest networks share is returned; a service that joins two overlapping networks is refused elsewhere.
+    InvalidError says what is wrong with `wanted`, ExhaustedError when the underlay leaves nothing.
     """
-    avoid = tuple((cidr, "the hosts' own network") for cidr in underlay)
+    avoid = (*((cidr, "the hosts' own network") for cidr in underlay), *routes)
+    candidates = _free(avoid)
     if wanted:
-        problem = subnet_problem(wanted, avoid)
+        problem = subnet_problem(wanted, avoid, str(candidates[0]) if candidates else "a smaller one beside these")
         if problem:
             raise InvalidError(f"subnet {problem}", (("subnet", problem),))
         return str(Subnet.parse(wanted))
-    blocked = [Subnet.parse(cidr) for cidr, _ in avoid]
-    candidates = [Subnet(base, DEFAULT_PREFIX) for base in DEFAULT_POOL.subnets(DEFAULT_PREFIX)]
-    candidates = [c for c in candidates if not any(c.overlaps(b) for b in blocked)]
     if not candidates:
         raise ExhaustedError(
-            f"no subnet can be chosen: the hosts' own networks take all of {DEFAULT_POOL}; give the network a subnet"
+            f"no subnet can be chosen: the hosts' own networks take all of {DEFAULT_POOL} and of "
+            f"{', '.join(map(str, OTHER_POOLS))}; give the network a subnet"
         )
     shared: Counter[Subnet] = Counter()
     for other in map(Subnet.parse, taken):
         shared.update(c for c in candidates if c.overlaps(other))
     return str(min(candidates, key=lambda c: (shared[c], c.base)))
+
+
+def _free(avoid: Iterable[tuple[str, str]]) -> list[Subnet]:
+    """Return the subnets that may be chosen: of the first pool that the hosts' own networks leave something of."""
+    blocked = [Subnet.parse(cidr) for cidr, _ in avoid]
+    for pool in (DEFAULT_POOL, *OTHER_POOLS):
+        candidates = [Subnet(base, DEFAULT_PREFIX) for base in pool.subnets(DEFAULT_PREFIX)]
+        if free := [c for c in candidates if not any(c.overlaps(b) for b in blocked)]:
+            return free
+    return []

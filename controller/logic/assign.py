@@ -5,10 +5,12 @@ What is a node's own is apart from what all nodes of a network are told alike: t
 encoded once for all of them (controller/session/feeds.py).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from argosy.controller.logic import static_addresses
+from argosy.controller.logic.published_ports import network_of
 from argosy.core.assignment import (
     ConfigAssignment,
     EndpointAssignment,
@@ -18,6 +20,7 @@ from argosy.core.assignment import (
     NetworkAssignment,
     PeerAssignment,
     Piece,
+    PublishedAssignment,
     RevisionAssignment,
     SecretAssignment,
     TaskAssignment,
@@ -26,7 +29,7 @@ from argosy.core.assignment import (
 from argosy.core.image import Image
 from argosy.core.mesh import Mesh
 from argosy.core.network import Network, Slice, SliceUse
-from argosy.core.node import Node
+from argosy.core.node import Node, NodeState
 from argosy.core.service import Disconnect, EndpointMode, Revision, Service
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState
@@ -55,6 +58,9 @@ class ClusterObjects(Protocol):
     def slices(self, network_id: str) -> Iterable[Slice]:
         """Return the slices of a network."""
 
+    def tasks_of(self, service_id: str) -> Iterable[Task]:
+        """Return the tasks of a service."""
+
     def node(self, node_id: str) -> Node | None:
         """Return a node."""
 
@@ -69,6 +75,15 @@ class ClusterObjects(Protocol):
 
     def names(self, network_id: str) -> Iterable[NamesAssignment]:
         """Return what services are called on a network."""
+
+    def ingress_networks(self) -> Collection[str]:
+        """Return the networks that ports of every node lead into: every node carries them."""
+
+    def published(self, network_id: str) -> Iterable[PublishedAssignment]:
+        """Return the ports of every node that lead into a network."""
+
+    def nodes(self) -> Iterable[Node]:
+        """Return all nodes."""
 
     def mesh(self) -> Mesh:
         """Return where the cluster is with the keys of its tunnels."""
@@ -90,7 +105,7 @@ def assignments_for(node_id: str, objects: ClusterObjects) -> NodeSet:
         if piece is not None:
             pieces[key_of(piece)] = piece
 
-    networks: set[str] = set()
+    networks: set[str] = set(objects.ingress_networks())
     revisions: set[tuple[str, int]] = set()
     for task in objects.task_list(node_id):
         if task.status.state < TaskState.ASSIGNED and not task.attachments:
@@ -175,6 +190,15 @@ def names_of(service: Service, network_id: str) -> NamesAssignment | None:
     return None
 
 
+def published_of(service: Service, networks: Mapping[str, Network]) -> PublishedAssignment | None:
+    """Return the ports that every node answers on for a service; None where it has none."""
+    network_id = network_of(service.spec, networks) if service.ports and not service.removing else ""
+    if not network_id:
+        return None
+    affinity = service.spec.endpoint.client_affinity
+    return PublishedAssignment(network_id, service.meta.id, service.spec.name, affinity, service.ports)
+
+
 def _revision_pieces(task: Task, objects: ClusterObjects) -> Iterable[Piece | None]:
     revision, service = objects.revision(task.service_id, task.revision), objects.service(task.service_id)
     if revision is None:
@@ -198,16 +222,26 @@ def network_pieces(network_id: str, objects: ClusterObjects) -> Iterable[Piece]:
     for piece in objects.slices(network_id):
         if piece.use is SliceUse.TASKS:
             slices.setdefault(piece.node_id, []).append(piece.index)
+    statics: dict[str, list[int]] = {}
+    for address, node_id in static_addresses.hosts(network_id, objects.slices(network_id), objects.tasks_of).items():
+        statics.setdefault(node_id, []).append(address)
+        slices.setdefault(node_id, [])
+    if network_id in objects.ingress_networks():
+        for one in objects.nodes():
+            slices.setdefault(one.meta.id, [])
     carriers = {node_id: node for node_id in slices if (node := objects.node(node_id))}
     spec = network.spec
-    mtu = _mtu(carriers.values(), TUNNEL_OVERHEAD if spec.encrypted else 0)
+    carried = _mtu(carriers.values(), TUNNEL_OVERHEAD if spec.encrypted else 0)
+    mtu = min(filter(None, (carried, spec.mtu)), default=0)
     yield NetworkAssignment(
         network_id, spec.name, network.vni, network.subnet, spec.internal, mtu, encrypted=spec.encrypted
     )
     for node_id, node in carriers.items():
-        yield PeerAssignment(network_id, node_id, node.description.underlay_address, tuple(sorted(slices[node_id])))
+        held, own = tuple(sorted(slices[node_id])), tuple(sorted(statics.get(node_id, ())))
+        yield PeerAssignment(network_id, node_id, node.description.underlay_address, held, own)
     yield from objects.names(network_id)
     yield from objects.endpoints(network_id).values()
+    yield from objects.published(network_id)
 
 
 def _mesh_pieces(node_id: str, networks: Iterable[str], objects: ClusterObjects) -> Iterable[Piece]:
@@ -218,10 +252,14 @@ def _mesh_pieces(node_id: str, networks: Iterable[str], objects: ClusterObjects)
     mesh = objects.mesh()
     yield MeshAssignment(mesh.epoch, mesh.previous)
     slices = (s for n in encrypted for s in objects.slices(n.meta.id) if s.use is SliceUse.TASKS)
-    for other in sorted({s.node_id for s in slices} - {node_id}):
+    others = {s.node_id for s in slices}
+    if any(n.meta.id in objects.ingress_networks() for n in encrypted):
+        others |= {node.meta.id for node in objects.nodes()}
+    for other in sorted(others - {node_id}):
         if node := objects.node(other):
             about = node.description
-            yield MeshPeerAssignment(other, node.spec.name, about.underlay_address, about.mesh_keys)
+            down = node.status.state is NodeState.DOWN
+            yield MeshPeerAssignment(other, node.spec.name, about.underlay_address, about.mesh_keys, down)
 
 
 def _mtu(carriers: Iterable[Node], tunnel: int) -> int:

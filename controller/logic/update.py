@@ -28,7 +28,7 @@ from argosy.controller.logic.canary import former_revision, is_trying
 from argosy.controller.logic.dirty import is_dirty, stale_task
 from argosy.controller.logic.draft import Draft
 from argosy.controller.logic.progress import stalled
-from argosy.controller.logic.slot import Aim, Order
+from argosy.controller.logic.slot import Aim, Order, is_fixed
 from argosy.controller.logic.slots import Key, Slot, is_unassigned
 from argosy.controller.logic.view import View
 from argosy.core.service import (
@@ -105,7 +105,9 @@ def _order_of_config(config: UpdateConfig) -> Order:
 
 
 def _order(view: View, slot: Slot, config: UpdateConfig) -> Order:
-    """Return the order for a slot. Two tasks that want the same port of a host cannot stand side by side."""
+    """Return the order for a slot. Two tasks with the same port of a host, or address, cannot stand side by side."""
+    if any(is_fixed(task) for task in (*slot.live, *slot.ending)):
+        return Order.STOP_BEFORE
     ports = set(view.service.spec.task.host_ports)
     if ports:
         stale = (task for task in slot.live if not view.is_current(task) and not is_unassigned(task))

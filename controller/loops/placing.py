@@ -10,16 +10,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from argosy.controller.logic.address_pool import AddressPool, Attached, Full, attach
+from argosy.controller.logic.address_pool import AddressPool, Asking, Attached, Full, attach
 from argosy.controller.logic.ask import qualified_name
 from argosy.controller.logic.cluster_view import ClusterView
 from argosy.controller.logic.dependencies import Gate, Objects
 from argosy.controller.logic.schedule import Request, place, predecessor_of, request_for
 from argosy.controller.logic.shunned import shunned_nodes
 from argosy.controller.store import Change, Snapshot
+from argosy.core.addresses import parse_ipv4
 from argosy.core.meta import Cluster, Scheduling
 from argosy.core.network import Network, Slice
-from argosy.core.node import Node
+from argosy.core.node import Node, NodeState
 from argosy.core.service import JOB_MODES, Revision, Service, UpdateOrder, UpdateState, revision_id
 from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState
@@ -56,6 +57,8 @@ class Placing:
                     (pool.forget_slice if change.new is None else pool.put_slice)(lease)
                 case Network() as network:
                     self._pools.pop(network.meta.id, None)
+                    if network.spec.encrypted and self._view is not None:
+                        self._view.encrypted.add(network.meta.id)
                 case Cluster() as cluster if self._view is not None:
                     self._view.scheduling = cluster.scheduling
                 case _:
@@ -110,15 +113,25 @@ class Placing:
             node_id = placements.assigned.get(request.task_id)
             if node_id is None:
                 continue
-            granted: Attached | Full = attach(pools, [n.target for n in request.spec.networks], node_id)
+            asking = _asking(request, snap)
+            granted = attach(pools, [n.target for n in request.spec.networks], node_id, asking)
             if isinstance(granted, Full):
                 refused[request.task_id] = granted.reason
                 view.forget(request.task_id)
                 continue
             slices += granted.new_slices
-            results.append(_assigned(tasks[request.task_id], node_id, granted, now))
+            placed = _assigned(tasks[request.task_id], node_id, granted, now)
+            results.append(placed)
+            if asking:
+                self._hold_static(placed)
         results += [_pending(tasks[task_id], reason, now) for task_id, reason in refused.items()]
         return results, [replace(s, meta=replace(s.meta, created_at=now, updated_at=now)) for s in slices]
+
+    def _hold_static(self, task: Task) -> None:
+        """Note at once that a task has its static addresses: another of the round may want them, too."""
+        for attachment in task.attachments:
+            if attachment.fixed and attachment.network_id in self._pools:
+                self._pools[attachment.network_id].put(task)
 
     def _pools_for(self, snap: Snapshot, requests: Sequence[Request]) -> Mapping[str, AddressPool]:
         wanted = {n.target for request in requests for n in request.spec.networks}
@@ -138,13 +151,15 @@ def view_of(snap: Snapshot) -> ClusterView:
     """Return the load of all nodes of a snapshot."""
     revisions = snap.all(Revision)
     cluster = next(iter(snap.all(Cluster)), None)
-    return ClusterView.build(
+    view = ClusterView.build(
         snap.all(Node),
         snap.all(Task),
         {(r.service_id, r.number): r.spec.task for r in revisions},
         {r.service_id: qualified_name(r.meta.project, r.spec.name) for r in revisions},
         cluster.scheduling if cluster is not None else Scheduling.SPREAD,
     )
+    view.encrypted.update(n.meta.id for n in snap.all(Network) if n.spec.encrypted)
+    return view
 
 
 def waits(task: Task) -> bool:
@@ -203,6 +218,17 @@ def _requests(snap: Snapshot, tasks: Iterable[Task]) -> tuple[list[Request], dic
         else:
             requests.append(request)
     return requests, refused
+
+
+def _asking(request: Request, snap: Snapshot) -> Asking | None:
+    """Return what a request's service asked for, if it asked for addresses."""
+    asked = {n.target: parse_ipv4(n.address) for n in request.spec.networks if n.address}
+    if not asked:
+        return None
+    holders = snap.tasks_of_service(request.service_id)
+    nodes = {task.node_id: snap.get(Node, task.node_id) for task in holders if task.node_id}
+    lost = {i for i, node in nodes.items() if node is None or node.status.state is NodeState.DOWN}
+    return Asking(request.task_id, request.service_id, asked, lost)
 
 
 def _assigned(task: Task, node_id: str, granted: Attached, now: float) -> Task:

@@ -1,13 +1,13 @@
 """The dispatcher's reads: a snapshot, the endpoint index and the drains, in the words of controller/logic/assign.py."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from argosy.controller.changes.images import by_digest
 from argosy.controller.session.drains import Drains
 from argosy.controller.session.endpoints import EndpointIndex
 from argosy.controller.store import Snapshot
-from argosy.core.assignment import EndpointAssignment, NamesAssignment
+from argosy.core.assignment import EndpointAssignment, NamesAssignment, PublishedAssignment
 from argosy.core.image import Image
 from argosy.core.mesh import Mesh
 from argosy.core.meta import Cluster
@@ -45,6 +45,10 @@ class SnapshotObjects:
         """Return the slices of a network."""
         return self.snap.slices_of_network(network_id)
 
+    def tasks_of(self, service_id: str) -> Iterable[Task]:
+        """Return the tasks of a service."""
+        return self.snap.tasks_of_service(service_id)
+
     def node(self, node_id: str) -> Node | None:
         """Return a node."""
         return self.snap.get(Node, node_id)
@@ -64,6 +68,18 @@ class SnapshotObjects:
     def names(self, network_id: str) -> Iterable[NamesAssignment]:
         """Return what services are called on a network."""
         return self.index.names(network_id)
+
+    def ingress_networks(self) -> Collection[str]:
+        """Return the networks that ports of every node lead into."""
+        return self.index.ingress_networks
+
+    def published(self, network_id: str) -> Iterable[PublishedAssignment]:
+        """Return the ports of every node that lead into a network."""
+        return self.index.published(network_id)
+
+    def nodes(self) -> Iterable[Node]:
+        """Return all nodes."""
+        return self.snap.all(Node)
 
     def mesh(self) -> Mesh:
         """Return where the cluster is with the keys of its tunnels."""

@@ -38,6 +38,9 @@ from argosy.core.validate import validate_network, validate_node_spec, validate_
 from argosy.core.versions import parse_version
 
 UPDATE = UpdateConfig()
+START_FIRST = UpdateConfig(order=UpdateOrder.START_FIRST)
+FIXED = (NetworkAttachmentSpec("net", address="10.9.0.70"),)
+FIRST_ADDRESS = "task.networks[0].address"
 PLAIN = ContainerSpec(image="web:1")
 RICH = ContainerSpec(
     image="registry.example:5000/team/web:1.2",
@@ -254,6 +257,11 @@ def container(**fields):
         (service(networks=(NetworkAttachmentSpec(),)), "task.networks[0].target", "missing"),
         (service(networks=(NetworkAttachmentSpec("a", ("x y",)),)), "task.networks[0].aliases[0]", "use letters"),
         (service(networks=(NetworkAttachmentSpec("a"),) * 2), "task.networks", "more than once"),
+        (replace(service(networks=FIXED), replicas=2), FIRST_ADDRESS, "one replica"),
+        (service(networks=FIXED, mode=ServiceMode.GLOBAL), FIRST_ADDRESS, "one replica"),
+        (replace(service(networks=FIXED), canary=1), FIRST_ADDRESS, "a canary would need a second address"),
+        (service(networks=FIXED, update=START_FIRST), FIRST_ADDRESS, "two tasks would need the address at once"),
+        (service(networks=(NetworkAttachmentSpec("net", address="10.9.0"),)), FIRST_ADDRESS, "not an IPv4 address"),
         (service(host_ports=(HostPort("sctp", 80),)), "task.host_ports[0].protocol", "tcp or udp"),
         (service(host_ports=(HostPort("tcp", 0),)), "task.host_ports[0].port", "from 1"),
         (service(host_ports=(HostPort("udp", 14789),)), "task.host_ports[0].port", "VXLAN"),
@@ -287,6 +295,13 @@ def test_all_problems_come_at_once():
         (NetworkSpec("net", subnet="10.0.0.0/28"), "subnet", "smallest subnet is a /26"),
         (NetworkSpec("net", subnet="127.0.0.0/16"), "subnet", "loopback"),
         (NetworkSpec("net", subnet="192.0.2.0/24"), "subnet", "the underlay"),
+        (NetworkSpec("net", ip_range="10.0.1.0/24"), "ip_range", "a part of which subnet?"),
+        (NetworkSpec("net", subnet="10.0.0.0/16", ip_range="10.1.0.0/24"), "ip_range", "such as 10.0.128.0/17"),
+        (NetworkSpec("net", subnet="10.0.0.0/16", ip_range="10.0.1.0/28"), "ip_range", "the smallest is a /27"),
+        (NetworkSpec("net", subnet="10.0.0.0/16", ip_range="10.0.0.0/27"), "ip_range", "for virtual addresses"),
+        (NetworkSpec("net", subnet="10.0.0.0/16", ip_range="nonsense"), "ip_range", "is not a subnet"),
+        (NetworkSpec("net", mtu=575), "mtu", "from 576"),
+        (NetworkSpec("net", mtu=70_000), "mtu", "to 65,535"),
     ],
 )
 def test_a_mistake_in_a_network(spec, where, says):

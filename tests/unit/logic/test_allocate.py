@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from argosy.controller.logic.address_pool import AddressPool, Attached, Full, Grant, attach
+from argosy.controller.logic.address_pool import AddressPool, Asking, Attached, Full, Grant, attach
 from argosy.controller.logic.allocate import FIRST_VNI, LAST_VNI, choose_subnet, choose_vni
 from argosy.core.addresses import format_ipv4, parse_ipv4
 from argosy.core.errors import ExhaustedError, InvalidError
 from argosy.core.meta import Meta
-from argosy.core.network import Attachment, Network, NetworkSpec, Slice, slice_id
+from argosy.core.network import Attachment, Network, NetworkSpec, Slice, SliceUse, StaticAddress, slice_id
 from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState
 
@@ -78,9 +78,20 @@ def test_a_wanted_subnet_that_cannot_be(wanted, underlay, says):
     assert caught.value.problems[0][0] == "subnet"
 
 
-def test_hosts_that_take_the_whole_pool():
+def test_what_a_host_reaches_by_itself_is_refused_with_whose_it_is_and_what_would_fit():
+    routes = [("10.0.0.0/8", "node n1 reaches it by itself")]
+    with pytest.raises(InvalidError) as refused:
+        choose_subnet("10.20.0.0/16", [], [], routes)
+    assert str(refused.value) == (
+        "subnet 10.20.0.0/16 overlaps 10.0.0.0/8 (node n1 reaches it by itself): choose another, such as 172.16.0.0/16"
+    )
+    assert choose_subnet("", [], [], routes) == "172.16.0.0/16"
+    assert choose_subnet("172.20.0.0/16", [], [], routes) == "172.20.0.0/16"
+
+
+def test_hosts_that_take_all_pools():
     with pytest.raises(ExhaustedError, match="give the network a subnet"):
-        choose_subnet("", [], ["10.0.0.0/8"])
+        choose_subnet("", [], ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"])
 
 
 # ---------------------------------------------------------------- addresses
@@ -188,3 +199,93 @@ def test_a_task_gets_all_its_networks_or_none():
     assert attach(pools, ["net"], "a") == Attached((Attachment("net", parse_ipv4("10.9.0.32")),), (lease(1, "a"),))
     assert attach(pools, [], "a") == Attached((), ())
     assert attach(pools, ["gone"], "a") == Full("network gone does not exist any more")
+
+
+# ---------------------------------------------------------------- static addresses
+
+STATIC = "10.9.0.70"
+
+
+def static_slice(*holders):
+    """Return slice 2 of SMALL, 10.9.0.64/27, with these (address, service)."""
+    held = tuple(StaticAddress(parse_ipv4(address), service) for address, service in holders)
+    return Slice(Meta(slice_id("net", 2)), "net", 2, use=SliceUse.STATIC, holders=held)
+
+
+def having(task_id, node_id, address=STATIC, *, released=False, state=TaskState.RUNNING):
+    """Return a task that was given a static address."""
+    attachments = (Attachment("net", parse_ipv4(address), fixed=True),)
+    return Task(Meta(task_id), node_id=node_id, status=TaskStatus(state, released=released), attachments=attachments)
+
+
+def asking(task_id="new", service="web", address=STATIC, lost=()):
+    return Asking(task_id, service, {"net": parse_ipv4(address)}, lost)
+
+
+def given(address=STATIC):
+    return Attached((Attachment("net", parse_ipv4(address), fixed=True),), ())
+
+
+def test_a_task_gets_the_address_that_its_service_asked_for_on_whichever_node():
+    pool = AddressPool.build(SMALL, [static_slice((STATIC, "web"))], [])
+    assert attach({"net": pool}, ["net"], "a", asking()) == given()
+    assert attach({"net": pool}, ["net"], "b", asking()) == given()
+
+
+@pytest.mark.parametrize(
+    ("holders", "tasks", "lost", "says"),
+    [
+        ([], [], (), "10.9.0.70 on network web_default is not its service's yet"),
+        ([(STATIC, "db")], [], (), "10.9.0.70 on network web_default is another service's: give it another address"),
+        (
+            [(STATIC, "web")],
+            [having("old", "a")],
+            (),
+            "held by the task that it replaces, until nothing of that is left",
+        ),
+        ([(STATIC, "web")], [having("old", "a", state=TaskState.FAILED)], (), "held by the task that it replaces"),
+        ([(STATIC, "web")], [having("old", "a", released=True, state=TaskState.SHUTDOWN)], (), None),
+        ([(STATIC, "web")], [having("old", "a")], ("a",), None),
+        ([(STATIC, "web")], [having("old", "a", "10.9.0.71")], (), None),
+    ],
+    ids=["unclaimed", "another's", "in use", "ended, not let go", "let go", "on a lost node", "another address"],
+)
+def test_a_static_address_is_given_to_its_service_alone_and_to_one_task_at_a_time(holders, tasks, lost, says):
+    pool = AddressPool.build(SMALL, [static_slice(*holders)], tasks)
+    found = attach({"net": pool}, ["net"], "b", asking(lost=lost))
+    if says is None:
+        assert found == given()
+    else:
+        assert isinstance(found, Full)
+        assert says in found.reason
+
+
+def test_a_pool_follows_who_has_a_static_address():
+    pool = AddressPool.build(SMALL, [static_slice((STATIC, "web"))], [having("old", "a")])
+    pool.put(having("old", "a", released=True, state=TaskState.SHUTDOWN))
+    assert pool.lacks_static(asking()) is None
+    pool.put(having("new", "b"))
+    assert pool.lacks_static(asking("another")) is not None
+    assert pool.lacks_static(asking("new")) is None
+    assert pool.used == 1
+    pool.forget(having("old", "a"))
+    pool.forget(having("new", "b"))
+    assert pool.lacks_static(asking("another")) is None
+    assert pool.used == 0
+
+
+def test_no_node_leases_a_slice_of_static_addresses():
+    pool = AddressPool.build(SMALL, [static_slice((STATIC, "web"))], [])
+    assert [g.new_slice.index for g in taken(pool, "a", 64) if g.new_slice] == [1, 3]
+    assert isinstance(pool.take("a"), Full)
+
+
+def test_with_an_ip_range_nodes_lease_slices_of_that_alone():
+    ranged = replace(SMALL, spec=replace(SMALL.spec, ip_range="10.9.0.64/26"))
+    pool = AddressPool.build(ranged, [], [])
+    assert pool.slices_free == 2
+    assert [g.new_slice.index for g in taken(pool, "a", 64) if g.new_slice] == [2, 3]
+    assert pool.slices_free == 0
+    assert "all 2 slices of its ip_range are leased" in pool.lacks("b").reason
+    pool.forget_slice(lease(3, "a"))
+    assert pool.slices_free == 0  # its addresses are still held
