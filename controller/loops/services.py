@@ -11,6 +11,7 @@ from argosy.controller.logic.departures import Departures
 from argosy.controller.logic.orchestrate import plan_service
 from argosy.controller.loops.apply import groups_of
 from argosy.controller.loops.triggers import Wake, batches
+from argosy.controller.sparing import Sparing
 from argosy.controller.store import Cache, Change, ChangeBatch, Fence, Op, Snapshot, Store
 from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.errors import ConflictError
@@ -19,8 +20,11 @@ from argosy.core.node import Availability, Node
 from argosy.core.service import Revision, Service, ServiceMode
 from argosy.core.task import Task
 
-PLANS_A_TURN = 10
+PLANS_A_TURN = 4
 """Services that are planned before heartbeats and the like get a turn of the event loop."""
+
+SHARE = 0.4
+"""Of the time that planning takes, at most: while many tasks come up, every service changes all the time."""
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +39,7 @@ class ServicesLoop:
         self._fence = fence
         self._ambient = ambient
         self._wake = Wake(ambient.wall)
+        self._sparing = Sparing(ambient.monotonic, SHARE)
         self._due: dict[str, float] = {}  # service id -> when to look again
 
     async def run(self) -> None:
@@ -43,6 +48,7 @@ class ServicesLoop:
             dirty = self._dirty(batch)
             while dirty:
                 dirty = await self._settle(dirty)
+                await self._sparing.rest()
             self._wake.at(min(self._due.values(), default=None))
 
     def _dirty(self, batch: ChangeBatch | None) -> set[str]:
@@ -53,7 +59,7 @@ class ServicesLoop:
         if batch.resync:
             return {s.meta.id for s in batch.snapshot.all(Service)}
         for change in batch.changes:
-            dirty |= _concerned(change, batch.snapshot)
+            dirty |= concerned(change, batch.snapshot)
         return dirty
 
     async def _settle(self, dirty: set[str]) -> set[str]:
@@ -70,15 +76,16 @@ class ServicesLoop:
             service = snap.get(Service, service_id)
             if service is None:
                 continue
-            plan = plan_service(
-                service,
-                {r.number: r for r in snap.revisions_of_service(service_id)},
-                snap.tasks_of_service(service_id),
-                nodes,
-                now,
-                replace_in=self._grants.replace_in,
-                departures=departures,
-            )
+            with self._sparing.working():
+                plan = plan_service(
+                    service,
+                    {r.number: r for r in snap.revisions_of_service(service_id)},
+                    snap.tasks_of_service(service_id),
+                    nodes,
+                    now,
+                    replace_in=self._grants.replace_in,
+                    departures=departures,
+                )
             if plan.wake_at is not None:
                 self._due[service_id] = plan.wake_at
             for group in groups_of(plan.actions, snap, service, now, self._ambient.new_id):
@@ -99,7 +106,8 @@ class ServicesLoop:
         return again
 
 
-def _concerned(change: Change, snap: Snapshot) -> set[str]:
+def concerned(change: Change, snap: Snapshot) -> set[str]:
+    """Return the services whose plan a change may change."""
     obj = change.new or change.old
     match obj:
         case Service():
@@ -110,7 +118,7 @@ def _concerned(change: Change, snap: Snapshot) -> set[str]:
             return {obj.service_id}
         case Node():
             on_node = {t.service_id for t in snap.tasks_on_node(obj.meta.id)}
-            return on_node | {s.meta.id for s in snap.all(Service) if s.spec.mode is ServiceMode.GLOBAL}
+            return on_node | {s.meta.id for s in snap.all(Service) if s.spec.mode in EVERYWHERE}
         case _:
             return set()
 
