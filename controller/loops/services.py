@@ -20,6 +20,8 @@ from argosy.core.node import Availability, Node
 from argosy.core.service import Revision, Service, ServiceMode
 from argosy.core.task import Task
 
+EVERYWHERE = (ServiceMode.GLOBAL, ServiceMode.GLOBAL_JOB)
+"""Modes that have a task on every node: each change of a node concerns them."""
 PLANS_A_TURN = 4
 """Services that are planned before heartbeats and the like get a turn of the event loop."""
 
