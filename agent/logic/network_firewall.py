@@ -110,18 +110,22 @@ def network_ruleset(*, uplink: bool) -> str:
 
     What leaves by the uplink carries the uplink's address. Nothing comes in by it but answers and what goes to a
     published port; nothing of other nodes leaves by it but the answers to the latter.
+
+    What most packets are decided by comes first in each chain.
     """
     errors = "icmp type { destination-unreachable, time-exceeded, parameter-problem }"
     lines = [
         "chain errors {",
         "  type filter hook postrouting priority mangle; policy accept;",
-        f'  oifname "{names.VTEP}" ip saddr 169.254.0.0/16 {errors} ip saddr set @th,192,32',
+        f'  ip saddr 169.254.0.0/16 oifname "{names.VTEP}" {errors} ip saddr set @th,192,32',
         "}",
     ]
     if uplink:
         lines += [
             "chain forward {",
             "  type filter hook forward priority filter; policy accept;",
+            # Every packet between containers comes here: what the rest is not about goes on at once.
+            f'  iifname != "{names.UPLINK}" oifname != "{names.UPLINK}" accept',
             f'  iifname "{names.UPLINK}" ct state established,related accept',
             f'  iifname "{names.UPLINK}" ct status dnat accept',
             f'  iifname "{names.UPLINK}" counter drop',
