@@ -23,6 +23,12 @@ class Admission:
         self._port = port
         self._wanted: frozenset[int] | None = None
         self._held: frozenset[int] | None = None
+        self._left: frozenset[int] = frozenset()
+
+    def adopt(self) -> None:
+        """Take over what a former life left."""
+        self.look_again()
+        self._left = self._held or frozenset()
 
     def want(self, peers: Iterable[int] | None) -> None:
         """Take over the peers' addresses; None: no network is carried, and nothing has to be guarded."""
@@ -31,8 +37,8 @@ class Admission:
     def converge(self) -> int:
         """Bring the kernel to what is wanted, and return 1 if that took a change. Raises NftError."""
         wanted = self._wanted
-        if self._held is not None and not self.removes_leftovers:
-            wanted = self._held | (wanted or frozenset())
+        if self._left and not self.removes_leftovers:
+            wanted = self._left | (wanted or frozenset())
         commands = change(self._table, self._port, self._held, wanted)
         if commands:
             try:

@@ -94,7 +94,7 @@ class Overlay:
         """Take over what a former life left in the kernel; nothing is changed."""
         self._tables.load()
         self._host.adopt()
-        self._admission.look_again()
+        self._admission.adopt()
         self.mesh.adopt()
         self._pins.mkdir(parents=True, exist_ok=True)
         for path in sorted(self._pins.iterdir()):
