@@ -19,7 +19,10 @@ def successor_id(task_id: str) -> str:
     It is as good as issued ahead: whoever asks gets the same, so that an agent that is killed between deciding on a
     restart and noting it down does not restart twice.
     """
-    number = int.from_bytes(hashlib.blake2s(task_id.encode(), person=b"argosy-s").digest())
+    return _spelled(int.from_bytes(hashlib.blake2s(task_id.encode(), person=b"argosy-s").digest()))
+
+
+def _spelled(number: int) -> str:
     number, letter = divmod(number, len(_LETTERS))
     text = _LETTERS[letter]
     for _ in range(ID_LENGTH - 1):
@@ -30,4 +33,4 @@ def successor_id(task_id: str) -> str:
 
 def new_id() -> str:
     """Return a fresh id."""
-    return secrets.choice(_LETTERS) + "".join(secrets.choice(_ALPHABET) for _ in range(ID_LENGTH - 1))
+    return _spelled(secrets.randbits(128))  # so many more bits than there are ids that all are as likely

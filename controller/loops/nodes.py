@@ -7,6 +7,7 @@ from argosy.controller.logic.node_state import plan_nodes, timing_for
 from argosy.controller.loops.apply import node_groups
 from argosy.controller.loops.triggers import Wake, batches
 from argosy.controller.session.heard import HeardNodes
+from argosy.controller.sparing import Sparing
 from argosy.controller.store import Cache, Fence, Store
 from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.errors import ConflictError
@@ -15,6 +16,8 @@ from argosy.core.node import Node
 log = structlog.get_logger(__name__)
 
 LONGEST_SLEEP_S = 0.5
+SHARE = 0.2
+"""Of the time that looking takes, at most: while 5,000 nodes join, each gives reason to look."""
 STALL_S = 1.0
 """A tick that comes so much too late means that this controller was stopped: nobody is to blame for the silence."""
 
@@ -29,28 +32,33 @@ class NodesLoop:
         self._heard = heard
         self._ambient = ambient
         self._wake = Wake(ambient.monotonic)
+        self._sparing = Sparing(ambient.monotonic, SHARE)
         self._listening_since = self._expected = ambient.monotonic()
         heard.on_hello = self._wake.now
 
     async def run(self) -> None:
         """Run until cancelled."""
-        async for _ in batches(self._cache, self._wake):
+        async for batch in batches(self._cache, self._wake):
+            if batch is not None and not batch.resync and all(change.kind is not Node for change in batch.changes):
+                continue
             now = self._ambient.monotonic()
             if now - self._expected > STALL_S:
                 self._listening_since = now
             await self._look(now)
+            await self._sparing.rest()
 
     async def _look(self, now: float) -> None:
         snap, wall = self._cache.snapshot, self._ambient.wall()
         nodes = snap.all(Node)
-        plan = plan_nodes(
-            nodes,
-            self._heard.heard,
-            listening_since=self._listening_since,
-            now=now,
-            wall=wall,
-            timing=timing_for(len(nodes)),
-        )
+        with self._sparing.working():
+            plan = plan_nodes(
+                nodes,
+                self._heard.heard,
+                listening_since=self._listening_since,
+                now=now,
+                wall=wall,
+                timing=timing_for(len(nodes)),
+            )
         groups = node_groups(plan.actions, snap, wall)
         if groups:
             self._log(plan.actions)

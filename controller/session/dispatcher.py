@@ -72,7 +72,7 @@ class DispatcherServicer(rpc.DispatcherServicer):
         first = await anext(aiter(request_iterator), None)
         if first is None or first.WhichOneof("body") != "hello":
             raise InvalidError("a session begins with hello")
-        node = await self._register(first.hello)
+        node = await self._register(term, first.hello)
         session = term.open(node.meta.id)  # not before: the term may have ended while the store was asked
         term.heard.agent(node.meta.id, first.hello.beat_key)
         log.info("session opened", node=node.spec.name, session=session.session_id)
@@ -95,13 +95,11 @@ class DispatcherServicer(rpc.DispatcherServicer):
             await asyncio.gather(reader, return_exceptions=True)
         raise NoLeaderError(session.closed)
 
-    async def _register(self, hello: pb.Hello) -> Node:
+    async def _register(self, term: Term, hello: pb.Hello) -> Node:
         spec = NodeSpec(name=hello.node_name, role=hello.role or "worker", labels=dict(hello.labels))
         description = decode(hello.description, NodeDescription)
-        return await change(
-            self._store,
-            self._cache,
-            lambda snap: registered(snap, hello.node_id, spec, description, self._ambient.wall()),
+        return await term.changes.make(
+            lambda snap: registered(snap, hello.node_id, spec, description, self._ambient.wall())
         )
 
     async def _read(self, term: Term, session: NodeSession, requests: AsyncIterator[pb.AgentMessage]) -> None:

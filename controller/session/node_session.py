@@ -91,6 +91,8 @@ class NodeSession:
 
         `urgent`: somebody waits until the node has been told.
         """
+        if (self._own if own else self._shared) and (self._urgent or not urgent):
+            return  # it is known
         if own:
             self._own = True
         else:

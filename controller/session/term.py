@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from argosy.controller.changes.commit import Changes
 from argosy.controller.changes.files import content_of
 from argosy.controller.logic.assign import NodeSet, assignments_for, network_pieces, told
 from argosy.controller.secrets.keyring import Keyring
@@ -19,6 +20,7 @@ from argosy.controller.session.node_session import NodeSession
 from argosy.controller.session.objects import SnapshotObjects
 from argosy.controller.session.status_writer import StatusWriter
 from argosy.controller.session.turns import SLICE_S, Turns
+from argosy.controller.sparing import Sparing
 from argosy.controller.store import Cache, Change, ChangeBatch, Leadership, Snapshot, Store
 from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.assignment import ConfigAssignment, EndpointAssignment, LeaderEpoch, Piece, SecretAssignment
@@ -35,8 +37,10 @@ from argosy.core.service import Disconnect, Service
 from argosy.core.task import Task
 
 TERM_OVER = "this controller does not lead any more"
-RENEWING_SHARE = 4
-"""Networks are looked at as a whole for at most one part in so many of the time."""
+RENEWING_SHARE = 0.25
+"""Of the time in which networks are looked at as a whole, at most."""
+MARKING_SHARE = 0.25
+"""Of the time in which sessions are marked that changes concern, at most."""
 
 _EXPECTED = frozenset({NodeState.UNKNOWN, NodeState.READY})
 
@@ -58,6 +62,7 @@ class Term:
         self.grants = Grants(ambient.boot, lambda: leadership.confirmed_at)
         self.sessions: dict[str, NodeSession] = {}
         self.writer = StatusWriter(store, cache, leadership.fence, ambient)
+        self.changes = Changes(store, cache)
         self._cache = cache
         self._ambient = ambient
         self._keys = keys or Keyring()
@@ -95,6 +100,7 @@ class Term:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.writer.run())
+                group.create_task(self.changes.run())
                 group.create_task(self._follow())
                 group.create_task(self._renew())
                 group.create_task(self._turns.run())
@@ -106,13 +112,16 @@ class Term:
     # ---- following the cache
 
     async def _follow(self) -> None:
+        marking = Sparing(self._ambient.monotonic, MARKING_SHARE)
         with self._cache.subscribe(coalesce=True) as changes:
             self._rebuild(self._cache.snapshot)
             async for batch in changes:
                 if batch.resync:
                     self._rebuild(batch.snapshot)
                 else:
-                    self._mark(batch)
+                    with marking.working():
+                        self._mark(batch)
+                    await marking.rest()
 
     def _rebuild(self, snap: Snapshot) -> None:
         self._index.rebuild(snap)
@@ -171,17 +180,19 @@ class Term:
     async def _renew(self) -> None:
         """Look at the networks that may differ in more than an endpoint, a few at a time."""
         loop = asyncio.get_running_loop()
+        renewing = Sparing(loop.time, RENEWING_SHARE)
         while True:
             await self._stale.wait()
             self._stale.clear()
-            began = loop.time()
-            while (network_id := self._feeds.renew_one()) is not None:
-                if network_id:
-                    self._told_of((network_id,))
-                if loop.time() - began > SLICE_S:
-                    self._stale.set()
-                    break
-            await asyncio.sleep((loop.time() - began) * (RENEWING_SHARE - 1))
+            with renewing.working():
+                until = loop.time() + SLICE_S
+                while (network_id := self._feeds.renew_one()) is not None:
+                    if network_id:
+                        self._told_of((network_id,))
+                    if loop.time() >= until:
+                        self._stale.set()
+                        break
+            await renewing.rest()
 
     def _told_of(self, networks: Iterable[str], *, urgent: bool = False) -> None:
         """Let the nodes be told what is new of these networks."""
