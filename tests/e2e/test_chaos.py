@@ -117,7 +117,7 @@ class Chaos:
         self._ask("service", "update", "-d", "--env-add", f"V={number}", f"c_{service}")
 
     def recreate(self, service):
-        self._ask("service", "rm", f"c_{service}")
+        self._ask("service", "rm", "-d", f"c_{service}")
         self._deploy("c", "-d")
 
     def visit(self):
@@ -204,7 +204,9 @@ class Chaos:
 
         wait_until(calm, 60, lambda: f"calm: {[p.what for p in self._pending]}")
         self._cluster.wait_answers()
-        self._cluster.argosy("deploy", "-c", str(self._files["c"]), "c")
+        deploy = ("deploy", "-c", str(self._files["c"]), "c")
+        # What was just told to go has to be gone first.
+        wait_until(lambda: self._cluster.run(*deploy).returncode == 0, 60, lambda: self._cluster.run(*deploy).stderr)
         for service, count in SCALED.items():
             self._cluster.wait_running(f"c_{service}", count, timeout=60)
         wait_until(self._nothing_moves, 60, lambda: self._cluster.argosy("ps", "-a"))
