@@ -36,6 +36,11 @@ def platform_of(node: Node) -> Platform:
     return oci_platform(node.description.platform)
 
 
+def makes_tunnels(node: Node) -> bool:
+    """Return whether a node can carry encrypted networks."""
+    return bool(node.description.tunnels_by)
+
+
 @dataclass(frozen=True, slots=True)
 class Near:
     """An affinity as the scheduler uses it. `service`: qualified name; `within` None: the node itself is the place."""
@@ -96,6 +101,7 @@ class Ask:
     max_per_node: int = 0
     spread: tuple[Attribute, ...] = ()
     affinities: tuple[Near, ...] = ()
+    networks: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, service: str, spec: TaskSpec) -> "Ask":
@@ -112,4 +118,5 @@ class Ask:
             placement.max_replicas_per_node,
             tuple(parse_spread(p.spread) for p in placement.preferences),
             tuple(Near.of(a, service) for a in placement.affinities),
+            frozenset(n.target for n in spec.networks),
         )

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, S
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias, TypeVar
 
-from argosy.controller.logic.ask import Amounts, Near, Needs, Port, amounts, platform_of
+from argosy.controller.logic.ask import Amounts, Near, Needs, Port, amounts, makes_tunnels, platform_of
 from argosy.controller.logic.company import Place, Presence, Sort
 from argosy.controller.logic.node_set import NodeSet, from_flags, from_positions
 from argosy.core.constraints import Attribute, Constraint
@@ -122,6 +122,9 @@ class ClusterView:
         self.by_state = _index(self.infos, lambda node: node.status.state)
         self.by_availability = _index(self.infos, lambda node: node.spec.availability)
         self.by_platform = _index(self.infos, platform_of)
+        self.by_tunnels = _index(self.infos, makes_tunnels)
+        self.encrypted: set[str] = set()
+        """The networks that are encrypted, by id."""
         self._positions = {node.meta.id: position for position, node in enumerate(ordered)}
         self._names = dict(names or {})
         self._shunned: dict[str, NodeSet] = {}
@@ -178,6 +181,7 @@ class ClusterView:
         _move(self.by_state, info.bit, old.status.state, node.status.state)
         _move(self.by_availability, info.bit, old.spec.availability, node.spec.availability)
         _move(self.by_platform, info.bit, platform_of(old), platform_of(node))
+        _move(self.by_tunnels, info.bit, makes_tunnels(old), makes_tunnels(node))
         if old.description.resources != node.description.resources:
             self._resize(info, old)
         if (old.spec.labels, old.description, old.spec.role) != (node.spec.labels, node.description, node.spec.role):

@@ -11,7 +11,7 @@ on any node of the same place.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol, TypeVar
 
-from argosy.controller.logic.ask import Ask, Near, oci_platform, platform_of
+from argosy.controller.logic.ask import Ask, Near, makes_tunnels, oci_platform, platform_of
 from argosy.controller.logic.cluster_view import ClusterView, NodeInfo
 from argosy.controller.logic.node_set import NodeSet, positions
 from argosy.controller.logic.refusals import Refusal, count_nodes, every_node, sentence, state_refusal
@@ -137,6 +137,22 @@ class MeetsConstraints:
                 refusals.append(Refusal(count, f"does not {words}", f"do not {words}", every))
                 refused &= ~broken
         return refusals
+
+
+class MakesTunnels:
+    """The node can carry the encrypted networks among the task's."""
+
+    def nodes(self, ask: Ask, view: ClusterView) -> NodeSet:
+        return view.all if ask.networks.isdisjoint(view.encrypted) else view.by_tunnels.get(True, 0)
+
+    def check(self, ask: Ask, view: ClusterView, info: NodeInfo) -> bool:
+        return ask.networks.isdisjoint(view.encrypted) or makes_tunnels(info.node)
+
+    def explain(self, ask: Ask, view: ClusterView, refused: NodeSet) -> list[Refusal]:
+        about = (view.infos[position].node.description for position in positions(refused))
+        reasons = sorted({a.no_tunnels or "its agent is too old for it" for a in about})
+        words = f"carry the encrypted network: {'; '.join(reasons)}"
+        return [Refusal(refused.bit_count(), f"cannot {words}", f"cannot {words}", f"no node can {words}")]
 
 
 class HasCompany:
@@ -283,7 +299,7 @@ def _lack(free: list[int], what: str, write: Callable[[int], str]) -> Refusal:
     )
 
 
-FIXED: Final[tuple[Filter, ...]] = (NodeIsReady(), NodeIsActive(), PlatformFits(), MeetsConstraints())
+FIXED: Final[tuple[Filter, ...]] = (NodeIsReady(), NodeIsActive(), PlatformFits(), MeetsConstraints(), MakesTunnels())
 COMPANY: Final[tuple[Filter, ...]] = (HasCompany(),)
 VARYING: Final[tuple[Filter, ...]] = (BelowMaximum(), PortsAreFree(), RoomIsLeft())
 FILTERS: Final = FIXED + COMPANY + VARYING
