@@ -23,6 +23,8 @@ TUNNEL_OVERHEAD: Final = 80
 """Bytes that are kept free for WireGuard: 60 over IPv4, up to 15 of padding, and 80 over IPv6."""
 SESSION_S: Final = 180.0
 """A session is over so long after its handshake (REJECT_AFTER_TIME); a new one is made after 120 s where data flows."""
+MOST_MISSED: Final = 3
+"""A peer that leaves so many probes in a row without an answer cannot be reached."""
 KEEPALIVE_S: Final = 10
 """Also what makes a new tunnel shake hands before anything is sent; of one end alone, see `TunnelPeer`."""
 
@@ -171,8 +173,8 @@ def plan_mesh(
     return entries
 
 
-def problem_of(peer: MeshPeerAssignment, epoch: int, handshake_at: float, silent_s: float, now: float) -> str:
-    """Say why nothing can be sent to a peer; "" when its tunnel works. `silent_s`: since it last answered a probe."""
+def problem_of(peer: MeshPeerAssignment, epoch: int, handshake_at: float, missed: int, now: float) -> str:
+    """Say why nothing can be sent to a peer; "" when its tunnel works. `missed`: probes without an answer in a row."""
     if not peer.keys:
         return "it has told no key yet"
     key = key_of(peer, epoch)
@@ -182,13 +184,9 @@ def problem_of(peer: MeshPeerAssignment, epoch: int, handshake_at: float, silent
         return f"there was no handshake yet: is UDP port {key.port} open from host to host?"
     if now - handshake_at > SESSION_S:
         return f"it answers no handshake any more: is it there, and UDP port {key.port} open from host to host?"
-    if silent_s > SILENT_S:
+    if missed >= MOST_MISSED:
         return "it does not answer through the tunnel"
     return ""
-
-
-SILENT_S: Final = 7.0
-"""A peer that has answered no probe for so long cannot be reached; in between several were sent."""
 
 
 def sentence(network: str, broken: Sequence[tuple[str, str]]) -> str:

@@ -16,7 +16,7 @@ from typing import Final
 
 import structlog
 
-from argosy.agent.logic.network_mesh import problem_of, sentence
+from argosy.agent.logic.network_mesh import MOST_MISSED, problem_of, sentence
 from argosy.agent.network.desired import MeshReport, NetworkState
 from argosy.agent.network.mesh import Way
 from argosy.core.errors import TransientError
@@ -24,7 +24,7 @@ from argosy.core.mesh import MeshKey, Tunnel
 
 log = structlog.get_logger(__name__)
 
-PERIOD_S: Final = 2.0
+PERIOD_S: Final = 1.0
 """Between two echoes to a peer whose tunnel works."""
 BROKEN_PERIOD_S: Final = 0.5
 YIELD_S: Final = 0.8
@@ -63,7 +63,8 @@ class TunnelWatch:
         self._sequence = 0
         self._known_since: dict[int, float] = {}
         self._sent_at: dict[int, float] = {}
-        self._answered_at: dict[int, float] = {}
+        self._missed: dict[int, int] = {}
+        """How many echoes in a row a peer has not answered; a peer that never answered is not in it."""
         self._round_trip: dict[int, float] = {}
         self._tunnels: dict[str, Tunnel] = {}
         self._reported = MeshReport()
@@ -112,16 +113,19 @@ class TunnelWatch:
             self._socket = await self._open_echo()
             self._identifier = id(self) & 0xFFFF
             asyncio.get_running_loop().add_reader(self._socket, self._read)
+        self._read()  # what came while this process did something else
         self._sequence = (self._sequence + 1) & 0xFFFF
         message = echo_request(self._identifier, self._sequence)
         for way in ways:
             if way.epoch and not way.peer.down:
                 address = int(IPv4Address(way.peer.underlay_address))
                 known_since = self._known_since.setdefault(address, time.monotonic())
-                shaken = way.handshake_at or address in self._answered_at
+                shaken = way.handshake_at or address in self._missed
                 if not (way.begins or shaken) and time.monotonic() - known_since < YIELD_S:
                     continue  # what we send would begin a handshake, and the other end is about to
                 self._sent_at[address] = time.monotonic()
+                if address in self._missed:
+                    self._missed[address] += 1
                 with suppress(OSError):  # no way: then it does not answer
                     self._socket.sendto(message, (way.peer.underlay_address, 0))
 
@@ -134,9 +138,9 @@ class TunnelWatch:
                 address = int(IPv4Address(sender))
                 if not is_reply(data, self._identifier) or address not in self._sent_at:
                     continue
-                if address not in self._answered_at or self._is_broken(sender):
+                if address not in self._missed or self._is_broken(sender):
                     self._reason.set()  # good news
-                self._answered_at[address] = now
+                self._missed[address] = 0
                 self._round_trip[address] = now - self._sent_at[address]
 
     def _is_broken(self, address: str) -> bool:
@@ -145,13 +149,13 @@ class TunnelWatch:
         return found is not None and bool(found.problem)
 
     def _judge(self, looked: Looked) -> None:
-        now, wall = time.monotonic(), time.time()
+        wall = time.time()
         found: dict[str, Tunnel] = {}
         for way in looked.ways:
             peer = way.peer
             address = int(IPv4Address(peer.underlay_address)) if peer.underlay_address else 0
-            silent_s = now - self._answered_at.get(address, 0.0)
-            problem = looked.problem or problem_of(peer, way.epoch, way.handshake_at, silent_s, wall)
+            missed = self._missed.get(address, MOST_MISSED + 1) - 1  # the last one is just under way
+            problem = looked.problem or problem_of(peer, way.epoch, way.handshake_at, missed, wall)
             fresh = Tunnel(peer.node_id, way.epoch, problem, wall, way.handshake_at, self._round_trip.get(address, 0.0))
             old = self._tunnels.get(peer.node_id)
             same = old is not None and (old.epoch, old.problem) == (fresh.epoch, fresh.problem)
@@ -189,7 +193,7 @@ class TunnelWatch:
             self._socket = None
         self._known_since.clear()
         self._sent_at.clear()
-        self._answered_at.clear()
+        self._missed.clear()
         self._round_trip.clear()
 
 
