@@ -129,7 +129,7 @@ def plan_peer(network: NetworkAssignment, peer: PeerAssignment) -> list[Entry]:
 
 
 def placeholder_of(network: NetworkAssignment, peer: PeerAssignment) -> int | None:
-    """Return the address that stands for a peer on a network: the first of its lowest slice, else its lowest static one.
+    """Return the address that stands for a peer on a network: the first of its lowest slice, else its first static one.
 
     None for one that has neither.
     """

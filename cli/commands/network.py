@@ -3,7 +3,7 @@
 import click
 
 from argosy.cli import complete
-from argosy.cli.commands import network_keys, network_verify
+from argosy.cli.commands import network_attach, network_keys, network_verify
 from argosy.cli.output import Column, format_option, notice, quiet_option, say, show
 from argosy.cli.session import Session, pass_session
 from argosy.cli.waiting import until_gone, waiting_options
@@ -31,12 +31,13 @@ def _asks_for_encryption(ctx: click.Context, param: click.Parameter, options: tu
     return bool(options)
 
 
-@click.group(name="network", help="List, look into, create, remove and verify networks.")
+@click.group(name="network", help="List, look into, create, remove, verify and try networks.")
 def command() -> None:
     pass
 
 
 command.add_command(network_verify.command)
+command.add_command(network_attach.command)
 command.add_command(network_keys.command)
 
 
@@ -53,7 +54,9 @@ def list_networks(session: Session, quiet: bool, form: str) -> None:
     show(network_rows(reply.networks), COLUMNS, form, quiet=quiet)
 
 
-@command.command("inspect", help="Show networks in full, as JSON: subnet, slices by node, addresses in use.")
+@command.command(
+    "inspect", help="Show networks in full, as JSON: slices by node, addresses used and free, who waits for one."
+)
 @click.option("--format", "form", type=click.Choice(["json"]), default="json", hidden=True)
 @click.argument("networks", nargs=-1, required=True, metavar="NETWORK...", shell_complete=complete.networks)
 @pass_session
@@ -70,6 +73,19 @@ def inspect(session: Session, form: str, networks: tuple[str, ...]) -> None:
 @command.command("create", help="Create a network that stacks can join as an external one.")
 @click.option(
     "--subnet", default="", metavar="CIDR", help="Its addresses, like 10.20.0.0/16; else the cluster chooses."
+)
+@click.option(
+    "--ip-range",
+    default="",
+    metavar="CIDR",
+    help="Choose tasks' addresses from this part of the subnet; services may ask for others.",
+)
+@click.option(
+    "--mtu",
+    type=click.IntRange(1, 2**32 - 1),
+    default=None,
+    metavar="BYTES",
+    help="MTU of containers' links; else as the hosts' links allow.",
 )
 @click.option("--internal", is_flag=True, help="Without a way out of the cluster.")
 @click.option("--attachable", is_flag=True, help="Single containers may join it.")
@@ -90,6 +106,8 @@ def inspect(session: Session, form: str, networks: tuple[str, ...]) -> None:
 def create(
     session: Session,
     subnet: str,
+    ip_range: str,
+    mtu: int | None,
     internal: bool,
     attachable: bool,
     encrypted: bool,
@@ -104,7 +122,14 @@ def create(
     pairs = dict(label.partition("=")[::2] for label in labels)
     encrypted = encrypted or by_option
     spec = types.NetworkSpec(
-        name=name, labels=pairs, subnet=subnet, internal=internal, attachable=attachable, encrypted=encrypted
+        name=name,
+        labels=pairs,
+        subnet=subnet,
+        internal=internal,
+        attachable=attachable,
+        encrypted=encrypted,
+        ip_range=ip_range,
+        mtu=mtu or 0,
     )
     network = control.CreateNetwork(pb.CreateNetworkRequest(project=session.project, spec=spec))
     say(f"network {network.spec.name} is created" + (f" with {network.subnet}" if network.subnet else ""))

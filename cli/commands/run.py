@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from argosy.cli import complete, interrupt
+from argosy.cli.commands import network_option
 from argosy.cli.commands.port_options import publish_option, publish_ports
 from argosy.cli.commands.service_options import apply_options
 from argosy.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNREACHABLE, CliError, explain
@@ -45,7 +46,7 @@ _RETRY_S: Final = 0.3
     context_settings={"allow_interspersed_args": False},
 )
 @click.option("--name", default="", metavar="NAME", help="What its service is called; else run-SOMETHING.")
-@click.option("--network", "networks", multiple=True, metavar="NETWORK", help="Join this network.")
+@click.option("--network", "networks", multiple=True, metavar="NETWORK", help=network_option.HELP)
 @publish_option
 @click.option(
     "-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable; NAME alone takes it from here."
@@ -62,6 +63,11 @@ _RETRY_S: Final = 0.3
 @click.argument("arguments", nargs=-1, metavar="[COMMAND...]")
 @pass_session
 def command(session: Session, /, remove: bool, detach: bool, **options: Any) -> int:
+    return run_to_its_end(session, options, remove=remove, detach=detach)
+
+
+def run_to_its_end(session: Session, options: dict[str, Any], *, remove: bool = True, detach: bool = False) -> int:
+    """Run what the options of `argosy run` say; return the exit status."""
     from argosy.core.codec import decode
     from argosy.core.service import Service
     from argosy.proto.argosy.v1 import control_pb2 as pb
@@ -97,7 +103,7 @@ def _message(options: dict[str, Any]) -> "types.ServiceSpec":
     message = encode(_spec(options), types.ServiceSpec)
     publish_ports(message, options["publish"])
     apply_options(
-        {key: options[key] for key in ("workdir", "user", "limit_cpu", "limit_memory", "limit_pids")}, message
+        {key: options.get(key) for key in ("workdir", "user", "limit_cpu", "limit_memory", "limit_pids")}, message
     )
     return message
 
@@ -107,7 +113,6 @@ def _spec(options: dict[str, Any]) -> "ServiceSpec":
     from argosy.core.service import (
         ContainerSpec,
         JobSpec,
-        NetworkAttachmentSpec,
         Placement,
         RestartCondition,
         RestartPolicy,
@@ -131,7 +136,7 @@ def _spec(options: dict[str, Any]) -> "ServiceSpec":
             ),
             restart=RestartPolicy(RestartCondition.NONE),
             placement=Placement(constraints=options["constraints"]),
-            networks=tuple(NetworkAttachmentSpec(network) for network in options["networks"]),
+            networks=tuple(map(network_option.attachment, options["networks"])),
         ),
     )
 

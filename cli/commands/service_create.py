@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from argosy.cli import complete
+from argosy.cli.commands import network_option
 from argosy.cli.commands.file_options import add_files
 from argosy.cli.commands.job_options import MODES, apply_mode, job_options
 from argosy.cli.commands.port_options import publish_option, publish_ports
@@ -27,7 +28,7 @@ from argosy.cli.waiting import settle, waiting_options
 @click.option("--container-label", multiple=True, metavar="NAME=VALUE", help="Set a label of the containers.")
 @click.option("--constraint", multiple=True, metavar="EXPRESSION", help="Run where this holds: node.labels.zone==eu.")
 @click.option("--placement-pref", multiple=True, metavar="spread=ATTRIBUTE", help="Spread over: node.labels.zone.")
-@click.option("--network", multiple=True, metavar="NETWORK", help="Join this network.")
+@click.option("--network", multiple=True, metavar="NETWORK", help=network_option.HELP)
 @click.option(
     "--config", "configs", multiple=True, metavar="NAME", help="Give it a config: NAME, or source=…,target=…."
 )
@@ -60,7 +61,7 @@ def _outcome(spec: Any) -> str:
 
 
 def _spec(options: dict[str, Any]) -> Any:
-    from argosy.core.codec import encode
+    from argosy.core.codec import encode, encode_into
     from argosy.core.service import ServiceSpec
     from argosy.proto.argosy.v1 import types_pb2 as types
 
@@ -87,8 +88,8 @@ def _spec(options: dict[str, Any]) -> Any:
         task.placement.preferences.add(spread=value)
     add_files(container, options["configs"], secret=False)
     add_files(container, options["secrets"], secret=True)
-    for target in options["network"]:
-        task.networks.add(target=target)
+    for text in options["network"]:
+        encode_into(network_option.attachment(text), task.networks.add())
     publish_ports(spec, options["publish"])
     apply_options(options, spec)
     apply_mode(options, spec)

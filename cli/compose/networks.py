@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from argosy.cli.compose.cursor import Cursor
-from argosy.cli.compose.document import Map
+from argosy.cli.compose.document import Map, Scalar
 from argosy.cli.compose.problems import Position
 from argosy.core.meta import STACK_LABEL
 from argosy.core.names import stack_name
@@ -14,6 +14,7 @@ from argosy.core.network import NetworkSpec
 from argosy.core.service import NetworkAttachmentSpec
 
 DEFAULT: Final = "default"
+MTU_OPTION: Final = "com.docker.network.driver.mtu"
 _DRIVERS: Final = ("overlay", "bridge", "default", "")
 
 
@@ -59,8 +60,33 @@ def _network(key: str, at: Cursor, stack: str) -> DefinedNetwork:
         subnet=_subnet(at.get("ipam")),
         internal=bool(internal is not None and internal.boolean()),
         attachable=bool(attachable is not None and attachable.boolean()),
+        encrypted=_encrypted(at.get("driver_opts")),
+        ip_range=_ip_range(at.get("ipam")),
+        mtu=_mtu(at.get("driver_opts")),
     )
     return DefinedNetwork(key, spec, external, at.key_position)
+
+
+def _encrypted(options: Cursor | None) -> bool:
+    """Return whether the driver's options ask for encryption, which needs no value."""
+    wanted = False
+    for name, value in options.entries() if options is not None else ():
+        if name not in ("encrypted", MTU_OPTION):
+            value.problem(f"the overlay has no option '{name}'", f"remove it; there are 'encrypted' and '{MTU_OPTION}'")
+        elif name == "encrypted":
+            bare = value.is_null or (isinstance(value.node, Scalar) and value.node.text == "")
+            wanted = bare or bool(value.boolean())
+    return wanted
+
+
+def _mtu(options: Cursor | None) -> int:
+    """Return the MTU that the driver's options ask for; 0: as the hosts' links allow."""
+    wanted = options.get(MTU_OPTION) if options is not None else None
+    text = (wanted.text() or "") if wanted is not None else ""
+    if wanted is not None and not (text.isascii() and text.isdigit()):
+        wanted.problem(f"'{text}' is no MTU", "write a number of bytes, such as 1400")
+        return 0
+    return int(text or 0)
 
 
 def _external(key: str, at: Cursor) -> tuple[bool, str]:
@@ -101,6 +127,16 @@ def _subnet(ipam: Cursor | None) -> str:
     return subnets[0][1] if subnets else ""
 
 
+def _ip_range(ipam: Cursor | None) -> str:
+    """Return the part of the subnet that tasks' addresses are chosen from; the others are for services that ask."""
+    config = ipam.get("config") if ipam is not None and ipam.mapping() else None
+    for item in config.items() if config is not None else ():
+        part = item.get("ip_range") if item.mapping() else None
+        if part is not None:
+            return part.text() or ""
+    return ""
+
+
 def attachments(
     service: Cursor, name: str, defined: Mapping[str, DefinedNetwork], used: set[str]
 ) -> tuple[NetworkAttachmentSpec, ...]:
@@ -130,5 +166,7 @@ def attachments(
         used.add(key)
         aliases = value.get("aliases") if value.mapping() else None
         names = dict.fromkeys((name, *(aliases.texts() if aliases is not None else ())))
-        found.append(NetworkAttachmentSpec(network.spec.name, tuple(names)))
+        address = value.get("ipv4_address") if value.mapping() else None
+        text = (address.text() or "") if address is not None else ""
+        found.append(NetworkAttachmentSpec(network.spec.name, tuple(names), text))
     return tuple(found)

@@ -15,6 +15,7 @@ import grpc
 from argosy.controller.api.files import FileHandlers
 from argosy.controller.api.jobs import JobHandlers
 from argosy.controller.api.logs import LogRelay
+from argosy.controller.api.network_usage import add_usage
 from argosy.controller.api.placement import PlacementHandlers
 from argosy.controller.api.tunnels import tunnels_between
 from argosy.controller.api.updates import UpdateHandlers
@@ -299,7 +300,7 @@ class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers, PlacementHandle
         encode_into(network, response.network)
         for piece in sorted(snap.slices_of_network(network.meta.id), key=lambda s: s.index):
             encode_into(piece, response.slices.add())
-        response.addresses_used, response.addresses_total = networks.usage(snap, network)
+        add_usage(snap, network, response)
         if network.spec.encrypted:
             response.tunnels.extend(tunnels_between(snap, network))
         return response

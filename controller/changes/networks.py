@@ -5,7 +5,7 @@ also rewrites the Cluster object under its version: of two creations one conflic
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from argosy.controller.logic.address_pool import AddressPool
 from argosy.controller.logic.allocate import choose_subnet, choose_vni
@@ -75,11 +75,20 @@ def _check_tunnels(snap: Snapshot, specs: Iterable[NetworkSpec]) -> None:
     )
 
 
-def usage(snap: Snapshot, network: Network) -> tuple[int, int]:
-    """Return how many of a network's addresses tasks and services hold, and how many there are for them."""
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How many of a network's addresses tasks and services hold, of how many; how many slices nodes may yet lease."""
+
+    used: int
+    total: int
+    slices_free: int
+
+
+def usage(snap: Snapshot, network: Network) -> Usage:
+    """Return how much of a network's address space is used."""
     pool = AddressPool.build(network, snap.slices_of_network(network.meta.id), snap.all(Task))
     services = sum(a.network_id == network.meta.id for s in snap.all(Service) for a in s.virtual_addresses)
-    return pool.used + services, pool.capacity + SLICE_SIZE - RESERVED
+    return Usage(pool.used + services, pool.capacity + SLICE_SIZE - RESERVED, pool.slices_free)
 
 
 def removed(

@@ -88,7 +88,7 @@ def test_services_and_stacks(argosy: Argosy) -> None:
     found = data(argosy("service", "inspect", "shop_web"))[0]
     assert found["spec"]["name"] == "shop_web"
     assert found["spec"]["mode"] == "REPLICATED"
-    assert found["spec"]["task"]["networks"] == [{"target": "shop_default", "aliases": ["web"]}]
+    assert found["spec"]["task"]["networks"] == [{"target": "shop_default", "aliases": ["web"], "address": ""}]
 
 
 @pytest.mark.usefixtures("shop")

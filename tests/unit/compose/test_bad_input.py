@@ -61,11 +61,22 @@ SERVICE_CASES = [
     ("networks: [frnt]", "there is no network 'frnt' in the file"),
     ("networks: [defalt]", "did you mean 'default'?"),
     (
-        "networks: {default: {ipv4_address: 10.0.0.2}}",
-        "services.web.networks.default.ipv4_address: this is not supported",
+        "networks: {default: {ipv6_address: 'fd00::2'}}",
+        "services.web.networks.default.ipv6_address: this is not supported",
     ),
     ("network_mode: host", "would leave the container's isolation"),
-    ("ports: ['80:80']", "compose.yaml:4:5: services.web.ports: this is not supported; ports are not published"),
+    (
+        "ports: [http]",
+        "compose.yaml:4:13: services.web.ports: 'http' is no port; write 8080:80, 80, or 127.0.0.1:8080:80",
+    ),
+    ("ports: ['1-2:80']", "2 ports of the hosts and 1 of the container; write as many on both sides"),
+    ("ports: ['80:80/sctp']", "there is no protocol 'sctp' for ports; use tcp or udp"),
+    ("ports: ['[::1]:80:80']", "ports are published on IPv4 addresses alone"),
+    ("ports: ['80:80', '80:81']", "services.web.ports: port 80/tcp is given more than once"),
+    ("ports: [{published: 80}]", "the port of the container is missing; add 'target: 80'"),
+    ("ports: [{target: 80, mode: nat}]", "services.web.ports.mode: this is 'nat'; write 'ingress' or 'host'"),
+    ("ports: [{target: 80, published: 80-81}]", "a range of ports goes in the short form alone"),
+    ("ports: [{target: 70000}]", "services.web.ports.target: '70000'; ports are from 1 to 65535"),
     ("volumes: ['data:/x']", "volumes are not there yet"),
     ("configs: [c]", "there is no config 'c' in the file; define it at the top level"),
     ("secrets: [s]", "there is no secret 's' in the file; define it at the top level"),
@@ -142,6 +153,22 @@ FILE_CASES = [
     (
         "services: {web: {image: web}}\nnetworks: {default: {external: true, internal: true}}",
         "has no effect on an external",
+    ),
+    (
+        "services: {web: {image: web}}\nnetworks: {default: {driver_opts: {com.docker.network.bridge.name: br0}}}",
+        "the overlay has no option 'com.docker.network.bridge.name'",
+    ),
+    (
+        "services: {web: {image: web}}\nnetworks: {default: {driver_opts: {com.docker.network.driver.mtu: wide}}}",
+        "'wide' is no MTU; write a number of bytes, such as 1400",
+    ),
+    (
+        "services: {web: {image: web}}\nnetworks: {default: {ipam: {config: [{aux_addresses: {a: 10.9.0.1}}]}}}",
+        "nothing outside the cluster has an address on an overlay; to keep addresses for services, give an 'ip_range'",
+    ),
+    (
+        "services: {web: {image: web}}\nnetworks: {default: {driver_opts: {encrypted: perhaps}}}",
+        "write true or false",
     ),
     ("services: {web: {image: web}}\nnetworks: {default: {x-argosy: {a: 1}}}", "'x-argosy' has no meaning here"),
 ]

@@ -280,6 +280,34 @@ def test_networks(files: Files) -> None:
     assert [n.path for n in stack.notices] == ["networks.unused"]
 
 
+@pytest.mark.parametrize(
+    ("options", "encrypted"),
+    [
+        ("{encrypted: 'true'}", True),
+        ("{encrypted: ''}", True),
+        ("{encrypted: }", True),
+        ("{encrypted: 'false'}", False),
+    ],
+)
+def test_a_network_is_encrypted_as_docker_writes_it(files: Files, options: str, encrypted: bool) -> None:
+    stack = files.load(f"services: {{web: {{image: web}}}}\nnetworks: {{default: {{driver_opts: {options}}}}}")
+    assert [n.encrypted for n in stack.networks] == [encrypted]
+
+
+def test_addresses_that_services_ask_for_and_where_the_cluster_chooses(files: Files) -> None:
+    text = """
+    services:
+      web: {image: web, networks: {back: {ipv4_address: 10.80.9.70, aliases: [w]}}}
+    networks:
+      back:
+        driver_opts: {com.docker.network.driver.mtu: '1300'}
+        ipam: {config: [{subnet: 10.80.0.0/16, ip_range: 10.80.128.0/17}]}
+    """
+    stack = files.load(text)
+    assert [(n.subnet, n.ip_range, n.mtu) for n in stack.networks] == [("10.80.0.0/16", "10.80.128.0/17", 1300)]
+    assert stack.services[0].task.networks == (NetworkAttachmentSpec("shop_back", ("web", "w"), "10.80.9.70"),)
+
+
 def test_the_default_network_can_be_configured(files: Files) -> None:
     stack = files.load("services: {web: {image: web}}\nnetworks: {default: {internal: true}}")
     assert [(n.name, n.internal) for n in stack.networks] == [("shop_default", True)]

@@ -1,0 +1,37 @@
+"""What `network inspect` says of a network's addresses: how many are used and free, whose, and who waits for one."""
+
+from argosy.controller.changes.networks import usage
+from argosy.controller.logic.virtual_addresses import wants
+from argosy.controller.store import Snapshot
+from argosy.core.addresses import Subnet, format_ipv4
+from argosy.core.codec import encode_into
+from argosy.core.network import Network
+from argosy.core.service import Service
+from argosy.core.task import Task
+from argosy.core.task_state import TaskState
+from argosy.proto.argosy.v1 import control_pb2 as pb
+
+
+def add_usage(snap: Snapshot, network: Network, response: pb.GetNetworkResponse) -> None:
+    """Fill in what there is to say of a network's addresses."""
+    used = usage(snap, network)
+    response.addresses_used, response.addresses_total = used.used, used.total
+    response.addresses_free = used.total - used.used
+    response.slices_free, response.slices_total = used.slices_free, Subnet.parse(network.subnet).slices
+    network_id = network.meta.id
+    for piece in sorted(snap.slices_of_network(network_id), key=lambda s: s.index):
+        for holder in piece.holders:
+            service = snap.get(Service, holder.service_id)
+            name = service.spec.name if service is not None else holder.service_id
+            response.statics.add(address=format_ipv4(holder.address), service=name)
+    on_it = [s for s in snap.all(Service) if any(n.target == network_id for n in s.spec.task.networks)]
+    for service in sorted(on_it, key=lambda s: s.spec.name):
+        if network_id in wants(service) and not any(a.network_id == network_id for a in service.virtual_addresses):
+            response.without_virtual.append(service.spec.name)
+        for task in snap.tasks_of_service(service.meta.id):
+            if _waits(task) and network.spec.name in task.status.reason:
+                encode_into(task, response.waiting.add())
+
+
+def _waits(task: Task) -> bool:
+    return task.status.state is TaskState.PENDING and task.desired_state <= TaskState.RUNNING

@@ -1,0 +1,178 @@
+"""Networks as operators see them: verified from all nodes, looked into from a container, addresses that stay."""
+
+import json
+import subprocess
+from pathlib import Path
+
+from tests.e2e.dev_cluster import wait_until
+
+STACK = """
+services:
+  web:
+    image: busybox:1
+    init: true
+    command: sleep 100000
+    stop_grace_period: 1s
+    networks: [red]
+    deploy: {mode: global}
+networks:
+  red: {}
+"""
+
+
+def verify(cluster, *network):
+    """Run `network verify` as JSON; return its exit status and what it says."""
+    done = cluster.run("network", "verify", *network, "--format", "json")
+    assert done.returncode in (0, 1), done.stderr
+    found = json.loads(done.stdout)
+    assert found["healthy"] == (done.returncode == 0)
+    return done.returncode, found
+
+
+def ways(found):
+    """Return the pairs of the only network in an answer, by (source, target)."""
+    (network,) = found["networks"]
+    return {(p["source"], p["target"]): p for p in network["pairs"]}
+
+
+def test_verify_tells_the_ways_between_all_nodes_what_was_changed_by_hand_and_who_is_cut_off(cluster, tmp_path):
+    cluster.deploy("shop", STACK, tmp_path)
+    status, found = verify(cluster, "shop_red")
+    assert status == 0, found
+    tried = ways(found)
+    assert set(tried) == {(a, b) for a in cluster.nodes for b in cluster.nodes if a != b}
+    for pair in tried.values():
+        assert (pair["sent"], pair.get("lost", 0), pair["largest"]) == (10, 0, pair["mtu"])
+        assert 0 < pair["latency"] < 1
+    shown = cluster.argosy("network", "verify", "shop_red")
+    assert "6 ways between 3 nodes, all good" in shown
+    assert shown.count("as intended") == 3
+
+    # A setting that the kernel tells nobody of: who asks before the period is over finds it, and it is put right.
+    setting = "/proc/sys/net/ipv4/conf/all/rp_filter"
+    pins = Path(f"/proc/{cluster.holder('node2')}/root/run/argosy/netns")
+    in_network = ("nsenter", f"--net={next(pins.glob('node2.*'))}", "--")
+
+    def found_by_hand():
+        subprocess.run([*in_network, "sh", "-c", f"echo 0 > {setting}"], check=True)
+        status, found = verify(cluster, "shop_red")
+        return found if status else None
+
+    found = wait_until(found_by_hand, 60, "the change is found by who asks, before it is by the audit")
+    (node,) = (n for n in found["nodes"] if n.get("found"))
+    assert node["node"] == "node2"
+    assert [(d["network"], "rp_filter = 0" in d["what"]) for d in node["found"]] == [("shop_red", True)]
+    assert subprocess.run([*in_network, "cat", setting], check=True, capture_output=True).stdout == b"1\n"
+    assert int(verify(cluster, "shop_red")[1]["nodes"][1]["repaired"]) >= 1
+
+    cluster.cut("node3")
+    status, found = verify(cluster, "shop_red")
+    assert status == 1
+    lost = {pair for pair, p in ways(found).items() if p.get("lost", 0) == p["sent"]}
+    assert lost == {("node1", "node3"), ("node2", "node3")}
+    problems = {n["node"]: n.get("problem", "") for n in found["nodes"]}
+    assert problems["node3"].startswith("does not answer")
+    assert (problems["node1"], problems["node2"]) == ("", "")
+    cluster.heal("node3")
+    cluster.wait_node("node3", "READY")
+    wait_until(lambda: verify(cluster, "shop_red")[0] == 0, 30, "all ways lead somewhere again")
+    cluster.argosy("stack", "rm", "shop")
+
+
+def test_a_command_and_a_script_run_on_a_network_on_the_chosen_node(cluster, tmp_path):
+    cluster.deploy("shop", STACK, tmp_path)
+    done = cluster.run(
+        "network", "attach", "shop_red", "--node", "node2", "--", "sh", "-c", "nslookup web; hostname; exit 7"
+    )
+    assert done.returncode == 7, done.stderr
+    assert "Name:\tweb" in done.stdout
+    pinged = cluster.run("network", "attach", "shop_red", stdin="ping -c 1 -W 5 tasks.web >/dev/null && echo reached")
+    assert (pinged.returncode, pinged.stdout) == (0, "reached\n"), pinged.stderr
+    missing = cluster.run("network", "attach", "shop_rde", "--", "true")
+    assert missing.returncode == 1
+    assert "shop_rde" in missing.stderr
+    cluster.argosy("stack", "rm", "shop")
+
+
+STATIC = """
+services:
+  db:
+    image: busybox:1
+    init: true
+    command: sleep VALUE
+    stop_grace_period: 1s
+    networks: {back: {ipv4_address: 10.77.1.70}}
+    deploy: {update_config: {monitor: 100ms}}
+  app:
+    image: busybox:1
+    init: true
+    command: sleep 100000
+    stop_grace_period: 1s
+    networks: [back]
+    deploy: {mode: global}
+networks:
+  back: {ipam: {config: [{subnet: 10.77.0.0/16, ip_range: 10.77.128.0/17}]}}
+"""
+
+
+def test_static_address(cluster, tmp_path):
+    """The address stays over an update, a lost node and a drain; all nodes reach it, and nobody else gets it."""
+    cluster.deploy("shop", STATIC.replace("VALUE", "100000"), tmp_path)
+    everywhere = cluster.wait_running("shop_app", 3)
+    assert all(
+        a["addresses"][0].startswith("10.77.") and int(a["addresses"][0].split(".")[2]) > 127 for a in everywhere
+    )
+
+    def reached_by_all():
+        return all(
+            cluster.try_inside(app, "ping", "-c", "1", "-W", "1", "10.77.1.70").returncode == 0
+            for app in cluster.wait_running("shop_app", 3)
+        )
+
+    (first,) = cluster.wait_running("shop_db", 1)
+    assert first["addresses"] == ["10.77.1.70"]
+    wait_until(reached_by_all, 20, "all reach the address")
+
+    cluster.deploy("shop", STATIC.replace("VALUE", "200000"), tmp_path)
+    (second,) = cluster.wait_running("shop_db", 1)
+    assert second["id"] != first["id"]
+    assert second["addresses"] == ["10.77.1.70"]
+    wait_until(reached_by_all, 20, "all reach the address after the update")
+
+    other = next(n for n in cluster.nodes if n != second["node"])
+    cluster.argosy("node", "drain", second["node"])
+    (third,) = cluster.wait_running("shop_db", 1, avoid=(second["node"],))
+    assert third["addresses"] == ["10.77.1.70"], other
+    cluster.argosy("node", "activate", second["node"])
+    wait_until(reached_by_all, 20, "all reach the address after the move")
+
+    (shown,) = cluster.json("network", "inspect", "shop_back")
+    assert shown["statics"] == [{"address": "10.77.1.70", "service": "shop_db"}]
+    refused = cluster.run(
+        "service", "create", "--name", "thief", "--network", "name=shop_back,ip=10.77.1.70", "busybox:1", "true"
+    )
+    assert refused.returncode == 1
+    assert "service thief cannot have 10.77.1.70 on network shop_back: service shop_db has it: choose" in refused.stderr
+    cluster.argosy("stack", "rm", "shop")
+
+
+def test_networks_that_cannot_be_are_refused_with_what_would_fit(cluster):
+    """Overlapping ones are fine, until one service joins both."""
+    for name in ("one", "two"):
+        cluster.argosy("network", "create", "--subnet", "10.78.0.0/24", name)
+    joins = ("service", "create", "--name", "both", "--network", "one", "--network", "two", "busybox:1", "true")
+    for command, says in (
+        (joins, "whose subnets overlap: give one of them another subnet"),
+        (("network", "create", "--subnet", "10.78.0.0/28", "three"), "smallest subnet is a /26"),
+        (
+            ("network", "create", "--subnet", "198.18.0.0/24", "three"),
+            "reaches it by itself): choose another, such as 10.64.0.0/16",
+        ),
+        (("network", "create", "--mtu", "500", "three"), "576"),
+        (("network", "create", "three.four"), "is not a name"),
+        (("network", "create", "--ip-range", "10.9.0.0/24", "three"), "of which subnet?"),
+    ):
+        done = cluster.run(*command)
+        assert done.returncode in (1, 2), command
+        assert says in done.stderr
+    cluster.argosy("network", "rm", "one", "two")

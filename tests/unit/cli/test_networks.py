@@ -1,0 +1,112 @@
+"""What the commands about networks read and show."""
+
+import click
+import pytest
+
+from argosy.cli.commands.network_attach import default_image
+from argosy.cli.commands.network_option import attachment
+from argosy.cli.commands.network_verify import _ways, cell, is_healthy, node_rows
+from argosy.core.image import Image
+from argosy.core.service import NetworkAttachmentSpec
+from argosy.proto.argosy.v1 import control_pb2 as pb
+
+GOOD = {"sent": 10, "latency": 0.00031, "largest": 1450, "mtu": 1450}
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("back", NetworkAttachmentSpec("back")),
+        ("name=back", NetworkAttachmentSpec("back")),
+        ("name=back,ip=10.9.0.70", NetworkAttachmentSpec("back", address="10.9.0.70")),
+        ("name=back,alias=a,alias=b", NetworkAttachmentSpec("back", ("a", "b"))),
+    ],
+)
+def test_a_network_to_join(text: str, wanted: NetworkAttachmentSpec) -> None:
+    assert attachment(text) == wanted
+
+
+@pytest.mark.parametrize("text", ["ip=10.9.0.70", "name=back,ipv6=1", "name=back,ip=", "name=back,10.9.0.70"])
+def test_a_network_to_join_that_cannot_be_read(text: str) -> None:
+    with pytest.raises(click.UsageError, match="--network"):
+        attachment(text)
+
+
+@pytest.mark.parametrize(
+    ("images", "taken"),
+    [
+        (["web:1", "alpine:3", "docker.io/library/busybox:1"], "docker.io/library/busybox:1"),
+        (["web:1", "debian"], "debian"),
+        (["web:1", "mybusybox:1"], ""),
+    ],
+)
+def test_the_image_with_the_best_tools_is_taken(images: list[str], taken: str) -> None:
+    assert default_image([Image(name=name) for name in images]) == taken
+
+
+@pytest.mark.parametrize(
+    ("pair", "text"),
+    [
+        (pb.PairProbe(**GOOD), "0.31 ms 1450 B"),
+        (pb.PairProbe(**GOOD | {"lost": 2}), "20% lost 0.31 ms 1450 B"),
+        (pb.PairProbe(**GOOD | {"largest": 1250}), "0.31 ms 1250 B (of 1450)"),
+        (pb.PairProbe(sent=10, lost=10, mtu=1450), "no answer"),
+        (pb.PairProbe(problem="node n1 has no addresses"), "node n1 has no addresses"),
+        (None, "not tried"),
+    ],
+)
+def test_what_is_shown_of_a_way(pair: pb.PairProbe | None, text: str) -> None:
+    assert cell(pair) == text
+
+
+def verification(*pairs: pb.PairProbe, nodes: tuple[str, ...] = ("n1", "n2")) -> pb.GetNetworkVerificationResponse:
+    network = pb.NetworkVerification(network="red", nodes=nodes, pairs=pairs)
+    return pb.GetNetworkVerificationResponse(
+        nodes=[pb.NodeVerification(node=name) for name in nodes], networks=[network]
+    )
+
+
+def way(source: str, target: str, **fields: float) -> pb.PairProbe:
+    return pb.PairProbe(source=source, target=target, **GOOD | fields)  # type: ignore[arg-type]
+
+
+def test_all_ways_are_a_matrix() -> None:
+    assert list(_ways(verification(way("n1", "n2"), way("n2", "n1", lost=10)))) == [
+        "network red: 2 ways between 2 nodes, 1 of them bad",
+        "  from \\ to  n1         n2",
+        "  n1         -          0.31 ms 1450 B",
+        "  n2         no answer  -",
+        "",
+    ]
+
+
+def test_of_many_nodes_only_what_is_wrong_is_shown() -> None:
+    nodes = tuple(f"n{i:02}" for i in range(13))
+    found = verification(way("n00", "n01"), way("n01", "n02", largest=1000), nodes=nodes)
+    assert list(_ways(found)) == [
+        "network red: 2 ways between 13 nodes, 1 of them bad",
+        "  n01 to n02: 0.31 ms 1000 B (of 1450)",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "audit"),
+    [
+        ({}, "as intended"),
+        ({"found": [pb.FoundDrift(what="missing: route")]}, "1 difference, put right"),
+        ({"found": [pb.FoundDrift()] * 2, "problem": "no"}, "2 differences, not all put right: no"),
+        ({"problem": "does not answer: the node is down"}, "does not answer: the node is down"),
+    ],
+)
+def test_a_node_that_differs_or_does_not_answer_is_not_well(change: dict[str, object], audit: str) -> None:
+    found = verification(way("n1", "n2"), way("n2", "n1"))
+    assert is_healthy(found)
+    found.nodes[0].MergeFrom(pb.NodeVerification(**change))  # type: ignore[arg-type]
+    assert node_rows(found)[0]["audit"] == audit
+    assert is_healthy(found) == (not change)
+
+
+@pytest.mark.parametrize("wrong", [{"lost": 1}, {"largest": 1449}, {"sent": 0}])
+def test_a_way_that_is_not_all_good_is_not_healthy(wrong: dict[str, float]) -> None:
+    assert not is_healthy(verification(way("n1", "n2", **wrong)))
