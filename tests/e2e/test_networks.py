@@ -89,7 +89,7 @@ def test_a_command_and_a_script_run_on_a_network_on_the_chosen_node(cluster, tmp
     pinged = cluster.run("network", "attach", "shop_red", stdin="ping -c 1 -W 5 tasks.web >/dev/null && echo reached")
     assert (pinged.returncode, pinged.stdout) == (0, "reached\n"), pinged.stderr
     missing = cluster.run("network", "attach", "shop_rde", "--", "true")
-    assert missing.returncode == 1
+    assert missing.returncode == 125
     assert "shop_rde" in missing.stderr
     cluster.argosy("stack", "rm", "shop")
 
