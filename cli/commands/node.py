@@ -75,7 +75,12 @@ def inspect(session: Session, form: str, nodes: tuple[str, ...]) -> None:
 
 @command.command("drain", short_help="Move all tasks away from nodes, and wait until none runs there.")
 @click.option("--pace", type=click.IntRange(1, 100_000), metavar="N", help="Move so many tasks of a node at a time.")
-@click.option("--deadline", metavar="DURATION", callback=_period, help="Stop what is still there then (10m).")
+@click.option(
+    "--deadline",
+    metavar="DURATION",
+    callback=_period,
+    help="Stop what is still there so long from now, such as 10m; never, unless given.",
+)
 @plan_options
 @waiting_options
 @click.argument("nodes", nargs=-1, required=True, metavar="NODE...", shell_complete=complete.nodes)

@@ -86,7 +86,7 @@ def check_order(services: Mapping[str, Cursor], known: Collection[str]) -> None:
         edges[name] = []
         for other, value in depends.own_entries() if depends is not None else ():
             if other in services:
-                edges[name].append(other)
+                edges[name] += [other] if other != name else []  # what waits for itself is refused as such
                 continue
             required = value.get("required")
             if required is not None and required.boolean() is False:

@@ -18,7 +18,7 @@ from argosy.core.task_state import TaskState, is_terminal
 
 @dataclass(frozen=True, slots=True)
 class NodeDrained:
-    """No task runs on a node any more."""
+    """No task runs on a node any more; of one that is cut off, others run in place of those that nobody can stop."""
 
     node: Node
 
@@ -27,7 +27,7 @@ class NodeDrained:
         return task.node_id == self.node.meta.id
 
     def assess(self, picture: Picture) -> Assessment:
-        """Done when all of the node's tasks have ended; failed when somebody took the drain back."""
+        """Done when all of the node's tasks have ended or were replaced; failed when somebody took the drain back."""
         name = self.node.spec.name
         node = picture.nodes.get(self.node.meta.id)
         if node is None:
@@ -36,17 +36,19 @@ class NodeDrained:
             if node.meta.updated_at < self.node.meta.updated_at:
                 return Assessment(Status.WAITING, (f"{name}: waiting for the cluster",))
             return _failed(name, "somebody else has changed its availability meanwhile")
-        left = [t for t in picture.tasks.values() if self.concerns(t) and not is_terminal(t.status.state)]
+        there = [t for t in picture.tasks.values() if self.concerns(t) and not is_terminal(t.status.state)]
+        left = [t for t in there if not _is_replaced(t, picture)]
         if not left:
-            return Assessment(Status.DONE, (f"{name}: drained",))
-        summary = f"{name}: {len(left)} task{'s' if len(left) != 1 else ''} left"
+            unheard = f"; nobody can stop what is cut off there: {_count(there)}, replaced elsewhere" if there else ""
+            return Assessment(Status.DONE, (f"{name}: drained{unheard}",))
+        summary = f"{name}: {_count(left)} left"
         return Assessment(Status.WAITING, (summary, *_told(left, node, picture)), _reason(summary, left, node, picture))
 
 
 def what_holds(task: Task, node: Node, picture: Picture) -> str:
     """Return why a task is still on a drained node, in words."""
     if picture.cannot_hear(task):
-        return f"it cannot be told to stop: the node is {node.status.state.name}"
+        return f"it cannot be told to stop: the node is {node.status.state.name}{_instead(task, picture)}"
     if task.desired_state > TaskState.RUNNING:
         return "it is stopping"
     if not task.slot:
@@ -59,11 +61,39 @@ def what_holds(task: Task, node: Node, picture: Picture) -> str:
     state = heir.status.state
     if state is TaskState.PENDING:
         return f"no other node can take it: {heir.status.reason or 'it is being placed'}"
+    if state is TaskState.NEW:
+        return "its replacement is being placed"
     if state is TaskState.RUNNING and heir.status.unready:
         return f"its replacement{where} is not ready"
     if state is TaskState.READY and heir.desired_state is TaskState.READY:
         return f"its replacement{where} is prepared and waits{_limits(task, node, picture)}"
     return f"its replacement{where} is {state.name}" + (f": {heir.status.reason}" if heir.status.reason else "")
+
+
+def _instead(task: Task, picture: Picture) -> str:
+    """Say what becomes of the place of a task that cannot be told to stop."""
+    service = picture.services.get(task.service_id)
+    if service is not None and service.spec.disconnect is Disconnect.KEEP and task.desired_state <= TaskState.RUNNING:
+        return ", and it is kept until the node is back or removed (disconnect: keep)"
+    heirs = [t for t in picture.tasks_of(task.service_id) if _is_heir(t, task)]
+    if not heirs:
+        return ", and it is not replaced yet"
+    heir = max(heirs, key=lambda t: (t.status.state, t.meta.created_at))
+    reason = f": {heir.status.reason}" if heir.status.reason else ""
+    return f", and its replacement is {heir.status.state.name}{reason}"
+
+
+def _is_replaced(task: Task, picture: Picture) -> bool:
+    """Whether a task that cannot be told to stop is not waited for: another does its work, or it has none any more.
+
+    A global service has no other place for it.
+    """
+    if not picture.cannot_hear(task):
+        return False
+    heirs = [t for t in picture.tasks_of(task.service_id) if _is_heir(t, task)]
+    if not task.slot or (not heirs and task.desired_state > TaskState.RUNNING):
+        return True
+    return any(t.status.state is TaskState.RUNNING and not t.status.unready for t in heirs)
 
 
 def _is_heir(other: Task, task: Task) -> bool:
@@ -79,6 +109,10 @@ def _limits(task: Task, node: Node, picture: Picture) -> str:
     elif service is not None and service.spec.disconnect is Disconnect.FENCE:
         limits.append("a fenced service moves one task at a time")
     return f" ({', '.join(limits)})" if limits else ""
+
+
+def _count(tasks: list[Task]) -> str:
+    return f"{len(tasks)} task{'s' if len(tasks) != 1 else ''}"
 
 
 def _told(left: Iterable[Task], node: Node, picture: Picture) -> list[str]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from typing import Any
 
+from argosy.core.files import DEFAULT_FILE_MODE, kind_name, path_of
+from argosy.core.service import FileRef
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState
 
@@ -72,8 +74,18 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(value, Mapping):
         for key in sorted(value):
             yield from _leaves(f"{path}.{key}", value[key])
+    elif isinstance(value, tuple) and value and all(isinstance(each, FileRef) for each in value):
+        for ref in value:
+            yield f"{kind_name(secret=ref.secret)} {ref.name} at {path_of(ref)}", _file_text(ref)
     else:
         yield path, _text(value)
+
+
+def _file_text(ref: FileRef) -> str:
+    """Return which version of a config or secret a container has, and whose it is there."""
+    owner = f", owner {ref.uid}:{ref.gid}" if ref.uid or ref.gid else ""
+    version = ref.id.rpartition(".")[2] or "latest"
+    return f"version {version}, mode {ref.mode or DEFAULT_FILE_MODE:04o}{owner}"
 
 
 def _text(value: Any) -> str:
@@ -88,9 +100,14 @@ def _text(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return f"[{', '.join(map(_text, value))}]"
     if is_dataclass(value):
-        parts = ((each.name, _text(getattr(value, each.name))) for each in fields(value))
+        parts = ((each.name, _part(each.name, getattr(value, each.name))) for each in fields(value))
         return "{" + ", ".join(f"{name}: {text}" for name, text in parts if text not in ("", "0", "false")) + "}"
     return str(value)
+
+
+def _part(name: str, value: Any) -> str:
+    """Return a field of a record; permissions as people write them."""
+    return f"{value:04o}" if name == "mode" and type(value) is int and value else _text(value)
 
 
 def task_changes(

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from argosy.cli.progress.drained import NodeDrained, what_holds
+from argosy.cli.progress.goals import Status
 from argosy.cli.progress.picture import Picture
 from argosy.core.meta import Meta
 from argosy.core.node import Availability, Drain, Node, NodeSpec, NodeState, NodeStatus
@@ -38,6 +39,7 @@ def heir(state: S, *, on: str = "b", desired: S = S.RUNNING, reason: str = "", u
     [
         ((), "it waits for its turn (pace 2)"),
         ((heir(S.PENDING, on="", reason="no node has 4 CPUs free"),), "no other node can take it: no node has 4 CPUs"),
+        ((heir(S.NEW, on=""),), "its replacement is being placed"),
         ((heir(S.STARTING),), "its replacement on b is STARTING"),
         ((heir(S.RUNNING, unready=True),), "its replacement on b is not ready"),
         ((heir(S.READY, desired=S.READY),), "its replacement on b is prepared and waits (pace 2)"),
@@ -57,8 +59,30 @@ def test_limits_are_named() -> None:
 def test_what_is_not_moving_says_so() -> None:
     assert what_holds(replace(OLD, desired_state=S.SHUTDOWN), NODE, picture(OLD)) == "it is stopping"
     assert what_holds(replace(OLD, slot=0), NODE, picture(OLD)) == "a global service's task leaves last"
-    down = replace(NODE, status=NodeStatus(NodeState.DOWN))
-    assert what_holds(OLD, down, picture(OLD, node=down)) == "it cannot be told to stop: the node is DOWN"
+
+
+DOWN = replace(NODE, status=NodeStatus(NodeState.DOWN))
+
+
+@pytest.mark.parametrize(
+    ("tasks", "policy", "says"),
+    [
+        ((OLD,), Disconnect.REPLACE, "the node is DOWN, and it is not replaced yet"),
+        ((OLD, heir(S.PENDING, on="", reason="no room")), Disconnect.REPLACE, "replacement is PENDING: no room"),
+        ((OLD,), Disconnect.KEEP, "the node is DOWN, and it is kept until the node is back or removed"),
+        ((OLD, heir(S.RUNNING, unready=True)), Disconnect.REPLACE, "its replacement is RUNNING"),
+        ((OLD, heir(S.RUNNING)), Disconnect.REPLACE, ""),
+        ((replace(OLD, desired_state=S.SHUTDOWN),), Disconnect.REPLACE, ""),  # it was scaled down
+        ((replace(OLD, slot=0),), Disconnect.REPLACE, ""),
+    ],
+)
+def test_a_drain_of_a_node_that_is_cut_off_ends_when_others_run(
+    tasks: tuple[Task, ...], policy: Disconnect, says: str
+) -> None:
+    found = NodeDrained(DOWN).assess(picture(*tasks, node=DOWN, disconnect=policy))
+    assert found.status is (Status.WAITING if says else Status.DONE)
+    assert says in found.reason
+    assert says or "nobody can stop what is cut off there: 1 task" in found.summary[0]
 
 
 def test_the_same_said_of_many_is_said_once_with_their_number() -> None:

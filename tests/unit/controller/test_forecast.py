@@ -10,6 +10,7 @@ from argosy.core.node import Availability, Node, NodeState, Resources
 from argosy.core.service import (
     ContainerSpec,
     Cron,
+    FileRef,
     JobSpec,
     JobStatus,
     Placement,
@@ -17,6 +18,7 @@ from argosy.core.service import (
     ServiceMode,
     ServiceSpec,
     TaskSpec,
+    Tmpfs,
     UpdateConfig,
     UpdateState,
 )
@@ -137,6 +139,19 @@ def test_fields_that_differ():
         FieldChange("labels.b", "", "2"),
     )
     assert field_changes(old, old) == ()
+
+
+def test_files_are_told_as_people_know_them():
+    ref = FileRef(secret=True, name="key", id="ixyz.2", uid=7, mode=0o400)
+    old = TaskSpec(ContainerSpec(files=(ref,), tmpfs=(Tmpfs("/tmp", mode=0o1777),)))
+    new = TaskSpec(ContainerSpec(files=(replace(ref, id="ixyz.3"), FileRef(name="conf", target="/etc/conf", id="i.1"))))
+    assert field_changes(old, new) == (
+        FieldChange("container.tmpfs", "[{target: /tmp, mode: 1777}]", ""),
+        FieldChange(
+            "secret key at /run/secrets/key", "version 2, mode 0400, owner 7:0", "version 3, mode 0400, owner 7:0"
+        ),
+        FieldChange("config conf at /etc/conf", "", "version 1, mode 0444"),
+    )
 
 
 def test_the_id_is_of_what_would_happen():
