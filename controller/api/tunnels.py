@@ -2,20 +2,33 @@
 
 from collections.abc import Iterator
 
+from argosy.controller.logic.published_ports import network_of
 from argosy.controller.store import Snapshot
 from argosy.core.codec import encode_into
 from argosy.core.network import Network, SliceUse
 from argosy.core.node import Node
+from argosy.core.service import Service
 from argosy.proto.argosy.v1 import control_pb2 as pb
 
 
 def tunnels_between(snap: Snapshot, network: Network) -> Iterator[pb.NodeTunnels]:
     """Yield the tunnels of each node that carries the network, by name."""
-    ids = {s.node_id for s in snap.slices_of_network(network.meta.id) if s.use is SliceUse.TASKS}
-    nodes = {i: node for i in ids if (node := snap.get(Node, i))}
+    nodes = {i: node for i in _carriers(snap, network) if (node := snap.get(Node, i))}
     for node in sorted(nodes.values(), key=lambda n: n.spec.name):
         row = pb.NodeTunnels(node=node.spec.name, made_by=node.description.tunnels_by)
         for tunnel in node.tunnels:
             if other := nodes.get(tunnel.node_id):
                 encode_into(tunnel, row.tunnels.add(to=other.spec.name).tunnel)
         yield row
+
+
+def _carriers(snap: Snapshot, network: Network) -> set[str]:
+    """Return the nodes that have addresses of a network; all of them where ports of every node lead into it."""
+    known = {n.meta.id: n for n in snap.all(Network)}
+    users = [s for s in snap.all(Service, project=network.meta.project) if s.ports and not s.removing]
+    if any(network_of(s.spec, known) == network.meta.id for s in users):
+        return {node.meta.id for node in snap.all(Node)}
+    slices = list(snap.slices_of_network(network.meta.id))
+    holders = {h.service_id for s in slices for h in s.holders}
+    static = {t.node_id for i in holders for t in snap.tasks_of_service(i) if t.node_id}
+    return {s.node_id for s in slices if s.use is SliceUse.TASKS} | static

@@ -5,24 +5,15 @@ from dataclasses import replace
 
 from argosy.controller.changes.networks import CLUSTER_ID
 from argosy.controller.logic.mesh_keys import carriers_behind, rotated
-from argosy.controller.logic.published_ports import network_of
 from argosy.controller.store import Op, Put, Snapshot
 from argosy.core.errors import PreconditionError
 from argosy.core.meta import Cluster
-from argosy.core.network import Network, SliceUse
 from argosy.core.node import Node
-from argosy.core.service import Service
 
 
 def carriers(snap: Snapshot) -> list[Node]:
-    """Return the nodes that carry an encrypted network; where ports of every node lead into one, that is all."""
-    networks = [n for n in snap.all(Network) if n.spec.encrypted]
-    encrypted = {n.meta.id for n in networks}
-    known = {n.meta.id: n for n in snap.all(Network)}
-    if any(s.ports and not s.removing and network_of(s.spec, known) in encrypted for s in snap.all(Service)):
-        return sorted(snap.all(Node), key=lambda node: node.meta.id)
-    ids = {s.node_id for n in networks for s in snap.slices_of_network(n.meta.id) if s.use is SliceUse.TASKS}
-    return [node for i in sorted(ids) if (node := snap.get(Node, i))]
+    """Return the nodes that carry an encrypted network: while they do they have keys."""
+    return [node for node in snap.all(Node) if node.description.mesh_keys]
 
 
 def rotation(snap: Snapshot, now: float) -> tuple[list[Op], Cluster]:

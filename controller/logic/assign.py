@@ -5,6 +5,7 @@ What is a node's own is apart from what all nodes of a network are told alike: t
 encoded once for all of them (controller/session/feeds.py).
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -218,18 +219,8 @@ def network_pieces(network_id: str, objects: ClusterObjects) -> Iterable[Piece]:
     network = objects.network(network_id)
     if network is None:
         return
-    slices: dict[str, list[int]] = {}
-    for piece in objects.slices(network_id):
-        if piece.use is SliceUse.TASKS:
-            slices.setdefault(piece.node_id, []).append(piece.index)
-    statics: dict[str, list[int]] = {}
-    for address, node_id in static_addresses.hosts(network_id, objects.slices(network_id), objects.tasks_of).items():
-        statics.setdefault(node_id, []).append(address)
-        slices.setdefault(node_id, [])
-    if network_id in objects.ingress_networks():
-        for one in objects.nodes():
-            slices.setdefault(one.meta.id, [])
-    carriers = {node_id: node for node_id in slices if (node := objects.node(node_id))}
+    held = _held(network_id, objects)
+    carriers = {node_id: node for node_id in held if (node := objects.node(node_id))}
     spec = network.spec
     carried = _mtu(carriers.values(), TUNNEL_OVERHEAD if spec.encrypted else 0)
     mtu = min(filter(None, (carried, spec.mtu)), default=0)
@@ -237,11 +228,24 @@ def network_pieces(network_id: str, objects: ClusterObjects) -> Iterable[Piece]:
         network_id, spec.name, network.vni, network.subnet, spec.internal, mtu, encrypted=spec.encrypted
     )
     for node_id, node in carriers.items():
-        held, own = tuple(sorted(slices[node_id])), tuple(sorted(statics.get(node_id, ())))
-        yield PeerAssignment(network_id, node_id, node.description.underlay_address, held, own)
+        yield PeerAssignment(network_id, node_id, node.description.underlay_address, *held[node_id])
     yield from objects.names(network_id)
     yield from objects.endpoints(network_id).values()
     yield from objects.published(network_id)
+
+
+def _held(network_id: str, objects: ClusterObjects) -> dict[str, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Return the nodes that carry a network, with what each has of it: slices, and static addresses."""
+    slices: defaultdict[str, list[int]] = defaultdict(list)
+    for piece in objects.slices(network_id):
+        if piece.use is SliceUse.TASKS:
+            slices[piece.node_id].append(piece.index)
+    statics: defaultdict[str, list[int]] = defaultdict(list)
+    for address, node_id in static_addresses.hosts(network_id, objects.slices(network_id), objects.tasks_of).items():
+        statics[node_id].append(address)
+    everywhere = (one.meta.id for one in objects.nodes()) if network_id in objects.ingress_networks() else ()
+    nodes = dict.fromkeys((*slices, *statics, *everywhere))
+    return {i: (tuple(sorted(slices.get(i, ()))), tuple(sorted(statics.get(i, ())))) for i in nodes}
 
 
 def _mesh_pieces(node_id: str, networks: Iterable[str], objects: ClusterObjects) -> Iterable[Piece]:
@@ -251,10 +255,7 @@ def _mesh_pieces(node_id: str, networks: Iterable[str], objects: ClusterObjects)
         return
     mesh = objects.mesh()
     yield MeshAssignment(mesh.epoch, mesh.previous)
-    slices = (s for n in encrypted for s in objects.slices(n.meta.id) if s.use is SliceUse.TASKS)
-    others = {s.node_id for s in slices}
-    if any(n.meta.id in objects.ingress_networks() for n in encrypted):
-        others |= {node.meta.id for node in objects.nodes()}
+    others = {other for network in encrypted for other in _held(network.meta.id, objects)}
     for other in sorted(others - {node_id}):
         if node := objects.node(other):
             about = node.description

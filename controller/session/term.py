@@ -29,7 +29,7 @@ from argosy.core.fence import Grants
 from argosy.core.files import FileVersion
 from argosy.core.image import Image
 from argosy.core.kinds import StoredObject
-from argosy.core.mesh import Mesh
+from argosy.core.mesh import Mesh, MeshKey
 from argosy.core.meta import Cluster
 from argosy.core.network import Network, Slice, SliceUse
 from argosy.core.node import Node, NodeDescription, NodeState
@@ -171,7 +171,7 @@ class Term:
                 return self.sessions
             case Service() as service if _told(old) != _told(new):
                 return [task.node_id for task in snap.tasks_of_service(service.meta.id)]
-            case Cluster() if _mesh(old) != _mesh(new):
+            case (Cluster() | Node()) if _mesh(old) != _mesh(new):
                 return [n for n, session in self.sessions.items() if "mesh" in session.sent.pieces]
             case _:
                 pass
@@ -287,7 +287,10 @@ def _description(obj: StoredObject | None) -> NodeDescription | None:
     return obj.description if isinstance(obj, Node) else None
 
 
-def _mesh(obj: StoredObject | None) -> Mesh | None:
+def _mesh(obj: StoredObject | None) -> Mesh | tuple[str, tuple[MeshKey, ...], bool] | None:
+    """Return what the ends of a node's tunnels are told of an object."""
+    if isinstance(obj, Node):
+        return obj.description.underlay_address, obj.description.mesh_keys, obj.status.state is NodeState.DOWN
     return obj.mesh if isinstance(obj, Cluster) else None
 
 

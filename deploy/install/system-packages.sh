@@ -12,7 +12,7 @@ cd "$(dirname "$0")"
 . ./lib.sh
 
 declare -A GROUPS_OF=(
-    [run]="nftables libnftables1 libseccomp2 iproute2 busybox-static tini ca-certificates debian-archive-keyring"
+    [run]="nftables libnftables1 libseccomp2 iproute2 wireguard-go busybox-static tini ca-certificates debian-archive-keyring"
     [venv]="python3 python3-venv"
     [test]="debootstrap procps util-linux skopeo umoci zstd"
     [vm]="qemu-system-x86 e2fsprogs util-linux"
