@@ -98,13 +98,14 @@ class NodeStatus:
 
 @dataclass(frozen=True, slots=True)
 class PortProblem:
-    """Why a published port of a service is not open on a node, or cannot be reached there; said by its agent."""
+    """Why a published port of a service is not open on a node (`closed`), or not reached there; said by its agent."""
 
     service_id: str = ""
     protocol: str = ""
     published: int = 0
     host_ip: str = ""
     reason: str = ""
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

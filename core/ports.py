@@ -11,13 +11,15 @@ PROTOCOLS: Final = ("tcp", "udp")
 
 def same_place(one: str, other: str) -> bool:
     """Whether two host addresses ("" and 0.0.0.0: all) have one in common."""
-    return one == other or _everywhere(one) or _everywhere(other)
+    return plain_host_ip(one) == plain_host_ip(other) or not (plain_host_ip(one) and plain_host_ip(other))
 
 
 def said(protocol: str, number: int, host_ip: str = "") -> str:
     """Return a published port as people write it: "8080/tcp", "127.0.0.1:53/udp"."""
-    return f"{'' if _everywhere(host_ip) else f'{host_ip}:'}{number}/{protocol}"
+    place = plain_host_ip(host_ip)
+    return f"{place}:{number}/{protocol}" if place else f"{number}/{protocol}"
 
 
-def _everywhere(host_ip: str) -> bool:
-    return host_ip in ("", "0.0.0.0")
+def plain_host_ip(host_ip: str) -> str:
+    """Return the one way of writing a host address: "" for all of them."""
+    return "" if host_ip == "0.0.0.0" else host_ip

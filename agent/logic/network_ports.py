@@ -17,6 +17,7 @@ from argosy.agent.logic.network_services import Services
 from argosy.agent.logic.network_uplink import UplinkPair
 from argosy.core import service as spec
 from argosy.core.assignment import NetworkAssignment, PublishedAssignment
+from argosy.core.ports import plain_host_ip, said
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -28,7 +29,7 @@ class HostPort:
     number: int
 
     def __str__(self) -> str:
-        return f"{self.host_ip + ':' if self.host_ip else ''}{self.number}/{self.protocol}"
+        return said(self.protocol, self.number, self.host_ip)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +66,11 @@ def openings(published: Iterable[PublishedAssignment], local: Iterable[LocalPort
     found: dict[HostPort, Opening] = {}
     for piece in published:
         for port in piece.ports:
-            held = HostPort(_address(port.host_ip), port.protocol, port.published)
+            held = HostPort(plain_host_ip(port.host_ip), port.protocol, port.published)
             if port.published and (held not in found or piece.service_id < found[held].service_id):
                 found[held] = Opening(held, piece.network_id, piece.service_id, 0, port.target, piece.client_affinity)
     for one in sorted(local, key=lambda one: (one.service_id, one.address)):
-        held = HostPort(_address(one.port.host_ip), one.port.protocol, one.port.port)
+        held = HostPort(plain_host_ip(one.port.host_ip), one.port.protocol, one.port.port)
         other = found.get(held)
         mine = Opening(held, one.network_id, one.service_id, 0, one.port.target, only=frozenset({one.address}))
         if other is None:
@@ -78,10 +79,6 @@ def openings(published: Iterable[PublishedAssignment], local: Iterable[LocalPort
             found[held] = replace(other, only=other.only | {one.address})
     taken: set[tuple[str, str, int]] = set()
     return [_with_door(found[held], taken) for held in sorted(found)]
-
-
-def _address(host_ip: str) -> str:
-    return "" if host_ip == "0.0.0.0" else host_ip
 
 
 def _with_door(opening: Opening, taken: set[tuple[str, str, int]]) -> Opening:

@@ -67,4 +67,4 @@ def _local_ports(tasks: Iterable[LocalTask], networks: Mapping[str, NetworkAssig
 
 def _problem(opening: Opening, reason: str) -> PortProblem:
     port = opening.port
-    return PortProblem(opening.service_id, port.protocol, port.number, port.host_ip, reason)
+    return PortProblem(opening.service_id, port.protocol, port.number, port.host_ip, reason, closed=True)

@@ -27,6 +27,7 @@ from argosy.core.assignment import (
 )
 from argosy.core.errors import RejectedError, TransientError
 from argosy.core.network import Attachment
+from argosy.core.ports import plain_host_ip
 from argosy.core.task_state import TaskState
 
 log = structlog.get_logger(__name__)
@@ -117,9 +118,10 @@ class Wiring:
         """Refuse a task whose port a program of the host has (RejectedError): it may find it free on another node."""
         tasks = self._wanted.tasks if self._wanted else ()
         task = next((t for t in tasks if t.container_id == task_id), None)
-        own = {(p.protocol, p.port, p.host_ip) for p in task.host_ports} if task else set()
+        ports = [p for p in task.host_ports if p.target] if task else []
+        own = {(p.protocol, p.port, plain_host_ip(p.host_ip)) for p in ports}
         for problem in self._plane.port_problems if own else ():
-            if (problem.protocol, problem.published, problem.host_ip) in own and problem.prevents:
+            if problem.closed and (problem.protocol, problem.published, problem.host_ip) in own:
                 raise RejectedError(problem.reason)
 
     async def detach(self, task_id: str) -> None:

@@ -73,7 +73,8 @@ def show_tasks(
     wanted = everything or latest
     request = pb.ListTasksRequest(project=session.project, service=service, node=node, stack=stack, all=wanted)
     rows = task_rows(control.ListTasks(request))
-    show(rows if everything or not latest else latest_rows(rows), TASK_COLUMNS, form, quiet=quiet)
+    columns = [c for c in TASK_COLUMNS if c.title != "PORTS" or any(row["ports"] for row in rows)]
+    show(rows if everything or not latest else latest_rows(rows), columns, form, quiet=quiet)
 
 
 def stack_must_exist(session: Session, stack: str) -> None:

@@ -29,8 +29,10 @@ from argosy.cli.compose.files import Reader, combine
 from argosy.cli.compose.jobs import awaited, check_order, depends_on, job_spec
 from argosy.cli.compose.mounted import ExternalFile, MountedFiles
 from argosy.cli.compose.networks import DefinedNetwork, attachments, defined_networks
+from argosy.cli.compose.ports import published_ports
 from argosy.cli.compose.problems import ComposeError, Findings, Position, Problem
 from argosy.cli.compose.where import place_of
+from argosy.cli.ports import split_modes
 from argosy.core.files import NewFile
 from argosy.core.meta import STACK_LABEL
 from argosy.core.names import service_name_problem, stack_name, unstacked_name
@@ -208,6 +210,7 @@ class _Builder:
         labels = labels.get("labels") if labels is not None else None
         _reject_values(at)
         canaries = canary(at)
+        everywhere, own_ports = split_modes(published_ports(at))
         spec = ServiceSpec(
             name=stack_name(self._stack, name),
             labels={**(labels.text_map() if labels is not None else {}), STACK_LABEL: self._stack},
@@ -220,6 +223,7 @@ class _Builder:
                 restart=restart_policy(at, self._restarts(name, at, is_job)),
                 placement=replace(placement(at), affinities=affinities(at, self._stack, self._names)),
                 networks=attachments(at, name, defined, self._used),
+                host_ports=own_ports,
                 drain_timeout=drain_timeout(at),
                 weight=weight(at),
             ),
@@ -231,7 +235,7 @@ class _Builder:
             disconnect=disconnect(at),
             job=job_spec(at, mode, replicas if is_job else None),
             depends_on=depends_on(at, self._stack),
-            endpoint=EndpointSpec(endpoint_mode(at), client_affinity(at)),
+            endpoint=EndpointSpec(endpoint_mode(at), client_affinity(at), everywhere),
         )
         told = at.problems_below()
         for wrong in validate_service(spec):

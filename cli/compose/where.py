@@ -33,6 +33,8 @@ _KEYS: Final[dict[str, str]] = {
     "task.placement": "deploy.placement",
     "task.placement.platforms": "platform",
     "task.networks": "networks",
+    "task.host_ports": "ports",
+    "endpoint.ports": "ports",
     "task.container": "",
     "task.container.env": "environment",
     "task.container.readiness": "x-argosy.readiness",

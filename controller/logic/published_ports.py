@@ -28,6 +28,8 @@ class Taken:
 
     everywhere: dict[tuple[str, int], list[tuple[str, str]]] = field(default_factory=dict)
     by_tasks: dict[tuple[str, int], list[tuple[str, str]]] = field(default_factory=dict)
+    _tried: dict[str, int] = field(default_factory=dict)
+    """By protocol: all numbers below are in use, since nothing is ever taken out."""
 
     @classmethod
     def of(cls, services: Iterable[Service]) -> "Taken":
@@ -60,8 +62,11 @@ class Taken:
 
     def free(self, protocol: str) -> int:
         """Return the lowest number of those that the cluster chooses from which nobody has; 0 if there is none."""
-        numbers = range(FIRST_CHOSEN, LAST_CHOSEN + 1)
-        return next((n for n in numbers if (protocol, n) not in self.everywhere.keys() | self.by_tasks.keys()), 0)
+        for number in range(self._tried.get(protocol, FIRST_CHOSEN), LAST_CHOSEN + 1):
+            self._tried[protocol] = number
+            if (protocol, number) not in self.everywhere and (protocol, number) not in self.by_tasks:
+                return number
+        return 0
 
 
 def network_of(spec: ServiceSpec, networks: Mapping[str, Network]) -> str:

@@ -186,7 +186,7 @@ def test_all_problems_of_a_file_are_shown_together_in_order(files: Files) -> Non
 services:
   web:
     image: web
-    ports: ["80:80"]
+    ports: [http]
     deploy:
       replicas: -2
       updat_config: {}
@@ -197,7 +197,7 @@ services:
 """
     places = [problem.partition(": ")[0] for problem in files.problems(text)]
     assert places == [
-        "compose.yaml:5:5",
+        "compose.yaml:5:13",
         "compose.yaml:7:17",
         "compose.yaml:8:7",
         "compose.yaml:9:18",

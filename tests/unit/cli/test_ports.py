@@ -1,0 +1,88 @@
+"""Published ports as people write them, and as they are shown."""
+
+import pytest
+
+from argosy.cli.port_rows import nodes_port_problems, port_texts
+from argosy.cli.ports import Publication, parse_option, publish, unpublish
+from argosy.core.errors import InvalidError
+from argosy.proto.argosy.v1 import types_pb2 as types
+
+
+@pytest.mark.parametrize(
+    ("text", "ports"),
+    [
+        ("80", [Publication(80)]),
+        ("8080:80", [Publication(80, 8080)]),
+        ("8080:80/udp", [Publication(80, 8080, "udp")]),
+        ("80/UDP", [Publication(80, 0, "udp")]),
+        ("127.0.0.1:8080:80", [Publication(80, 8080, "tcp", "127.0.0.1")]),
+        ("127.0.0.1::80", [Publication(80, 0, "tcp", "127.0.0.1")]),
+        ("0.0.0.0:8080:80", [Publication(80, 8080)]),
+        (":80", [Publication(80)]),
+        ("3000-3001", [Publication(3000), Publication(3001)]),
+        ("8000-8001:9000-9001/udp", [Publication(9000, 8000, "udp"), Publication(9001, 8001, "udp")]),
+        ("published=8080,target=80", [Publication(80, 8080)]),
+        ("target=80", [Publication(80)]),
+        ("mode=host,published=8080,target=80,protocol=udp", [Publication(80, 8080, "udp", "", True)]),
+        ("published=0,target=80,host_ip=127.0.0.1,name=web", [Publication(80, 0, "tcp", "127.0.0.1", False, "web")]),
+    ],
+)
+def test_forms(text, ports):
+    assert parse_option(text) == ports
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is no port"),
+        ("http", "is no port: write 8080:80, 80, or"),
+        ("80:http", "is no port"),
+        ("0", "ports are from 1 to 65535"),
+        ("65536:80", "ports are from 1 to 65535"),
+        ("81-80", "ranges go upwards"),
+        ("8000-8010:80", "11 ports of the hosts and 1 of the container"),
+        ("80/sctp", "no protocol 'sctp'"),
+        ("host:80:80", "is no address of a host"),
+        ("[::1]:80:80", "IPv4 addresses alone"),
+        ("1:2:3:4", "is no port"),
+        ("published=80", "is no port"),
+        ("target=80,mode=nat", "the mode is ingress or host"),
+        ("target=80,port=1", "there are target, published"),
+        ("target=80-81", "a range of ports goes in the short form alone"),
+    ],
+)
+def test_what_is_no_port(text, said):
+    with pytest.raises(InvalidError, match="(?i)" + said.replace("(", r"\(")):
+        parse_option(text)
+
+
+def spec_with(*texts):
+    spec = types.ServiceSpec()
+    publish(spec, texts)
+    return spec
+
+
+def test_ports_are_added_once_and_taken_out_by_the_containers_port():
+    spec = spec_with("8080:80", "8080:80", "53:53/udp", "target=82,published=8082,mode=host")
+    assert [p.published for p in spec.endpoint.ports] == [8080, 53]
+    assert [(p.port, p.target) for p in spec.task.host_ports] == [(8082, 82)]
+    unpublish(spec, ["80", "8082:82"])
+    assert [p.published for p in spec.endpoint.ports] == [53]
+    assert not spec.task.host_ports
+    for wrong in ("80", "53", "54:53/udp"):
+        with pytest.raises(InvalidError, match=r"does not publish '.*': it has \*:53->53/udp"):
+            unpublish(spec, [wrong])
+
+
+def test_ports_are_shown_with_what_is_missing():
+    spec = spec_with("8080:80", "81", "127.0.0.1:53:53/udp", "target=82,published=8082,mode=host")
+    service = types.Service(spec=spec, ports=list(spec.endpoint.ports)[:1])
+    assert port_texts(service) == ["*:8080->80/tcp", "*:8082->82/tcp (host)", "(2 not open)"]
+    service.ports.append(types.PortSpec(target=53, published=53, protocol="udp", host_ip="127.0.0.1"))
+    assert port_texts(service)[1] == "127.0.0.1:53->53/udp"
+
+
+def test_what_nodes_say_is_joined():
+    taken = types.PortProblem(service_id="web", reason="port 80/tcp is taken")
+    nodes = [("b", types.Node(port_problems=[taken])), ("a", types.Node(port_problems=[taken])), ("c", types.Node())]
+    assert nodes_port_problems(nodes) == {"web": ["port 80/tcp is taken (a, b)"]}
