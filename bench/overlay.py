@@ -1,70 +1,107 @@
-"""What load balancing costs a node: learning services, following a change, and calling through a virtual address.
+"""What the overlay costs: learning services and peers, following a change, packets between hosts, virtual addresses.
 
 Control plane: processor time of this process, in which a real plane runs, from an assignment message's pieces to the
-kernel and argosy-dns (whose own time is not in it). Data plane: two hosts on a wire; the same client calls the same
-server straight and through its service's address, in turn.
+kernel and argosy-dns (whose own time is not in it). Data plane: hosts are namespaces on a bridge; whatever is compared
+is measured in turn, in the same run.
+
+    overlay.py [--runs N]      needs root; everything it makes is in namespaces that end with it
 """
 
+import argparse
 import os
+import signal
 import socket
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from statistics import median, quantiles
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "kernel" / "network"))
 
-from network_world import Container, Host, world
+from _wires import Stream, floor, make_bare, send_each
+from network_world import Container, Host, World, world
 
 from argosy.agent.logic.assignments import Assignments, Update, advance
 from argosy.agent.tasks.wiring import network_state
-from argosy.core.addresses import parse_ipv4
-from argosy.core.assignment import EndpointAssignment, LeaderEpoch, NamesAssignment, Piece, key_of
+from argosy.core.addresses import format_ipv4, parse_ipv4
+from argosy.core.assignment import (
+    EndpointAssignment,
+    LeaderEpoch,
+    NamesAssignment,
+    PeerAssignment,
+    Piece,
+    key_of,
+)
 
 NETWORK = "benchnetwork1"
+FEW, MANY = "benchfewpeers", "benchmanypeer"
 SERVICES = 1000
 ENDPOINTS = 10
 CHANGES = 40
+FEW_PEERS, MANY_PEERS = 5, 5000
+SLICE = 32
+"""Addresses of a node on a network."""
 CALLS = 400
-ROUNDS = 10
+BATCH = 25
+"""Connections that are set up by one way before the other has its turn."""
 PORT = 8000
+STRAIGHT, VIRTUAL = "10.64.0.65", "10.64.0.4"
 
 
 def main() -> None:
     """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=10, help="of each comparison; medians are printed (default: 10)")
+    runs = parser.parse_args().runs
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of all that cleans up
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
+    with hosts() as (wire, one, other):
+        control_plane(one)
+        many_peers(wire, one, other, runs)
+    with hosts() as (wire, one, other):
+        client, server = containers(wire, one, other)
+        throughput(wire, client, server, runs)
+        virtual_address(client, server, runs)
+    print(f"load {os.getloadavg()[0]:.1f} afterwards")
+
+
+@contextmanager
+def hosts() -> Iterator[tuple[World, Host, Host]]:
+    """Yield a wire with two hosts that carry a network."""
     with tempfile.TemporaryDirectory() as directory, world(Path(directory)) as wire:
-        hosts = wire.add_host(), wire.add_host(dns=False)
+        pair = wire.add_host(), wire.add_host(dns=False)
         wire.add_network(NETWORK, "10.64.0.0/16", {"h1": (1,), "h2": (2,)})
-        for host in hosts:
+        for host in pair:
             host.apply()
-        learn_s, changes_s = control_plane(hosts[0])
-        print(f"{SERVICES} services with {ENDPOINTS} endpoints each: {learn_s * 1e3:.0f} ms of processor time")
-        print(
-            f"one endpoint changes: median {median(changes_s) * 1e3:.2f} ms of processor time, "
-            f"p90 {quantiles(changes_s, n=10)[-1] * 1e3:.2f} ms"
-        )
-        data_plane(*hosts)
-        print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
+        yield wire, *pair
+
+
+def compare(what: str, figures: Mapping[str, Sequence[float]], base: str, digits: int = 2) -> None:
+    """Print the medians of some ways, and the median of each run's ratio to one of them."""
+    ratios = {way: median(a / b for a, b in zip(found, figures[base], strict=True)) for way, found in figures.items()}
+    said = (
+        f"{way} {median(found):,.{digits}f}" + (f" ({ratios[way]:.3f} x)" if way != base else "")
+        for way, found in figures.items()
+    )
+    print(f"{what}: {', '.join(said)}")
 
 
 # ---------------------------------------------------------------- control plane
 
 
-def control_plane(host: Host) -> tuple[float, list[float]]:
-    """Return the processor time of learning all services, and of each of some changes, in seconds."""
-    networks = [piece for piece, _ in host.world.networks.values()]
-    here = advance(Assignments(), Update(LeaderEpoch(1, 1), True, 1, 0, tuple(networks), ()))
-    apply(host, here)
-    pieces: list[Piece] = [piece for number in range(SERVICES) for piece in service(number)]
+def control_plane(host: Host) -> None:
+    """Print the processor time of learning many services, and of changes of one."""
+    here, pieces = assigned(host), [piece for number in range(SERVICES) for piece in service(number)]
     began = time.process_time()
     here = advance(here, Update(LeaderEpoch(1, 1), False, 2, 1, tuple(pieces), ()))
     apply(host, here)
     learn_s = time.process_time() - began
+    print(f"{SERVICES} services with {ENDPOINTS} endpoints each: {learn_s * 1e3:.0f} ms of processor time")
     changes = []
     for number in range(CHANGES):
         endpoint = service(number)[1]
@@ -74,9 +111,20 @@ def control_plane(host: Host) -> tuple[float, list[float]]:
         here = advance(here, Update(LeaderEpoch(1, 1), False, number + 3, number + 2, (changed,), ()))
         apply(host, here)
         changes.append(time.process_time() - began)
+    print(
+        f"one endpoint changes: median {median(changes) * 1e3:.2f} ms of processor time, "
+        f"p90 {quantiles(changes, n=10)[-1] * 1e3:.2f} ms"
+    )
     gone = tuple(key_of(piece) for piece in pieces)
     apply(host, advance(here, Update(LeaderEpoch(1, 1), False, here.version + 1, here.version, (), gone)))
-    return learn_s, changes
+
+
+def assigned(host: Host) -> Assignments:
+    """Return the first full set of assignments, applied: the networks alone."""
+    networks = tuple(piece for piece, _ in host.world.networks.values())
+    here = advance(Assignments(), Update(LeaderEpoch(1, 1), True, 1, 0, networks, ()))
+    apply(host, here)
+    return here
 
 
 def apply(host: Host, assignments: Assignments) -> None:
@@ -98,79 +146,175 @@ def service(number: int) -> list[Piece]:
     ]
 
 
+def many_peers(wire: World, one: Host, other: Host, runs: int) -> None:
+    """Print what learning many peers takes, and what a datagram to any of many costs beside one to any of a few.
+
+    All peers are at the other host, which drops what comes: it is not on these networks. Either way there are as many
+    connections.
+    """
+    networks = {FEW: FEW_PEERS, MANY: MANY_PEERS}
+    for network_id in networks:
+        wire.add_network(network_id, "10.128.0.0/12", {"h1": (1,)})
+    clients = {n: one.start_container(f"to{n[5:]}", (n, "10.128.0.33")) for n in networks}
+    here = assigned(one)
+    for version, (network_id, count) in enumerate(networks.items(), 2):
+        pieces = tuple(
+            PeerAssignment(network_id, f"node{peer:09}", other.address, (2 + peer,)) for peer in range(count)
+        )
+        began = time.process_time()
+        here = advance(here, Update(LeaderEpoch(1, 1), False, version, version - 1, pieces, ()))
+        apply(one, here)
+        learn_s = time.process_time() - began
+    print(f"{MANY_PEERS:,} peers: learned in {learn_s:.2f} s of processor time")
+    last = {network_id: address_of(count - 1) for network_id, count in networks.items()}
+    each = {network_id: [address_of(peer) for peer in range(count)] for network_id, count in networks.items()}
+    to_one, to_all = ({f"of {count:,}": list[float]() for count in networks.values()} for _ in range(2))
+    for run in range(runs + 1):
+        for network_id, count in networks.items():
+            client = clients[network_id]
+            one_s = send_each(client, [last[network_id]], MANY_PEERS) / MANY_PEERS
+            all_s = send_each(client, each[network_id], MANY_PEERS // count) / MANY_PEERS
+            if run:  # the first one begins the connections
+                to_one[f"of {count:,}"].append(one_s * 1e6)
+                to_all[f"of {count:,}"].append(all_s * 1e6)
+    compare("a datagram to one peer, µs of processor time", to_one, f"of {FEW_PEERS:,}")
+    compare("a datagram to any peer in no order, µs of processor time", to_all, f"of {FEW_PEERS:,}")
+    for client in clients.values():
+        one.stop_container(client.id)
+
+
+def address_of(peer: int) -> str:
+    """Return an address at one of many peers."""
+    return format_ipv4(parse_ipv4("10.128.0.0") + SLICE * (2 + peer) + 1)
+
+
 # ---------------------------------------------------------------- data plane
 
 
-def data_plane(one: Host, other: Host) -> None:
-    """Print latency and connection rate through the virtual address, and straight, and their ratios."""
+def containers(wire: World, one: Host, other: Host) -> tuple[Container, Container]:
+    """Return a client, and a server on the other host that is the only endpoint of a service."""
     client = one.start_container("benchclient01", (NETWORK, "10.64.0.33"))
-    server = other.start_container("benchserver01", (NETWORK, "10.64.0.65"))
-    one.world.extra["names"] = (NamesAssignment(NETWORK, "svcbench00001", ("bench",), parse_ipv4("10.64.0.4")),)
-    one.world.extra["endpoints"] = (
-        EndpointAssignment(NETWORK, server.id, "svcbench00001", 1, parse_ipv4("10.64.0.65")),
-    )
+    server = other.start_container("benchserver01", (NETWORK, STRAIGHT))
+    address = parse_ipv4(VIRTUAL)
+    wire.extra["names"] = (NamesAssignment(NETWORK, "svcbench00001", ("bench",), address),)
+    wire.extra["endpoints"] = (EndpointAssignment(NETWORK, server.id, "svcbench00001", 1, parse_ipv4(STRAIGHT)),)
     one.apply()
-    with server.listen("0.0.0.0", PORT) as listening:
-        listening.settimeout(None)
-        listening.listen(1024)
-        threading.Thread(target=echo_each, args=(listening,), daemon=True).start()
-        ways = {"straight": "10.64.0.65", "virtual": "10.64.0.4"}
-        latency: dict[str, list[float]] = {way: [] for way in ways}
-        rate: dict[str, list[float]] = {way: [] for way in ways}
-        for _ in range(ROUNDS):
-            for way, address in ways.items():
-                latency[way] += asked(client, address)
-                rate[way].append(connected(client, address))
-        listening.shutdown(socket.SHUT_RDWR)
-    for what, of in (("p50", median), ("p99", lambda times: quantiles(times, n=100)[-1])):
-        figures = {way: of(times) * 1e6 for way, times in latency.items()}
-        print(compare(f"a request, {what}, µs", figures))
-    print(compare("connections a second", {way: median(rates) for way, rates in rate.items()}))
+    return client, server
 
 
-def compare(what: str, figures: dict[str, float]) -> str:
-    ratio = figures["virtual"] / figures["straight"]
-    return f"{what}: straight {figures['straight']:.0f}, virtual {figures['virtual']:.0f} (ratio {ratio:.2f})"
+def throughput(wire: World, client: Container, server: Container, runs: int) -> None:
+    """Print the throughput of one TCP connection between containers, and over what it is compared with."""
+    with ExitStack() as stack:
+        plain = wire.add_host(dns=False), wire.add_host(dns=False)
+        far = stack.enter_context(floor(plain))
+        ways = {
+            "bare VXLAN": (plain[0].namespace, plain[1].namespace, make_bare(plain)),
+            "floor": far,
+            "overlay": (client, server, STRAIGHT),
+            "by the virtual address": (client, server, VIRTUAL),
+        }
+        streams = {way: Stream(*ends) for way, ends in ways.items()}
+        for stream in streams.values():
+            stack.callback(stream.close)
+            stream.transfer()
+        rate, cost = ({way: list[float]() for way in ways} for _ in range(2))
+        for _ in range(runs):
+            for way, stream in streams.items():
+                gbit_s, used_ms = stream.transfer()
+                rate[way].append(gbit_s)
+                cost[way].append(used_ms)
+    compare("throughput, Gbit/s", rate, "floor")
+    compare("the sender's processor time, ms a GB", cost, "floor", 0)
 
 
-def asked(client: Container, address: str) -> list[float]:
-    """Return how long each request over one connection took, in seconds."""
-    with client.open_socket() as calling:
-        calling.connect((address, PORT))
-        calling.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return [timed(lambda: (calling.sendall(b"x" * 64), calling.recv(64))) for _ in range(CALLS)]
+def virtual_address(client: Container, server: Container, runs: int) -> None:
+    """Print latency and connection rate through the virtual address, and straight."""
+    ways = {"straight": STRAIGHT, "virtual": VIRTUAL}
+    p50, p99, rate = ({way: list[float]() for way in ways} for _ in range(3))
+    with answering(server, PORT, echo), answering(server, PORT + 1, close):
+        for _ in range(runs):
+            for way, times in requests(client, ways).items():
+                p50[way].append(median(times) * 1e6)
+                p99[way].append(quantiles(times, n=100)[-1] * 1e6)
+            for way, found in connections(client, ways).items():
+                rate[way].append(found)
+    compare("a request, p50, µs", p50, "straight", 1)
+    compare("a request, p99, µs", p99, "straight", 1)
+    compare("connections a second", rate, "straight", 0)
 
 
-def connected(client: Container, address: str) -> float:
-    """Return how many connections a second can be set up, one after the other."""
-
-    def connect_all() -> float:
-        began = time.perf_counter()
+def requests(client: Container, ways: Mapping[str, str]) -> dict[str, list[float]]:
+    """Return how long requests took over one connection each way, in seconds; the ways have turns."""
+    with ExitStack() as stack:
+        calling = {way: stack.enter_context(client.open_socket()) for way in ways}
+        for way, address in ways.items():
+            calling[way].connect((address, PORT))
+            calling[way].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        times: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(CALLS):
-            with socket.socket() as calling:
-                calling.connect((address, PORT))
-        return CALLS / (time.perf_counter() - began)
+            for way, connection in calling.items():
+                began = time.perf_counter()
+                connection.sendall(b"x" * 64)
+                connection.recv(64)
+                times[way].append(time.perf_counter() - began)
+        return times
+
+
+def connections(client: Container, ways: Mapping[str, str]) -> dict[str, float]:
+    """Return how many connections a second can be set up each way, one after the other; the ways have turns."""
+
+    def connect_all() -> dict[str, float]:
+        taken = dict.fromkeys(ways, 0.0)
+        for _ in range(CALLS // BATCH):
+            for way, address in ways.items():
+                began = time.perf_counter()
+                for _ in range(BATCH):
+                    with socket.socket() as calling:
+                        calling.connect((address, PORT + 1))
+                taken[way] += time.perf_counter() - began
+        return {way: CALLS / seconds for way, seconds in taken.items()}
 
     return client.run(connect_all)
 
 
-def timed(action: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    action()
-    return time.perf_counter() - began
+@contextmanager
+def answering(server: Container, port: int, action: Callable[[socket.socket], None]) -> Iterator[None]:
+    """Have a server do something with each connection."""
+    with server.listen("0.0.0.0", port) as listening:
+        listening.settimeout(None)
+        listening.listen(1024)
+        thread = threading.Thread(target=accept_each, args=(listening, action))
+        thread.start()
+        try:
+            yield
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
-def echo_each(listening: socket.socket) -> None:
-    """Give back what comes, one connection after the other."""
+def accept_each(listening: socket.socket, action: Callable[[socket.socket], None]) -> None:
     while True:
         try:
-            answering, _ = listening.accept()
+            accepted, _ = listening.accept()
         except OSError:
             return
-        with answering, suppress(OSError):
-            answering.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            while said := answering.recv(64):
-                answering.sendall(said)
+        action(accepted)
+
+
+def echo(accepted: socket.socket) -> None:
+    """Give back what comes, in a thread of its own."""
+
+    def converse() -> None:
+        with accepted, suppress(OSError):
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while said := accepted.recv(64):
+                accepted.sendall(said)
+
+    threading.Thread(target=converse, daemon=True).start()
+
+
+def close(accepted: socket.socket) -> None:
+    accepted.close()
 
 
 if __name__ == "__main__":
