@@ -69,7 +69,8 @@ class Leader:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(term.run(), name="sessions")
-                group.create_task(ServicesLoop(store, cache, fence, term.grants, ambient).run(), name="services")
+                services = ServicesLoop(store, cache, fence, term.grants, term.arrivals, ambient)
+                group.create_task(services.run(), name="services")
                 group.create_task(SchedulerLoop(store, cache, fence, ambient).run(), name="scheduler")
                 group.create_task(NodesLoop(store, cache, fence, heard, ambient).run(), name="nodes")
                 group.create_task(NetworksLoop(store, cache, fence, ambient).run(), name="networks")

@@ -4,7 +4,8 @@ A task that has to move (drained, evicted, rebalanced) starts elsewhere first, s
 at once is bounded all the same, by `max_unavailable` (without it only by the drain's pace). Where the old task has to
 stop first, and in stop-first updates, the budget itself is spent: a task that is available is only stopped if its
 slot stays available, or the budget has one left. Without a budget of their own, updates keep to their parallelism, and
-tasks that stop to move do so one at a time.
+tasks that stop to move do so one at a time. While an update goes on, a new task counts only once every node that may
+connect to it knows it.
 """
 
 from collections.abc import Iterable
@@ -14,10 +15,11 @@ from argosy.controller.logic.departures import Departures
 from argosy.controller.logic.slots import Slot
 from argosy.controller.logic.view import View
 from argosy.core.budget import Budget, parse_max_unavailable
-from argosy.core.service import ServiceMode
+from argosy.core.service import ServiceMode, UpdateState
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState
 
+_UPDATING: Final = frozenset({UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED})
 MOVES_THAT_STOP_FIRST: Final = 1
 """The budget of moves where the service names none."""
 
@@ -45,12 +47,17 @@ def _serves_well(task: Task) -> bool:
 class Allowance:
     """Mutable: what one plan of one service may still do. Slots that are not available count as missing."""
 
-    def __init__(self, view: View, slots: Iterable[Slot], departures: Departures) -> None:
-        """`slots`: those that the service is to have, without an update's canaries."""
+    def __init__(self, view: View, slots: Iterable[Slot], departures: Departures, stops: int | None = None) -> None:
+        """`slots`: those that the service is to have, without an update's canaries.
+
+        `stops`: how many an update without a budget may stop, None: as many as it has begun.
+        """
         slots = tuple(slots)
         self._view = view
         self._departures = departures
-        missing = sum(not any(is_available(view, task) for task in slot.live) for slot in slots)
+        self._updating = view.service.update.state in _UPDATING
+        self._stops = stops
+        missing = sum(not any(map(self._counts, slot.live)) for slot in slots)
         self.budget = Budget(_limit(view, len(slots)), missing)
         self._moving = sum(_is_moving(view, slot) for slot in slots)
         self.refused = False
@@ -75,11 +82,19 @@ class Allowance:
         """
         budget = self.budget
         limit = MOVES_THAT_STOP_FIRST if moves and budget.limit is None else budget.limit
-        takes = is_available(self._view, task)
+        takes = self._counts(task)
+        if limit is None and self._stops is not None:
+            allowed = not takes or self._stops > 0
+            self._stops -= allowed and takes
+            return allowed
         allowed = limit is None or budget.missing + takes <= limit
         budget.missing += allowed and takes
         self.refused = self.refused or not allowed
         return allowed
+
+    def _counts(self, task: Task) -> bool:
+        """Whether a task serves everybody. Nobody is asked who knows it where nothing is stopped for its sake."""
+        return is_available(self._view, task) and (not self._updating or self._view.has_arrived(task))
 
 
 def _limit(view: View, slots: int) -> int | None:

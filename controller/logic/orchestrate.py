@@ -28,7 +28,7 @@ from argosy.controller.logic.scale import Choice, choose_nodes, choose_replicas
 from argosy.controller.logic.slot import plan_slot
 from argosy.controller.logic.slots import group
 from argosy.controller.logic.update import aim_of, plan_update
-from argosy.controller.logic.view import Fits, ReplaceIn, View
+from argosy.controller.logic.view import Arrived, Fits, ReplaceIn, View
 from argosy.core.budget import WAITING
 from argosy.core.node import Node
 from argosy.core.service import JOB_MODES, Revision, Service, ServiceMode, UpdateState
@@ -46,16 +46,17 @@ def plan_service(
     *,
     replace_in: ReplaceIn = lambda node_id, grace: 0.0,
     departures: Departures | None = None,
+    arrived: Arrived = lambda task: True,
 ) -> Plan:
     """Return what to do about a service now.
 
     `revisions` are those of the service by number, `tasks` all of its tasks in any state, `nodes` the whole cluster by
     id, `now` the leader's wall clock in seconds; `fits` tells whether a node meets a placement's constraints and
-    platform, `replace_in` in how many seconds a fenced task has surely ended; `departures` is shared by the plans of
-    one round.
+    platform, `replace_in` in how many seconds a fenced task has surely ended, `arrived` whether every node that may
+    connect to a task knows it; `departures` is shared by the plans of one round.
     """
     departures = departures or Departures()
-    view = View(service, revisions, nodes, now, fits, replace_in)
+    view = View(service, revisions, nodes, now, fits, replace_in, arrived)
     draft = Draft(service.meta.id, now)
     tasks = drop_gone(view, draft, tasks)
     if service.removing:
@@ -70,7 +71,7 @@ def plan_service(
     rollout = plan_update(view, draft, choice.keep)
     if rollout.rollback is not None:
         return Plan((rollout.rollback,))
-    allowance = Allowance(view, (slot for slot in choice.keep if not slot.canary), departures)
+    allowance = Allowance(view, (slot for slot in choice.keep if not slot.canary), departures, rollout.stops)
     for slot in choice.keep:
         if slot.canary and rollout.is_over:
             forget_slot(view, draft, slot)
@@ -84,6 +85,8 @@ def plan_service(
     for slot in choice.forget:
         forget_slot(view, draft, slot)
     reap(view, draft, tasks)
+    if view.again_at is not None:
+        draft.wake(view.again_at)
     return draft.plan()
 
 

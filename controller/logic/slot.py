@@ -5,7 +5,7 @@ wanted revision and need not leave their node are *good*; the best of them is th
 no heir one is created; what serves until then goes in the order of `Order`:
 
     PREPARE_FIRST  heir created with desired READY ─► heir READY ─► old stopped ─► old ended ─► heir to RUNNING
-    START_FIRST    heir created with desired RUNNING ─► heir RUNNING (healthy) ─► old stopped
+    START_FIRST    heir created with desired RUNNING ─► heir RUNNING (healthy, known to all nodes) ─► old stopped
     STOP_BEFORE    old stopped, heir created with desired READY ─► old ended ─► heir to RUNNING
 
 A task that has to leave its node starts elsewhere first, whatever the update's order says; a fenced one stops first,
@@ -171,7 +171,7 @@ def _makes_way(view: View, allowance: Allowance, aim: Aim, heir: Task, due: bool
     """Whether an old task goes now that it has an heir. One that is kept, whose node is DOWN, waits for its node."""
     if view.is_kept(old):
         return is_available(view, heir)
-    if not serves(old) or view.is_overdue(old) or is_available(view, heir):
+    if not serves(old) or view.is_overdue(old) or (is_available(view, heir) and view.has_arrived(heir)):
         return True
     leaving = view.is_leaving(old)
     if aim.order is Order.START_FIRST or not due or (aim.hold and not leaving):

@@ -13,6 +13,7 @@ where the old one was. The rules (docs/updates.md):
   A slot whose other tasks never had a node moves at once: there is nothing to lose in it.
 - When the share of slots with a failure (attempts.py) is over `max_failure_ratio`, or there was no progress for
   `progress_deadline` (progress.py), the failure action follows.
+- A slot whose new task runs lets the next one begin, but it counts as missing until every node knows the new task.
 - The update is complete when every slot runs the present spec, and has done so for `monitor`.
 - Creating slots (first deploy, scaling up) is no update: it happens all at once.
 """
@@ -23,13 +24,13 @@ from typing import Any, Final
 
 from argosy.controller.logic.actions import RollBack
 from argosy.controller.logic.attempts import failures, good_at, has_given_up, say_failed, turn_of
-from argosy.controller.logic.availability import is_still_there
+from argosy.controller.logic.availability import is_available, is_still_there
 from argosy.controller.logic.canary import former_revision, is_trying
 from argosy.controller.logic.dirty import is_dirty, stale_task
 from argosy.controller.logic.draft import Draft
 from argosy.controller.logic.progress import stalled
 from argosy.controller.logic.slot import Aim, Order, is_fixed
-from argosy.controller.logic.slots import Key, Slot, is_unassigned
+from argosy.controller.logic.slots import Key, Slot, is_unassigned, serves
 from argosy.controller.logic.view import View
 from argosy.core.service import (
     FailureAction,
@@ -52,7 +53,8 @@ ROLLING_BACK: Final = frozenset(
 class Rollout:
     """How this plan treats the slots: `moving` ones go to the present revision, `hold` keeps what serves.
 
-    `fresh`: what a slot runs that has no task yet. `is_over`: the update completes with this plan.
+    `fresh`: what a slot runs that has no task yet. `is_over`: the update completes with this plan. `stops`: how many
+    tasks may be stopped before their heirs run, None: those of all `moving` slots.
     """
 
     config: UpdateConfig
@@ -62,6 +64,7 @@ class Rollout:
     hold: bool = False
     is_over: bool = False
     rollback: RollBack | None = None
+    stops: int | None = None
 
 
 def plan_update(view: View, draft: Draft, slots: Sequence[Slot]) -> Rollout:
@@ -219,7 +222,7 @@ class _Course:
             if self.config.failure_action is not FailureAction.CONTINUE:
                 return self._give_in(waits_for)
             self._store(message=self._goes_on())
-        return self.rollout(moving=self._moving(slots, dirty))
+        return replace(self.rollout(moving=self._moving(slots, dirty)), stops=self._stops(slots))
 
     def _failed(self, slots: Sequence[Slot]) -> list[Slot]:
         return [slot for slot in slots if failures(self.view, slot, self.update, self.config)]
@@ -319,6 +322,22 @@ class _Course:
                 moving.add(key)
                 room -= 1
         return moving
+
+    def _stops(self, slots: Sequence[Slot]) -> int | None:
+        """Return how many more tasks may be stopped before their heirs run, None: as many as are begun.
+
+        A slot whose new task runs has made room for the next, but is missed until every node knows it.
+        """
+        strangers = sum(self._is_stranger(slot) for slot in slots)
+        if not strangers or not self.config.parallelism:
+            return None
+        missed = sum(not any(map(serves, s.live)) and turn_of(self.view, s, self.update) == 0.0 for s in slots)
+        return max(0, self.config.parallelism - strangers - missed)
+
+    def _is_stranger(self, slot: Slot) -> bool:
+        """Whether a slot's new task runs, and not every node knows it yet."""
+        new = (t for t in slot.live if t.meta.created_at >= self.update.started_at and is_available(self.view, t))
+        return len(slot.live) == 1 and any(not self.view.has_arrived(task) for task in new)
 
     def _may_wait(self, slot: Slot) -> bool:
         """Whether a slot in flight may have to wait for the budget, so that slots that spend nothing pass it by."""

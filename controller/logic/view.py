@@ -6,6 +6,7 @@ not per task. Nothing outside the plan holds a View.
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Final
 
 from argosy.core.node import Availability, Node, NodeState
 from argosy.core.service import (
@@ -26,9 +27,15 @@ Fits = Callable[[Placement], Callable[[Node], bool]]
 ReplaceIn = Callable[[str, float], float]
 """In how many seconds a fenced task of a node, with that stop grace, may be replaced (core.fence.Grants.replace_in)."""
 
+Arrived = Callable[[Task], bool]
+"""Whether every node that may connect to a task knows how (controller/session/arrivals.py)."""
+
+ARRIVAL_TIMEOUT_S: Final = 2.0
+"""How long it is waited for that all nodes know of a task that runs: they take milliseconds, or something ails."""
+
 
 class View:
-    """Read-only; `now` is the leader's wall clock in seconds."""
+    """Read-only but for what it notes of its answers; `now` is the leader's wall clock in seconds."""
 
     def __init__(
         self,
@@ -38,6 +45,7 @@ class View:
         now: float,
         fits: Fits,
         replace_in: ReplaceIn,
+        arrived: Arrived = lambda task: True,
     ) -> None:
         self.service = service
         self.revisions = revisions
@@ -47,6 +55,9 @@ class View:
         self._keeps = service.spec.disconnect is Disconnect.KEEP
         self._fits = fits
         self._replace_in = replace_in
+        self._arrived = arrived
+        self.again_at: float | None = None
+        """When to look again though nothing changes: a task then counts as known everywhere."""
         self._fits_of: dict[int, Callable[[Node], bool]] = {}
         self._node_fits: dict[tuple[int, str], bool] = {}
         self._spec_differs: dict[int, tuple[bool, bool]] = {}
@@ -143,6 +154,19 @@ class View:
             return 0.0
         grace = self.spec_of(task.revision).container.stop_grace_period
         return self._replace_in(task.node_id, DEFAULT_STOP_GRACE_PERIOD_S if grace is None else grace)
+
+    # Who can reach it.
+
+    def has_arrived(self, task: Task) -> bool:
+        """Whether a task that runs gets connections from everywhere, so that others may be stopped that get them now.
+
+        It counts as if it did `ARRIVAL_TIMEOUT_S` after its record changed last; `again_at` is then.
+        """
+        over_at = task.meta.updated_at + ARRIVAL_TIMEOUT_S
+        if self.now >= over_at or self._arrived(task):
+            return True
+        self.again_at = over_at if self.again_at is None else min(self.again_at, over_at)
+        return False
 
     # Whether it has to leave.
 

@@ -1,9 +1,12 @@
 """The orchestrator loop: keeps every service's tasks as its spec wants them.
 
-Looks at a service when it, one of its tasks or a node that it uses changed, and at the time that its last plan named.
+Looks at a service when it, one of its tasks or a node that it uses changed, when a task that it waits for is known to
+all nodes, and at the time that its last plan named.
 """
 
 import asyncio
+from collections.abc import Callable
+from typing import Protocol
 
 import structlog
 
@@ -31,11 +34,25 @@ SHARE = 0.4
 log = structlog.get_logger(__name__)
 
 
+class Arrivals(Protocol):
+    """Knows which tasks every node knows (controller/session/arrivals.py)."""
+
+    on_arrival: Callable[[str], None]
+    """To be told the service of a task that was asked about in vain before, and has arrived."""
+
+    def has_arrived(self, task: Task) -> bool:
+        """Whether every node that may connect to a task knows it."""
+
+
 class ServicesLoop:
     """One for a term of leadership."""
 
-    def __init__(self, store: Store, cache: Cache, fence: Fence, grants: Grants, ambient: Ambient = SYSTEM) -> None:
+    def __init__(
+        self, store: Store, cache: Cache, fence: Fence, grants: Grants, arrivals: Arrivals, ambient: Ambient = SYSTEM
+    ) -> None:
         self._grants = grants
+        self._arrivals = arrivals
+        arrivals.on_arrival = self._look_at
         self._store = store
         self._cache = cache
         self._fence = fence
@@ -52,6 +69,10 @@ class ServicesLoop:
                 dirty = await self._settle(dirty)
                 await self._sparing.rest()
             self._wake.at(min(self._due.values(), default=None))
+
+    def _look_at(self, service_id: str) -> None:
+        self._due[service_id] = 0.0
+        self._wake.now()
 
     def _dirty(self, batch: ChangeBatch | None) -> set[str]:
         now = self._ambient.wall()
@@ -87,6 +108,7 @@ class ServicesLoop:
                     now,
                     replace_in=self._grants.replace_in,
                     departures=departures,
+                    arrived=self._arrivals.has_arrived,
                 )
             if plan.wake_at is not None:
                 self._due[service_id] = plan.wake_at

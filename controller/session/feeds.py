@@ -84,6 +84,11 @@ class Feed:
             return self.floor
         return None if is_active(entry.piece) else entry.left
 
+    def came(self, key: str) -> int | None:
+        """Return the edition since which an endpoint gets connections as it does now; None: it gets none."""
+        entry = self._entries.get(key)
+        return entry.edition if entry is not None and is_active(entry.piece) else None
+
     def _forget_removals(self) -> None:
         removed = [key for key, entry in self._entries.items() if entry.piece is None]
         for key in removed[: len(removed) // 2]:
@@ -115,6 +120,11 @@ class Feeds:
         """Return the edition since which an endpoint gets nothing new; None: it does, or that is not known any more."""
         feed = self._feeds.get(network_id)
         return feed.left(key) if feed is not None else None
+
+    def came(self, network_id: str, key: str) -> int | None:
+        """Return the edition since which an endpoint gets connections as it does now; None: it gets none (yet)."""
+        feed = self._feeds.get(network_id)
+        return feed.came(key) if feed is not None else None
 
     def put(self, network_id: str, key: str, piece: Piece | None) -> bool:
         """Take note of one piece of a network; tell whether its carriers have to be told."""

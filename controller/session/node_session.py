@@ -86,6 +86,10 @@ class NodeSession:
         editions = (e[network_id] for e in (self._in_force, *self._unconfirmed.values()) if network_id in e)
         return any(left is None or edition < left for edition in editions)
 
+    def has_in_force(self, network_id: str, edition: int) -> bool:
+        """Whether the node has confirmed an edition of a network that it carries."""
+        return self._in_force.get(network_id, -1) >= edition
+
     def mark_dirty(self, *, own: bool = True, urgent: bool = True) -> None:
         """Note that the node's own pieces, or else those of its networks, may differ from what it was sent.
 

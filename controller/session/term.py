@@ -12,6 +12,7 @@ from argosy.controller.changes.commit import Changes
 from argosy.controller.changes.files import content_of
 from argosy.controller.logic.assign import NodeSet, assignments_for, network_pieces, told
 from argosy.controller.secrets.keyring import Keyring
+from argosy.controller.session.arrivals import Arrivals
 from argosy.controller.session.drains import Drains
 from argosy.controller.session.endpoints import EndpointIndex
 from argosy.controller.session.feeds import Feeds
@@ -68,6 +69,7 @@ class Term:
         self._keys = keys or Keyring()
         self._index = EndpointIndex()
         self._drains = Drains(self)
+        self.arrivals = Arrivals(self._sent_to_by_all, ambient.monotonic)
         self._feeds = Feeds(lambda network_id: network_pieces(network_id, self._objects()))
         self._turns = Turns(self.give_turn)
         self._stale = asyncio.Event()
@@ -94,6 +96,7 @@ class Term:
             session.close("the stream has ended")
             self._turns.forget(session)
             self._feeds.carry(session.node_id, session.sent.networks, ())
+            self.arrivals.heard()
 
     async def run(self) -> None:
         """Serve sessions until cancelled; then all of them are closed, and no more are opened."""
@@ -104,6 +107,7 @@ class Term:
                 group.create_task(self._follow())
                 group.create_task(self._renew())
                 group.create_task(self._turns.run())
+                group.create_task(self.arrivals.run())
         finally:
             self._ended = True
             for session in self.sessions.values():
@@ -208,6 +212,7 @@ class Term:
         session.acknowledge(version)
         if self.sessions.get(session.node_id) is session:
             self.heard_of(session.node_id)
+            self.arrivals.heard()
 
     def heard_of(self, node_id: str) -> None:
         """Tell the nodes whose tasks waited for no other than this one that they are drained, if it lets them."""
@@ -235,6 +240,16 @@ class Term:
         return any(
             session.may_send_to(a.network_id, f"endpoint/{a.network_id}/{task.meta.id}") for a in task.attachments
         )
+
+    def _sent_to_by_all(self, network_id: str, endpoint: str) -> bool:
+        """Whether all nodes with sessions that carry a network send connections to the endpoint of a key."""
+        carriers = self._feeds.carriers.get(network_id)
+        if not carriers:
+            return True
+        came = self._feeds.came(network_id, endpoint)
+        if came is None:
+            return False
+        return all(self.sessions[n].has_in_force(network_id, came) for n in carriers if n in self.sessions)
 
     # ---- what sessions ask
 

@@ -87,6 +87,7 @@ class World:
     cut_off: set[str] = field(default_factory=set)
     others: dict[str, list[Task]] = field(default_factory=dict)  # of other services, by node
     fence_ends: dict[str, float] = field(default_factory=dict)  # when a node's last grant is over
+    arrived: Callable[[Task], bool] = lambda task: True  # whether all nodes know a task
     wake_at: float | None = None
     created: int = 0
     checks: list[Callable[["World"], None]] = field(default_factory=list)
@@ -184,6 +185,7 @@ class World:
             self.fits,
             replace_in=self._replace_in,
             departures=departures,
+            arrived=self.arrived,
         )
 
     def tasks_on(self, node_id: str) -> list[Task]:
@@ -413,6 +415,7 @@ class World:
         return TaskStatus(state, at=self.now)
 
     def _store(self, task: Task, *, by_agent: bool) -> None:
+        task = replace(task, meta=replace(task.meta, updated_at=self.now))
         old = self.tasks.get(task.meta.id)
         before = (old.status.state, old.desired_state) if old is not None else None
         after = (task.status.state, task.desired_state)

@@ -187,3 +187,18 @@ async def test_a_node_that_leaves_a_network_sends_nothing_there_once_it_has_conf
     node.networks = ("net",)
     await node.told()
     assert node.may_send(), "it may have it in force already"
+
+
+async def test_a_node_has_a_new_endpoint_in_force_when_it_has_confirmed_it():
+    node = Node()
+    node.put(WITHDRAWN)
+    await node.confirmed()
+    assert node.feeds.came("net", KEY) is None, "it gets nothing"
+    node.put(ENDPOINT)
+    came = node.feeds.came("net", KEY)
+    assert not node.session.has_in_force("net", came)
+    version = await node.told()
+    assert not node.session.has_in_force("net", came), "it was told, and has not confirmed"
+    node.session.acknowledge(version)
+    assert node.session.has_in_force("net", came)
+    assert not node.session.has_in_force("other", 0), "a network that it does not carry"
