@@ -8,10 +8,14 @@ one that was due first: the next is counted from now.
 
 from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
 from argosy.core.cron import next_time, parse_schedule, parse_zone
 from argosy.core.errors import PreconditionError
 from argosy.core.service import JOB_MODES, Cron, JobSpec, JobState, JobStatus, Overlap, Service, ServiceSpec
+
+MOST_AT_ONCE: Final = 10
+"""Runs of a job that its schedule lets go on side by side: one that never ends must not fill the cluster."""
 
 
 def job_of(spec: ServiceSpec) -> JobSpec:
@@ -59,8 +63,11 @@ def asked(service: Service, now: float) -> JobStatus:
     return _begun(service.job, now)
 
 
-def due(service: Service, now: float) -> JobStatus | None:
-    """Return what the status becomes now by the job's schedule; None when nothing is due."""
+def due(service: Service, now: float, going_on: int) -> JobStatus | None:
+    """Return what the status becomes now by the job's schedule; None when nothing is due.
+
+    `going_on`: how many of its runs have not ended.
+    """
     cron, job = job_of(service.spec).cron, service.job
     if cron is None or not 0 < job.next_at <= now:
         return None
@@ -69,6 +76,8 @@ def due(service: Service, now: float) -> JobStatus | None:
         why = "the service was stopped"
     elif cron.overlap is Overlap.FORBID and job.state is JobState.RUNNING:
         why = f"run {job.iteration} still went on"
+    elif cron.overlap is Overlap.ALLOW and going_on >= MOST_AT_ONCE:
+        why = f"{going_on} runs still went on, and no more may at once"
     else:
         return _begun(replace(job, next_at=following), now)
     left_out = datetime.fromtimestamp(job.next_at, parse_zone(cron.time_zone)).strftime("%Y-%m-%d %H:%M %Z")

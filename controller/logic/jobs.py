@@ -29,7 +29,7 @@ from argosy.core.node import Availability, NodeState
 from argosy.core.restart import Heritage, NoSuccessor, ended_by_itself, inherit, succeed
 from argosy.core.service import JobState, ServiceMode
 from argosy.core.task import Task
-from argosy.core.task_state import TaskState
+from argosy.core.task_state import TaskState, is_terminal
 
 ITERATIONS_KEPT: Final = 5
 """Runs whose tasks are kept, the present one included."""
@@ -55,7 +55,7 @@ class _Run:
 def plan_job(view: View, draft: Draft, tasks: Sequence[Task]) -> None:
     """Take the job's next steps: begin a run that is due, or lead those that go on nearer to their end."""
     service = view.service
-    now_due = due(service, view.now)
+    now_due = due(service, view.now, len({task.iteration for task in tasks if not is_terminal(task.status.state)}))
     if now_due is not None and now_due.iteration != service.job.iteration:
         draft.set_job(now_due)  # what follows from it is planned when it is stored
         return

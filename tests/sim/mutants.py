@@ -64,8 +64,8 @@ MUTANTS = (
         "drain stops before the heir serves",
         "controller/logic/slot.py",
         (
-            "    if not serves(old) or view.is_overdue(old) or is_available(view, heir):\n",
-            "    if not serves(old) or view.is_leaving(old) or is_available(view, heir):\n",
+            "    if not serves(old) or view.is_overdue(old) or (is_available",
+            "    if not serves(old) or view.is_leaving(old) or (is_available",
         ),
     ),
     _mutant(

@@ -184,6 +184,16 @@ def test_removal_leaves_nothing() -> None:
     assert not world.tasks
 
 
+def test_no_more_than_ten_runs_go_on_side_by_side() -> None:
+    world = cron_job(Overlap.ALLOW)
+    world.run(12 * 3600)
+    assert (status(world).iteration, len(world.running())) == (10, 10)
+    assert status(world).message.endswith("was left out: 10 runs still went on, and no more may at once")
+    world.end(world.running()[0].meta.id, S.COMPLETE)
+    world.run(3600)
+    assert (status(world).iteration, len(world.running())) == (11, 10)
+
+
 # ---------------------------------------------------------------- global jobs
 
 
