@@ -9,8 +9,8 @@ from argosy.core.meta import Meta
 SLICE_PREFIX = 27
 SLICE_SIZE = 1 << (32 - SLICE_PREFIX)
 """Addresses in a slice: what a node leases at a time."""
-LEAST_MTU = 576
-"""What every host of the internet has to take (RFC 791): programs and resolvers count on it."""
+LEAST_MTU = 1280
+"""What every link has to take that carries IPv6 (RFC 8200, 5); the kernel takes a narrower one's IPv6 settings away."""
 MOST_MTU = 65_535
 
 

@@ -30,7 +30,7 @@ from argosy.agent.logic.network_state import (
 )
 from argosy.agent.logic.network_uplink import UplinkPair
 from argosy.core.assignment import NetworkAssignment, PeerAssignment
-from argosy.core.network import SLICE_PREFIX, SLICE_SIZE
+from argosy.core.network import LEAST_MTU, SLICE_PREFIX, SLICE_SIZE
 
 VXLAN_OVERHEAD: Final = 50
 """Bytes that VXLAN over IPv4 adds: inner Ethernet 14, VXLAN 8, UDP 8, IPv4 20."""
@@ -65,9 +65,17 @@ class Site:
 
 
 def link_mtu(site: Site, network: NetworkAssignment) -> int:
-    """Return the MTU of a network's links on a node: what was assigned, and never more than the underlay carries."""
-    carried = site.underlay_mtu - VXLAN_OVERHEAD - (TUNNEL_OVERHEAD if network.encrypted else 0)
-    return min(network.mtu, carried) if network.mtu else carried
+    """Return the MTU of a network's links on a node: what was assigned, and never more than the underlay carries.
+
+    Nor less than the least: a network whose packets the underlay is too narrow for gets no containers.
+    """
+    carried = carried_mtu(site, network)
+    return max(min(network.mtu, carried) if network.mtu else carried, LEAST_MTU)
+
+
+def carried_mtu(site: Site, network: NetworkAssignment) -> int:
+    """Return the largest packet of a network that the node's underlay carries, in bytes."""
+    return site.underlay_mtu - VXLAN_OVERHEAD - (TUNNEL_OVERHEAD if network.encrypted else 0)
 
 
 def plan_network(site: Site, network: NetworkAssignment, uplink: UplinkPair | None) -> list[Entry]:

@@ -15,7 +15,7 @@ from typing import Final
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.host_routes import collision, host_routes
 from argosy.agent.logic.network_firewall import NETWORK_TABLE, HostFirewall
-from argosy.agent.logic.network_plan import Site, link_mtu, number_of, placeholder_of
+from argosy.agent.logic.network_plan import Site, carried_mtu, link_mtu, number_of, placeholder_of
 from argosy.agent.logic.network_services import Changed, Services
 from argosy.agent.logic.network_state import Link, LinkKind, device_of
 from argosy.agent.logic.network_uplink import UplinkPair, allocate, pair
@@ -34,6 +34,7 @@ from argosy.agent.network.desired import (
     NodeIdentity,
 )
 from argosy.agent.network.events import Listener, listen
+from argosy.agent.network.foreign import ForeignFirewall
 from argosy.agent.network.host import HostNamespace
 from argosy.agent.network.kernel import LinkMaker
 from argosy.agent.network.mesh import Mesh
@@ -88,7 +89,7 @@ class Overlay:
         self._services = Services(identity.node_id)
         self._own: Mapping[str, PeerAssignment] = {}  # what peers know of this node, by network
         self._left: dict[str, Changed] = {}  # by network: whose connections are to be forgotten
-        self._ports = Ports(self._services)
+        self._ports = Ports(self._services, ForeignFirewall(firewall.table))
 
     def adopt(self) -> None:
         """Take over what a former life left in the kernel; nothing is changed."""
@@ -163,6 +164,7 @@ class Overlay:
         self._ports.want(desired.published, desired.tasks, desired.networks)
         self._open_ports()
         count = self._converge() + self._end_networks()
+        self._ports.look()
         for network_id in self._assigned.keys() & self._left.keys():
             left = self._left.pop(network_id)
             lost = {a for a in left.gone if not self._services.serves(network_id, a)}
@@ -241,9 +243,11 @@ class Overlay:
     def repair(self, scope: Scope = EVERYTHING) -> list[Drift]:
         """Put right what `verify` finds, and return it. Raises TransientError for what could not be put right."""
         drift = self.verify(scope)
-        if scope is EVERYTHING and self._ports.try_again():
-            self._open_ports()
-            self._converge()
+        if scope is EVERYTHING:
+            if self._ports.try_again():
+                self._open_ports()
+                self._converge()
+            self._ports.look(again=True)
         if drift:
             if not self._host.table_intact():
                 self._host.distrust_table()
@@ -339,7 +343,7 @@ class Overlay:
         knew of: routes come and go), and those for which its link is too narrow.
         """
         for network in networks:
-            if (mtu := link_mtu(self._site, network)) < LEAST_MTU:
+            if (mtu := carried_mtu(self._site, network)) < LEAST_MTU:
                 raise PreconditionError(
                     f"the link of node {self._node_name} to other hosts takes {self._site.underlay_mtu} bytes, which "
                     f"leaves {mtu} for network {network.name}, and {LEAST_MTU} are needed: give the link a larger MTU"

@@ -168,7 +168,7 @@ def test_networks_that_cannot_be_are_refused_with_what_would_fit(cluster):
             ("network", "create", "--subnet", "198.18.0.0/24", "three"),
             "reaches it by itself): choose another, such as 10.64.0.0/16",
         ),
-        (("network", "create", "--mtu", "500", "three"), "576"),
+        (("network", "create", "--mtu", "500", "three"), "1,280"),
         (("network", "create", "three.four"), "is not a name"),
         (("network", "create", "--ip-range", "10.9.0.0/24", "three"), "of which subnet?"),
     ):

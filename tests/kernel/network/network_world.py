@@ -255,6 +255,7 @@ class World:
     outside: Namespace
     hosts: list[Host] = field(default_factory=list)
     networks: dict[str, tuple[NetworkAssignment, dict[str, tuple[int, ...]]]] = field(default_factory=dict)
+    statics: dict[tuple[str, str], tuple[int, ...]] = field(default_factory=dict)  # by network and host
     extra: dict[str, Any] = field(default_factory=dict)
     cleanup: ExitStack = field(default_factory=ExitStack)
 
@@ -294,7 +295,9 @@ class World:
         me = next(n for n, h in by_number.items() if h is host)
         networks = {i: n for i, (n, slices) in self.networks.items() if me in slices}
         peers = [
-            PeerAssignment(i, f"node-{by_number[other].name}", by_number[other].address, held)
+            PeerAssignment(
+                i, f"node-{by_number[other].name}", by_number[other].address, held, self.statics.get((i, other), ())
+            )
             for i, (_, slices) in self.networks.items()
             if me in slices
             for other, held in slices.items()

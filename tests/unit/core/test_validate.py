@@ -300,7 +300,7 @@ def test_all_problems_come_at_once():
         (NetworkSpec("net", subnet="10.0.0.0/16", ip_range="10.0.1.0/28"), "ip_range", "the smallest is a /27"),
         (NetworkSpec("net", subnet="10.0.0.0/16", ip_range="10.0.0.0/27"), "ip_range", "for virtual addresses"),
         (NetworkSpec("net", subnet="10.0.0.0/16", ip_range="nonsense"), "ip_range", "is not a subnet"),
-        (NetworkSpec("net", mtu=575), "mtu", "from 576"),
+        (NetworkSpec("net", mtu=1279), "mtu", "from 1,280"),
         (NetworkSpec("net", mtu=70_000), "mtu", "to 65,535"),
     ],
 )

@@ -69,6 +69,19 @@ def test_a_peer_costs_a_neighbour_a_forwarding_entry_and_a_route_a_slice() -> No
     assert {(r.prefix, r.device, r.gateway) for r in of_type(routes, Route)} == {(27, "vtep", placeholder)}
 
 
+def test_a_static_address_of_a_peer_has_a_route_of_its_own() -> None:
+    fixed = ip("10.64.9.70")
+    both = plan_peer(WEB, PeerAssignment(WEB.id, "node2", "192.0.2.2", (7,), (fixed,)))
+    assert of_type(both, Route)[-1] == Route(fixed, 32, device="vtep", gateway=ip("10.64.0.224"))
+    alone = plan_peer(WEB, PeerAssignment(WEB.id, "node2", "192.0.2.2", (), (fixed,)))
+    mac = names.vtep_mac(WEB.id, "node2")
+    assert alone == [
+        Neighbour("vtep", fixed, mac),
+        Fdb("vtep", mac, ip("192.0.2.2")),
+        Route(fixed, 32, device="vtep", gateway=fixed),
+    ]
+
+
 def test_a_peer_without_slices_gets_answers_alone() -> None:
     """To clients that came in by it; one whose address is not known gets nothing."""
     mac = names.vtep_mac(WEB.id, "node2")
