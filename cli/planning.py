@@ -34,7 +34,8 @@ class Planning:
     form: str = "table"
 
     def before(self, session: Session, change: str, request: Any) -> None:
-        """Call this with a request right before it is sent; `change` is its name in GetPlanRequest.
+        """Call this with a request right before it is sent; `change` is its name in GetPlanRequest (or
+        GetClusterPlanRequest).
 
         With `--plan` it prints what the request would do, and the command ends here.
         """
@@ -43,8 +44,10 @@ class Planning:
             return
         from argosy.proto.argosy.v1 import control_pb2 as pb
 
-        wanted = pb.GetPlanRequest(project=session.project, **{change: request})
-        plan = session.control.GetPlan(wanted)
+        if change in pb.GetClusterPlanRequest.DESCRIPTOR.fields_by_name:
+            plan = session.control.GetClusterPlan(pb.GetClusterPlanRequest(**{change: request}))
+        else:
+            plan = session.control.GetPlan(pb.GetPlanRequest(project=session.project, **{change: request}))
         if self.form == "json":
             show_json(_as_json(plan))
         else:

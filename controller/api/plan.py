@@ -40,7 +40,7 @@ _HANDLERS: Final = {
     "rebalance": "Rebalance",
 }
 _CLUSTER_WIDE: Final = frozenset({"update_node", "rebalance"})
-"""Requests that are about no project, and whose plans tell of all."""
+"""The requests in GetClusterPlanRequest: about no project, with plans that tell of all."""
 _SPECS: Final[tuple[tuple[type[Any], str, Any], ...]] = (
     (Service, "service", ServiceSpec()),
     (Network, "network", NetworkSpec()),
@@ -59,7 +59,16 @@ class PlanHandlers(rpc.ControlServicer):
     _cache: Cache
 
     async def GetPlan(self, request: pb.GetPlanRequest, context: Context) -> pb.GetPlanResponse:
-        """Tell what a request would do."""
+        """Tell what a request would do to a project."""
+        return await self._plan(request, context)
+
+    async def GetClusterPlan(self, request: pb.GetClusterPlanRequest, context: Context) -> pb.GetPlanResponse:
+        """Tell what a request would do to the tasks of all projects. It tells of no secret, so to look is enough."""
+        return await self._plan(request, context)
+
+    async def _plan(
+        self, request: pb.GetPlanRequest | pb.GetClusterPlanRequest, context: Context
+    ) -> pb.GetPlanResponse:
         name = request.WhichOneof("change")
         if name is None:
             raise InvalidError("the request to plan is missing")
@@ -69,7 +78,7 @@ class PlanHandlers(rpc.ControlServicer):
     async def check_plan(self, name: str, request: Any, context: Context) -> Snapshot | None:
         """Refuse a request that names a plan which is not what it would do now; return the state it was judged by.
 
-        `name`: its field in GetPlanRequest. None: it names no plan.
+        `name`: its field in GetPlanRequest or GetClusterPlanRequest. None: it names no plan.
         """
         if not request.plan_id:
             return None

@@ -122,9 +122,9 @@ async def test_a_drain_is_planned(leader, agents):
         node = await leader.control.GetNode(pb.GetNodeRequest(ref="n1"))
         node.spec.availability = types_pb2.Availability.Value("AVAILABILITY_DRAIN")
         request = pb.UpdateNodeRequest(ref="n1", spec=node.spec, drain_for=60.0)
-        plan = await leader.control.GetPlan(pb.GetPlanRequest(update_node=request))
+        plan = await leader.control.GetClusterPlan(pb.GetClusterPlanRequest(update_node=request))
         assert [line[0::2] for line in lines(plan)] == [("MOVE", "n1")]
-        assert plan.id == (await leader.control.GetPlan(pb.GetPlanRequest(update_node=request))).id
+        assert plan.id == (await leader.control.GetClusterPlan(pb.GetClusterPlanRequest(update_node=request))).id
         assert running(leader) == {("web", "n1"): 1, ("web", "n2"): 1}
 
 
@@ -134,7 +134,7 @@ async def test_after_a_node_joined_rebalancing_evens_out_and_then_has_nothing_to
         await leader.create(replicas=4)
         await until(lambda: running(leader).total() == 4)
         await add("n2")
-        plan = await leader.control.GetPlan(pb.GetPlanRequest(rebalance=pb.RebalanceRequest()))
+        plan = await leader.control.GetClusterPlan(pb.GetClusterPlanRequest(rebalance=pb.RebalanceRequest()))
         assert [(line[0], *line[2:]) for line in lines(plan)] == [("MOVE", "n1", "n2")] * 2
         moved = await leader.control.Rebalance(pb.RebalanceRequest(plan_id=plan.id))
         assert len(moved.tasks) == 2

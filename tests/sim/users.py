@@ -39,7 +39,7 @@ class Users:
             (3, self.create),
             (3, self._remove),
             (3, self._run_job),
-            (5, self._await_minute),
+            (12, self._await_minute),
             (3, self._write_file),
             (6, self._drain),
             (4, self._activate),
