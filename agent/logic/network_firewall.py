@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from argosy.agent.logic import network_names as names
+from argosy.agent.logic.network_foreign import CAME
 
 NETWORK_TABLE: Final = "argosy"
 METADATA_ADDRESS: Final = "169.254.169.254"
@@ -52,6 +53,7 @@ def host_ruleset(firewall: HostFirewall) -> str:
     tcp = _set(sorted(set(firewall.protected_tcp)))
     restricted = _set(f'"{device}"' for device in firewall.restricted)
     published = f"ct status dnat ip daddr {firewall.uplink_range}"
+    counted = f"counter name {CAME} " if firewall.published.chains else ""
     lines = [
         *firewall.published.chains,
         "chain untrusted {",
@@ -72,7 +74,7 @@ def host_ruleset(firewall: HostFirewall) -> str:
         f"  iifname {uplinks} jump untrusted",
         f"  iifname {uplinks} oifname {uplinks} counter drop",
         f"  oifname {uplinks} ct state established,related accept",
-        f"  oifname {uplinks} {published} accept",
+        f"  oifname {uplinks} {published} {counted}accept",
         f"  oifname {uplinks} counter drop",
         *([f"  iifname {restricted} oifname != {uplinks} counter drop"] if firewall.restricted else []),
         "}",

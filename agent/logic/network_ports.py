@@ -12,6 +12,7 @@ from zlib import crc32
 
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_firewall import PublishedRules
+from argosy.agent.logic.network_foreign import CAME, PASSED
 from argosy.agent.logic.network_ingress import Door
 from argosy.agent.logic.network_services import Services
 from argosy.agent.logic.network_uplink import UplinkPair
@@ -109,11 +110,11 @@ def doors_of(wanted: Iterable[Opening], network_id: str, services: Services) -> 
 
 def published_rules(
     wanted: Iterable[Opening],
-    uplinks: Collection[tuple[NetworkAssignment, UplinkPair]],
+    with_uplinks: Collection[tuple[NetworkAssignment, UplinkPair]],
 ) -> PublishedRules:
     """Return what the host's table says of published ports of the networks that have uplinks."""
-    pairs = {network.id: pair for network, pair in uplinks}
-    subnets = {network.id: network.subnet for network, _ in uplinks}
+    pairs = {network.id: pair for network, pair in with_uplinks}
+    subnets = {network.id: network.subnet for network, _ in with_uplinks}
     known = [o for o in wanted if o.network_id in pairs]
     if not known:
         return PublishedRules()
@@ -124,7 +125,10 @@ def published_rules(
         "  dnat ip to ip daddr . meta l4proto . th dport map @published_at",
         "  fib daddr type local dnat ip to meta l4proto . th dport map @published",
     )
+    uplinks = f'"{names.HOST_UPLINK_PREFIX}*"'
     chains = (
+        f"counter {CAME} {{ }}",
+        f"counter {PASSED} {{ }}",
         *_map("published", keys, everywhere),
         *_map("published_at", "type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service;", somewhere),
         "chain published_in {",
@@ -134,6 +138,10 @@ def published_rules(
         "chain published_out {",
         "  type nat hook output priority -101; policy accept;",
         *translate,
+        "}",
+        "chain published_passed {",
+        "  type filter hook forward priority 1000; policy accept;",
+        f"  oifname {uplinks} ct state new ct status dnat counter name {PASSED}",
         "}",
     )
     masquerade = tuple(

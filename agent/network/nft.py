@@ -58,14 +58,17 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-def run(commands: str) -> str:
-    """Run commands in this thread's namespace and return what they print. Raises NftError."""
+def run(commands: str, *, stateless: bool = True) -> str:
+    """Run commands in this thread's namespace and return what they print. Raises NftError.
+
+    What counters say is left out, unless not `stateless`.
+    """
     library = _library()
     context = library.nft_ctx_new(0)
     if not context:
         raise NftError("nftables is not available: out of memory, or no netlink socket")
     try:
-        library.nft_ctx_output_set_flags(context, _STATELESS)
+        library.nft_ctx_output_set_flags(context, _STATELESS if stateless else 0)
         library.nft_ctx_buffer_output(context)
         library.nft_ctx_buffer_error(context)
         failed = library.nft_run_cmd_from_buffer(context, commands.encode())

@@ -9,6 +9,7 @@ from argosy.agent.logic.network_ingress import Door
 from argosy.agent.logic.network_ports import HostPort, LocalPort, Opening, doors_of, openings
 from argosy.agent.logic.network_services import Services
 from argosy.agent.network.desired import LocalTask
+from argosy.agent.network.foreign import ForeignFirewall
 from argosy.agent.network.held_ports import HeldPorts
 from argosy.core.assignment import NetworkAssignment, PublishedAssignment
 from argosy.core.node import PortProblem
@@ -17,12 +18,14 @@ from argosy.core.node import PortProblem
 class Ports:
     """Used by the plane's worker thread alone; `problems` may be read by others."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, firewall: ForeignFirewall) -> None:
         self.problems: tuple[PortProblem, ...] = ()
         self._services = services
+        self._firewall = firewall
         self._held = HeldPorts()
         self._all: list[Opening] = []
         self._refused: dict[HostPort, str] = {}
+        self._looked = True
 
     def want(
         self,
@@ -31,15 +34,26 @@ class Ports:
         networks: Mapping[str, NetworkAssignment],
     ) -> None:
         """Take over which ports to answer on: everybody's, and those of this node's tasks."""
-        self._all = openings(published, _local_ports(tasks, networks))
-        self.try_again()
+        wanted = openings(published, _local_ports(tasks, networks))
+        if wanted != self._all or self._refused:
+            self._all, self._looked = wanted, False
+            self.try_again()
 
     def try_again(self) -> bool:
         """Try to hold what could not be held; tell whether anything differs now."""
         refused = self._held.want(o.port for o in self._all)
         changed, self._refused = refused.keys() != self._refused.keys(), refused
-        self.problems = tuple(_problem(o, refused[o.port]) for o in self._all if o.port in refused)
         return changed
+
+    def look(self, *, again: bool = False) -> None:
+        """Find out what stands in the way of ports; unless `again`, only once for the same ports."""
+        if self._looked and not again:
+            return
+        self._looked = True
+        closed = [_problem(o, self._refused[o.port], closed=True) for o in self._all if o.port in self._refused]
+        outer = [o for o in self.openings if not o.port.host_ip.startswith("127.")]
+        dropped = self._firewall.look() if outer else ""
+        self.problems = (*closed, *(_problem(o, dropped, closed=False) for o in outer if dropped))
 
     @property
     def openings(self) -> list[Opening]:
@@ -65,6 +79,6 @@ def _local_ports(tasks: Iterable[LocalTask], networks: Mapping[str, NetworkAssig
                     yield LocalPort(task.service_id, way.network_id, way.address, port)
 
 
-def _problem(opening: Opening, reason: str) -> PortProblem:
+def _problem(opening: Opening, reason: str, *, closed: bool) -> PortProblem:
     port = opening.port
-    return PortProblem(opening.service_id, port.protocol, port.number, port.host_ip, reason, closed=True)
+    return PortProblem(opening.service_id, port.protocol, port.number, port.host_ip, reason, closed)

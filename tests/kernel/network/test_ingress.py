@@ -261,6 +261,49 @@ def test_a_port_that_a_program_of_the_host_has_is_left_to_it(wire: World, web: P
         host.namespace.listen("0.0.0.0", 8080)
 
 
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        ((), "chain fw of table inet wall (policy drop, and no rule lets it pass)"),
+        (
+            ("ct state established,related accept",),
+            "chain fw of table inet wall (policy drop, and no rule lets it pass)",
+        ),
+        (("tcp dport 1 accept",), "chain fw of table inet wall (policy drop)"),
+        (('oifname "au*" accept', "ct state established accept"), ""),
+    ],
+)
+def test_a_firewall_that_drops_is_named(wire: World, web: Published, rules: tuple[str, ...], words: str) -> None:
+    """At once where nothing can pass, else when something came that did not; and no more when it is let through."""
+    server = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    host = wire.hosts[1]
+    hook = "{ type filter hook forward priority 0; policy drop; }"
+    host.sh(f"nft add table inet wall; nft 'add chain inet wall fw {hook}'")
+    for rule in rules:
+        host.sh(f"nft 'add rule inet wall fw {rule}'")
+    web.ports = (PortSpec(target=80, published=8080), PortSpec(target=80, published=8081, host_ip="127.0.0.1"))
+    web.apply()
+    if not words:
+        assert ask(wire.outside, server, host.address, 8080) == CLIENT
+    elif "no rule" not in words:
+        assert host.plane.port_problems == ()
+        with wire.outside.open_socket() as calling:
+            calling.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                calling.connect((host.address, 8080))
+        host.do(host.plane.repair())
+    said = [(p.published, p.closed, p.reason) for p in host.plane.port_problems]
+    if words:
+        assert said[0][:2] == (8080, False)
+        assert words in said[0][2]
+        host.sh("nft 'insert rule inet wall fw accept'")
+        assert ask(wire.outside, server, host.address, 8080) == CLIENT
+        host.do(host.plane.repair())
+        assert host.plane.port_problems == ()
+    else:
+        assert said == []
+
+
 def test_a_client_within_the_networks_own_range_is_served(wire: World, web: Published) -> None:
     """It cannot be told from a container there, so it loses its address."""
     server = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")

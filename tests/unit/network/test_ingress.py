@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from argosy.agent.logic.network_ingress import BUCKETS, MARKED, Door, Ingress, buckets, change, node_marks, zone_of
-from argosy.agent.logic.network_ports import HostPort, openings, published_rules
+from argosy.agent.logic.network_ports import HostPort, LocalPort, openings, published_rules
 from argosy.agent.logic.network_uplink import UplinkPair
 from argosy.core.assignment import NetworkAssignment, PublishedAssignment
+from argosy.core.service import HostPort as SpecPort
 from argosy.core.service import PortSpec
 
 SUBNET = "10.64.0.0/16"
@@ -102,13 +103,24 @@ def published(service: str, *ports: PortSpec, network: str = "net") -> Published
 
 
 def test_a_door_has_the_published_number_unless_another_has_it():
-    here, there = PortSpec(published=80, host_ip="192.0.2.1"), PortSpec(published=80, host_ip="192.0.2.2")
-    first, second, third = openings([published("b", there), published("a", here), published("c", here, network="o")])
+    here, there, other = (PortSpec(published=80, host_ip=f"192.0.2.{i}") for i in (1, 2, 3))
+    found = openings([published("b", there), published("a", here), published("c", other, network="o")])
+    first, second, third = found
     assert (first.service_id, first.door) == ("a", 80)
     assert second.service_id == "b"
     assert second.door not in (80, 0)
     assert (third.network_id, third.door) == ("o", 80)
     assert openings([published("b", there)])[0].door == 80
+
+
+def test_no_port_is_open_twice():
+    """Of two services the first in order has it; of a node's own tasks all that are of one service."""
+    both = openings([published("b", PortSpec(published=80)), published("a", PortSpec(published=80, host_ip="0.0.0.0"))])
+    assert [o.service_id for o in both] == ["a"]
+    own = SpecPort("tcp", 80, 8080)
+    local = [LocalPort("s", "net", ONE, own), LocalPort("s", "net", TWO, own), LocalPort("t", "net", 7, own)]
+    assert [(o.service_id, o.target, o.only) for o in openings([], local)] == [("s", 8080, frozenset({ONE, TWO}))]
+    assert [o.only for o in openings([published("a", PortSpec(published=80))], local)] == [None]
 
 
 def test_ports_that_have_no_number_yet_are_not_open():
