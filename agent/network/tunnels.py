@@ -117,7 +117,7 @@ class TunnelWatch:
         self._sequence = (self._sequence + 1) & 0xFFFF
         message = echo_request(self._identifier, self._sequence)
         for way in ways:
-            if way.epoch and not way.peer.down:
+            if way.epoch:
                 address = int(IPv4Address(way.peer.underlay_address))
                 known_since = self._known_since.setdefault(address, time.monotonic())
                 shaken = way.handshake_at or address in self._missed

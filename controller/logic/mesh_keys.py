@@ -20,11 +20,11 @@ OVERLAP_S: Final = 5.0
 def carriers_behind(mesh: Mesh, carriers: Iterable[Node]) -> list[str]:
     """Return the names of the nodes for which the epoch before is still needed.
 
-    A node that is down does not count: it goes on with the new epoch when it is back.
+    A node that is down is not waited for, unless others find that its tunnel works all the same: then it is cut off
+    from the controllers alone, and goes on with the keys that it has.
     """
-    there = [n for n in carriers if n.status.state is not NodeState.DOWN]
-    ids = {n.meta.id for n in there}
-    return sorted(n.spec.name for n in there if _lacks(n, mesh.epoch) or _uses_older(n, mesh.epoch, ids))
+    there = (n for n in carriers if n.status.state is not NodeState.DOWN)
+    return sorted(n.spec.name for n in there if _lacks(n, mesh.epoch) or _uses_older(n, mesh.epoch))
 
 
 def advanced(mesh: Mesh, carriers: Iterable[Node], now: float, period: float = ROTATION_PERIOD_S) -> Mesh:
@@ -52,5 +52,5 @@ def _lacks(node: Node, epoch: int) -> bool:
     return bool(node.description.tunnels_by) and all(k.epoch != epoch for k in node.description.mesh_keys)
 
 
-def _uses_older(node: Node, epoch: int, others: set[str]) -> bool:
-    return any(t.epoch < epoch and not t.problem and t.node_id in others for t in node.tunnels)
+def _uses_older(node: Node, epoch: int) -> bool:
+    return any(t.epoch < epoch and not t.problem for t in node.tunnels)

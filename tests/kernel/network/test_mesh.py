@@ -7,6 +7,7 @@ itself, every frame between hosts.
 import contextlib
 import dataclasses
 import os
+import re
 import socket
 import stat
 import struct
@@ -157,9 +158,8 @@ def processes(host: Host) -> dict[str, int]:
 
 def shout(sending: Container, address: str) -> None:
     """Send a datagram with the marker; that there is no way is fine."""
-    with sending.open_socket(socket.SOCK_DGRAM) as out:
-        with contextlib.suppress(OSError):
-            out.sendto(MARK * 4, (address, 9000))
+    with sending.open_socket(socket.SOCK_DGRAM) as out, contextlib.suppress(OSError):
+        out.sendto(MARK * 4, (address, 9000))
 
 
 def test_nothing_of_what_containers_say_is_on_the_wire(wire: World, ends: tuple[Container, Container]) -> None:
@@ -204,11 +204,13 @@ def test_private_keys_are_the_nodes_own(secret: Secret) -> None:
 
 def take_away(host: Host) -> None:
     """Take a host's tunnels away: end the processes, or delete the kernel's devices."""
-    for pid in processes(host).values():
+    running = processes(host)
+    for pid in running.values():
         kill(pid)
-    for name in [n for n in in_mesh(host, "ls /sys/class/net", check=False).split() if n.startswith("aw")]:
-        in_mesh(host, f"ip link delete {name}", check=False)
-    wait_until(lambda: "aw" not in in_mesh(host, "ip -o link"))
+        with contextlib.suppress(ChildProcessError):  # reaped by the plane already
+            os.waitpid(pid, 0)
+    for name in [] if running else re.findall(r"\baw[^:@\s]+", in_mesh(host, "ip -o link")):
+        in_mesh(host, f"ip link delete {name}")
 
 
 def test_without_a_tunnel_nothing_leaves(wire: World, secret: Secret, ends: tuple[Container, Container]) -> None:

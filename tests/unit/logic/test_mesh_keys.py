@@ -29,7 +29,9 @@ OLD = (node("a", 1, tunnels=[to("b", 1)]), node("b", 1, tunnels=[to("a", 1)]))
 BOTH = (node("a", 1, 2, tunnels=[to("b", 1)]), node("b", 1, 2, tunnels=[to("a", 2)]))
 NEW = (node("a", 1, 2, tunnels=[to("b", 2)]), node("b", 1, 2, tunnels=[to("a", 2)]))
 BROKEN = (node("a", 1, 2, tunnels=[to("b", 1, "no handshake")]), node("b", 1, 2, tunnels=[to("a", 1, "no handshake")]))
-B_DOWN = (node("a", 1, 2, tunnels=[to("b", 1)]), node("b", 1, tunnels=[to("a", 1)], state=NodeState.DOWN))
+DOWN = node("b", 1, tunnels=[to("a", 1)], state=NodeState.DOWN)
+B_DOWN = (node("a", 1, 2, tunnels=[to("b", 1, "it does not answer")]), DOWN)
+B_CUT_OFF = (node("a", 1, 2, tunnels=[to("b", 1)]), DOWN)
 
 
 @pytest.mark.parametrize(
@@ -45,11 +47,17 @@ B_DOWN = (node("a", 1, 2, tunnels=[to("b", 1)]), node("b", 1, tunnels=[to("a", 1
         (Mesh(2, BEGAN), NEW, OVERLAP_S, Mesh(2, BEGAN, True)),
         (Mesh(2, BEGAN), BROKEN, OVERLAP_S, Mesh(2, BEGAN, True)),
         (Mesh(2, BEGAN), B_DOWN, OVERLAP_S, Mesh(2, BEGAN, True)),
+        (Mesh(2, BEGAN), B_CUT_OFF, OVERLAP_S, Mesh(2, BEGAN)),
         (Mesh(2, BEGAN), BOTH, 10 * ROTATION_PERIOD_S, Mesh(2, BEGAN)),
     ],
     ids=[
         *("no network", "no carrier", "not due", "due", "no keys yet", "old tunnel", "too early", "settled"),
-        *("a broken tunnel holds nobody up", "nor does a node that is down", "never two at once"),
+        *(
+            "a broken tunnel holds nobody up",
+            "nor does a node that is down",
+            "one that is cut off",
+            "never two at once",
+        ),
     ],
 )
 def test_keys_change_when_it_is_time_and_are_given_up_when_nobody_needs_them(mesh, nodes, after, expected):
