@@ -16,7 +16,7 @@ from argosy.controller.cluster import ClusterView
 from argosy.controller.logic.verification import carriers, notice, ways
 from argosy.controller.session.dispatcher import DispatcherServicer
 from argosy.controller.session.term import Term
-from argosy.controller.store import Cache, Snapshot
+from argosy.controller.store import Cache
 from argosy.core.errors import NoLeaderError
 from argosy.core.network import Network
 from argosy.core.node import Node, NodeState
@@ -27,6 +27,8 @@ from argosy.proto.argosy.v1 import dispatcher_pb2 as dpb
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
+LOOK_S = 0.25
+"""How often it is looked whether a node that has not answered yet is still there."""
 ANSWER_TIMEOUT_S = 12.0
 """How long a node may take: its probes take 4 s at most (agent/network/prober.py), its audit as long as it is busy."""
 _STATES = {
@@ -49,7 +51,7 @@ class VerificationHandlers(rpc.ControlServicer):
         """Have the nodes look at networks, and return what they found."""
         term = self._dispatcher.term
         if term is not None:
-            return await _Verification(self._cache.snapshot, request).run(term, self._dispatcher)
+            return await _Verification(self._cache, request).run(term, self._dispatcher)
         if self._view.leader_address and not self._view.leads:
             async with grpc.aio.insecure_channel(self._view.leader_address) as channel:
                 return await rpc.ControlStub(channel).GetNetworkVerification(request)
@@ -59,7 +61,8 @@ class VerificationHandlers(rpc.ControlServicer):
 class _Verification:
     """One request, on the state of the cluster when it came."""
 
-    def __init__(self, snap: Snapshot, request: pb.GetNetworkVerificationRequest) -> None:
+    def __init__(self, cache: Cache, request: pb.GetNetworkVerificationRequest) -> None:
+        self._cache, snap = cache, cache.snapshot
         project = project_of(request.project)
         if request.ref:
             networks: Iterable[Network] = [refs.network(snap, project, request.ref)]
@@ -102,10 +105,17 @@ class _Verification:
         request_id, report = dispatcher.network_reports.expect()
         ask = dpb.VerifyNetworks(request_id=request_id, probes=probes)
         session.send(dpb.ControllerMessage(verify_networks=ask))
+        give_up_at = asyncio.get_running_loop().time() + ANSWER_TIMEOUT_S
         try:
-            return await asyncio.wait_for(report, ANSWER_TIMEOUT_S)
-        except TimeoutError:
-            return f"does not answer: nothing came for {ANSWER_TIMEOUT_S:.0f} s"
+            while not (await asyncio.wait({report}, timeout=LOOK_S))[0]:
+                node = self._cache.snapshot.get(Node, node_id)
+                if node is None or node.status.state in _STATES:
+                    return f"does not answer: {_STATES[node.status.state] if node else 'it was removed'}"
+                if asyncio.get_running_loop().time() >= give_up_at:
+                    return f"does not answer: nothing came for {ANSWER_TIMEOUT_S:.0f} s"
+            return report.result()
+        finally:
+            report.cancel()
 
     def _node(self, node_id: str, answer: dpb.NetworkReport | str) -> pb.NodeVerification:
         verdict = pb.NodeVerification(node=self._name(node_id))
