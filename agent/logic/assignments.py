@@ -51,6 +51,11 @@ class Assignments:
         """Return the assigned tasks by id."""
         return {t.id: t for t in self.of(TaskAssignment)}
 
+    def unreadable_tasks(self) -> dict[str, str]:
+        """Return the tasks of which nothing but the id can be read here, with why not."""
+        unreadable = (p for p in self.of(UnreadableAssignment) if p.key.startswith("task/"))
+        return {p.key.removeprefix("task/"): p.problem for p in unreadable}
+
     def revision_of(self, task: TaskAssignment) -> RevisionAssignment | None:
         """Return the spec that a task runs, if it has come."""
         piece = self.pieces.get(f"revision/{revision_id(task.service_id, task.revision)}")

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+from collections.abc import Mapping
 
 import structlog
 
@@ -26,6 +27,7 @@ class Tasks:
         self._host = host
         self._group = group
         self._owners: dict[str, TaskOwner] = {}
+        self._refused: dict[str, TaskStatus] = {}
         host.reporter.successions = host.successions
         host.reporter.on_stored = self._stored
 
@@ -45,6 +47,7 @@ class Tasks:
 
         On an unsynced view nothing is taken for gone.
         """
+        self._refuse(assignments.unreadable_tasks())
         wanted = assignments.tasks()
         for task_id, assigned in wanted.items():
             owner = self._owners.get(task_id) or self._start(task_id, None, None)
@@ -54,6 +57,18 @@ class Tasks:
             for task_id, owner in list(self._owners.items()):
                 if task_id not in wanted:
                     owner.assign(None)
+
+    def _refuse(self, unreadable: Mapping[str, str]) -> None:
+        """Have tasks rejected, with the reason, that only a newer agent could run: else nobody would hear of them."""
+        for task_id in self._refused.keys() - unreadable.keys():
+            del self._refused[task_id]
+            self._host.reporter.drop(task_id)
+        for task_id, problem in unreadable.items():
+            if task_id not in self._refused and task_id not in self._owners:
+                reason = f"this node's agent is too old for the task ({problem}): upgrade it"
+                now = self._host.ambient.wall()
+                self._refused[task_id] = TaskStatus(TaskState.REJECTED, at=now, reason=reason, released=True)
+                self._host.reporter.put(task_id, self._refused[task_id])
 
     def tunnels_changed(self) -> None:
         """Have all tasks say what is wrong with the tunnels of their networks now."""
@@ -71,7 +86,7 @@ class Tasks:
 
     def reports(self) -> dict[str, TaskStatus]:
         """Return what a controller is to hear of every task."""
-        return {task_id: owner.reportable for task_id, owner in self._owners.items()}
+        return self._refused | {task_id: owner.reportable for task_id, owner in self._owners.items()}
 
     def ended(self) -> dict[str, Ended]:
         """Return the tasks that have ended here, as far as it is known what is desired of them."""

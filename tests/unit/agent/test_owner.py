@@ -130,6 +130,19 @@ async def test_a_spec_that_only_a_newer_agent_could_read_is_rejected_with_the_re
     assert status.reason == "this node's agent is too old for the service's spec (condition is 99): upgrade it"
 
 
+async def test_a_task_that_only_a_newer_agent_could_read_is_rejected_with_the_reason(nodes):
+    node = await nodes()
+    unreadable = UnreadableAssignment("task/t9", "desired_state is 999")
+    pieces = assignments()
+    node.apply(replace(pieces, pieces={**pieces.pieces, unreadable.key: unreadable}))
+    status = node.reported("t9")
+    assert (status.state, status.released) == (TaskState.REJECTED, True)
+    assert status.reason == "this node's agent is too old for the task (desired_state is 999): upgrade it"
+    assert node.tasks.reports() == {"t9": status}  # a new leader hears of it, too
+    node.apply(assignments())
+    assert (node.tasks.reports(), node.reported("t9")) == ({}, None)
+
+
 async def test_more_tasks_than_id_ranges_wait_and_end_nothing(nodes):
     """A host whose ranges are all in use shows that as a reason; the agent lives on for the tasks that run."""
     tasks = [a_task(f"t{i}") for i in range(RANGES + 1)]
