@@ -17,6 +17,7 @@ class Updates:
     def __init__(self, watcher: Any) -> None:
         self._watcher = watcher
         self._draining_since: dict[str, float] = {}
+        self._on_their_way: set[str] = set()
 
     # ---- canaries
 
@@ -51,15 +52,21 @@ class Updates:
             self._draining_since[new.meta.id] = self._watcher.now()
 
     def task_created(self, task: Task) -> None:
-        """Judge the heir of a task that leaves: no more of its node are on their way than the pace says."""
+        """Judge the heir of a task that leaves: no more of its node are on their way than the pace says.
+
+        Those count that served when their heir was made: what does not serve leaves at once.
+        """
         for node_id, since in self._draining_since.items():
             node: Node | None = self._watcher.nodes.get(node_id)
             if node is None or not node.spec.drain.pace or self._is_overdue(node):
                 continue
             leaving = [old for old in self._served(node_id) if self._has_heir(old, since)]
-            if len(leaving) > node.spec.drain.pace and any(_key(old) == _key(task) for old in leaving):
+            fresh = [old for old in leaving if _key(old) == _key(task) and old.meta.id not in self._on_their_way]
+            self._on_their_way |= {old.meta.id for old in fresh}
+            begun = [old for old in leaving if old.meta.id in self._on_their_way]
+            if fresh and len(begun) > node.spec.drain.pace:
                 self._watcher.fail(
-                    "drains keep their pace", f"{len(leaving)} tasks of {node.spec.name} are on their way at once"
+                    "drains keep their pace", f"{len(begun)} tasks of {node.spec.name} are on their way at once"
                 )
 
     def _is_overdue(self, node: Node) -> bool:

@@ -124,7 +124,7 @@ class Scenario:
         revision, since, why = world.etcd.revision, began, "nothing was looked at"
         while world.loop.now - began < SETTLE_S:
             await asyncio.sleep(0.25)
-            if world.etcd.revision != revision:
+            if world.etcd.revision != revision or world.leader() is None:
                 revision, since = world.etcd.revision, world.loop.now
             if world.loop.now - since >= QUIET_S:
                 why = world.watcher.unsettled()
