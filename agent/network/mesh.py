@@ -7,7 +7,6 @@ told, and tried again; the VTEPs of encrypted networks lie in the mesh all the s
 import os
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -271,8 +270,12 @@ class Mesh:
         for epoch, name in self._devices().items():
             found[epoch] = DeviceState()
             if name in self.kernel.indexes:
-                with suppress(OSError):
+                try:
                     found[epoch] = self._tunnels().read(name)
+                except TimeoutError:
+                    self._processes.end(name)  # one that hangs would hold up all that this thread does, again and again
+                except OSError:
+                    pass  # gone, and about to be replaced
         return found
 
     def _choose(self, devices: Mapping[int, DeviceState]) -> dict[str, int]:

@@ -32,7 +32,7 @@ TUN: Final = "/dev/net/tun"
 
 _TUNSETIFF: Final = 0x400454CA
 _IFF_TUN: Final = 1
-_ANSWER_S: Final = 3.0
+_ANSWER_S: Final = 2.0
 _START_S: Final = 20.0
 _END_S: Final = 2.0
 _POLL_S: Final = 0.005

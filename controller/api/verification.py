@@ -31,6 +31,8 @@ LOOK_S = 0.25
 """How often it is looked whether a node that has not answered yet is still there."""
 ANSWER_TIMEOUT_S = 12.0
 """How long a node may take: its probes take 4 s at most (agent/network/prober.py), its audit as long as it is busy."""
+_OF_THE_HOST = ("", "mesh")
+"""What agents call their host's namespace, and that of its tunnels: of no network, and shown with any."""
 _STATES = {
     NodeState.DOWN: "the node is down",
     NodeState.AGENT_LOST: "its agent is lost, though the host still beats",
@@ -131,7 +133,7 @@ class _Verification:
         return verdict
 
     def _concerns(self, network_id: str) -> bool:
-        return not network_id or network_id in self._networks
+        return network_id in (*_OF_THE_HOST, *self._networks)
 
     def _network_name(self, network_id: str) -> str:
         network = self._networks.get(network_id)

@@ -1,0 +1,123 @@
+"""What the controller does for encrypted networks: who is told which keys, what the first begins, what is refused."""
+
+from dataclasses import replace
+
+import pytest
+
+from argosy.controller.changes import mesh, networks
+from argosy.controller.changes.join import described, tunnelled
+from argosy.controller.logic.assign import assignments_for, network_pieces
+from argosy.controller.session.drains import Drains
+from argosy.controller.session.endpoints import EndpointIndex
+from argosy.controller.session.objects import SnapshotObjects
+from argosy.controller.store import Put, Snapshot
+from argosy.core.assignment import MeshAssignment, MeshPeerAssignment, NetworkAssignment
+from argosy.core.errors import PreconditionError
+from argosy.core.mesh import Mesh, MeshKey, Tunnel
+from argosy.core.meta import Cluster, Meta
+from argosy.core.network import Attachment, NetworkSpec, Slice, slice_id
+from argosy.core.node import NodeState
+from tests.unit.controller.objects import network, node, service, snapshot, task
+
+NOW = 100.0
+WHY = "this kernel has no WireGuard, and wireguard-go is not installed"
+VAULT = NetworkSpec("vault", encrypted=True)
+
+
+def host(name, number, *, able=True, keys=(), state=NodeState.READY):
+    made = node(name, state=state)
+    about = replace(
+        made.description,
+        underlay_address=f"192.0.2.{number}",
+        underlay_mtu=1500,
+        tunnels_by="kernel" if able else "",
+        no_tunnels="" if able else WHY,
+        mesh_keys=keys,
+    )
+    return replace(made, description=about)
+
+
+def lease(net, index, node_id):
+    return Slice(Meta(slice_id(net, index)), net, index, node_id)
+
+
+def cluster(**mesh):
+    return Cluster(Meta(networks.CLUSTER_ID, version=1), mesh=Mesh(**mesh))
+
+
+KEY = MeshKey(1, b"k" * 32, 51821)
+ENCRYPTED = replace(network("vault"), spec=VAULT)
+HOSTS = (host("a", 1), host("b", 2, keys=(KEY,), state=NodeState.DOWN), host("c", 3))
+SNAP = snapshot(
+    cluster(epoch=2, since=1.0),
+    ENCRYPTED,
+    network("plain"),
+    *HOSTS,
+    service("web"),
+    lease("vault", 1, "a"),
+    lease("vault", 2, "b"),
+    lease("plain", 1, "a"),
+    lease("plain", 2, "c"),
+    task("web", 1, "a", attachments=(Attachment("vault", 5), Attachment("plain", 6))),
+    task("web", 2, "c", attachments=(Attachment("plain", 7),)),
+)
+
+
+def objects(snap):
+    index = EndpointIndex()
+    index.rebuild(snap)
+    return SnapshotObjects(snap, index, Drains(None))
+
+
+def test_nodes_of_an_encrypted_network_are_told_each_others_keys():
+    told = assignments_for("a", objects(SNAP)).pieces
+    assert told["mesh"] == MeshAssignment(2, 1)
+    assert told["mesh/b"] == MeshPeerAssignment("b", "b", "192.0.2.2", (KEY,), down=True)
+    assert not {"mesh/a", "mesh/c"} & told.keys()
+    assert not any(key.startswith("mesh") for key in assignments_for("c", objects(SNAP)).pieces)
+
+
+def test_the_links_are_narrower_by_what_tunnels_take():
+    found = {i: next(iter(network_pieces(i, objects(SNAP)))) for i in ("vault", "plain")}
+    assert all(isinstance(piece, NetworkAssignment) for piece in found.values())
+    assert {i: (piece.mtu, piece.encrypted) for i, piece in found.items()} == {
+        "vault": (1370, True),
+        "plain": (1450, False),
+    }
+
+
+@pytest.mark.parametrize("hosts", [(), (host("a", 1), host("b", 2, able=False))], ids=["nobody yet", "some can"])
+def test_the_first_encrypted_network_begins_the_first_epoch(hosts):
+    ops, (made,) = networks.created(snapshot(*hosts), "default", [("v", VAULT)], NOW)
+    assert made.spec.encrypted
+    written = next(op.obj for op in ops if isinstance(op, Put) and isinstance(op.obj, Cluster))
+    assert written.mesh == Mesh(1, NOW, settled=True)
+    ops, _ = networks.created(snapshot(cluster(epoch=5)), "default", [("v", VAULT)], NOW)
+    written = next(op.obj for op in ops if isinstance(op, Put) and isinstance(op.obj, Cluster))
+    assert written.mesh == Mesh(5)
+
+
+def test_where_no_node_can_make_tunnels_none_is_created():
+    snap = snapshot(host("a", 1, able=False), host("b", 2, able=False))
+    with pytest.raises(PreconditionError, match=f"network vault cannot be encrypted: no node can make tunnels: {WHY}"):
+        networks.created(snap, "default", [("v", VAULT)], NOW)
+    networks.created(snap, "default", [("v", NetworkSpec("plain"))], NOW)
+
+
+def test_a_rotation_is_refused_while_another_goes_on():
+    with pytest.raises(PreconditionError, match="no encrypted network"):
+        mesh.rotation(Snapshot(), NOW)
+    with pytest.raises(PreconditionError, match="goes on already: it waits for a"):
+        mesh.rotation(snapshot(cluster(epoch=2), host("a", 1, keys=(KEY,))), NOW)
+    _, begun = mesh.rotation(snapshot(cluster(epoch=2, settled=True)), NOW)
+    assert begun.mesh == Mesh(3, NOW)
+
+
+def test_what_a_node_says_is_stored_once():
+    known = SNAP.get(type(HOSTS[0]), "a")
+    tunnels = (Tunnel("b", 1, "why", 5.0),)
+    assert described(SNAP, "a", known.description, NOW)[0] == []
+    assert len(described(SNAP, "a", replace(known.description, mesh_keys=(KEY,)), NOW)[0]) == 1
+    assert tunnelled(SNAP, "a", ())[0] == []
+    assert tunnelled(SNAP, "a", tunnels)[1].tunnels == tunnels
+    assert tunnelled(SNAP, "gone", tunnels) == ([], None)
