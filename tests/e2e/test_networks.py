@@ -48,22 +48,24 @@ def test_verify_tells_the_ways_between_all_nodes_what_was_changed_by_hand_and_wh
     assert "6 ways between 3 nodes, all good" in shown
     assert shown.count("as intended") == 3
 
-    # A setting that the kernel tells nobody of: who asks before the period is over finds it, and it is put right.
-    setting = "/proc/sys/net/ipv4/conf/all/rp_filter"
+    # Whoever is first, the audit or who asks: what was changed is told, and put right.
+    setting = "/proc/sys/net/ipv4/conf/all/send_redirects"
     pins = Path(f"/proc/{cluster.holder('node2')}/root/run/argosy/netns")
     in_network = ("nsenter", f"--net={next(pins.glob('node2.*'))}", "--")
-
-    def found_by_hand():
-        subprocess.run([*in_network, "sh", "-c", f"echo 0 > {setting}"], check=True)
-        status, found = verify(cluster, "shop_red")
-        return found if status else None
-
-    found = wait_until(found_by_hand, 60, "the change is found by who asks, before it is by the audit")
-    (node,) = (n for n in found["nodes"] if n.get("found"))
+    subprocess.run([*in_network, "sh", "-c", f"echo 1 > {setting}"], check=True)
+    status, found = verify(cluster, "shop_red")
+    (node,) = (n for n in found["nodes"] if n["found"] or n["earlier"])
     assert node["node"] == "node2"
-    assert [(d["network"], "rp_filter = 0" in d["what"]) for d in node["found"]] == [("shop_red", True)]
-    assert subprocess.run([*in_network, "cat", setting], check=True, capture_output=True).stdout == b"1\n"
-    assert int(verify(cluster, "shop_red")[1]["nodes"][1]["repaired"]) >= 1
+    assert status == (1 if node["found"] else 0)
+    assert [(d["network"], d["what"]) for d in (*node["found"], *node["earlier"])] == [
+        (
+            "shop_red",
+            "different: sysctl net.ipv4.conf.all.send_redirects = 1, not sysctl net.ipv4.conf.all.send_redirects = 0",
+        )
+    ]
+    assert subprocess.run([*in_network, "cat", setting], check=True, capture_output=True).stdout == b"0\n"
+    status, found = verify(cluster, "shop_red")
+    assert (status, [int(n["repaired"]) for n in found["nodes"]]) == (0, [0, 1, 0])
 
     cluster.cut("node3")
     status, found = verify(cluster, "shop_red")
@@ -175,4 +177,18 @@ def test_networks_that_cannot_be_are_refused_with_what_would_fit(cluster):
         done = cluster.run(*command)
         assert done.returncode in (1, 2), command
         assert says in done.stderr
+    # A way of a host that comes later: the host itself refuses, and the task says why.
+    route = cluster.on_host("node1", "ip", "-o", "route", "get", "198.18.0.1")
+    device = route.partition(" dev ")[2].split()[0]
+    cluster.on_host("node1", "ip", "route", "add", "10.78.0.64/26", "dev", device)
+    only_there = ("--constraint", "node.hostname==node1", "--restart-condition", "none", "--detach")
+    cluster.argosy("service", "create", "--name", "late", "--network", "one", *only_there, "busybox:1", "true")
+
+    def reasons():
+        return [t["reason"] for t in cluster.tasks("late", ended=True) if t["state"] == "REJECTED"]
+
+    (reason, *_) = wait_until(reasons, 30, "the task is rejected")
+    assert f"network one (10.78.0.0/24) overlaps 10.78.0.64/26, which this host reaches over {device}" in reason
+    cluster.on_host("node1", "ip", "route", "del", "10.78.0.64/26")
+    cluster.argosy("service", "rm", "late")
     cluster.argosy("network", "rm", "one", "two")
