@@ -7,7 +7,7 @@ a host with 4 GiB or more) and yields one namespace's entries; for a single addr
 
 import socket
 import struct
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,6 +34,8 @@ _PROTOCOL: Final = 2
 _SOURCE: Final = 1
 _DESTINATION: Final = 2
 _NUMBER: Final = 1
+_SOURCE_PORT: Final = 2
+_DESTINATION_PORT: Final = 3
 
 _TIMEOUT: Final = 7
 _SYN_SENT: Final = 1
@@ -87,6 +89,27 @@ def all_translated(netlink: Netlink) -> list[Connection]:
     """Return all connections through virtual addresses. Raises OSError."""
     found = map(_connection, netlink.dump(Message(_GET, 0, _HEADER, about="connections")))
     return [c for c in found if c.translated]
+
+
+def untranslated_datagrams(netlink: Netlink, ports: Collection[int]) -> list[Connection]:
+    """Return what goes by UDP to one of the ports, whoever's, and is not translated in any way. Raises OSError.
+
+    To forget these changes nothing but that the next packet of each finds what translates it by now.
+    """
+    if not ports or not tracks_any(netlink):
+        return []
+    bodies = netlink.dump(Message(_GET, 0, _HEADER, about="connections"))
+    return [_connection(body) for body in bodies if _goes_straight_to(attributes(body[len(_HEADER) :]), ports)]
+
+
+def _goes_straight_to(found: Mapping[int, bytes], ports: Collection[int]) -> bool:
+    asked, answers = (attributes(found[side]) for side in (_TUPLE_ORIGINAL, _TUPLE_REPLY))
+    there, back = (attributes(side[_PROTOCOL]) for side in (asked, answers))
+    if there[_NUMBER][0] != UDP or int.from_bytes(there[_DESTINATION_PORT], "big") not in ports:
+        return False
+    way, way_back = attributes(asked[_IP]), attributes(answers[_IP])
+    mirrored = way[_SOURCE] == way_back[_DESTINATION] and way[_DESTINATION] == way_back[_SOURCE]
+    return mirrored and there[_SOURCE_PORT] == back[_DESTINATION_PORT]
 
 
 def forget(netlink: Netlink, connections: Iterable[Connection]) -> int:

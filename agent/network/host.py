@@ -10,7 +10,7 @@ a router of the host since (`ip_forward`, which sets all devices), and is then l
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -22,8 +22,8 @@ from argosy.agent.logic.network_plan import Site, plan_egress, plan_host_uplink
 from argosy.agent.logic.network_ports import Opening, published_rules
 from argosy.agent.logic.network_state import Address, Entry, Key, Link, LinkKind, State, device_of, key_of, state_of
 from argosy.agent.logic.network_uplink import UplinkPair, number_of
-from argosy.agent.network import nft, rtnetlink
-from argosy.agent.network.carried import DELETION_GROUP
+from argosy.agent.network import conntrack, nft, rtnetlink
+from argosy.agent.network.carried import DELETION_GROUP, NETLINK_NETFILTER
 from argosy.agent.network.kernel import KernelNamespace, LinkMaker
 from argosy.agent.network.namespace import Home, open_namespace, read_setting, write_setting
 from argosy.agent.network.tables import Tables
@@ -50,9 +50,11 @@ class HostNamespace:
         self.kernel = KernelNamespace(home, open_namespace("/proc/thread-self/ns/net"), names.HOST_UPLINK_PREFIX)
         self.wanted: dict[Key, Entry] = {}
         self.removes_leftovers = False
+        self._connections = home.netlink_in(home.fd, NETLINK_NETFILTER)
 
     def close(self) -> None:
         """Let go of sockets and descriptors; nothing changes in the kernel."""
+        self._connections.close()
         self.kernel.close()
 
     def adopt(self) -> None:
@@ -81,6 +83,12 @@ class HostNamespace:
     def publish(self, openings: Iterable[Opening]) -> None:
         """Take over which of the host's ports lead to services."""
         self._published = published_rules(openings, self._uplinks)
+
+    def forget_datagrams(self, ports: Collection[int]) -> None:
+        """Have datagrams to ports that were opened just now find that: the kernel remembers where they went before."""
+        if ports:
+            found = conntrack.untranslated_datagrams(self._connections, ports)
+            conntrack.forget(self._connections, found)
 
     def look_again(self) -> None:
         """Plan anew: the host may have other routes since."""

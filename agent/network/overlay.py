@@ -164,6 +164,7 @@ class Overlay:
         self._ports.want(desired.published, desired.tasks, desired.networks)
         self._open_ports()
         count = self._converge() + self._end_networks()
+        self._host.forget_datagrams(self._ports.opened_for_datagrams())
         self._ports.look()
         for network_id in self._assigned.keys() & self._left.keys():
             left = self._left.pop(network_id)

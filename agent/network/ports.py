@@ -26,6 +26,7 @@ class Ports:
         self._all: list[Opening] = []
         self._refused: dict[HostPort, str] = {}
         self._looked = True
+        self._for_datagrams: set[int] = set()
 
     def want(
         self,
@@ -44,6 +45,12 @@ class Ports:
         refused = self._held.want(o.port for o in self._all)
         changed, self._refused = refused.keys() != self._refused.keys(), refused
         return changed
+
+    def opened_for_datagrams(self) -> set[int]:
+        """Return the UDP ports that are open since this was asked last."""
+        now = {o.port.number for o in self.openings if o.port.protocol == "udp"}
+        fresh, self._for_datagrams = now - self._for_datagrams, now
+        return fresh
 
     def look(self, *, again: bool = False) -> None:
         """Find out what stands in the way of ports; unless `again`, only once for the same ports."""

@@ -114,6 +114,24 @@ def test_datagrams_come_in_and_are_answered(wire: World, web: Published) -> None
                 assert asking.recv(100) == b"me"
 
 
+def test_datagrams_that_came_before_the_port_was_open_find_it(wire: World, web: Published) -> None:
+    """The host remembers a client that keeps on sending as one of its own."""
+    server = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    web.apply()
+    host = wire.hosts[1]
+    with server.open_socket(socket.SOCK_DGRAM) as answering, wire.outside.open_socket(socket.SOCK_DGRAM) as asking:
+        answering.bind(("0.0.0.0", 53))
+        asking.bind(("0.0.0.0", 6000))
+        with host.namespace.open_socket(socket.SOCK_DGRAM) as before:
+            before.bind(("0.0.0.0", 5300))
+            asking.sendto(b"early", (host.address, 5300))
+            assert before.recv(100) == b"early"
+        web.ports = (PortSpec(protocol="udp", target=53, published=5300),)
+        web.apply()
+        asking.sendto(b"now", (host.address, 5300))
+        assert answering.recvfrom(100) == (b"now", (CLIENT, 6000))
+
+
 def test_a_node_reaches_the_ports_itself(wire: World, web: Published) -> None:
     """By 127.0.0.1, which nobody else can answer to, and by its own address, which the server sees."""
     server = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
