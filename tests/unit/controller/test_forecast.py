@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 from argosy.controller.changes import services
+from argosy.controller.changes.static_addresses import claims
 from argosy.controller.logic.plan_diff import FieldChange, TaskChange, Verb, field_changes, plan_id, task_changes
 from argosy.controller.loops.forecast import after, forecast, tasks_there
 from argosy.controller.store import create, update
+from argosy.core.addresses import format_ipv4
 from argosy.core.node import Availability, Node, NodeState, Resources
 from argosy.core.service import (
     ContainerSpec,
@@ -13,6 +15,7 @@ from argosy.core.service import (
     FileRef,
     JobSpec,
     JobStatus,
+    NetworkAttachmentSpec,
     Placement,
     Service,
     ServiceMode,
@@ -23,7 +26,8 @@ from argosy.core.service import (
     UpdateState,
 )
 from argosy.core.task import Task
-from tests.unit.controller.objects import node, service, snapshot, task
+from argosy.core.task_state import TaskState
+from tests.unit.controller.objects import network, node, service, snapshot, task
 
 NOW = 1000.0
 
@@ -158,3 +162,18 @@ def test_the_id_is_of_what_would_happen():
     one = [TaskChange(Verb.CREATE, "web", "web.1", "", "a")]
     other = [TaskChange(Verb.CREATE, "web", "web.1", "", "b")]
     assert plan_id([], one) == plan_id([], one) != plan_id([], other)
+
+
+def test_an_update_of_a_service_with_an_address_of_its_own_comes_to_its_end():
+    joined = (NetworkAttachmentSpec("net", address="10.9.0.70"),)
+    net = network("net", "10.9.0.0/24")
+    web, first = service("web", task=TaskSpec(networks=joined))
+    claimed = claims(snapshot(net), [("web", web.spec)], {}, NOW)
+    snap = forecast(snapshot(node("a"), node("b"), net, (web, first)), claimed, NOW)
+    (before,) = (t for t in snap.tasks_of_service("web") if t.status.state is TaskState.RUNNING)
+    assert [format_ipv4(a.address) for a in before.attachments] == ["10.9.0.70"]
+    web = snap.get(Service, "web")
+    spec = replace(web.spec, task=replace(web.spec.task, container=ContainerSpec("app:2", f"sha256:{'2' * 64}")))
+    short, _, then = diff(snap, services.updated(snap, web, spec, NOW)[0])
+    assert [d[:2] for d in short] == [("replace", "web.1")]
+    assert then.get(Service, "web").update.state is UpdateState.COMPLETED
