@@ -20,6 +20,9 @@ services:
     read_only: true
     tmpfs: /tmp
     deploy: {replicas: 4}
+networks:
+  default:
+    driver_opts: {encrypted: "true"}  # so that there are tunnels and their processes, too
 """
 ONE, OTHER = "t-one", "t-other"
 
