@@ -134,6 +134,10 @@ class Mesh:
             raise OSError("this node was told nothing of the mesh yet")
         return self.kernel.netlink
 
+    def is_pinned(self) -> bool:
+        """Tell whether the namespace would outlive this process; without one there is nothing to lose."""
+        return self.kernel is None or namespace.is_pin(self._pin, self.kernel.fd)
+
     def converge(self) -> int:
         """Bring tunnels and routes to what is wanted, and tell how many changes that took; see `problem`."""
         if self.kernel is None:
@@ -154,7 +158,7 @@ class Mesh:
         if self.kernel is None or self._assigned is None:
             return []
         drift = list(differences(MESH, self._wanted, self.kernel.read(self._wanted)))
-        if not namespace.is_pin(self._pin, self.kernel.fd):
+        if not self.is_pinned():
             drift.append(Drift(MESH, DriftKind.MISSING, f"pin {self._pin}"))
         for epoch, name in self._devices().items():
             drift += [
@@ -166,7 +170,7 @@ class Mesh:
         """Put right what `verify` finds. Raises OSError."""
         if self.kernel is None:
             return
-        if not namespace.is_pin(self._pin, self.kernel.fd):
+        if not self.is_pinned():
             namespace.unpin(self._pin)
             namespace.pin(self.kernel.fd, self._pin)
         self.converge()

@@ -271,7 +271,8 @@ class Overlay:
 
     def lost_pins(self) -> list[str]:
         """Return the networks whose namespaces are no longer pinned: whoever did it, no notification tells."""
-        return [i for i, c in self._carried.items() if not namespace.is_pin(c.pin, c.kernel.fd)]
+        lost = [i for i, c in self._carried.items() if not namespace.is_pin(c.pin, c.kernel.fd)]
+        return lost if self.mesh.is_pinned() else [*lost, MESH]
 
     def listen(self, known: Collection[str]) -> dict[str, Listener]:
         """Open listeners in the namespaces that are not `known` yet; "" is the host's."""

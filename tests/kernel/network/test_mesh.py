@@ -11,18 +11,26 @@ import re
 import socket
 import stat
 import struct
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from network_world import Container, Host, Namespace, World, kill, wait_until
 from test_reach import WEB, converse
 
-from argosy.agent.logic.network_names import vtep_mac
+from argosy.agent.logic import network_names as names
+from argosy.agent.logic.network_mesh import DeviceChange
 from argosy.agent.network.desired import AuditTiming, MeshReport, NetworkState
+from argosy.agent.network.netlink import Netlink
+from argosy.agent.network.wireguard import NETLINK_GENERIC, KernelTunnels
+from argosy.agent.network.wireguard_go import TunnelProcesses
 from argosy.core.assignment import MeshAssignment, MeshPeerAssignment, NetworkAssignment
 from argosy.core.mesh import Mesh
 from tests.e2e.wire import ip_udp, vxlan
+
+T = TypeVar("T")
 
 MARK = b"argosy-plaintext-marker"
 ETH_MTU = 1500
@@ -141,13 +149,18 @@ def ends(secret: Secret) -> tuple[Container, Container]:
     return one, other
 
 
-def in_mesh(host: Host, command: str, check: bool = True) -> str:
+def mesh_of(host: Host, action: Callable[[Namespace], T]) -> T:
+    """Do something with the namespace of a host's mesh."""
     fd = host.in_mounts(lambda: os.open(host.run_dir / "mesh" / "namespace", os.O_RDONLY | os.O_CLOEXEC))
     namespace = Namespace(fd)
     try:
-        return namespace.sh(command, check)
+        return action(namespace)
     finally:
         namespace.close()
+
+
+def in_mesh(host: Host, command: str, check: bool = True) -> str:
+    return mesh_of(host, lambda namespace: namespace.sh(command, check))
 
 
 def processes(host: Host) -> dict[str, int]:
@@ -243,6 +256,54 @@ def test_a_tunnel_that_was_taken_away_is_made_again(wire: World, made: int) -> N
     wait_until(lambda: answers(one, other))
 
 
+def forget_peers(host: Host) -> None:
+    """Take its peers away from a host's tunnel, by hand."""
+    name = names.tunnel_device(f"node-{host.name}", 1)
+
+    def change(tunnels: KernelTunnels | TunnelProcesses) -> None:
+        tunnels.set(name, DeviceChange(remove=tuple(tunnels.read(name).peers or ())), b"", 0)
+
+    def in_kernel() -> None:
+        tunnels = KernelTunnels(Netlink(NETLINK_GENERIC))
+        change(tunnels)
+        tunnels.close()
+
+    if processes(host):
+        change(TunnelProcesses(host.run_dir / "mesh"))
+    else:
+        mesh_of(host, lambda namespace: namespace.run(in_kernel))
+
+
+BREAKAGES = {
+    "address": "ip address flush dev DEVICE",
+    "route": "ip route flush table main",
+    "link": "ip link set DEVICE down",
+    "mtu": "ip link set DEVICE mtu 1300",
+    "forwarding": "echo 1 > /proc/sys/net/ipv4/conf/DEVICE/forwarding",
+    "peers": "",
+    "pin": "",
+}
+
+
+@pytest.mark.parametrize("what", BREAKAGES)
+def test_what_is_changed_by_hand_is_found_and_put_right(secret: Secret, what: str) -> None:
+    one, other = secret.start(1), secret.start(2)
+    secret.up()
+    host = one.host
+    assert host.do(host.plane.verify()) == []
+    if what == "peers":
+        forget_peers(host)
+    elif what == "pin":
+        host.in_mounts(lambda: subprocess.run(["umount", host.run_dir / "mesh" / "namespace"], check=True))
+    else:
+        in_mesh(host, BREAKAGES[what].replace("DEVICE", names.tunnel_device(f"node-{host.name}", 1)))
+    found = host.do(host.plane.repair())
+    assert found
+    assert {d.network_id for d in found} == {"mesh"}
+    assert host.do(host.plane.verify()) == []
+    assert wait_until(lambda: answers(one, other)) == MARK * 4
+
+
 def answers(one: Container, other: Container) -> bytes:
     """Send until something arrives, or for a short while; return what."""
     with other.open_socket(socket.SOCK_DGRAM) as receiving:
@@ -324,7 +385,7 @@ def test_when_no_encrypted_network_is_left_nothing_is(secret: Secret, ends: tupl
 def test_packets_in_clear_do_not_come_in(wire: World, secret: Secret, ends: tuple[Container, Container]) -> None:
     """Even from the peer's own address, with the network's number: the VTEP does not listen on the wire."""
     target = ends[1].host
-    mac = vtep_mac(WEB, f"node-{target.name}"), vtep_mac(WEB, f"node-{ends[0].host.name}")
+    mac = names.vtep_mac(WEB, f"node-{target.name}"), names.vtep_mac(WEB, f"node-{ends[0].host.name}")
     packet = ip_udp("10.64.0.33", "10.64.0.65", MARK)
     with ends[1].open_socket(socket.SOCK_RAW, socket.AF_PACKET, socket.htons(3)) as seeing:
         seeing.settimeout(0.5)
