@@ -5,7 +5,7 @@ the network's own namespace goes on (network_ingress.py). A door mostly has the 
 has the same port twice, at different addresses of the host, the second one has another.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from zlib import crc32
@@ -59,6 +59,11 @@ class LocalPort:
     port: spec.HostPort
 
 
+def host_port(port: spec.HostPort) -> HostPort:
+    """Return what a port of a task takes of the host."""
+    return HostPort(plain_host_ip(port.host_ip), port.protocol, port.port)
+
+
 def openings(published: Iterable[PublishedAssignment], local: Iterable[LocalPort] = ()) -> list[Opening]:
     """Return all published ports of the node in a stable order, each with its door; none twice.
 
@@ -71,7 +76,7 @@ def openings(published: Iterable[PublishedAssignment], local: Iterable[LocalPort
             if port.published and (held not in found or piece.service_id < found[held].service_id):
                 found[held] = Opening(held, piece.network_id, piece.service_id, 0, port.target, piece.client_affinity)
     for one in sorted(local, key=lambda one: (one.service_id, one.address)):
-        held = HostPort(plain_host_ip(one.port.host_ip), one.port.protocol, one.port.port)
+        held = host_port(one.port)
         other = found.get(held)
         mine = Opening(held, one.network_id, one.service_id, 0, one.port.target, only=frozenset({one.address}))
         if other is None:
@@ -80,6 +85,19 @@ def openings(published: Iterable[PublishedAssignment], local: Iterable[LocalPort
             found[held] = replace(other, only=other.only | {one.address})
     taken: set[tuple[str, str, int]] = set()
     return [_with_door(found[held], taken) for held in sorted(found)]
+
+
+def lost_ports(local: Iterable[LocalPort], wanted: Iterable[Opening]) -> Iterator[tuple[LocalPort, str]]:
+    """Yield the ports of this node's tasks that are another service's here, and what to say of each.
+
+    A rollback may bring back a port that was given away meanwhile.
+    """
+    holders = {opening.port: opening for opening in wanted}
+    for one in local:
+        port = host_port(one.port)
+        holder = holders[port]
+        if holder.only is None or one.address not in holder.only:
+            yield one, f"port {port} is published by another service of the cluster ({holder.service_id})"
 
 
 def _with_door(opening: Opening, taken: set[tuple[str, str, int]]) -> Opening:

@@ -6,7 +6,15 @@ A port that a program of the host has is left to it, and said; it is tried again
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from argosy.agent.logic.network_ingress import Door
-from argosy.agent.logic.network_ports import HostPort, LocalPort, Opening, doors_of, openings
+from argosy.agent.logic.network_ports import (
+    HostPort,
+    LocalPort,
+    Opening,
+    doors_of,
+    host_port,
+    lost_ports,
+    openings,
+)
 from argosy.agent.logic.network_services import Services
 from argosy.agent.network.desired import LocalTask
 from argosy.agent.network.foreign import ForeignFirewall
@@ -26,6 +34,7 @@ class Ports:
         self._all: list[Opening] = []
         self._refused: dict[HostPort, str] = {}
         self._looked = True
+        self._lost: list[PortProblem] = []
         self._for_datagrams: set[int] = set()
 
     def want(
@@ -35,10 +44,14 @@ class Ports:
         networks: Mapping[str, NetworkAssignment],
     ) -> None:
         """Take over which ports to answer on: everybody's, and those of this node's tasks."""
-        wanted = openings(published, _local_ports(tasks, networks))
-        if wanted != self._all or self._refused:
-            self._all, self._looked = wanted, False
+        local = list(_local_ports(tasks, networks))
+        wanted = openings(published, local)
+        lost = _lost(local, wanted)
+        if (wanted, lost) != (self._all, self._lost):
+            self._all, self._lost, self._looked = wanted, lost, False
             self.try_again()
+        elif self._refused and self.try_again():
+            self._looked = False
 
     def try_again(self) -> bool:
         """Try to hold what could not be held; tell whether anything differs now."""
@@ -60,7 +73,7 @@ class Ports:
         closed = [_problem(o, self._refused[o.port], closed=True) for o in self._all if o.port in self._refused]
         outer = [o for o in self.openings if not o.port.host_ip.startswith("127.")]
         dropped = self._firewall.look() if outer else ""
-        self.problems = (*closed, *(_problem(o, dropped, closed=False) for o in outer if dropped))
+        self.problems = (*self._lost, *closed, *(_problem(o, dropped, closed=False) for o in outer if dropped))
 
     @property
     def openings(self) -> list[Opening]:
@@ -84,6 +97,14 @@ def _local_ports(tasks: Iterable[LocalTask], networks: Mapping[str, NetworkAssig
             for port in task.host_ports:
                 if port.target and port.port:
                     yield LocalPort(task.service_id, way.network_id, way.address, port)
+
+
+def _lost(local: Iterable[LocalPort], wanted: Iterable[Opening]) -> list[PortProblem]:
+    found = []
+    for one, reason in lost_ports(local, wanted):
+        port = host_port(one.port)
+        found.append(PortProblem(one.service_id, port.protocol, port.number, port.host_ip, reason, closed=True))
+    return found
 
 
 def _problem(opening: Opening, reason: str, *, closed: bool) -> PortProblem:

@@ -35,6 +35,7 @@ from argosy.controller.logic.view import View
 from argosy.core.service import (
     FailureAction,
     ServiceMode,
+    TaskSpec,
     UpdateConfig,
     UpdateOrder,
     UpdateState,
@@ -111,13 +112,17 @@ def _order(view: View, slot: Slot, config: UpdateConfig) -> Order:
     """Return the order for a slot. Two tasks with the same port of a host, or address, cannot stand side by side."""
     if any(is_fixed(task) for task in (*slot.live, *slot.ending)):
         return Order.STOP_BEFORE
-    ports = set(view.service.spec.task.host_ports)
+    ports = _ports(view.service.spec.task)
     if ports:
         stale = (task for task in slot.live if not view.is_current(task) and not is_unassigned(task))
         before = [*slot.ending, *stale]
-        if not all(ports.isdisjoint(view.spec_of(task.revision).host_ports) for task in before):
+        if not all(ports.isdisjoint(_ports(view.spec_of(task.revision))) for task in before):
             return Order.STOP_BEFORE
     return _order_of_config(config)
+
+
+def _ports(spec: TaskSpec) -> set[tuple[str, int]]:
+    return {(port.protocol, port.port) for port in spec.host_ports}
 
 
 def _resting(view: View, config: UpdateConfig, update: UpdateStatus) -> Rollout:

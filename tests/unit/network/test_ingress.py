@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from argosy.agent.logic.network_ingress import BUCKETS, MARKED, Door, Ingress, buckets, change, node_marks, zone_of
-from argosy.agent.logic.network_ports import HostPort, LocalPort, openings, published_rules
+from argosy.agent.logic.network_ports import HostPort, LocalPort, lost_ports, openings, published_rules
 from argosy.agent.logic.network_uplink import UplinkPair
 from argosy.core.assignment import NetworkAssignment, PublishedAssignment
 from argosy.core.service import HostPort as SpecPort
@@ -121,6 +121,16 @@ def test_no_port_is_open_twice():
     local = [LocalPort("s", "net", ONE, own), LocalPort("s", "net", TWO, own), LocalPort("t", "net", 7, own)]
     assert [(o.service_id, o.target, o.only) for o in openings([], local)] == [("s", 8080, frozenset({ONE, TWO}))]
     assert [o.only for o in openings([published("a", PortSpec(published=80))], local)] == [None]
+
+
+def test_who_has_lost_a_port_to_another_service_is_told():
+    """A rollback may bring back a port that was given away meanwhile."""
+    local = [LocalPort("s", "net", ONE, SpecPort("tcp", 80, 8080)), LocalPort("s", "net", ONE, SpecPort("udp", 80, 80))]
+    wanted = openings([published("a", PortSpec(published=80))], local)
+    [(lost, reason)] = lost_ports(local, wanted)
+    assert lost == local[0]
+    assert reason == "port 80/tcp is published by another service of the cluster (a)"
+    assert list(lost_ports(local, openings([], local))) == []
 
 
 def test_ports_that_have_no_number_yet_are_not_open():
