@@ -9,6 +9,7 @@ from argosy.controller.loops.images import ImagesLoop
 from argosy.controller.loops.mesh_keys import MeshKeysLoop
 from argosy.controller.loops.networks import NetworksLoop
 from argosy.controller.loops.nodes import NodesLoop
+from argosy.controller.loops.published_ports import PublishedPortsLoop
 from argosy.controller.loops.scheduler import SchedulerLoop
 from argosy.controller.loops.services import ServicesLoop
 from argosy.controller.loops.virtual_addresses import VirtualAddressesLoop
@@ -74,6 +75,7 @@ class Leader:
                 group.create_task(SchedulerLoop(store, cache, fence, ambient).run(), name="scheduler")
                 group.create_task(NodesLoop(store, cache, fence, heard, ambient).run(), name="nodes")
                 group.create_task(NetworksLoop(store, cache, fence, ambient).run(), name="networks")
+                group.create_task(PublishedPortsLoop(store, cache, fence, ambient).run(), name="published ports")
                 group.create_task(VirtualAddressesLoop(store, cache, fence, ambient).run(), name="virtual addresses")
                 group.create_task(MeshKeysLoop(store, cache, fence, ambient).run(), name="mesh keys")
                 group.create_task(FilesLoop(store, cache, fence, ambient).run(), name="files")

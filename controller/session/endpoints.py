@@ -1,18 +1,20 @@
 """Which tasks answer on which network, and under which names: kept by change, read by every node's assignment."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from argosy.controller.logic.assign import endpoint_of, names_of
+from argosy.controller.logic.assign import endpoint_of, names_of, published_of
 from argosy.controller.store import Change, Snapshot
-from argosy.core.assignment import EndpointAssignment, NamesAssignment, Piece, key_of
+from argosy.core.assignment import EndpointAssignment, NamesAssignment, Piece, PublishedAssignment, key_of
+from argosy.core.network import Network
 from argosy.core.node import Node, NodeState
 from argosy.core.service import Revision, Service, revision_id
 from argosy.core.task import Task
 
 _NONE: Final[Mapping[str, EndpointAssignment]] = {}
 _NO_NAMES: Final[Mapping[str, NamesAssignment]] = {}
+_NO_PORTS: Final[Mapping[str, PublishedAssignment]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +35,18 @@ class EndpointIndex:
     def __init__(self) -> None:
         self._endpoints: dict[str, dict[str, EndpointAssignment]] = {}
         self._names: dict[str, dict[str, NamesAssignment]] = {}
+        self._published: dict[str, dict[str, PublishedAssignment]] = {}
 
     def rebuild(self, snap: Snapshot) -> None:
         """Take everything anew."""
         self._endpoints.clear()
         self._names.clear()
+        self._published.clear()
         for task in snap.all(Task):
             for _ in self._task(None, task, snap):
                 pass
         for service in snap.all(Service):
-            for _ in self._service(None, service):
+            for _ in self._service(None, service, snap):
                 pass
 
     def apply(self, changes: Iterable[Change], snap: Snapshot) -> Iterator[Told]:
@@ -52,7 +56,7 @@ class EndpointIndex:
                 case (Task() | None as old, Task() as new) | (Task() as old, None as new):
                     yield from self._task(old, new, snap)
                 case (Service() | None as old, Service() as new) | (Service() as old, None as new):
-                    yield from self._service(old, new)
+                    yield from self._service(old, new, snap)
                 case (Node() | None as was, Node() | None as now) if _is_down(was) != _is_down(now):
                     node = now or was
                     assert node is not None
@@ -68,6 +72,15 @@ class EndpointIndex:
     def names(self, network_id: str) -> Iterable[NamesAssignment]:
         """Return the services' names on a network."""
         return self._names.get(network_id, _NO_NAMES).values()
+
+    def published(self, network_id: str) -> Iterable[PublishedAssignment]:
+        """Return the ports of every node that lead into a network."""
+        return self._published.get(network_id, _NO_PORTS).values()
+
+    @property
+    def ingress_networks(self) -> Collection[str]:
+        """The networks that ports of every node lead into."""
+        return self._published.keys()
 
     def _task(self, old: Task | None, new: Task | None, snap: Snapshot) -> Iterator[Told]:
         task = new or old
@@ -87,7 +100,7 @@ class EndpointIndex:
             assert some is not None
             yield Told(network_id, key_of(some), endpoint)
 
-    def _service(self, old: Service | None, new: Service | None) -> Iterator[Told]:
+    def _service(self, old: Service | None, new: Service | None, snap: Snapshot) -> Iterator[Told]:
         service = new or old
         assert service is not None
         for network_id in dict.fromkeys(a.target for s in (old, new) if s for a in s.spec.task.networks):
@@ -103,6 +116,24 @@ class EndpointIndex:
             some = names or before
             assert some is not None
             yield Told(network_id, key_of(some), names)
+        yield from self._ports(service.meta.id, new, snap)
+
+    def _ports(self, service_id: str, new: Service | None, snap: Snapshot) -> Iterator[Told]:
+        was = next((piece[service_id] for piece in self._published.values() if service_id in piece), None)
+        joined = new.spec.task.networks if new else ()
+        networks = {n.target: network for n in joined if (network := snap.get(Network, n.target))}
+        now = published_of(new, networks) if new else None
+        if was == now:
+            return
+        if was is not None:
+            del self._published[was.network_id][service_id]
+            if not self._published[was.network_id]:
+                del self._published[was.network_id]
+            if now is None or now.network_id != was.network_id:
+                yield Told(was.network_id, key_of(was), None)
+        if now is not None:
+            self._published.setdefault(now.network_id, {})[service_id] = now
+            yield Told(now.network_id, key_of(now), now)
 
 
 def _is_down(node: Node | None) -> bool:
