@@ -8,6 +8,8 @@ difference is being sent waits for the next, so a slow node costs no memory.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from enum import IntEnum
+from math import inf
 from typing import Final, Protocol
 
 from argosy.controller.logic.assign import NodeSet
@@ -19,9 +21,19 @@ from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
 PACE_S: Final = 0.003
 """Least time between two differences to a node: what one decision changes goes in one message."""
 LEISURE_S: Final = 0.022
-"""How much longer a difference takes that nobody waits for: an endpoint that came, or is gone."""
+"""How much longer a difference takes that nobody waits for now: an endpoint that came."""
+IDLE_S: Final = 0.25
+"""How long a difference waits for another that changes nothing for anybody: a record that is gone."""
 PART_BYTES: Final = 8 * 2**20
 """What goes in one message, at most; one piece alone may be larger. gRPC here takes messages of 64 MiB."""
+
+
+class Haste(IntEnum):
+    """How soon a node is to be told of something; whatever goes out sooner takes it along."""
+
+    NOW = 0
+    SOON = 1
+    SOMETIME = 2
 
 
 class Source(Protocol):
@@ -57,7 +69,7 @@ class NodeSession:
         self._version = 0
         self._queue: list[pb.ControllerMessage] = []
         self._own = self._shared = False  # whether that may have changed
-        self._urgent = False  # whether somebody waits for that
+        self._due_at = inf  # when the node is to be told of that
         self._sending: pb.ControllerMessage | None = None  # the last part of a difference that is not out yet
         self._not_before = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -90,18 +102,16 @@ class NodeSession:
         """Whether the node has confirmed an edition of a network that it carries."""
         return self._in_force.get(network_id, -1) >= edition
 
-    def mark_dirty(self, *, own: bool = True, urgent: bool = True) -> None:
-        """Note that the node's own pieces, or else those of its networks, may differ from what it was sent.
-
-        `urgent`: somebody waits until the node has been told.
-        """
-        if (self._own if own else self._shared) and (self._urgent or not urgent):
+    def mark_dirty(self, *, own: bool = True, haste: Haste = Haste.NOW) -> None:
+        """Note that the node's own pieces, or else those of its networks, may differ from what it was sent."""
+        due_at = self._due(haste)
+        if (self._own if own else self._shared) and self._due_at <= due_at:
             return  # it is known
         if own:
             self._own = True
         else:
             self._shared = True
-        self._urgent = self._urgent or urgent
+        self._due_at = min(self._due_at, due_at)
         self._ask_for_turn()
 
     def close(self, why: str) -> None:
@@ -143,14 +153,24 @@ class NodeSession:
         if not (self._own or self._shared) or self._sending or self._closed:
             return
         loop = asyncio.get_running_loop()
-        due_at = self._not_before + (0.0 if self._urgent else LEISURE_S)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        due_at = max(self._due_at, self._not_before)
         if loop.time() >= due_at:
             self._ask(self, self._own)
         else:
             self._timer = loop.call_at(due_at, self._after_pause)
+
+    def _due(self, haste: Haste) -> float:
+        """Return when the node is to be told of what comes to be known now, on the loop's clock: not before that."""
+        match haste:
+            case Haste.NOW:
+                return 0.0
+            case Haste.SOON:
+                return self._not_before + LEISURE_S
+            case Haste.SOMETIME:
+                return max(self._not_before + LEISURE_S, asyncio.get_running_loop().time() + IDLE_S)
 
     def _after_pause(self) -> None:
         self._timer = None
@@ -165,7 +185,8 @@ class NodeSession:
         before, wanted = self.sent, self.sent
         if self._own or not self._version:
             wanted = self._source.wanted(self.node_id)
-        self._own = self._shared = self._urgent = False
+        self._own = self._shared = False
+        self._due_at = inf
         behind = (self._feeds.of(n).floor > edition for n, edition in self._editions.items())
         full = not self._version or any(behind)
         entries = list(self._entries(NodeSet() if full else before, wanted, {} if full else self._editions))

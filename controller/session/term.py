@@ -14,10 +14,10 @@ from argosy.controller.logic.assign import NodeSet, assignments_for, network_pie
 from argosy.controller.secrets.keyring import Keyring
 from argosy.controller.session.arrivals import Arrivals
 from argosy.controller.session.drains import Drains
-from argosy.controller.session.endpoints import EndpointIndex
+from argosy.controller.session.endpoints import EndpointIndex, Told
 from argosy.controller.session.feeds import Feeds
 from argosy.controller.session.heard import HeardNodes
-from argosy.controller.session.node_session import NodeSession
+from argosy.controller.session.node_session import Haste, NodeSession
 from argosy.controller.session.objects import SnapshotObjects
 from argosy.controller.session.status_writer import StatusWriter
 from argosy.controller.session.turns import SLICE_S, Turns
@@ -137,23 +137,28 @@ class Term:
 
     def _mark(self, batch: ChangeBatch) -> None:
         news = self._index.apply(batch.changes, batch.snapshot)
-        fresh = [n for n in news if self._feeds.put(n.network_id, n.key, n.piece)]
-        # Who is to leave the balancers is told of at once: a task waits for that with its end.
-        leaving = {n.network_id for n in fresh if isinstance(n.piece, EndpointAssignment) and n.piece.withdrawn}
-        self._told_of(leaving, urgent=True)
-        self._told_of(dict.fromkeys(n.network_id for n in fresh if n.network_id not in leaving))
+        hastes: dict[str, Haste] = {}
+        for one in news:
+            haste = self._haste_of(one)
+            if self._feeds.put(one.network_id, one.key, one.piece):
+                hastes[one.network_id] = min(haste, hastes.get(one.network_id, haste))
+        for network_id, haste in hastes.items():
+            self._told_of((network_id,), haste)
         nodes: dict[str, None] = {}
+        later: dict[str, None] = {}
         for change in batch.changes:
-            nodes.update(dict.fromkeys(self._concerned(change, batch.snapshot)))
+            known = later if _is_over(change) else nodes
+            known.update(dict.fromkeys(self._concerned(change, batch.snapshot)))
             for network_id in _networks_of(change, batch.snapshot):
                 self._feeds.mark_stale(network_id)
                 self._stale.set()
                 network = batch.snapshot.get(Network, network_id)
                 if network is None or network.spec.encrypted:  # its nodes' tunnels are their own pieces
                     nodes.update(self._feeds.carriers.get(network_id, {}))
-        for node_id in nodes:
-            if session := self.sessions.get(node_id):
-                session.mark_dirty()
+        for concerned, haste in ((nodes, Haste.NOW), (later, Haste.SOMETIME)):
+            for node_id in concerned:
+                if session := self.sessions.get(node_id):
+                    session.mark_dirty(haste=haste)
         for change in batch.changes:
             match change.old, change.new:
                 case (Task() as old, Task() | None as new) | (None as old, Task() as new):
@@ -198,12 +203,23 @@ class Term:
                         break
             await renewing.rest()
 
-    def _told_of(self, networks: Iterable[str], *, urgent: bool = False) -> None:
+    def _haste_of(self, news: Told) -> Haste:
+        """Return how soon the nodes are to be told of a piece of a network that differs from what the feed has.
+
+        Who is to leave the balancers is told of at once: a task waits for that with its end. Who left them and is gone
+        concerns nobody any more.
+        """
+        if isinstance(news.piece, EndpointAssignment) and news.piece.withdrawn:
+            return Haste.NOW
+        left = self._feeds.left(news.network_id, news.key) is not None
+        return Haste.SOMETIME if news.piece is None and left else Haste.SOON
+
+    def _told_of(self, networks: Iterable[str], haste: Haste = Haste.SOON) -> None:
         """Let the nodes be told what is new of these networks."""
         for network_id in networks:
             for node_id in self._feeds.carriers.get(network_id, ()):
                 if session := self.sessions.get(node_id):
-                    session.mark_dirty(own=False, urgent=urgent)
+                    session.mark_dirty(own=False, haste=haste)
 
     # ---- what nodes have in force
 
@@ -296,6 +312,12 @@ def _networks_of(change: Change, snap: Snapshot) -> Iterator[str]:
                 yield from (s.network_id for s in snap.slices_on_node(obj.meta.id))
             case _:
                 pass
+
+
+def _is_over(change: Change) -> bool:
+    """Whether a change is of a task that holds nothing on its node any more: the node only has to forget it."""
+    task = change.new or change.old
+    return isinstance(task, Task) and (change.new is None or task.status.released)
 
 
 def _description(obj: StoredObject | None) -> NodeDescription | None:

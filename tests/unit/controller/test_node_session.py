@@ -7,7 +7,7 @@ from argosy.controller.logic.assign import NodeSet
 from argosy.controller.session import feeds as feeds_module
 from argosy.controller.session import node_session
 from argosy.controller.session.feeds import Feeds
-from argosy.controller.session.node_session import NodeSession
+from argosy.controller.session.node_session import Haste, NodeSession
 from argosy.core.assignment import EndpointAssignment, LeaderEpoch, TaskAssignment, key_of
 from argosy.core.wire import Joined
 from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
@@ -202,3 +202,29 @@ async def test_a_node_has_a_new_endpoint_in_force_when_it_has_confirmed_it():
     node.session.acknowledge(version)
     assert node.session.has_in_force("net", came)
     assert not node.session.has_in_force("other", 0), "a network that it does not carry"
+
+
+async def test_what_nobody_waits_for_goes_with_what_somebody_does(monkeypatch):
+    monkeypatch.setattr(node_session, "IDLE_S", 600.0)
+    node = Node()
+    await node.told()
+    node.asked.clear()
+    node.session._not_before = 0.0
+    node.tasks = {"a": 1}
+    node.session.mark_dirty(haste=Haste.SOMETIME)
+    assert node.asked == [], "it waits for company"
+    node.put(WITHDRAWN)
+    assert node.asked == [True]
+    await node.told()
+    assert "task/a" in node.has
+
+
+async def test_in_the_end_it_is_told_alone(monkeypatch):
+    monkeypatch.setattr(node_session, "IDLE_S", 0.001)
+    node = Node()
+    await node.told()
+    node.asked.clear()
+    asked = asyncio.Event()
+    node.session._ask = lambda session, own: asked.set()
+    node.session.mark_dirty(haste=Haste.SOMETIME)
+    await asyncio.wait_for(asked.wait(), 10)
