@@ -6,11 +6,10 @@ From just before the process `argosy service update --force` is spawned until an
 Argosy sees, in cgroups and /proc, that every old program is gone and as many new ones run. parallelism 5, delay 0,
 monitor 0, no health check, the programs end at once on SIGTERM. Both orders, interleaved.
 
-The floor is measured in the same run, by the same observer: batches x (start + ready + drain) of a batch of
-`parallelism` tasks. start + ready: from the first sign of the batch in the kernel (a cgroup) until all its programs
-run, when a service is scaled up by one batch; drain: from the first program that is gone until all and their
-cgroups are, when it is scaled down by one. So deciding, placing, telling hosts and hearing of them is in the update,
-and not in the floor.
+The floor is batches x (start + ready + drain), measured in the same run, in turn with the updates: the same update by
+hand (_by_hand.py says what each phase is), with the agent's own network plane and launcher and no control plane at all.
+So deciding, storing, placing, telling hosts and hearing of them is in the update and not in the floor, and so is the
+command itself; what `argosy service inspect` takes is printed for comparison.
 """
 
 import argparse
@@ -24,7 +23,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from _observer import Programs  # beside this file
+from _by_hand import ByHand, Phases  # beside this file
+from _observer import Programs
 
 PROJECT = Path(__file__).resolve().parent.parent
 ARGOSY = str(PROJECT / ".venv/bin/argosy")
@@ -45,7 +45,7 @@ def argosy(*args: str) -> str:
 
 
 def make_cluster(replicas: int, parallelism: int) -> None:
-    """Bring a fresh cluster up with the service that is updated and, scaled to 0, the one that tells the floor."""
+    """Bring a fresh cluster up with the service that is updated."""
     argosy("dev", "down", "--name", CLUSTER)
     print(argosy("dev", "up", "--name", CLUSTER, "--nodes", "3").splitlines()[0])
     with tempfile.TemporaryDirectory() as work:
@@ -55,19 +55,8 @@ def make_cluster(replicas: int, parallelism: int) -> None:
         argosy("image", "import", "bench:1", str(tar))
     argosy("network", "create", "bench")
     settings = ("--network", "bench", "--init", "--update-parallelism", str(parallelism), "--update-monitor", "0s")
-    for name, count in (("web", replicas), ("batch", parallelism)):
-        argosy(
-            "service",
-            "create",
-            "--name",
-            name,
-            "--replicas",
-            str(count),
-            *settings,
-            "bench:1",
-            *COMMAND.decode().split("\0"),
-        )
-    argosy("scale", "batch=0")
+    program = COMMAND.decode().split("\0")
+    argosy("service", "create", "--name", "web", "--replicas", str(replicas), *settings, "bench:1", *program)
 
 
 def spawn(*args: str) -> "subprocess.Popen[bytes]":
@@ -88,22 +77,11 @@ def update(programs: Programs, order: str) -> float:
     return took
 
 
-def batch(programs: Programs, size: int) -> tuple[float, float]:
-    """Scale a service from nothing to one batch and back; return how long the kernel saw it start, and stop."""
-    others, groups = programs.running(), programs.groups()
-    cli = spawn("scale", f"batch={size}")
-    programs.wait_groups(lambda now: len(now) > len(groups), DEADLINE_S, "the batch begins")
+def command() -> float:
+    """Return how long a command takes that only asks, in seconds."""
     began = time.monotonic()
-    programs.wait(lambda now: len(now) == len(others) + size, DEADLINE_S, "the batch runs")
-    up = time.monotonic() - began
-    cli.wait()
-    cli = spawn("scale", "batch=0")
-    programs.wait(lambda now: len(now) < len(others) + size, DEADLINE_S, "the batch begins to stop")
-    began = time.monotonic()
-    programs.wait_groups(lambda now: len(now) <= len(groups), DEADLINE_S, "the batch is gone")
-    down = time.monotonic() - began
-    cli.wait()
-    return up, down
+    argosy("service", "inspect", "web")
+    return time.monotonic() - began
 
 
 def main() -> None:
@@ -116,31 +94,42 @@ def main() -> None:
     options = parser.parse_args()
     make_cluster(options.replicas, options.parallelism)
     try:
-        status = json.loads(Path("/run/argosy/dev", CLUSTER, "processes.json").read_text())
-        programs = Programs(CLUSTER, [name for name in status["holders"] if name != "switch"], COMMAND)
-        programs.wait(lambda now: len(now) == options.replicas, DEADLINE_S, "the service runs")
-        took: dict[str, list[float]] = {order: [] for order in ORDERS}
-        starts, drains = [], []
-        for run in range(options.runs):
-            up, down = batch(programs, options.parallelism)
-            starts.append(up)
-            drains.append(down)
-            for order in ORDERS:
-                took[order].append(update(programs, order))
-            figures = ", ".join(f"{order} {took[order][-1]:.2f} s" for order in ORDERS)
-            print(
-                f"run {run + 1}: batch {up:.2f} + {down:.2f} s, {figures}   (load {os.getloadavg()[0]:.1f})", flush=True
-            )
-        batches = -(-options.replicas // options.parallelism)
-        floor = batches * (statistics.median(starts) + statistics.median(drains))
-        print(f"floor: {batches} batches of {options.parallelism}: {floor:.2f} s")
-        for order in ORDERS:
-            median = statistics.median(took[order])
-            peer = f"   Docker Swarm {PEER[order]} s: {PEER[order] / median:.1f} times as fast"
-            print(f"{order}: median {median:.2f} s, {median / floor:.2f} x the floor{peer}")
+        with ByHand(options.replicas, options.parallelism) as hand:
+            measure(options, hand)
     finally:
         if not options.keep:
             argosy("dev", "down", "--name", CLUSTER)
+
+
+def measure(options: argparse.Namespace, hand: ByHand) -> None:
+    """Run the updates and the floor in turn; print each, and the medians."""
+    status = json.loads(Path("/run/argosy/dev", CLUSTER, "processes.json").read_text())
+    programs = Programs(CLUSTER, [name for name in status["holders"] if name != "switch"], COMMAND)
+    programs.wait(lambda now: len(now) == options.replicas, DEADLINE_S, "the service runs")
+    took: dict[str, list[float]] = {order: [] for order in ORDERS}
+    floors: list[Phases] = []
+    commands = []
+    for run in range(options.runs):
+        commands.append(command())
+        for order in ORDERS:
+            floors.append(hand.update())
+            took[order].append(update(programs, order))
+        figures = ", ".join(f"{order} {took[order][-1]:.2f} s" for order in ORDERS)
+        floor = min(floors[-2:], key=lambda f: f.all).all
+        print(f"run {run + 1}: floor {floor:.2f} s, {figures}   (load {os.getloadavg()[0]:.1f})", flush=True)
+    batches = -(-options.replicas // options.parallelism)
+    start, ready, drain = (
+        statistics.median(getattr(f, phase) for f in floors) for phase in ("start", "ready", "drain")
+    )
+    floor = statistics.median(f.all for f in floors)
+    print(
+        f"floor: {batches} batches of {options.parallelism}: {floor:.2f} s "
+        f"(start {start:.2f}, ready {ready:.2f}, drain {drain:.2f}); a command: {statistics.median(commands):.2f} s"
+    )
+    for order in ORDERS:
+        median = statistics.median(took[order])
+        peer = f"   Docker Swarm {PEER[order]} s: {PEER[order] / median:.1f} times as fast"
+        print(f"{order}: median {median:.2f} s, {median / floor:.2f} x the floor{peer}")
 
 
 if __name__ == "__main__":
