@@ -1,195 +1,42 @@
 """One leader and 5,000 agents: does it hold all sessions, and what does it cost when nothing happens?
 
-    .venv/bin/python bench/fleet.py [--agents 5000] [--tasks 100000] [--services 200] [--calm 30] [--update 1000]
+    .venv/bin/python bench/fleet.py [--agents 5000] [--tasks 100000] [--services 1000] [--networks 200] [--calm 30]
+                                    [--update 1000] [--processes 1]
 
-A real etcd, a real controller process and, from several processes, as many real gRPC sessions as there are agents: each
-says hello, beats as the controller asks it to, acknowledges what it is assigned, and reports every task RUNNING as soon
-as it has it (a bench of the controller: no agent runs a container). Then, in this order: all tasks are made and run; a
-calm time, in which the leader's processor time is taken; a rolling update of one service while the rest goes on.
+A real etcd, a real controller process and, from other processes, as many real gRPC sessions as there are agents: each
+says hello, beats as the controller asks it to (so does its host), acknowledges what it is assigned, and reports every
+task RUNNING as soon as it has it (a bench of the controller: no agent runs a container). Then, in this order: all tasks
+are made and run; a calm time, in which the leader's processor time is taken; a rolling update of one service of
+--update tasks while the rest goes on.
 
-A session counts as held when it was never opened a second time; a heartbeat as in time when it is answered before the
-next is due. No peer prints these figures; Kubernetes states 5,000 nodes and 150,000 pods as its limit (docs/peers).
+Services are in stacks: each network has as many services on it, and the one that is updated is on the first, with the
+others. A session counts as held when it was never opened a second time; a heartbeat as in time when it is answered
+before the next is due. No peer prints these figures; Kubernetes states 5,000 nodes and 150,000 pods as its limit
+(docs/peers).
 """
 
 import argparse
-import asyncio
 import json
 import os
-import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import grpc
-import grpc.aio
-import uvloop
+from _fleet_agents import Tally  # beside this file
 
 from argosy.proto.argosy.v1 import control_pb2 as cpb
-from argosy.proto.argosy.v1 import control_pb2_grpc, dispatcher_pb2_grpc
-from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
+from argosy.proto.argosy.v1 import control_pb2_grpc
 from argosy.proto.argosy.v1 import types_pb2 as tpb
 
 PROJECT = Path(__file__).resolve().parent.parent
 ETCD = "/opt/argosy/etcd/bin/etcd"
-CHANNELS = 20
-"""Sessions of one process share so many connections."""
 TICK_S = os.sysconf("SC_CLK_TCK")
-
-
-# ------------------------------------------------------------------ agents, in processes of their own
-
-
-@dataclass(slots=True)
-class Tally:
-    """What the agents of one process have seen."""
-
-    opened: int = 0
-    running: int = 0
-    beats: int = 0
-    late: int = 0
-    slowest_s: float = 0.0
-    errors: dict[str, int] = field(default_factory=dict)
-
-
-class Agent:
-    """One session: an agent without a host."""
-
-    def __init__(self, number: int, tally: Tally) -> None:
-        self._number = number
-        self._tally = tally
-        self._outbox: asyncio.Queue[pb.AgentMessage] = asyncio.Queue()
-        self._tasks: dict[str, int] = {}
-        self._reports = 0
-        self._beat_at: dict[int, float] = {}
-        self._period_s = 5.0
-
-    async def run(self, stub: dispatcher_pb2_grpc.DispatcherStub) -> None:
-        """Hold the session; open it again when it breaks, which is counted."""
-        while True:
-            self._tasks.clear()
-            self._outbox = asyncio.Queue()
-            self._beat_at.clear()
-            beating: asyncio.Task[None] | None = None
-            call = stub.Session()
-            writing = asyncio.create_task(self._write(call))
-            try:
-                self._outbox.put_nowait(self._hello())
-                while (message := await call.read()) is not grpc.aio.EOF:
-                    if message.WhichOneof("body") == "started":
-                        self._tally.opened += 1
-                        self._period_s = message.started.heartbeat_period
-                        beating = asyncio.create_task(self._beat())
-                    self._take(message)
-            except grpc.aio.AioRpcError as error:
-                name = error.code().name
-                self._tally.errors[name] = self._tally.errors.get(name, 0) + 1
-            finally:
-                for part in (writing, beating):
-                    if part:
-                        part.cancel()
-                self._tally.running -= len(self._tasks)
-            await asyncio.sleep(random.uniform(0.5, 2))
-
-    def _hello(self) -> pb.AgentMessage:
-        description = tpb.NodeDescription(
-            hostname=f"host{self._number}",
-            platform=tpb.Platform(os="linux", architecture="amd64"),
-            resources=tpb.Resources(cpus=64, memory_bytes=256 << 30),
-            underlay_address=f"10.{self._number >> 16}.{self._number >> 8 & 255}.{self._number & 255}",
-            underlay_mtu=1500,
-            boot_id="b",
-        )
-        hello = pb.Hello(
-            node_id=f"n{self._number:012}",
-            node_name=f"host{self._number}",
-            role="worker",
-            labels={"zone": f"z{self._number % 10}", "rack": f"r{self._number % 100}"},
-            description=description,
-            beat_key=b"k" * 32,
-        )
-        return pb.AgentMessage(hello=hello)
-
-    async def _write(self, call: object) -> None:
-        while True:
-            await call.write(await self._outbox.get())  # type: ignore[attr-defined]
-
-    async def _beat(self) -> None:
-        sequence = 0
-        await asyncio.sleep(random.uniform(0, self._period_s))
-        while True:
-            sequence += 1
-            self._beat_at[sequence] = time.monotonic()
-            self._outbox.put_nowait(pb.AgentMessage(heartbeat=pb.Heartbeat(sequence=sequence)))
-            await asyncio.sleep(self._period_s * random.uniform(0.9, 1.1))
-
-    def _take(self, message: pb.ControllerMessage) -> None:
-        match message.WhichOneof("body"):
-            case "heartbeat_ack":
-                took = time.monotonic() - self._beat_at.pop(message.heartbeat_ack.sequence, time.monotonic())
-                self._tally.beats += 1
-                self._tally.late += took > self._period_s
-                self._tally.slowest_s = max(self._tally.slowest_s, took)
-            case "assignments":
-                self._assigned(message.assignments)
-            case _:
-                pass
-
-    def _assigned(self, body: pb.AssignmentSet) -> None:
-        self._outbox.put_nowait(pb.AgentMessage(ack=pb.AssignmentAck(version=body.version)))
-        report = pb.StatusReport()
-        for key in body.remove:
-            if self._tasks.pop(key.removeprefix("task/"), None) == tpb.TASK_STATE_RUNNING:
-                self._tally.running -= 1
-        for one in body.put:
-            if one.WhichOneof("body") == "task":
-                self._told(one.task, report)
-        if report.tasks:
-            self._reports += 1
-            report.sequence = self._reports
-            self._outbox.put_nowait(pb.AgentMessage(report=report))
-
-    def _told(self, task: pb.TaskAssignment, report: pb.StatusReport) -> None:
-        before = self._tasks.get(task.id)
-        if task.desired_state > tpb.TASK_STATE_RUNNING:
-            state = tpb.TASK_STATE_SHUTDOWN
-        elif task.desired_state == tpb.TASK_STATE_READY:
-            state = tpb.TASK_STATE_READY
-        else:
-            state = tpb.TASK_STATE_RUNNING
-        if before == state or before == tpb.TASK_STATE_SHUTDOWN:
-            return
-        self._tasks[task.id] = state
-        self._tally.running += (state == tpb.TASK_STATE_RUNNING) - (before == tpb.TASK_STATE_RUNNING)
-        status = tpb.TaskStatus(state=state, at=time.time(), released=state == tpb.TASK_STATE_SHUTDOWN)
-        report.tasks.add(task_id=task.id, status=status)
-
-
-async def agents(address: str, first: int, count: int) -> None:
-    """Run the agents of one process; print the tally whenever a line comes in."""
-    tally = Tally()
-    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
-    stubs = [
-        dispatcher_pb2_grpc.DispatcherStub(grpc.aio.insecure_channel(address, options=options)) for _ in range(CHANNELS)
-    ]
-    async with asyncio.TaskGroup() as group:
-        for number in range(first, first + count):
-            group.create_task(Agent(number, tally).run(stubs[number % CHANNELS]))
-            if number % 20 == 0:
-                await asyncio.sleep(0.02)
-        reader = asyncio.StreamReader()
-        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-        while await reader.readline():
-            print(json.dumps({name: getattr(tally, name) for name in Tally.__slots__}), flush=True)
-            tally.slowest_s = 0.0
-        os._exit(0)  # the bench is over: nothing here has to be ended in order
-
-
-# ------------------------------------------------------------------ the bench
 
 
 class Fleet:
@@ -197,9 +44,10 @@ class Fleet:
 
     def __init__(self, address: str, number: int, processes: int, children: list[subprocess.Popen[Any]]) -> None:
         each = -(-number // processes)
+        program = [sys.executable, str(Path(__file__).with_name("_fleet_agents.py")), address]
         self._children = [
             subprocess.Popen(
-                [sys.executable, __file__, "--run-agents", address, str(first), str(min(each, number - first))],
+                [*program, str(first), str(min(each, number - first))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -217,12 +65,7 @@ class Fleet:
             child.stdin.flush()
         for child in self._children:
             assert child.stdout
-            seen = json.loads(child.stdout.readline())
-            for name in ("opened", "running", "beats", "late"):
-                setattr(total, name, getattr(total, name) + seen[name])
-            total.slowest_s = max(total.slowest_s, seen["slowest_s"])
-            for name, count in seen["errors"].items():
-                total.errors[name] = total.errors.get(name, 0) + count
+            total.add(Tally(**json.loads(child.stdout.readline())))
         return total
 
 
@@ -249,7 +92,7 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def wait_until(condition, what: str, timeout_s: float) -> float:  # type: ignore[no-untyped-def]
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float) -> float:
     """Wait for a condition and return how long it took; SystemExit when it does not come."""
     began = time.monotonic()
     while not condition():
@@ -259,8 +102,8 @@ def wait_until(condition, what: str, timeout_s: float) -> float:  # type: ignore
     return time.monotonic() - began
 
 
-def service(number: int, replicas: int) -> cpb.CreateServiceRequest:
-    """Return one of the services: some with constraints, some spread."""
+def service(number: int, replicas: int, network: str) -> cpb.CreateServiceRequest:
+    """Return one of the services: some with constraints, some spread; on a network, if it is given."""
     spec = tpb.ServiceSpec(name=f"s{number}", replicas=replicas)
     spec.task.container.image = "fleet:1"
     spec.task.reservations.cpus = 0.05
@@ -268,6 +111,8 @@ def service(number: int, replicas: int) -> cpb.CreateServiceRequest:
     spec.update.parallelism = 50
     spec.update.order = tpb.UPDATE_ORDER_START_FIRST
     spec.rollback.parallelism = 1
+    if network:
+        spec.task.networks.add(target=network)
     if number % 4 == 1:
         spec.task.placement.constraints.append(f"node.labels.zone != z{number % 10}")
     if number % 4 == 2:
@@ -277,16 +122,14 @@ def service(number: int, replicas: int) -> cpb.CreateServiceRequest:
 
 def main() -> None:
     """Run the bench."""
-    if sys.argv[1:2] == ["--run-agents"]:
-        uvloop.run(agents(sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
-        return
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--agents", type=int, default=5000)
     parser.add_argument("--tasks", type=int, default=100_000)
-    parser.add_argument("--services", type=int, default=200)
+    parser.add_argument("--services", type=int, default=1000)
+    parser.add_argument("--networks", type=int, default=200, help="that the services share out; 0: none")
     parser.add_argument("--calm", type=float, default=30.0, help="seconds")
     parser.add_argument("--update", type=int, default=1000, help="tasks of the service that is updated")
-    parser.add_argument("--processes", type=int, default=4)
+    parser.add_argument("--processes", type=int, default=1, help="that the agents are in")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         children: list[subprocess.Popen[Any]] = []
@@ -300,81 +143,143 @@ def main() -> None:
 
 def run(work: Path, options: argparse.Namespace, children: list[subprocess.Popen[Any]]) -> None:
     """Start everything, measure and print."""
-    client, peer, port = free_port(), free_port(), free_port()
+    leader = Leader(work, children)
+    print(f"load before {os.getloadavg()[0]:.2f}, {os.cpu_count()} processors; leader's memory {leader.memory()}")
+    fleet = gather(leader, options, children)
+    come_up(leader, fleet, options)
+    rest(leader, fleet, options.calm)
+    update(leader, options.update)
+    last = fleet.tally()
+    print(
+        f"sessions opened again: {last.opened - options.agents}; heartbeats answered late: {last.late} of "
+        f"{last.beats}; errors {last.errors or 'none'}; memory {leader.memory()}; load {os.getloadavg()[0]:.2f}"
+    )
+    if said := (work / "controller.log").read_text():
+        print(f"the controller said: {said[-2000:]}")
+
+
+class Leader:
+    """A controller with an etcd of its own, and the image that the tasks name."""
+
+    def __init__(self, work: Path, children: list[subprocess.Popen[Any]]) -> None:
+        etcd = start_etcd(work, children)
+        self.address = f"127.0.0.1:{free_port()}"
+        command = [sys.executable, "-m", "argosy.controller", "--etcd", etcd, "--listen", self.address]
+        command += ["--data-dir", f"{work}/data", "--log-level", "warning"]
+        with (work / "controller.log").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+        children.append(process)
+        self.pid = process.pid
+        self.control = control_pb2_grpc.ControlStub(grpc.insecure_channel(self.address))
+        wait_until(lambda: leads(self.control), "a leader", 30)
+        import_image(work, self.address)
+
+    def memory(self) -> str:
+        """Return the resident memory."""
+        return f"{memory_mib(self.pid):.0f} MiB"
+
+
+class Span:
+    """A time, and the processor time that the leader takes in it."""
+
+    def __init__(self, leader: Leader) -> None:
+        self._leader = leader
+        self._began = time.monotonic()
+        self._used = cpu_s(leader.pid)
+
+    def seconds(self) -> float:
+        """Return how long it lasts by now."""
+        return time.monotonic() - self._began
+
+    def processor_s(self) -> float:
+        """Return the leader's processor time in it."""
+        return cpu_s(self._leader.pid) - self._used
+
+    def cores(self) -> float:
+        """Return how many processors the leader has kept busy."""
+        return self.processor_s() / self.seconds()
+
+
+def start_etcd(work: Path, children: list[subprocess.Popen[Any]]) -> str:
+    """Start an etcd; return its address."""
+    client, peer = free_port(), free_port()
     urls = [f"--listen-client-urls=http://127.0.0.1:{client}", f"--advertise-client-urls=http://127.0.0.1:{client}"]
     urls += [f"--listen-peer-urls=http://127.0.0.1:{peer}", f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}"]
     urls += [f"--initial-cluster=default=http://127.0.0.1:{peer}", "--quota-backend-bytes=8589934592"]
-    log = (work / "log").open("wb")
-    children.append(subprocess.Popen([ETCD, f"--data-dir={work}/etcd", *urls], stdout=log, stderr=log))
-    address = f"127.0.0.1:{port}"
-    command = [sys.executable, "-m", "argosy.controller", "--etcd", f"127.0.0.1:{client}", "--listen", address]
-    command += ["--data-dir", f"{work}/data", "--log-level", "warning"]
-    errors = (work / "controller.log").open("wb")
-    leader = subprocess.Popen(command, stdout=errors, stderr=errors)
-    children.append(leader)
-    control = control_pb2_grpc.ControlStub(grpc.insecure_channel(address))
-    wait_until(lambda: leads(control), "a leader", 30)
-    import_image(work, address)
-    memory = memory_mib(leader.pid)
-    print(f"load before {os.getloadavg()[0]:.2f}, {os.cpu_count()} processors; leader's memory {memory:.0f} MiB")
+    with (work / "etcd.log").open("wb") as log:
+        children.append(subprocess.Popen([ETCD, f"--data-dir={work}/etcd", *urls], stdout=log, stderr=log))
+    return f"127.0.0.1:{client}"
 
-    began = time.monotonic()
-    fleet = Fleet(address, options.agents, options.processes, children)
+
+def gather(leader: Leader, options: argparse.Namespace, children: list[subprocess.Popen[Any]]) -> Fleet:
+    """Have all agents open their sessions."""
+    span = Span(leader)
+    fleet = Fleet(leader.address, options.agents, options.processes, children)
     wait_until(lambda: fleet.tally().opened >= options.agents, "all sessions", 300)
-    print(f"{options.agents} sessions after {time.monotonic() - began:.1f} s; memory {memory_mib(leader.pid):.0f} MiB")
+    print(
+        f"{options.agents} sessions after {span.seconds():.1f} s ({span.processor_s():.1f} s of the leader's processor "
+        f"time); memory {leader.memory()}"
+    )
+    return fleet
 
-    each = options.tasks // options.services
-    began, used = time.monotonic(), cpu_s(leader.pid)
+
+def come_up(leader: Leader, fleet: Fleet, options: argparse.Namespace) -> None:
+    """Make all networks and services, and wait until all tasks run."""
+    span = Span(leader)
+    networks = [
+        leader.control.CreateNetwork(
+            cpb.CreateNetworkRequest(project="default", spec=tpb.NetworkSpec(name=f"stack{number}")), timeout=60
+        ).meta.id
+        for number in range(options.networks)
+    ]
+    each = (options.tasks - options.update) // (options.services - 1)
     for number in range(options.services):
-        control.CreateService(service(number, options.update if number == 0 else each), timeout=120)
+        network = networks[number * len(networks) // options.services] if networks else ""
+        replicas = each if number else options.update
+        leader.control.CreateService(service(number, replicas, network), timeout=120)
     wanted = each * (options.services - 1) + options.update
     wait_until(lambda: fleet.tally().running >= wanted, f"{wanted} tasks run", 1800)
-    took = time.monotonic() - began
+    used, received = span.processor_s(), fleet.tally().received
     print(
-        f"{wanted} tasks run after {took:.1f} s ({wanted / took:,.0f} a second, leader "
-        f"{cpu_s(leader.pid) - used:.1f} s of processor time); memory {memory_mib(leader.pid):.0f} MiB"
+        f"{wanted} tasks on {options.networks} networks run after {span.seconds():.1f} s "
+        f"({wanted / span.seconds():,.0f} a second, leader {used:.1f} s of processor time, "
+        f"{used / wanted * 1000:.2f} ms a task, assignments {received / 2**20:,.0f} MiB); memory {leader.memory()}"
     )
 
+
+def rest(leader: Leader, fleet: Fleet, calm_s: float) -> None:
+    """Let nothing happen for a while."""
     wait_until(lambda: calm(leader.pid), "the leader comes to rest", 300)
-    before, used, began = fleet.tally(), cpu_s(leader.pid), time.monotonic()
-    shares = []
-    while time.monotonic() - began < options.calm:
-        last, at = cpu_s(leader.pid), time.monotonic()
+    before, whole, shares = fleet.tally(), Span(leader), []
+    while whole.seconds() < calm_s:
+        second = Span(leader)
         time.sleep(1)
-        shares.append((cpu_s(leader.pid) - last) / (time.monotonic() - at))
+        shares.append(second.cores())
     after = fleet.tally()
-    beats = (after.beats - before.beats) / (time.monotonic() - began)
     print(
-        f"calm for {options.calm:g} s: leader {statistics.median(shares):.2f} cores (median; most {max(shares):.2f}), "
-        f"{beats:,.0f} heartbeats a second, {after.late - before.late} answered late, slowest {after.slowest_s:.2f} s"
+        f"calm for {calm_s:g} s: leader {statistics.median(shares):.2f} cores (median; most {max(shares):.2f}), "
+        f"{(after.beats - before.beats) / whole.seconds():,.0f} heartbeats of agents a second and as many of hosts, "
+        f"{after.late - before.late} answered late, slowest {after.slowest_s:.2f} s"
     )
 
-    updated = control.GetService(cpb.GetServiceRequest(project="default", ref="s0"))
+
+def update(leader: Leader, tasks: int) -> None:
+    """Roll the first service over to a new spec."""
+    ref = cpb.GetServiceRequest(project="default", ref="s0")
+    updated = leader.control.GetService(ref)
     updated.spec.task.container.env.append("VERSION=2")
     request = cpb.UpdateServiceRequest(project="default", ref="s0", spec=updated.spec, version=updated.meta.version)
-    began, used = time.monotonic(), cpu_s(leader.pid)
-    updated = control.UpdateService(request, timeout=60)
-    batches = -(-options.update // updated.spec.update.parallelism)
+    span = Span(leader)
+    leader.control.UpdateService(request, timeout=60)
 
     def complete() -> bool:
-        found = control.GetService(cpb.GetServiceRequest(project="default", ref="s0"))
-        return bool(found.update.state == tpb.UPDATE_STATE_COMPLETED)
+        return bool(leader.control.GetService(ref).update.state == tpb.UPDATE_STATE_COMPLETED)
 
     wait_until(complete, "the update", 900)
-    took = time.monotonic() - began
+    batches = -(-tasks // updated.spec.update.parallelism)
     print(
-        f"rolling update of {options.update} tasks, {batches} batches: {took:.1f} s, leader "
-        f"{(cpu_s(leader.pid) - used) / took:.2f} cores"
+        f"rolling update of {tasks} tasks, {batches} batches: {span.seconds():.1f} s, leader {span.cores():.2f} cores"
     )
-    last = fleet.tally()
-    again = last.opened - options.agents
-    print(
-        f"sessions opened again: {again}; heartbeats answered late: {last.late} of {last.beats}; "
-        f"errors {last.errors or 'none'}; memory {memory_mib(leader.pid):.0f} MiB; load {os.getloadavg()[0]:.2f}"
-    )
-    said = (work / "controller.log").read_text()
-    if said:
-        print(f"the controller said: {said[-2000:]}")
 
 
 def leads(control: control_pb2_grpc.ControlStub) -> bool:

@@ -69,6 +69,9 @@ class SessionEvents(Protocol):
     def beat_answered(self, sequence: int, fence_for_s: float) -> None:
         """Take the answer to a heartbeat and what it grants."""
 
+    async def news(self) -> pb.AgentMessage:
+        """Return what the node has to say of itself that this session has not heard, as soon as there is something."""
+
     def open_tunnel(self, request: pb.OpenTunnel, channel: grpc.aio.Channel) -> None:
         """Open a tunnel for the output of tasks."""
 
@@ -162,6 +165,7 @@ class Session:
             asyncio.create_task(self._write(call, outgoing)),
             asyncio.create_task(self._beat(outgoing, alive)),
             asyncio.create_task(self._report(outgoing)),
+            asyncio.create_task(self._tell(outgoing)),
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -197,6 +201,7 @@ class Session:
                 case "verify_networks":
                     self._events.verify_networks(message.verify_networks, channel)
                 case "heartbeat_ack":
+                    alive.period_s = message.heartbeat_ack.heartbeat_period or alive.period_s
                     self._events.beat_answered(message.heartbeat_ack.sequence, message.heartbeat_ack.fence_for)
                 case _:
                     pass  # a kind of a newer controller
@@ -232,6 +237,10 @@ class Session:
             sequence += 1
             self._events.beat_sent(sequence)
             outgoing.put_nowait(pb.AgentMessage(heartbeat=pb.Heartbeat(sequence=sequence)))
+
+    async def _tell(self, outgoing: "asyncio.Queue[pb.AgentMessage]") -> None:
+        while True:
+            outgoing.put_nowait(await self._events.news())
 
     async def _report(self, outgoing: "asyncio.Queue[pb.AgentMessage]") -> None:
         while True:

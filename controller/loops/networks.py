@@ -12,6 +12,7 @@ from collections import defaultdict
 from argosy.controller.changes.static_addresses import claims
 from argosy.controller.logic.static_addresses import claims_of, settled
 from argosy.controller.loops.triggers import Wake, batches
+from argosy.controller.sparing import Sparing
 from argosy.controller.store import Cache, Fence, Op, Snapshot, Store, delete, update
 from argosy.core.addresses import Subnet
 from argosy.core.ambient import SYSTEM, Ambient
@@ -21,6 +22,8 @@ from argosy.core.node import Node
 from argosy.core.service import Service
 from argosy.core.task import Task
 
+SHARE = 0.1
+"""Of the time that looking takes, at most: while many tasks come up, slices are leased all the time."""
 _RELEVANT = frozenset({Network, Node, Service, Slice})
 
 
@@ -32,6 +35,7 @@ class NetworksLoop:
         self._cache = cache
         self._fence = fence
         self._ambient = ambient
+        self._sparing = Sparing(ambient.monotonic, SHARE)
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -41,9 +45,11 @@ class NetworksLoop:
             )
             if relevant:
                 await self._reap()
+                await self._sparing.rest()
 
     async def _reap(self) -> None:
-        groups = unneeded(self._cache.snapshot)
+        with self._sparing.working():
+            groups = unneeded(self._cache.snapshot)
         if groups:
             for outcome in await self._store.commit_batched(groups, self._fence):
                 if outcome.error is not None and not isinstance(outcome.error, ConflictError):

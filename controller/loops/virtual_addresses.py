@@ -11,6 +11,7 @@ import structlog
 
 from argosy.controller.logic.virtual_addresses import Lack, Readdressed, VirtualPool, is_settled, readdress
 from argosy.controller.loops.triggers import Wake, batches
+from argosy.controller.sparing import Sparing
 from argosy.controller.store import Cache, ChangeBatch, Fence, Op, Snapshot, Store, check, create, delete, update
 from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.errors import ConflictError
@@ -19,6 +20,9 @@ from argosy.core.service import Service
 from argosy.core.task import Task
 
 log = structlog.get_logger(__name__)
+
+SHARE = 0.2
+"""Of the time that looking takes, at most: while many services are made, there is always one without an address."""
 
 
 class VirtualAddressesLoop:
@@ -29,6 +33,7 @@ class VirtualAddressesLoop:
         self._cache = cache
         self._fence = fence
         self._ambient = ambient
+        self._sparing = Sparing(ambient.monotonic, SHARE)
         self._unsettled: set[str] = set()
         self._said: set[str] = set()  # reasons that were logged
         self._last_given: dict[str, int] = {}
@@ -40,6 +45,7 @@ class VirtualAddressesLoop:
                 continue
             while await self._settle():
                 pass
+            await self._sparing.rest()
 
     def _take(self, batch: ChangeBatch) -> bool:
         """Follow changes; return whether there may be something to do."""
@@ -55,18 +61,19 @@ class VirtualAddressesLoop:
     async def _settle(self) -> bool:
         """Write what is due; tell whether some of it conflicted and is to be decided anew."""
         snap = self._cache.snapshot
-        services = [s for i in sorted(self._unsettled) if (s := snap.get(Service, i)) and not is_settled(s)]
-        self._unsettled = {s.meta.id for s in services}
-        pools = self._pools(snap)
-        plans = [readdress(service, pools) for service in services]
-        self._say(lack for plan in plans for lack in plan.lacks)
-        # Slices first, alone: an address in one that a node got meanwhile must never be stored.
-        groups: list[list[Op]] = [[create(piece)] for plan in plans for piece in plan.new_slices]
-        again = bool(groups)
-        if not groups:
-            groups = self._addresses(snap, plans)
-            unused = {(n, i) for n, pool in pools.items() for i in pool.unused()}
-            groups += [[delete(p)] for p in snap.all(Slice) if (p.network_id, p.index) in unused]
+        with self._sparing.working():
+            services = [s for i in sorted(self._unsettled) if (s := snap.get(Service, i)) and not is_settled(s)]
+            self._unsettled = {s.meta.id for s in services}
+            pools = self._pools(snap)
+            plans = [readdress(service, pools) for service in services]
+            self._say(lack for plan in plans for lack in plan.lacks)
+            # Slices first, alone: an address in one that a node got meanwhile must never be stored.
+            groups: list[list[Op]] = [[create(piece)] for plan in plans for piece in plan.new_slices]
+            again = bool(groups)
+            if not groups:
+                groups = self._addresses(snap, plans)
+                unused = {(n, i) for n, pool in pools.items() for i in pool.unused()}
+                groups += [[delete(p)] for p in snap.all(Slice) if (p.network_id, p.index) in unused]
         if not groups:
             return False
         for outcome in await self._store.commit_batched(groups, self._fence):

@@ -12,7 +12,7 @@ import grpc
 import structlog
 
 from argosy.controller.changes.commit import change
-from argosy.controller.changes.join import described, registered, tunnelled
+from argosy.controller.changes.join import described, registered, tunnelled, with_port_problems
 from argosy.controller.cluster import ClusterView
 from argosy.controller.session.network_reports import NetworkReports
 from argosy.controller.session.node_session import NodeSession
@@ -25,7 +25,7 @@ from argosy.core.assignment import Succession
 from argosy.core.codec import UnknownValueError, decode
 from argosy.core.errors import InvalidError, NoLeaderError
 from argosy.core.mesh import Tunnel
-from argosy.core.node import Node, NodeDescription, NodeSpec
+from argosy.core.node import Node, NodeDescription, NodeSpec, PortProblem
 from argosy.core.task import TaskStatus
 from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
 from argosy.proto.argosy.v1 import dispatcher_pb2_grpc as rpc
@@ -122,14 +122,20 @@ class DispatcherServicer(rpc.DispatcherServicer):
             case "tunnels":
                 tunnels = tuple(decode(t, Tunnel) for t in message.tunnels.tunnels)
                 await change(self._store, self._cache, lambda snap: tunnelled(snap, node_id, tunnels))
+            case "ports":
+                problems = tuple(decode(p, PortProblem) for p in message.ports.problems)
+                await change(self._store, self._cache, lambda snap: with_port_problems(snap, node_id, problems))
             case _:
                 pass
 
     def _handle(self, term: Term, session: NodeSession, message: pb.AgentMessage) -> None:
         match message.WhichOneof("body"):
             case "heartbeat":
-                granted_s = term.grants.grant(session.node_id)
-                answer = pb.HeartbeatAck(sequence=message.heartbeat.sequence, fence_for=granted_s)
+                answer = pb.HeartbeatAck(
+                    sequence=message.heartbeat.sequence,
+                    fence_for=term.grants.grant(session.node_id),
+                    heartbeat_period=term.heard.period_s(self._cache.snapshot.count(Node)),
+                )
                 session.send(pb.ControllerMessage(heartbeat_ack=answer))
             case "report":
                 sequence = message.report.sequence

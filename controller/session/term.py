@@ -136,6 +136,7 @@ class Term:
             session.mark_dirty()
 
     def _mark(self, batch: ChangeBatch) -> None:
+        ingress = set(self._index.ingress_networks)
         news = self._index.apply(batch.changes, batch.snapshot)
         hastes: dict[str, Haste] = {}
         for one in news:
@@ -146,6 +147,13 @@ class Term:
             self._told_of((network_id,), haste)
         nodes: dict[str, None] = {}
         later: dict[str, None] = {}
+        if ingress != (now := set(self._index.ingress_networks)):
+            nodes.update(dict.fromkeys(self.sessions))
+            self._look_again(ingress ^ now)
+        if now and any(_is_another_node(change) for change in batch.changes):
+            self._look_again(now)
+            if any((n := batch.snapshot.get(Network, i)) and n.spec.encrypted for i in now):
+                nodes.update(dict.fromkeys(self.sessions))  # whose tunnels lead to all nodes
         for change in batch.changes:
             known = later if _is_over(change) else nodes
             known.update(dict.fromkeys(self._concerned(change, batch.snapshot)))
@@ -168,6 +176,11 @@ class Term:
                 case _:
                     pass
 
+    def _look_again(self, networks: Iterable[str]) -> None:
+        for network_id in networks:
+            self._feeds.mark_stale(network_id)
+            self._stale.set()
+
     def _concerned(self, change: Change, snap: Snapshot) -> Iterable[str]:
         """Return the nodes whose own pieces may differ now."""
         old, new = change.old, change.new
@@ -180,7 +193,7 @@ class Term:
                 return self.sessions
             case Service() as service if _told(old) != _told(new):
                 return [task.node_id for task in snap.tasks_of_service(service.meta.id)]
-            case (Cluster() | Node()) if _mesh(old) != _mesh(new):
+            case Cluster() | Node() if _mesh(old) != _mesh(new):
                 return [n for n, session in self.sessions.items() if "mesh" in session.sent.pieces]
             case _:
                 pass
@@ -239,6 +252,8 @@ class Term:
     def carriers(self, task: Task) -> Iterable[str]:
         """Return the nodes that may carry a network of a task."""
         snap = self._cache.snapshot
+        if any(a.network_id in self._index.ingress_networks for a in task.attachments):
+            return {node.meta.id for node in snap.all(Node)}
         slices = [s for a in task.attachments for s in snap.slices_of_network(a.network_id)]
         holders = {h.service_id for s in slices for h in s.holders}
         statics = {t.node_id for i in holders for t in snap.tasks_of_service(i) if t.node_id and not t.status.released}
@@ -312,6 +327,11 @@ def _networks_of(change: Change, snap: Snapshot) -> Iterator[str]:
                 yield from (s.network_id for s in snap.slices_on_node(obj.meta.id))
             case _:
                 pass
+
+
+def _is_another_node(change: Change) -> bool:
+    """Whether a change is of a node that comes, goes, or has another address: every node is on some networks."""
+    return isinstance(change.new or change.old, Node) and _description(change.old) != _description(change.new)
 
 
 def _is_over(change: Change) -> bool:
