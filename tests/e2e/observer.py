@@ -155,12 +155,6 @@ class Observer:
             return [(pin.name.removeprefix(f"{host}."), pin) for pin in sorted(directory.iterdir())]
         return []
 
-    def left_on(self, host):
-        """Return whatever of the overlay a host has: namespaces, devices, tables."""
-        listed = self._cluster.on_host(host, "sh", "-c", "ip -br link; nft list tables").splitlines()
-        ours = [line for line in listed if line.startswith(("au", "vx", "table ip argosy"))]
-        return [network for network, _ in self.pins(host)] + ours
-
     def _admitted(self, host):
         listed = self._cluster.on_host(host, "nft", "list", "set", "ip", f"argosy-{host}/peers", "peers", check=False)
         return set(_ADDRESS.findall(listed))

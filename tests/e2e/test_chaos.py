@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.dev_cluster import DevCluster, wait_until
+from tests.e2e.leftovers import in_etcd, on_host
 from tests.e2e.observer import GONE_S, Observer
 from tests.e2e.wire import socket_in
 
@@ -269,7 +270,7 @@ def assert_who_talks_to_whom(look):
 
 def run(seed, length, rounds, directory, image_tar, controllers=1):
     """Carry a seed's plan out in some rounds, with calm after each; whatever fails says the seed and what was done."""
-    done = []
+    done, cluster = [], None
     name = f"t{os.getpid() % 100_000}-chaos{seed}"
     try:
         with DevCluster(name, nodes=3, controllers=controllers) as cluster, Observer(cluster, UNDERLAY) as observer:
@@ -294,7 +295,7 @@ def run(seed, length, rounds, directory, image_tar, controllers=1):
             print(f"{observer.looks} looks, the slowest {observer.slowest_s:.2f} s, {len(observer.seen)} tasks seen")
     except BaseException:
         print(f"chaos: seed {seed} failed; again: ARGOSY_CHAOS_SEED={seed}\n" + "\n".join(done))
-        print(cluster.log_tails(40))
+        print(cluster.log_tails(40) if cluster else "it did not come up")
         raise
 
 
@@ -314,7 +315,8 @@ def end(cluster, observer):
         wait_until(forgotten, GONE_S, "nothing leads to the node that was removed")
         cluster.argosy("stack", "rm", *(stack["name"] for stack in cluster.json("stack", "ls")))
         for host in ("node1", "node2"):
-            wait_until(lambda h=host: not observer.left_on(h), GONE_S, lambda h=host: observer.left_on(h))
+            wait_until(lambda h=host: not on_host(cluster, h), 2 * GONE_S, lambda h=host: on_host(cluster, h))
+        wait_until(lambda: not in_etcd(cluster), GONE_S, lambda: in_etcd(cluster))
         assert not observer.violations
 
 
