@@ -57,7 +57,7 @@ class TunnelWatch:
         self._look = look
         self._open_echo = open_echo
         self._report = report
-        self._desired = NetworkState()
+        self._desired: NetworkState | None = None  # until the node knows what it is to have
         self._socket: socket.socket | None = None
         self._identifier = 0
         self._sequence = 0
@@ -68,13 +68,13 @@ class TunnelWatch:
         self._round_trip: dict[int, float] = {}
         self._tunnels: dict[str, Tunnel] = {}
         self._reported = MeshReport()
+        self._silent = True  # nothing was reported yet
         self._reason = asyncio.Event()
 
     def want(self, desired: NetworkState) -> None:
         """Take over which networks and peers there are."""
-        changed = (desired.mesh, desired.mesh_peers) != (self._desired.mesh, self._desired.mesh_peers)
-        self._desired = desired
-        if changed:
+        before, self._desired = self._desired, desired
+        if before is None or (desired.mesh, desired.mesh_peers) != (before.mesh, before.mesh_peers):
             self._reason.set()
 
     async def run(self) -> None:
@@ -86,21 +86,35 @@ class TunnelWatch:
             self._close()
 
     async def _test(self) -> None:
-        if self._desired.mesh is None:
-            self._close()
-            self._tunnels.clear()
-            self._tell(MeshReport())
+        desired = self._desired
+        if desired is None:
             await self._wait(None)
-            return
+        elif desired.mesh is None:
+            await self._wait(await self._finish())
+        else:
+            await self._wait(await self._ask_and_judge(desired))
+
+    async def _finish(self) -> float | None:
+        """Have nothing to say any more but the keys, which go when it is certain that nobody needs them."""
+        self._close()
+        self._tunnels.clear()
+        try:
+            keys = (await self._look()).keys
+        except TransientError:
+            return PERIOD_S
+        self._tell(MeshReport(keys))
+        return PERIOD_S if keys else None
+
+    async def _ask_and_judge(self, desired: NetworkState) -> float:
+        """Test all tunnels once; return how long to wait with the next test, in seconds."""
         try:
             looked = await self._look()
             await self._ask(looked.ways)
         except TransientError as error:
             looked = Looked((), str(error), self._reported.keys)
-        self._judge(looked)
+        self._judge(desired, looked)
         broken = any(t.problem for t in self._tunnels.values())
-        period = max(BROKEN_PERIOD_S if broken else PERIOD_S, _EACH_PEER_S * len(looked.ways))
-        await self._wait(period)
+        return max(BROKEN_PERIOD_S if broken else PERIOD_S, _EACH_PEER_S * len(looked.ways))
 
     async def _wait(self, timeout: float | None) -> None:
         with suppress(TimeoutError):
@@ -144,11 +158,12 @@ class TunnelWatch:
                 self._round_trip[address] = now - self._sent_at[address]
 
     def _is_broken(self, address: str) -> bool:
-        node_id = next((p.node_id for p in self._desired.mesh_peers if p.underlay_address == address), "")
+        peers = self._desired.mesh_peers if self._desired else ()
+        node_id = next((p.node_id for p in peers if p.underlay_address == address), "")
         found = self._tunnels.get(node_id)
         return found is not None and bool(found.problem)
 
-    def _judge(self, looked: Looked) -> None:
+    def _judge(self, desired: NetworkState, looked: Looked) -> None:
         wall = time.time()
         found: dict[str, Tunnel] = {}
         for way in looked.ways:
@@ -162,18 +177,20 @@ class TunnelWatch:
             found[peer.node_id] = old if old and same else fresh
             if old and not same and (old.problem or problem):
                 log.info("tunnel", to=peer.node_name, problem=problem or "none any more")
-        self._tunnels = found if looked.ways else {i: replace(t, problem=looked.problem) for i, t in found.items()}
-        self._tell(MeshReport(looked.keys, tuple(self._tunnels.values()), self._problems(looked.problem)))
+        if looked.problem and not looked.ways:
+            found = {i: replace(t, problem=looked.problem) for i, t in self._tunnels.items()}
+        self._tunnels = found
+        self._tell(MeshReport(looked.keys, tuple(self._tunnels.values()), self._problems(desired, looked.problem)))
 
-    def _problems(self, problem: str) -> Mapping[str, str]:
+    def _problems(self, desired: NetworkState, problem: str) -> Mapping[str, str]:
         """Return what is wrong with the tunnels of each encrypted network, by its id."""
-        names = {p.node_id: p.node_name for p in self._desired.mesh_peers if not p.down}
+        names = {p.node_id: p.node_name for p in desired.mesh_peers if not p.down}
         broken = {i: t.problem for i, t in self._tunnels.items() if t.problem and i in names}
         found: dict[str, str] = {}
-        for network in self._desired.networks.values():
+        for network in desired.networks.values():
             if not network.encrypted:
                 continue
-            on_it = sorted({p.node_id for p in self._desired.peers if p.network_id == network.id} & broken.keys())
+            on_it = sorted({p.node_id for p in desired.peers if p.network_id == network.id} & broken.keys())
             said = sentence(network.name, [(names[i], broken[i]) for i in on_it])
             if problem:
                 said = f"network {network.name} is encrypted, and there are no tunnels: {problem}"
@@ -182,8 +199,8 @@ class TunnelWatch:
         return found
 
     def _tell(self, report: MeshReport) -> None:
-        if report != self._reported:
-            self._reported = report
+        if self._silent or report != self._reported:
+            self._silent, self._reported = False, report
             self._report(report)
 
     def _close(self) -> None:

@@ -23,8 +23,6 @@ from argosy.agent.network.netlink import (
 )
 
 NETLINK_GENERIC: Final = 16
-UNSUPPORTED: Final = frozenset({errno.EOPNOTSUPP, errno.ENODEV, errno.ENOENT, errno.EINVAL})
-"""What a kernel without WireGuard says."""
 
 _GENERIC: Final = struct.Struct("=BBxx")  # command, version
 _CONTROL: Final = 0x10  # GENL_ID_CTRL

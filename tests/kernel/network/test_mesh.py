@@ -370,13 +370,23 @@ def test_another_life_of_the_agent_finds_its_tunnels(secret: Secret, ends: tuple
     assert converse(ends[0], ends[1], "10.64.0.65") == "10.64.0.33"
 
 
-def test_when_no_encrypted_network_is_left_nothing_is(secret: Secret, ends: tuple[Container, Container]) -> None:
+@pytest.mark.parametrize("lives", [1, 2])
+def test_when_no_encrypted_network_is_left_nothing_is(
+    secret: Secret, ends: tuple[Container, Container], lives: int
+) -> None:
     host = ends[0].host
     running = processes(host)
     host.do(host.plane.detach(ends[0].id))
     host.containers.pop(ends[0].id).end()
+    keys = secret.reports[host.name].keys
+    if lives == 2:
+        secret.new_life(host)
+        del secret.reports[host.name]
     host.do(host.plane.apply(NetworkState()))
+    host.do(host.plane.remove_unwanted(synced=False))
+    assert host.do(host.plane.mesh_keys()) == keys, "what is not certain is not acted upon"
     host.do(host.plane.remove_unwanted(synced=True))
+    wait_until(lambda: host.name in secret.reports and not secret.reports[host.name].keys)
     assert not (host.run_dir / "mesh" / "namespace").exists()
     assert not list((host.run_dir / "mesh").glob("*.key"))
     assert not any(Path(f"/proc/{pid}").exists() for pid in running.values())
