@@ -3,9 +3,10 @@
 Like the real one it is started by an agent, learns by files what is granted, and goes on when the agent is killed.
 """
 
+import os
 from pathlib import Path
 
-from argosy.agent.guard.files import Guarded, mark_fenced, read_grant, write_seen
+from argosy.agent.guard.files import Grant, Guarded, mark_fenced, read_grant, write_seen
 from argosy.agent.guard.guard import Guard
 from tests.sim.kernel import Container, Host
 
@@ -17,6 +18,7 @@ class HostGuard:
         self._host = host
         self._directory = directory
         self._guard: Guard | None = None
+        self._grant, self._known = Grant(), (0, 0)
 
     def ensure(self) -> None:
         """Start a guard unless there is one."""
@@ -28,6 +30,7 @@ class HostGuard:
     def power_off(self) -> None:
         """End with the host."""
         self._guard = None
+        self._grant, self._known = Grant(), (0, 0)
 
     def _later(self, delay_s: float) -> None:
         self._host.loop.later(delay_s, self._look, self._guard)
@@ -35,10 +38,19 @@ class HostGuard:
     def _look(self, guard: Guard) -> None:
         if guard is not self._guard:
             return
-        grant = read_grant(self._directory)
-        write_seen(self._directory, grant.version)
-        guard.look(grant, self._host.loop.now)
-        self._later(guard.sleep_s(grant, self._host.loop.now))
+        if (found := self._identity()) != self._known:
+            self._grant, self._known = read_grant(self._directory), found
+            write_seen(self._directory, self._grant.version)
+        guard.look(self._grant, self._host.loop.now)
+        self._later(guard.sleep_s(self._grant, self._host.loop.now))
+
+    def _identity(self) -> tuple[int, int]:
+        """Return what is another when the agent has written a grant."""
+        try:
+            found = os.stat(self._directory / "grant.json")
+        except FileNotFoundError:
+            return (0, 0)
+        return found.st_ino, found.st_mtime_ns
 
     # ---- what the guard does to containers (argosy.agent.guard.guard.Kernel)
 
