@@ -41,9 +41,7 @@ def tunnelled(snap: Snapshot, node_id: str, tunnels: tuple[Tunnel, ...]) -> tupl
     return [update(changed)], changed
 
 
-def with_port_problems(
-    snap: Snapshot, node_id: str, problems: tuple[PortProblem, ...]
-) -> tuple[list[Op], Node | None]:
+def with_port_problems(snap: Snapshot, node_id: str, problems: tuple[PortProblem, ...]) -> tuple[list[Op], Node | None]:
     """Take what stands in the way of published ports on a known node now."""
     known = snap.get(Node, node_id)
     if known is None or known.port_problems == problems:
