@@ -323,6 +323,7 @@ def end(cluster, observer):
 SEEDS = [int(os.environ["ARGOSY_CHAOS_SEED"])] if "ARGOSY_CHAOS_SEED" in os.environ else [1]
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_overlay_stays_right_while_everything_changes(seed, tmp_path, image_tar):
     run(seed, 10, 1, tmp_path, image_tar)
