@@ -1,0 +1,130 @@
+"""Published ports in the controller: what nodes are told, what requests are refused, which numbers tasks' ports get."""
+
+from dataclasses import replace
+
+import pytest
+
+from argosy.controller.changes import published_ports
+from argosy.controller.logic.assign import assignments_for, network_pieces
+from argosy.controller.session.drains import Drains
+from argosy.controller.session.endpoints import EndpointIndex
+from argosy.controller.session.objects import SnapshotObjects
+from argosy.controller.store import Change
+from argosy.core.assignment import PeerAssignment, PublishedAssignment
+from argosy.core.errors import ExistsError, PreconditionError
+from argosy.core.meta import Meta
+from argosy.core.network import Attachment, NetworkSpec, Slice, slice_id
+from argosy.core.service import EndpointSpec, HostPort, NetworkAttachmentSpec, PortSpec, Service, TaskSpec
+from tests.unit.controller.objects import network, node, service, snapshot, task
+
+WEB = PortSpec("", "tcp", 80, 8080)
+
+
+def publishing(name="web", *ports, has=(), own=(), networks=("net",), project="default"):
+    joined = tuple(NetworkAttachmentSpec(n) for n in networks)
+    made, _ = service(name, task=TaskSpec(networks=joined, host_ports=tuple(own)))
+    spec = replace(made.spec, endpoint=EndpointSpec(ports=ports))
+    return replace(made, spec=spec, ports=tuple(has), meta=replace(made.meta, project=project))
+
+
+def told(snap, node_id):
+    index = EndpointIndex()
+    list(index.fill(snap))
+    objects = SnapshotObjects(snap, index, Drains(None))
+    return {n: list(network_pieces(n, objects)) for n in assignments_for(node_id, objects).networks}
+
+
+INNER = replace(network("inner"), spec=NetworkSpec("inner", internal=True))
+OBJECTS = (
+    network("net"),
+    INNER,
+    node("a"),
+    node("b"),
+    Slice(Meta(slice_id("net", 1)), "net", 1, "a"),
+    task("web", 1, "a", attachments=(Attachment("net", 5),)),
+)
+
+
+def test_every_node_carries_the_network_that_its_ports_lead_into():
+    snap = snapshot(*OBJECTS, publishing("web", WEB, has=[WEB], networks=("inner", "net")))
+    for node_id in ("a", "b"):
+        pieces = told(snap, node_id)["net"]
+        assert PublishedAssignment("net", "web", "web", ports=(WEB,)) in pieces
+        slices = {p.node_id: p.slices for p in pieces if isinstance(p, PeerAssignment)}
+        assert slices == {"a": (1,), "b": ()}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        publishing("web", WEB),  # nothing is granted yet
+        publishing("web", WEB, has=[WEB], networks=("inner",)),
+        replace(publishing("web", WEB, has=[WEB]), removing=True),
+        publishing("web", own=[HostPort("tcp", 8080, 80)]),
+    ],
+)
+def test_else_only_the_nodes_of_its_tasks_do(other):
+    snap = snapshot(*OBJECTS, other)
+    assert told(snap, "b") == {}
+    assert not any(isinstance(p, PublishedAssignment) for p in told(snap, "a")["net"])
+
+
+def test_the_index_follows_what_services_get_and_lose():
+    before = publishing("web", WEB)
+    steps = [
+        (replace(before, ports=(WEB,)), [("net", True)]),
+        (replace(before, ports=(WEB,)), []),
+        (publishing("web", WEB, has=[WEB], networks=("other", "net")), [("net", False), ("other", True)]),
+        (replace(before, removing=True, ports=(WEB,)), [("other", False)]),
+        (None, []),
+    ]
+    index, old = EndpointIndex(), before
+    list(index.fill(snapshot(*OBJECTS, network("other"), before)))
+    for new, news in steps:
+        snap = snapshot(*OBJECTS, network("other"), *([new] if new else []))
+        found = list(index.apply([Change(Service, "web", old, new)], snap))
+        assert [(n.network_id, n.piece is not None) for n in found if n.key == "published/web"] == news
+        old = new
+    assert not index.ingress_networks
+
+
+def check(spec, *others, leaving=()):
+    published_ports.check(snapshot(network("net"), INNER, *others), "default", [spec], leaving)
+
+
+def test_ports_that_another_service_has_are_refused():
+    wanted = publishing("new", PortSpec("", "tcp", 81, 8080)).spec
+    for other in (publishing("web", WEB), publishing("web", own=[HostPort("tcp", 8080, 1)])):
+        with pytest.raises(ExistsError, match="port 8080/tcp is published by service web: choose another"):
+            check(wanted, other)
+        check(wanted, other, leaving=["web"])
+        check(wanted, replace(other, removing=True))
+    with pytest.raises(ExistsError, match="by service shop/web"):
+        check(wanted, publishing("web", WEB, project="shop"))
+    check(publishing("new", replace(WEB, protocol="udp")).spec, publishing("web", WEB))
+    own = publishing("new", own=[HostPort("tcp", 8080, 80)]).spec
+    check(own, publishing("web", own=[HostPort("tcp", 8080, 80)]))  # each on nodes of its own
+    with pytest.raises(ExistsError, match="published by service web"):
+        check(own, publishing("web", PortSpec("", "tcp", 80), has=[WEB]))
+
+
+def test_what_a_service_asked_for_before_is_not_looked_at_again():
+    check(publishing("new", WEB).spec, publishing("new", WEB), publishing("web", WEB, has=[WEB]))
+
+
+@pytest.mark.parametrize(("networks", "why"), [((), "is on no network"), (("inner",), "is on internal networks only")])
+def test_ports_need_a_way_in(networks, why):
+    with pytest.raises(PreconditionError, match=why):
+        check(publishing("new", WEB, networks=networks).spec)
+    check(publishing("new", own=[HostPort("tcp", 80)], networks=networks).spec)
+
+
+def test_ports_of_tasks_get_numbers_and_keep_them():
+    asked = (HostPort("tcp", 0, 80), HostPort("tcp", 0, 81), HostPort("udp", 0, 80), HostPort("tcp", 90, 90))
+    new = publishing("new", own=asked).spec
+    snap = snapshot(network("net"), publishing("web", PortSpec("", "tcp", 80), has=[replace(WEB, published=30000)]))
+    got = published_ports.with_numbers(snap, "default", new)
+    assert [p.port for p in got.task.host_ports] == [30001, 30002, 30000, 90]
+    present = publishing("new", own=(HostPort("tcp", 30009, 81), HostPort("tcp", 40000, 80)))
+    again = published_ports.with_numbers(snapshot(network("net"), present), "default", new)
+    assert [p.port for p in again.task.host_ports] == [30000, 30009, 30000, 90]
