@@ -69,13 +69,6 @@ class Budget:
         """How many more slots may be taken out of service now (inf: as many as one likes)."""
         return inf if self.limit is None else max(0, self.limit - self.missing)
 
-    def take(self) -> bool:
-        """Take one more slot out of service; False, and nothing taken, when the budget does not allow it."""
-        if self.left < 1:
-            return False
-        self.missing += 1
-        return True
-
     def explain(self) -> str:
-        """Say why `take` is refused, in words that stay the same while one waits."""
+        """Say why no more is taken out of service, in words that stay the same while one waits."""
         return f"{WAITING}: at most {self.limit} may be missing at once"

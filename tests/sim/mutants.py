@@ -57,8 +57,8 @@ MUTANTS = (
     ),
     _mutant(
         "budget ignored",
-        "core/budget.py",
-        ("        if self.left < 1:\n", "        if self.left < -1000:\n"),
+        "controller/logic/availability.py",
+        ("        allowed = limit is None or budget.missing + takes <= limit\n", "        allowed = True\n"),
     ),
     _mutant(
         "drain stops before the heir serves",
