@@ -45,6 +45,11 @@ def wait_update(cluster, state):
     )
 
 
+def pace(cluster, delay):
+    """Have the next slot wait for so long: an update is to be in the middle for longer than commands take."""
+    cluster.argosy("service", "update", "--detach", "--update-delay", delay, "web")
+
+
 def test_a_leader_killed_in_the_middle_of_an_update_with_a_canary_changes_nothing_of_it(cluster, web):
     before = cluster.wait_programs(REPLICAS, command=COMMAND)
     cluster.argosy("service", "update", "--detach", "--env-add", "V=2", web)
@@ -57,11 +62,13 @@ def test_a_leader_killed_in_the_middle_of_an_update_with_a_canary_changes_nothin
     assert "4/4 +1 canary" in cluster.argosy("service", "ls")
     assert "(canary)" in cluster.argosy("service", "ps", web)
 
+    pace(cluster, "10s")
     cluster.argosy("service", "promote", "--detach", web)
     wait_until(lambda: sorted(revisions(cluster).values()).count(2) > 1, 60, lambda: f"{revisions(cluster)}")
     old = cluster.kill("controller-1")
     cluster.wait_restarted("controller-1", old)
     assert 1 in revisions(cluster).values(), "it was killed in the middle"
+    pace(cluster, "500ms")
     wait_update(cluster, "COMPLETED")
     wait_until(lambda: revisions(cluster) == {1: 2, 2: 2, 3: 2, 4: 2}, 20, lambda: f"{revisions(cluster)}")
     cluster.wait_programs(REPLICAS, command=COMMAND)
@@ -72,6 +79,7 @@ def test_a_leader_killed_in_the_middle_of_an_update_with_a_canary_changes_nothin
 def test_an_update_is_paused_resumed_and_rolled_back_to_a_revision_of_the_history(cluster, web):
     cluster.argosy("service", "update", "--canary", "0", web)
     newest = cluster.json("service", "history", web)[0]["revision"]
+    pace(cluster, "10s")
     cluster.argosy("service", "update", "--detach", "--env-add", "V=3", "--limit-pids", "50", web)
     wait_until(lambda: newest + 1 in revisions(cluster).values(), 30, lambda: f"{revisions(cluster)}")
     cluster.argosy("service", "pause", web)
@@ -80,6 +88,7 @@ def test_an_update_is_paused_resumed_and_rolled_back_to_a_revision_of_the_histor
     paused_at = revisions(cluster)
     assert set(paused_at.values()) == {newest, newest + 1}
     assert shown(cluster)["update"] == "PAUSED"
+    pace(cluster, "500ms")
     assert "runs revision" in cluster.argosy("service", "resume", web)
     assert set(revisions(cluster).values()) == {newest + 1}
 
