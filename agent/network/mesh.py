@@ -79,6 +79,7 @@ class Mesh:
         self._assigned: MeshAssignment | None = None
         self._peers: dict[str, MeshPeerAssignment] = {}
         self._ways: dict[str, int] = {}
+        self._told: set[int] = set()  # the epochs whose keys peers know
         self._wanted: dict[Key, Entry] = {}
         self.kernel: KernelNamespace | None = None
         """The mesh's namespace, while there is one."""
@@ -124,9 +125,18 @@ class Mesh:
 
     @property
     def keys(self) -> tuple[MeshKey, ...]:
-        """What peers are to know of this node's keys. Raises OSError."""
+        """What peers are to know of this node's keys. Raises OSError.
+
+        A key is told when its tunnel listens for the first time: else a peer would shake hands with nobody, and try
+        again only after five seconds.
+        """
         epochs = epochs_of(self._assigned) if self._assigned else self._keys.epochs()
-        return tuple(MeshKey(e, self._keys.public(e), self._port_of(e)) for e in epochs)
+        if self._told.issuperset(epochs) or self._assigned is None:
+            self._told = set(epochs)
+        else:
+            listening = _bound_ports()
+            self._told = {e for e in epochs if e in self._told or self._port_of(e) in listening}
+        return tuple(MeshKey(e, self._keys.public(e), self._port_of(e)) for e in epochs if e in self._told)
 
     def vtep_socket(self) -> Netlink:
         """Return the socket to make the VTEPs of encrypted networks with. Raises OSError while there is no mesh."""
@@ -310,3 +320,9 @@ class Mesh:
             os.close(scratch)
         problem = wireguard_go.why_not()
         return ("", problem) if problem else (wireguard_go.PROGRAM, "")
+
+
+def _bound_ports() -> set[int]:
+    """Return the UDP ports that are listened at in this thread's namespace (proc_net(5): hexadecimal)."""
+    lines = Path("/proc/thread-self/net/udp").read_text().splitlines()[1:]
+    return {int(line.split()[1].rpartition(":")[2], 16) for line in lines}
