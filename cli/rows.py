@@ -93,7 +93,10 @@ def _note(task: types.Task, service: types.Service | None, node: types.Node | No
     policy = service.spec.disconnect if service is not None else types.DISCONNECT_REPLACE
     if state == types.NODE_STATE_READY:
         drained = node.spec.availability == types.AVAILABILITY_DRAIN
-        return "it is to leave its node" if wanted and (task.evict or drained) else ""
+        if wanted and (task.evict or drained):
+            return "it is to leave its node"
+        stuck = [p.reason for p in node.port_problems if p.service_id == task.service_id]
+        return "; ".join(dict.fromkeys(stuck)) if wanted else ""
     what = f"its node is {types.NodeState.Name(state).removeprefix('NODE_STATE_')}"
     if state == types.NODE_STATE_DOWN and wanted and policy == types.DISCONNECT_KEEP:
         return f"{what}: it is kept until the node is back or removed (disconnect: keep)"

@@ -4,7 +4,9 @@ import pytest
 
 from argosy.cli.port_rows import nodes_port_problems, port_texts
 from argosy.cli.ports import Publication, parse_option, publish, unpublish
+from argosy.cli.rows import task_rows
 from argosy.core.errors import InvalidError
+from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import types_pb2 as types
 
 
@@ -80,6 +82,24 @@ def test_ports_are_shown_with_what_is_missing():
     assert port_texts(service) == ["*:8080->80/tcp", "*:8082->82/tcp (host)", "(2 not open)"]
     service.ports.append(types.PortSpec(target=53, published=53, protocol="udp", host_ip="127.0.0.1"))
     assert port_texts(service)[1] == "127.0.0.1:53->53/udp"
+
+
+def test_a_task_tells_what_its_node_says_of_its_services_ports():
+    ready = types.NodeStatus(state=types.NODE_STATE_READY)
+    taken = [types.PortProblem(service_id="web", published=n, reason="dropped by chain fw") for n in (80, 81)]
+    node = types.Node(meta=types.Meta(id="n"), status=ready, port_problems=taken)
+    tasks = [
+        types.Task(
+            meta=types.Meta(id=service),
+            service_id=service,
+            node_id="n",
+            desired_state=types.TASK_STATE_RUNNING,
+            status=types.TaskStatus(state=types.TASK_STATE_RUNNING),
+        )
+        for service in ("db", "web")
+    ]
+    rows = task_rows(pb.ListTasksResponse(tasks=tasks, nodes=[node]))
+    assert [(row["service_id"], row["note"]) for row in rows] == [("db", ""), ("web", "dropped by chain fw")]
 
 
 def test_what_nodes_say_is_joined():
