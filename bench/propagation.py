@@ -175,11 +175,12 @@ def measure(count: int, changes: int) -> None:
         gained.append(everywhere(nodes, new_address, True, started_at(new_pid)))
         running = after
     for _ in range(max(2, changes // 10)):
-        stopping = subprocess.Popen([ARGOSY, "--context", f"dev/{CLUSTER}", "scale", f"{SERVICE}={replicas - 1}"])
+        down = [ARGOSY, "--context", f"dev/{CLUSTER}", "scale", f"{SERVICE}={replicas - 1}"]
+        stopping = subprocess.Popen(down, stdout=subprocess.DEVNULL)
         address = wait(lambda now=running: ended(now), "a program has ended")
         at = time.monotonic()
-        first = min(n.changed[address, False] for n in nodes)
-        drained.append([at - first])
+        wait(lambda gone=(address, False): all(gone in n.changed for n in nodes), "every node has let it go")
+        drained.append([at - min(n.changed[address, False] for n in nodes)])
         stopping.wait()
         argosy("scale", f"{SERVICE}={replicas}")
         running = tasks(replicas)
