@@ -7,7 +7,7 @@ one for a term; a forecast (forecast.py) makes its own.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from argosy.controller.logic.address_pool import AddressPool, Asking, Attached, Full, attach
@@ -25,6 +25,8 @@ from argosy.core.service import JOB_MODES, Revision, Service, UpdateOrder, Updat
 from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState
 
+TASKS_A_TURN = 1000
+"""Tasks that are taken in before heartbeats and the like get a turn of the event loop."""
 _GOING_BACK = frozenset({UpdateState.ROLLBACK_STARTED, UpdateState.ROLLBACK_PAUSED})
 
 
@@ -83,6 +85,16 @@ class Placing:
         if revision is not None:
             view.put_name(task.service_id, qualified_name(revision.meta.project, revision.spec.name))
             view.put_spec(task.service_id, task.revision, revision.spec.task)
+
+    def begin(self, snap: Snapshot) -> Iterator[None]:
+        """Make the view, if there is none; yields now and then, so that others get a turn: it may take seconds."""
+        if self._view is None:
+            view = view_of(snap, ())
+            for number, task in enumerate(snap.all(Task), 1):
+                view.put(task)
+                if number % TASKS_A_TURN == 0:
+                    yield
+            self._view = view
 
     def view(self, snap: Snapshot) -> ClusterView:
         """Return the load of all nodes."""
@@ -147,13 +159,13 @@ class Placing:
         return self._pools
 
 
-def view_of(snap: Snapshot) -> ClusterView:
-    """Return the load of all nodes of a snapshot."""
+def view_of(snap: Snapshot, tasks: Iterable[Task] | None = None) -> ClusterView:
+    """Return the load of all nodes of a snapshot; with `tasks`, what those hold alone."""
     revisions = snap.all(Revision)
     cluster = next(iter(snap.all(Cluster)), None)
     view = ClusterView.build(
         snap.all(Node),
-        snap.all(Task),
+        snap.all(Task) if tasks is None else tasks,
         {(r.service_id, r.number): r.spec.task for r in revisions},
         {r.service_id: qualified_name(r.meta.project, r.spec.name) for r in revisions},
         cluster.scheduling if cluster is not None else Scheduling.SPREAD,

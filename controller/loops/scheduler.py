@@ -81,6 +81,8 @@ class SchedulerLoop:
         self._next_retry = self._ambient.monotonic() + RETRY_PERIOD_S
         if not tasks:
             return
+        for _ in self._placing.begin(snap):
+            await asyncio.sleep(0)
         placed, slices = self._placing.decide(snap, tasks, self._ambient.wall())
         if not await self._lease(slices):
             return

@@ -4,6 +4,7 @@ One writer that sees its own writes before it goes on never gives an address twi
 all (fence). Slices of virtual addresses are taken and given back here, too, for the same reason.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -92,12 +93,18 @@ class VirtualAddressesLoop:
         networks = [n for i in wanted if (n := snap.get(Network, i)) and not n.removing]
         if not networks:
             return {}
-        services, tasks = snap.all(Service), snap.all(Task)
+        owners: defaultdict[str, list[Service]] = defaultdict(list)
+        for service in snap.all(Service):
+            for address in service.virtual_addresses:
+                owners[address.network_id].append(service)
+        users: defaultdict[str, list[Task]] = defaultdict(list)
+        for task in snap.all(Task):
+            for attachment in task.attachments:
+                users[attachment.network_id].append(task)
         return {
-            n.meta.id: VirtualPool.build(
-                n, snap.slices_of_network(n.meta.id), services, tasks, self._last_given.get(n.meta.id, 0)
-            )
+            i: VirtualPool.build(n, snap.slices_of_network(i), owners[i], users[i], self._last_given.get(i, 0))
             for n in networks
+            if (i := n.meta.id)
         }
 
     def _addresses(self, snap: Snapshot, plans: Iterable[Readdressed]) -> list[list[Op]]:

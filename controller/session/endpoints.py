@@ -12,6 +12,7 @@ from argosy.core.node import Node, NodeState
 from argosy.core.service import Revision, Service, revision_id
 from argosy.core.task import Task
 
+TASKS_A_TURN: Final = 1000
 _NONE: Final[Mapping[str, EndpointAssignment]] = {}
 _NO_NAMES: Final[Mapping[str, NamesAssignment]] = {}
 _NO_PORTS: Final[Mapping[str, PublishedAssignment]] = {}
@@ -37,14 +38,13 @@ class EndpointIndex:
         self._names: dict[str, dict[str, NamesAssignment]] = {}
         self._published: dict[str, dict[str, PublishedAssignment]] = {}
 
-    def rebuild(self, snap: Snapshot) -> None:
-        """Take everything anew."""
-        self._endpoints.clear()
-        self._names.clear()
-        self._published.clear()
-        for task in snap.all(Task):
+    def fill(self, snap: Snapshot) -> Iterator[None]:
+        """Take everything in, while there is nothing yet; yields now and then, so that others get a turn."""
+        for number, task in enumerate(snap.all(Task), 1):
             for _ in self._task(None, task, snap):
                 pass
+            if number % TASKS_A_TURN == 0:
+                yield
         for service in snap.all(Service):
             for _ in self._service(None, service, snap):
                 pass

@@ -73,6 +73,7 @@ class Term:
         self._feeds = Feeds(lambda network_id: network_pieces(network_id, self._objects()))
         self._turns = Turns(self.give_turn)
         self._stale = asyncio.Event()
+        self._known = asyncio.Event()
         self._ended = False
 
     def open(self, node_id: str) -> NodeSession:
@@ -106,7 +107,7 @@ class Term:
                 group.create_task(self.changes.run())
                 group.create_task(self._follow())
                 group.create_task(self._renew())
-                group.create_task(self._turns.run())
+                group.create_task(self._serve())
                 group.create_task(self.arrivals.run())
         finally:
             self._ended = True
@@ -118,17 +119,25 @@ class Term:
     async def _follow(self) -> None:
         marking = Sparing(self._ambient.monotonic, MARKING_SHARE)
         with self._cache.subscribe(coalesce=True) as changes:
-            self._rebuild(self._cache.snapshot)
+            await self._rebuild(self._cache.snapshot)
+            self._known.set()
             async for batch in changes:
                 if batch.resync:
-                    self._rebuild(batch.snapshot)
+                    await self._rebuild(batch.snapshot)
                 else:
                     with marking.working():
                         self._mark(batch)
                     await marking.rest()
 
-    def _rebuild(self, snap: Snapshot) -> None:
-        self._index.rebuild(snap)
+    async def _serve(self) -> None:
+        await self._known.wait()  # nobody is told anything before all endpoints are known
+        await self._turns.run()
+
+    async def _rebuild(self, snap: Snapshot) -> None:
+        index = EndpointIndex()
+        for _ in index.fill(snap):
+            await asyncio.sleep(0)
+        self._index = index
         self._drains.rebuild(snap.all(Task))
         self._feeds.mark_all_stale()
         self._stale.set()

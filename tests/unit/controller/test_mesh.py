@@ -65,7 +65,7 @@ SNAP = snapshot(
 
 def objects(snap):
     index = EndpointIndex()
-    index.rebuild(snap)
+    list(index.fill(snap))
     return SnapshotObjects(snap, index, Drains(None))
 
 
