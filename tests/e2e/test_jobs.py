@@ -165,7 +165,7 @@ def test_run_of_what_cannot_be_started(cluster, command, status, said):
 
 def test_run_of_an_unknown_image(cluster):
     done = cluster.run("run", "nobody-has-it", "true")
-    assert done.returncode == 1
+    assert done.returncode == 125
     assert "nobody has the image" in done.stderr
 
 
