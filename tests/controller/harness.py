@@ -189,7 +189,8 @@ class FakeAgent:
     async def connect(self, address: str, *, wait: bool = True) -> "FakeAgent":
         """Open a session."""
         self.messages, self.pieces, self.error, self._told = [], {}, None, {}
-        self.channel = grpc.aio.insecure_channel(address)
+        # Of its own: connections that several share are tried again more and more seldom, for all of them.
+        self.channel = grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
         self.call = dispatcher_pb2_grpc.DispatcherStub(self.channel).Session()
         hello = dispatcher_pb2.Hello(node_id=self.node_id, node_name=self.name)
         description = NodeDescription(
