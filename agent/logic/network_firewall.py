@@ -85,15 +85,12 @@ def host_ruleset(firewall: HostFirewall) -> str:
         f"  iifname {uplinks} oifname {uplinks} masquerade",
         *firewall.published.masquerade,
         "}",
-        # The uplinks' devices let 127.0.0.1 pass (route_localnet): for the host's own connections, and nobody else's.
-        "chain loopback {",
-        "  type filter hook prerouting priority raw; policy accept;",
-        f"  iifname {uplinks} ip daddr 127.0.0.0/8 counter drop",
-        "}",
-        # Tracking the tunnels themselves would cost time and table space for nothing.
-        "chain untracked_in {",
+        # Tracking the tunnels themselves would cost time and table space for nothing. And the uplinks' devices let
+        # 127.0.0.1 pass (route_localnet): for the host's own connections, and nobody else's.
+        "chain before_tracking {",
         "  type filter hook prerouting priority raw; policy accept;",
         f"  udp dport {firewall.vxlan_port} notrack",
+        f"  iifname {uplinks} ip daddr 127.0.0.0/8 counter drop",
         "}",
         "chain untracked_out {",
         "  type filter hook output priority raw; policy accept;",

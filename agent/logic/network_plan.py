@@ -46,6 +46,8 @@ _NAMESPACE_SYSCTLS: Final = (
     ("ipv4/conf/default/rp_filter", "1"),
     ("ipv4/conf/all/send_redirects", "0"),
     ("ipv4/conf/default/send_redirects", "0"),
+    # Packets are looked up among the sockets before they are routed: here nearly all are for somebody else.
+    ("ipv4/ip_early_demux", "0"),
 )
 _NAMESPACE_SYSCTLS_IPV6: Final = (
     ("ipv6/conf/all/disable_ipv6", "1"),
