@@ -36,7 +36,7 @@ def _budget(spec: ServiceSpec) -> Problems:
     elif not is_global and budget.of(spec.replicas) == 0:
         yield Problem(
             where,
-            f"{text} of {spec.replicas} replicas is less than one task, but {stops_first}: "
+            f"{text} of {spec.replicas} replica{'s' * (spec.replicas > 1)} is less than one task, but {stops_first}: "
             f"write a number such as 1, or at least {-(-100 // spec.replicas)}%",
         )
 

@@ -81,7 +81,8 @@ def _canaries(spec: ServiceSpec) -> Problems:
     yield from when(
         spec.mode is ServiceMode.REPLICATED and 0 < spec.replicas < spec.canary,
         "canary",
-        f"{spec.canary} canaries cannot try the update of {spec.replicas} replicas: use {spec.replicas} at most",
+        f"{spec.canary} canaries cannot try the update of {spec.replicas} replica{'s' * (spec.replicas > 1)}: "
+        f"use {spec.replicas} at most",
     )
     yield from when(
         spec.mode in JOB_MODES, "canary", "a job has no update that canaries could try: its next run is the new one"
