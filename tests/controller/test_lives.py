@@ -28,7 +28,7 @@ from tests.store.etcd_server import free_port
 NODES = 3
 TASKS = 45
 SUBNET = "10.99.0.0/22"
-"""31 slices of 32 addresses for tasks. A slot holds up to seven: its task's, five ended ones', a leaving one's; and after
+"""31 slices of 32 addresses for tasks. A slot holds up to seven: its task's, five ended ones', a leaving one's. After
 a failover the node that is heard first may get all tasks, and keeps the ten slices that it leases for them."""
 PATIENCE_S = 60.0
 """For something that takes under a second on an idle machine."""
