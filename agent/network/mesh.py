@@ -4,10 +4,12 @@ What should be there is worked out in agent/logic/network_mesh.py. A tunnel that
 told, and tried again; the VTEPs of encrypted networks lie in the mesh all the same, and have no way out of it.
 """
 
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final, Protocol
@@ -40,6 +42,8 @@ from argosy.core.assignment import MeshAssignment, MeshPeerAssignment
 from argosy.core.mesh import MeshKey
 
 BY_KERNEL: Final = "kernel"
+YIELD_S: Final = 0.8
+"""How long the end that does not begin waits for the other, which may have tried before this end was there."""
 _SCRATCH: Final = "argosytry"
 
 
@@ -79,6 +83,7 @@ class Mesh:
         self._assigned: MeshAssignment | None = None
         self._peers: dict[str, MeshPeerAssignment] = {}
         self._ways: dict[str, int] = {}
+        self._waiting: dict[bytes, float] = {}  # since when peers could have begun a handshake, by public key
         self._told: set[int] = set()  # the epochs whose keys peers know
         self._wanted: dict[Key, Entry] = {}
         self.kernel: KernelNamespace | None = None
@@ -194,7 +199,29 @@ class Mesh:
         devices = self._read_devices()
         if self._choose(devices) != self._ways:
             self.converge()
+        self._begin_late(devices)
         return [self._way(peer, self._ways.get(i, 0), devices) for i, peer in self._peers.items()]
+
+    def _begin_late(self, devices: Mapping[int, DeviceState]) -> None:
+        """Begin from this end, too, where it is the other's turn and nothing has come: it may have been too early.
+
+        It would try again by itself, but only after five seconds.
+        """
+        now = time.monotonic()
+        waiting: dict[bytes, float] = {}
+        for epoch, name in self._devices().items():
+            there, late = devices[epoch].peers or {}, []
+            for peer in peers_of(epoch, self._site.underlay, self._peers.values()).values():
+                if peer.begins or peer.public_key not in there or there[peer.public_key].handshake_at:
+                    continue
+                since = waiting[peer.public_key] = self._waiting.get(peer.public_key, now)
+                if now - since > YIELD_S:
+                    late.append(replace(peer, begins=True))
+                    waiting[peer.public_key] = math.inf
+            if late:
+                with suppress(OSError):  # gone meanwhile, and about to be replaced
+                    self._tunnels().set(name, DeviceChange(put=tuple(late)), b"", 0)
+        self._waiting = waiting
 
     def _way(self, peer: MeshPeerAssignment, epoch: int, devices: Mapping[int, DeviceState]) -> Way:
         key = key_of(peer, epoch)

@@ -18,7 +18,7 @@ import structlog
 
 from argosy.agent.logic.network_mesh import MOST_MISSED, problem_of, sentence
 from argosy.agent.network.desired import MeshReport, NetworkState
-from argosy.agent.network.mesh import Way
+from argosy.agent.network.mesh import YIELD_S, Way
 from argosy.core.errors import TransientError
 from argosy.core.mesh import MeshKey, Tunnel
 
@@ -27,8 +27,6 @@ log = structlog.get_logger(__name__)
 PERIOD_S: Final = 1.0
 """Between two echoes to a peer whose tunnel works."""
 BROKEN_PERIOD_S: Final = 0.5
-YIELD_S: Final = 0.8
-"""How long the end that does not begin waits for the other; that one may have tried before this end was there."""
 _EACH_PEER_S: Final = 0.01
 """At least so much time for each peer: a node with a thousand asks all of them in ten seconds."""
 _ECHO: Final = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence (RFC 792)
