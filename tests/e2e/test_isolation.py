@@ -5,6 +5,7 @@ output. What it may *send* is sent from its network namespace by a test that is 
 """
 
 import contextlib
+import errno
 import platform
 import socket
 import struct
@@ -387,6 +388,26 @@ def test_networks_do_not_reach_each_other(cluster, stack, places):
                 send(sock, b"innocent", (HOSTS["node2"], 5555))
             lost = [f for f in wire.until(b"innocent") if socket.inet_aton(red) == f[30:34]]
             assert not lost, "what is for an address of another network does not leave by the uplink either"
+
+
+def test_an_address_that_nobody_has_never_leaves_the_host(cluster, stack, places):
+    """Of the own slice and of nobody's it is refused at once; of a peer's it goes to that peer, which refuses it."""
+    own, peer = address(stack, "red", "node1"), address(stack, "red", "node2")
+    subnet = own.rsplit(".", 2)[0]
+    unused = [f"{addr.rsplit('.', 1)[0]}.{int(addr.rsplit('.', 1)[1]) | 31}" for addr in (own, peer)]
+    with Capture(places["switch"], "to-node1") as wire:
+        for there in (*unused, f"{subnet}.250.9"):
+            refused = connect(places["red", "node1"], (there, 8000), timeout=5)
+            assert isinstance(refused, OSError)
+            assert refused.errno == errno.EHOSTUNREACH, (there, refused)
+        with socket_in(places["red", "node1"], socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            send(sock, b"innocent", (HOSTS["node2"], 5555))
+        frames = wire.until(b"innocent")
+    outer = [frame[30:34] for frame in frames if frame[12:14] == b"\x08\x00"]
+    assert not [target for target in outer if socket.inet_ntoa(target).startswith(subnet)], "never in the clear"
+    for there, hosts in ((unused[0], set()), (f"{subnet}.250.9", set()), (unused[1], {HOSTS["node2"]})):
+        carried = {socket.inet_ntoa(frame[30:34]) for frame in frames if socket.inet_aton(there) == frame[80:84]}
+        assert carried <= hosts, (there, carried)
 
 
 def test_the_clusters_own_ports_are_out_of_reach_and_others_are_not(cluster, stack, places):
