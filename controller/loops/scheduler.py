@@ -18,7 +18,7 @@ from argosy.core.task_state import TaskState
 
 RETRY_PERIOD_S = 0.25
 """Least time between two tries for tasks that could not be placed."""
-AT_ONCE = 1000
+AT_ONCE = 500
 """Tasks in one round: deciding takes the event loop, and heartbeats and the leader's lease must not wait for long."""
 
 

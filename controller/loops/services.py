@@ -5,7 +5,7 @@ all nodes, and at the time that its last plan named.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import structlog
@@ -81,9 +81,7 @@ class ServicesLoop:
             return dirty
         if batch.resync:
             return {s.meta.id for s in batch.snapshot.all(Service)}
-        for change in batch.changes:
-            dirty |= concerned(change, batch.snapshot)
-        return dirty
+        return dirty | concerned(batch.changes, batch.snapshot)
 
     async def _settle(self, dirty: set[str]) -> set[str]:
         """Plan and write for the services; return those whose write conflicted and which are to be planned anew."""
@@ -130,21 +128,27 @@ class ServicesLoop:
         return again
 
 
-def concerned(change: Change, snap: Snapshot) -> set[str]:
-    """Return the services whose plan a change may change."""
-    obj = change.new or change.old
-    match obj:
-        case Service():
-            return {obj.meta.id}
-        case Task():
-            return {obj.service_id} | _waiting_on_drained(obj.node_id, snap)
-        case Revision():
-            return {obj.service_id}
-        case Node():
-            on_node = {t.service_id for t in snap.tasks_on_node(obj.meta.id)}
-            return on_node | {s.meta.id for s in snap.all(Service) if s.spec.mode in EVERYWHERE}
-        case _:
-            return set()
+def concerned(changes: Iterable[Change], snap: Snapshot) -> set[str]:
+    """Return the services whose plans changes may change."""
+    services: set[str] = set()
+    nodes = False
+    for change in changes:
+        match change.new or change.old:
+            case Service() as service:
+                services.add(service.meta.id)
+            case Task() as task:
+                services.add(task.service_id)
+                services |= _waiting_on_drained(task.node_id, snap)
+            case Revision() as revision:
+                services.add(revision.service_id)
+            case Node() as node:
+                nodes = True
+                services.update(t.service_id for t in snap.tasks_on_node(node.meta.id))
+            case _:
+                pass
+    if nodes:
+        services.update(s.meta.id for s in snap.all(Service) if s.spec.mode in EVERYWHERE)
+    return services
 
 
 def _waiting_on_drained(node_id: str, snap: Snapshot) -> set[str]:

@@ -21,4 +21,4 @@ def test_a_node_that_comes_back_concerns_what_runs_on_every_node() -> None:
         1, [Change(next(k for k in kinds if isinstance(o, k)), o.meta.id, None, o) for o in objects]
     )
     down, ready = node("n1", state=NodeState.DOWN), node("n1")
-    assert concerned(Change(Node, "n1", down, ready), snap) == {"there", "logs", "scan"}
+    assert concerned([Change(Node, "n1", down, ready)], snap) == {"there", "logs", "scan"}
