@@ -38,7 +38,7 @@ services:
     stop_grace_period: 1s
 """
 
-SLEEP = ("--init", "--stop-grace-period", "1s", "busybox:1", "sleep", "1000")
+SLEEP = ("--init", "--stop-grace-period", "1s", "--update-monitor", "200ms", "busybox:1", "sleep", "1000")
 
 
 def create(name):
