@@ -46,6 +46,7 @@ MUTANTS = (
             "        _compare(txn, fence.key, pb.Compare.CREATE).create_revision = fence.create_revision\n",
             "",
         ),
+        first=(27,),
     ),
     _mutant(
         "address quarantine skipped",
@@ -54,6 +55,7 @@ MUTANTS = (
             "(pool.forget if gone else pool.put)(task)",
             "(pool.forget if gone or task.desired_state > 512 else pool.put)(task)",
         ),
+        first=(75,),
     ),
     _mutant(
         "budget ignored",
@@ -67,11 +69,13 @@ MUTANTS = (
             "    if not serves(old) or view.is_overdue(old) or (is_available",
             "    if not serves(old) or view.is_leaving(old) or (is_available",
         ),
+        first=(6,),
     ),
     _mutant(
         "tasks on nodes not heard yet are free to stop",
         "controller/logic/slot.py",
         ("    if not may_be_available(view, old) or", "    if not is_available(view, old) or"),
+        first=(20,),
     ),
     _mutant(
         "status accepted out of order",
@@ -82,6 +86,7 @@ MUTANTS = (
         "epoch check in the agent dropped",
         "agent/logic/assignments.py",
         ("    if (leader.epoch, leader.revision) < (highest.epoch, highest.revision):", "    if leader.epoch < 0:"),
+        first=(16,),
     ),
     _mutant(
         "ambiguous transaction retried blindly",
@@ -96,6 +101,7 @@ MUTANTS = (
         "watch resumes one revision too late",
         "controller/store/watch.py",
         ("            start_revision=watch.next_revision,\n", "            start_revision=watch.next_revision + 1,\n"),
+        first=(12,),
     ),
     _mutant(
         "no new list after a compaction",
@@ -110,6 +116,7 @@ MUTANTS = (
             "                        self._publish(Step(oldest, ()))\n"
             '                        log.warning("the watch was compacted away",',
         ),
+        first=(20,),
     ),
     _mutant(
         "task deleted before the agent confirmed",
@@ -151,11 +158,13 @@ MUTANTS = (
             "    for task in (*good[1:], *outgoing[1:]):\n        draft.stop(task)\n",
             "",
         ),
+        first=(20,),
     ),
     _mutant(
         "agent stops what an unsynced view lacks",
         "agent/tasks/tasks.py",
         ("        if assignments.synced:\n", "        if True:\n"),
+        first=(4,),
     ),
     _mutant(
         "a start is not on disk before it happens",
