@@ -6,7 +6,8 @@ store, no messages, no reports, no deciding. So what is left is what no controll
 
     start   the new containers, with veth pair, address and routes: from the request to the exec of the last program
     ready   the new endpoints in every host's balancer
-    drain   the old endpoints out of every host's balancer, open connections counted, stop signal, end of the last one
+    drain   the old endpoints out of every host's balancer, packets under way arrived, open connections counted, stop
+            signal, end of the last one
 
 What follows (container, link and endpoint of the old one go) no new task has to wait for: its address is another. It
 goes on beside the next batch, as in an update, and is not timed.
@@ -31,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "kerne
 from container_start import make_rootfs  # beside this file
 from network_world import Host, World, world
 
+from argosy.agent.logic.task_step import SETTLE_S
 from argosy.agent.runtime.interface import LogTarget, Rootfs
 from argosy.agent.runtime.native import NativeRuntime
 from argosy.agent.runtime.oci_config import ContainerSpec, build
@@ -211,6 +213,7 @@ class ByHand:
 
     async def _ended(self, old: list[Task]) -> None:
         await self._told(withdrawn=old)
+        await asyncio.sleep(SETTLE_S)
         await asyncio.gather(*map(self._end, old))
 
     async def _end(self, task: Task) -> None:

@@ -44,17 +44,23 @@ class ExitStatus:
     at: float = 0.0
 
 
+SETTLE_S = 0.03
+"""From when no node sends new connections to a task until they are counted: packets of some may still be under way."""
 COUNT_PERIOD_S = 0.1
 """Between two counts of the connections that a task has before it stops."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """A task that is to stop, and finishes what it has first: `connections` at `counted_at`, None: not counted yet."""
+    """A task that is to stop, and finishes what it has first: `connections` at `counted_at`, None: not counted yet.
+
+    `drained_at`: since when it is known that no node sends new ones.
+    """
 
     since: float
     connections: int | None = None
     counted_at: float = 0.0
+    drained_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +156,13 @@ def _drain(assigned: TaskAssignment | None, seen: Observed, drain_s: float, now:
         return None
     if not assigned.drained:
         return Decision(Step.WAIT, until=deadline)
+    if seen.drain.connections is None:
+        settled_at = (seen.drain.drained_at or now) + SETTLE_S
+        if seen.drain.drained_at is None or now >= settled_at:
+            return Decision(Step.DRAIN)
+        return Decision(Step.WAIT, until=min(deadline, settled_at))
     again_at = seen.drain.counted_at + COUNT_PERIOD_S
-    if seen.drain.connections is None or now >= again_at:
+    if now >= again_at:
         return Decision(Step.DRAIN)
     return Decision(Step.WAIT, until=min(deadline, again_at))
 

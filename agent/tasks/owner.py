@@ -311,6 +311,9 @@ class TaskOwner:
         if self._assigned is None or not self._assigned.drained:
             self._note(replace(self._seen, drain=before))
             return
+        if before.drained_at is None:
+            self._note(replace(self._seen, drain=replace(before, drained_at=now)))
+            return
         try:
             connections = await self._host.network.connections(self.task_id)
         except TransientError as e:
@@ -321,7 +324,7 @@ class TaskOwner:
             before.connections is None or int(now - before.since) != int(before.counted_at - before.since)
         ):
             status = replace(status, reason=f"draining {connections} connection{'s' if connections > 1 else ''}")
-        self._note(replace(self._seen, drain=Drain(before.since, connections, now), status=status))
+        self._note(replace(self._seen, drain=replace(before, connections=connections, counted_at=now), status=status))
 
     async def _stop(self) -> None:
         if self._seen.stop_at is None:
