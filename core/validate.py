@@ -240,4 +240,3 @@ def _static_addresses(spec: ServiceSpec, where: str) -> Problems:
         first,
         "with order start-first two tasks would need the address at once: use stop-first",
     )
-

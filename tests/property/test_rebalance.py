@@ -50,7 +50,7 @@ def moves_of(snap):
 def unevenness(snap):
     """Return what each round has to lower: sums of squares of numbers of tasks, the most important first.
 
-    Those of a service in each value of the label that it spreads over, those of a service on each node, those on each node.
+    A service's tasks in each value of the label that it spreads over, its tasks on each node, all tasks on each node.
     """
     zones = {n.meta.id: n.spec.labels.get("zone", "") for n in snap.all(Node)}
     spreading = {r.service_id for r in snap.all(Revision) if r.spec.task.placement.preferences}

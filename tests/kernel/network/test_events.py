@@ -14,20 +14,18 @@ def test_our_own_transactions_wake_nobody() -> None:
     namespace = Namespace.new()
 
     async def scenario() -> None:
-        found: list[bool] = []
+        found: asyncio.Queue[bool] = asyncio.Queue()
         home = Home()
-        events = KernelEvents(lambda _, tables: found.append(tables))
+        events = KernelEvents(lambda _, tables: found.put_nowait(tables))
         events.add("net", listen(home, namespace.fd, 0))
         with home.away(namespace.fd):
             nft.run("add table ip ours")
         for _ in range(3):
             await asyncio.sleep(0)  # what the kernel has sent is there: let the loop read it
-        assert found == []
+        assert found.empty()
         namespace.run(lambda: nft.run("add table ip theirs"))
-        deadline = asyncio.get_running_loop().time() + 10
-        while not found and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.001)
-        assert found == [True]
+        assert await asyncio.wait_for(found.get(), 10) is True
+        assert found.empty()
         events.close()
         home.close()
 

@@ -84,7 +84,8 @@ def test_going_back_to_what_still_serves_needs_no_canary() -> None:
     assert "v2" in {world.image_of(t) for t in world.live() if not t.canary}
     roll(world, "v1")
     world.orchestrate()
-    assert canaries(world) == [] and {world.image_of(t) for t in world.live()} == {"v1"}
+    assert canaries(world) == []
+    assert {world.image_of(t) for t in world.live()} == {"v1"}
 
 
 def test_canaries_are_only_ready_once_they_did_well_for_the_monitor_time() -> None:
