@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import subprocess
 import sys
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -30,6 +31,8 @@ TASKS = 45
 SUBNET = "10.99.0.0/22"
 """31 slices of 32 addresses for tasks. A slot holds up to seven: its task's, five ended ones', a leaving one's. After
 a failover the node that is heard first may get all tasks, and keeps the ten slices that it leases for them."""
+SILENT_S = 3.0
+"""An agent whose beats are not answered for so long opens another session."""
 PATIENCE_S = 60.0
 """For something that takes under a second on an idle machine."""
 
@@ -87,18 +90,26 @@ class Life:
         self.watching = watching
         self.ended = 0
         self.failovers = 0
+        self.agents = [FakeAgent(f"n{number}", obedient=True, cpus=64) for number in range(NODES)]
         self._processes = processes
         self._seen = set()
 
     async def keep(self, agent: FakeAgent) -> None:
-        """Have an agent beat, and find the leader again whenever its session ends."""
+        """Have an agent beat, and find the leader again whenever its session ends or is silent, as real ones do."""
+        heard, silent_since = 0, time.monotonic()
         while True:
+            if len(agent.messages) != heard:
+                heard, silent_since = len(agent.messages), time.monotonic()
+            elif agent.call is not None and time.monotonic() - silent_since > SILENT_S:
+                agent.call.cancel()
+                silent_since = time.monotonic()
             with contextlib.suppress(grpc.aio.AioRpcError, TimeoutError, asyncio.InvalidStateError):
                 if (agent.call is None or agent.call.done()) and self.watching.view.leader_address:
                     await agent.close()
                     await agent.connect(self.watching.view.leader_address)
                 if agent.call is not None:
-                    await agent.beat()
+                    async with asyncio.timeout(SILENT_S):
+                        await agent.beat()
             await asyncio.sleep(0.2)
 
     async def fail_over(self) -> None:
@@ -142,7 +153,12 @@ class Life:
         except TimeoutError:
             here = self.watching.cache.snapshot.get(Service, service.meta.id)
             states = Counter((t.desired_state.name, t.status.state.name, t.status.reason) for t in self.tasks())
-            raise AssertionError(f"{self.lives} lives, update {number}: {here.update}, {states}") from None
+            nodes = [(n.spec.name, n.status) for n in self.watching.cache.snapshot.all(Node)]
+            sessions = [(a.call.done(), a.error, len(a.messages)) for a in self.agents]
+            raise AssertionError(
+                f"{self.lives} lives, update {number} under {self.watching.view.leader_name}: {here.update}, {states}, "
+                f"{nodes}, {sessions}"
+            ) from None
 
     @property
     def lives(self) -> int:
@@ -189,7 +205,7 @@ async def test_no_address_slice_or_key_leaks(lives, failovers, etcd, controllers
         await until(lambda: watching.view.leader_address, PATIENCE_S)
         await watching.add_image()
         group = await stack.enter_async_context(asyncio.TaskGroup())
-        agents = [FakeAgent(f"n{number}", obedient=True, cpus=64) for number in range(NODES)]
+        agents = life.agents
         keeping = [group.create_task(life.keep(agent)) for agent in agents]
         snap = lambda: watching.cache.snapshot  # noqa: E731
         await until(lambda: [n.status.state for n in snap().all(Node)] == [NodeState.READY] * NODES, PATIENCE_S)
