@@ -20,11 +20,12 @@ async def batches(cache: Cache, wake: "Wake") -> AsyncIterator[ChangeBatch | Non
                 pending = pending or asyncio.ensure_future(_next(source))
                 waker = asyncio.create_task(wake.wait())
                 await asyncio.wait({pending, waker}, return_when=asyncio.FIRST_COMPLETED)
+                due = waker.done()
                 waker.cancel()
                 if pending.done():
                     batch, pending = pending.result(), None
                     yield batch
-                else:
+                if due:  # also beside a batch: not every batch is a reason to look, and the time would be lost
                     yield None
         finally:
             unfinished = [task for task in (pending, waker) if task]
