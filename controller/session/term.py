@@ -226,15 +226,13 @@ class Term:
             await renewing.rest()
 
     def _haste_of(self, news: Told) -> Haste:
-        """Return how soon the nodes are to be told of a piece of a network that differs from what the feed has.
+        """Return how soon the nodes are to be told of a piece of a network.
 
-        Who is to leave the balancers is told of at once: a task waits for that with its end. Who left them and is gone
-        concerns nobody any more.
+        Who is to leave the balancers is told of at once: a task waits for that with its end. That one is gone matters,
+        too: who tries again to connect to it is led elsewhere from then on.
         """
-        if isinstance(news.piece, EndpointAssignment) and news.piece.withdrawn:
-            return Haste.NOW
-        left = self._feeds.left(news.network_id, news.key) is not None
-        return Haste.SOMETIME if news.piece is None and left else Haste.SOON
+        leaves = isinstance(news.piece, EndpointAssignment) and news.piece.withdrawn
+        return Haste.NOW if leaves else Haste.SOON
 
     def _told_of(self, networks: Iterable[str], haste: Haste = Haste.SOON) -> None:
         """Let the nodes be told what is new of these networks."""
