@@ -11,6 +11,8 @@ from typing import Final
 
 FREE_S: Final = 0.005
 """Work that takes no longer needs no rest."""
+LONGEST_S: Final = 0.5
+"""No rest is longer: the clock also goes on while the process is stopped, or waits for a processor."""
 
 
 class Sparing:
@@ -34,4 +36,4 @@ class Sparing:
         """Rest from all work since the last time."""
         worked_s, self._worked_s = self._worked_s, 0.0
         if worked_s > FREE_S:
-            await asyncio.sleep(worked_s * (1 / self._share - 1))
+            await asyncio.sleep(min(LONGEST_S, worked_s * (1 / self._share - 1)))

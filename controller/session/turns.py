@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
+from argosy.controller.sparing import LONGEST_S
+
 SLICE_S: Final = 0.01
 """How long turns are given before other tasks of the event loop run."""
 SHARED_AT_ONCE: Final = 20
@@ -75,7 +77,7 @@ class Turns(Generic[S]):
             for _ in range(ITERATIONS):  # in which what they said goes out, beside whatever else there is to do
                 await asyncio.sleep(0)
             if self._shared:
-                await asyncio.sleep((loop.time() - began) * (1 / SHARED_SHARE - 1))
+                await asyncio.sleep(min(LONGEST_S, (loop.time() - began) * (1 / SHARED_SHARE - 1)))
             else:
                 self._asked_shared.clear()
                 await self._asked_shared.wait()
