@@ -127,9 +127,13 @@ class Feeds:
         return feed.came(key) if feed is not None else None
 
     def put(self, network_id: str, key: str, piece: Piece | None) -> bool:
-        """Take note of one piece of a network; tell whether its carriers have to be told."""
+        """Take note of one piece of a network; tell whether its carriers have to be told.
+
+        An endpoint that comes waits for a network that is to be looked at as a whole: the way to it may be new, too.
+        """
         feed = self._feeds.get(network_id)
-        return feed is not None and feed.put(key, piece)
+        waits = network_id in self._stale and is_active(piece)
+        return feed is not None and not waits and feed.put(key, piece)
 
     def mark_stale(self, network_id: str) -> None:
         """Note that a network is to be looked at as a whole."""

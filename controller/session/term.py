@@ -145,33 +145,18 @@ class Term:
             session.mark_dirty()
 
     def _mark(self, batch: ChangeBatch) -> None:
-        ingress = set(self._index.ingress_networks)
-        news = self._index.apply(batch.changes, batch.snapshot)
-        hastes: dict[str, Haste] = {}
-        for one in news:
-            haste = self._haste_of(one)
-            if self._feeds.put(one.network_id, one.key, one.piece):
-                hastes[one.network_id] = min(haste, hastes.get(one.network_id, haste))
-        for network_id, haste in hastes.items():
-            self._told_of((network_id,), haste)
         nodes: dict[str, None] = {}
         later: dict[str, None] = {}
-        if ingress != (now := set(self._index.ingress_networks)):
-            nodes.update(dict.fromkeys(self.sessions))
-            self._look_again(ingress ^ now)
-        if now and any(_is_another_node(change) for change in batch.changes):
-            self._look_again(now)
-            if any((n := batch.snapshot.get(Network, i)) and n.spec.encrypted for i in now):
-                nodes.update(dict.fromkeys(self.sessions))  # whose tunnels lead to all nodes
         for change in batch.changes:
             known = later if _is_over(change) else nodes
             known.update(dict.fromkeys(self._concerned(change, batch.snapshot)))
-            for network_id in _networks_of(change, batch.snapshot):
-                self._feeds.mark_stale(network_id)
-                self._stale.set()
+            networks = dict.fromkeys(_networks_of(change, batch.snapshot))
+            self._look_again(networks)
+            for network_id in networks:
                 network = batch.snapshot.get(Network, network_id)
                 if network is None or network.spec.encrypted:  # its nodes' tunnels are their own pieces
                     nodes.update(self._feeds.carriers.get(network_id, {}))
+        nodes.update(dict.fromkeys(self._mark_networks(batch)))
         for concerned, haste in ((nodes, Haste.NOW), (later, Haste.SOMETIME)):
             for node_id in concerned:
                 if session := self.sessions.get(node_id):
@@ -184,6 +169,23 @@ class Term:
                     self.heard_of(node.meta.id)
                 case _:
                     pass
+
+    def _mark_networks(self, batch: ChangeBatch) -> Iterable[str]:
+        """Tell of endpoints, names and published ports; return the nodes whose own pieces these concern."""
+        before = set(self._index.ingress_networks)
+        news = list(self._index.apply(batch.changes, batch.snapshot))
+        ingress = set(self._index.ingress_networks)
+        reach_all = ingress if any(map(_is_another_node, batch.changes)) else set()
+        self._look_again((before ^ ingress) | reach_all)
+        hastes: dict[str, Haste] = {}
+        for one in news:
+            haste = self._haste_of(one)
+            if self._feeds.put(one.network_id, one.key, one.piece):
+                hastes[one.network_id] = min(haste, hastes.get(one.network_id, haste))
+        for network_id, haste in hastes.items():
+            self._told_of((network_id,), haste)
+        encrypted = any((n := batch.snapshot.get(Network, i)) and n.spec.encrypted for i in reach_all)
+        return self.sessions if before != ingress or encrypted else ()  # encrypted: tunnels lead to all nodes
 
     def _look_again(self, networks: Iterable[str]) -> None:
         for network_id in networks:

@@ -88,7 +88,7 @@ def is_ready(cluster, service, count):
 
 
 STEPS = {
-    "update": ["service", "update", "--env-add", "V=2", "load_web"],
+    "update": ["service", "update", "--env-add", "V={new}", "load_web"],
     "rollback": ["service", "rollback", "load_web"],
     "drain": ["node", "drain", "node1"],
     "return": ["node", "activate", "node1"],
@@ -102,8 +102,8 @@ def test_no_request_is_lost(cluster, client, step):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("time", range(10))
-def test_no_request_is_lost_ten_times_over(cluster, client, time):
+@pytest.mark.parametrize("number", range(10))
+def test_no_request_is_lost_ten_times_over(cluster, client, number):
     for step in STEPS:
         change_under_load(cluster, client, step, *FULL)
 
@@ -115,7 +115,7 @@ def change_under_load(cluster, client, step, rate, patience_s):
     with Load(namespace(client), (virtual_address(cluster, "load_web"), 8000), rate, patience_s) as load:
         wait_until(lambda: load.answered > rate / 4, 30, "the first answers")
         before = {t["id"] for t in cluster.running("load_web")}
-        cluster.argosy(*STEPS[step])
+        cluster.argosy(*(word.format(new=time.time_ns()) for word in STEPS[step]))
         counted = load.answered
         wait_until(lambda: load.answered > counted + rate / 2, 30, "answers afterwards")
         after = {t["id"] for t in cluster.running("load_web")}

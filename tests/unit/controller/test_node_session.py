@@ -228,3 +228,19 @@ async def test_in_the_end_it_is_told_alone(monkeypatch):
     node.session._ask = lambda session, own: asked.set()
     node.session.mark_dirty(haste=Haste.SOMETIME)
     await asyncio.wait_for(asked.wait(), 10)
+
+
+def test_an_endpoint_waits_for_the_way_to_it() -> None:
+    """Else a node would send connections to where it has no route yet."""
+    node = Node()
+    feed = node.feeds.of("net")
+    before = feed.edition
+    other = replace(ENDPOINT, task_id="t2")
+    node.pieces["net"][key_of(other)] = other
+    node.feeds.mark_stale("net")
+    assert not node.feeds.put("net", key_of(other), other)
+    assert feed.since(before) == []
+    assert node.feeds.put("net", KEY, WITHDRAWN), "who leaves is told of at once"
+    node.pieces["net"][KEY] = WITHDRAWN
+    assert node.feeds.renew_one() == "net"
+    assert node.feeds.came("net", key_of(other)) == feed.edition
