@@ -8,7 +8,7 @@ from dataclasses import replace
 from argosy.core.assignment import Succession
 from argosy.core.meta import Meta
 from argosy.core.task import Task, TaskStatus
-from argosy.core.task_state import CONTROLLER_STATES, TaskState, may_follow
+from argosy.core.task_state import CONTROLLER_STATES, TaskState, is_terminal, may_follow
 
 MAX_REASON = 1000
 """Characters of a reason that are kept: an error may quote a program's output, and a record has to stay small."""
@@ -17,11 +17,11 @@ MAX_REASON = 1000
 def reported(task: Task, status: TaskStatus, now: float) -> Task | None:
     """Return the task after the report, or None when the report says nothing new or nothing lawful.
 
-    States only grow; an agent never writes the controller's states. A report of an orphaned task only tells that its
-    resources are released.
+    States only grow; an agent never writes the controller's states. An end is final: of a task that is orphaned, or
+    that ended otherwise (a host that loses power may lose its last records), only the release of its resources counts.
     """
     old, status = task.status, replace(status, reason=status.reason[:MAX_REASON])
-    if old.state is TaskState.ORPHANED:
+    if is_terminal(old.state) and status.state is not old.state:
         if status.released and not old.released:
             return _with(task, replace(old, released=True), now)
         return None

@@ -36,7 +36,11 @@ APART_S = 1e-6
 
 
 class EtcdFaults:
-    """What goes wrong between controllers and etcd; `away` are names of controllers that are cut off from it."""
+    """What goes wrong between controllers and etcd.
+
+    `away` are names of controllers that are cut off from it; `lost_for_users`: so many of the next answers to
+    transactions that users asked for are lost.
+    """
 
     def __init__(self, chance: Random) -> None:
         self.chance = chance
@@ -44,6 +48,7 @@ class EtcdFaults:
         self.down = False
         self.lost_request = 0.0
         self.lost_answer = 0.0
+        self.lost_for_users = 0
         self.late_request = 0.0
         self.refused = 0.0
         self.lag_s = 0.0
@@ -111,7 +116,7 @@ class EtcdChannel:
             self._note(path, "request lost")
             self.loop.later(chance.uniform(0.01, timeout), self._fail, answer, "Connection reset by peer")
         else:
-            loses = fate < faults.lost_request + faults.lost_answer
+            loses = fate < faults.lost_request + faults.lost_answer or self._loses_for_user(path)
             if loses:
                 self._note(path, "answer lost")
             elif fate < faults.lost_request + faults.lost_answer + faults.late_request:
@@ -123,6 +128,12 @@ class EtcdChannel:
                 return await answer
         except TimeoutError:
             raise _error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded") from None
+
+    def _loses_for_user(self, path: str) -> bool:
+        if not self.faults.lost_for_users or not FOR_USER.get() or not path.endswith("/Txn"):
+            return False
+        self.faults.lost_for_users -= 1
+        return True
 
     def _note(self, path: str, what: str) -> None:
         self.note(f"etcd {self.name} {path.rpartition('/')[2]}: {what}")

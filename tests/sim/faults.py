@@ -21,6 +21,7 @@ class Faults:
             (7, self._crash_leader),
             (5, self._pause_leader),
             (4, self._cut_leader),
+            (4, self._lose_answers),
             (4, self._break_watches),
             (3, self._compact),
             (3, self._depose),
@@ -113,6 +114,12 @@ class Faults:
             faults.away.discard(leader.name)
 
         self.world.loop.later(self.chance.choice((0.3, 1.5, 5.0)), heal)
+
+    async def _lose_answers(self) -> None:
+        """Have users' next changes carried out, or not, without anybody being told."""
+        faults = self.world.etcd_faults
+        faults.lost_for_users = self.chance.choice((1, 1, 2, 3))
+        self.world.note(f"{faults.lost_for_users} answers to users' changes are to be lost")
 
     async def _break_watches(self) -> None:
         for controller in self.world.controllers.values():

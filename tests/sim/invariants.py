@@ -107,6 +107,9 @@ class Watcher:
         self._empty_since: dict[tuple[str, Any], float] = {}
         self._taken: set[tuple[str, Any]] = set()
         self._done_for_user: set[int] = set()
+        self._said_ready: set[str] = set()
+        self._node_made: set[str] = set()
+        """Tasks that a node made itself while no controller was there: it may not have known of another heir."""
         world.etcd.on_commit = self._committed
         world.network.sent_up = self._sent_up
         world.network.sent_down = self._sent_down
@@ -131,6 +134,9 @@ class Watcher:
 
     def _committed(self, revision: StoreRevision, by: object) -> None:
         if isinstance(by, Writer) and by.for_user:
+            if by.for_user in self._done_for_user:
+                keys = ", ".join(c.key.decode() for c in revision.changes)
+                self.fail("a request is done once", f"{by.process.name} carries it out again: {keys}")
             self._done_for_user.add(by.for_user)
         self._stops: list[Task] = []
         self._before: dict[str, Task | None] = {}
@@ -174,6 +180,7 @@ class Watcher:
                 self._node(old, new)
                 if new is not None:
                     self._judges.updates.node_changed(old, new)
+                    self._judges.disconnections.node_changed(old, new)
             case Service() | Network() | Config() | Secret() | FileVersion():
                 if isinstance(new, Service):
                     by_user = isinstance(by, Writer) and bool(by.for_user)
@@ -213,6 +220,8 @@ class Watcher:
             self.note(f"task {_of(new)}")
         key = self._slot_key(new)
         self.slots[key][new.meta.id] = new
+        if old is None and new.status.state is not S.NEW:
+            self._node_made.add(new.meta.id)
         if old is not None:
             self._followed(old, new)
         if not old or old.attachments != new.attachments:
@@ -242,6 +251,8 @@ class Watcher:
             self.fail("states never fall", f"released: {_of(old)} became {_of(new)}")
         if old.status.state >= S.ASSIGNED and (old.node_id, old.attachments) != (new.node_id, new.attachments):
             self.fail("a task never moves", f"{_of(old)} became {_of(new)}")
+        if _is_ready(new) and not _is_ready(old):
+            self._judge_readiness(new)
         if new.desired_state >= S.SHUTDOWN > old.desired_state:
             self._stopped_by_us(old, new)
             self._stops.append(old)
@@ -332,7 +343,8 @@ class Watcher:
         if len(live) > 2:
             self.fail("slots unique", f"{len(live)} live tasks: {', '.join(map(_of, live))}")
         rising = [t for t in live if t.status.state < S.STARTING and t.desired_state <= S.RUNNING]
-        if len(live) == 2 and len(rising) == 2 and live[0].revision == live[1].revision:
+        by_nodes = any(t.meta.id in self._node_made for t in live)
+        if len(live) == 2 and len(rising) == 2 and live[0].revision == live[1].revision and not by_nodes:
             nodes = [self.nodes.get(t.node_id) for t in live if t.node_id]
             if all(
                 n and n.status.state is NodeState.READY and n.spec.availability is Availability.ACTIVE for n in nodes
@@ -356,6 +368,10 @@ class Watcher:
         """Whether a slot is to go on: its place has somebody who is to serve, now or soon."""
         return any(_live(task) for task in self.slots[key].values())
 
+    def _is_canarys(self, key: tuple[str, Any]) -> bool:
+        """Whether a slot is one more than is wanted, to try an update."""
+        return any(task.canary for task in self.slots[key].values())
+
     def _judge_budget(self, old: Task) -> None:
         """What we stopped served; at most so many slots may then be without anyone who does.
 
@@ -364,10 +380,12 @@ class Watcher:
         key, service = self._slot_key(old), self.services.get(old.service_id)
         if service is None or service.removing or service.spec.stopped or not self._available(old):
             return
-        if service.spec.mode is not ServiceMode.REPLICATED or not self._is_kept(key):
+        if service.spec.mode is not ServiceMode.REPLICATED or not self._is_kept(key) or self._is_canarys(key):
             return
         if key not in self._empty_since or not service.spec.max_unavailable:
             return
+        if self._judges.updates.is_overdue(self.nodes[old.node_id]):
+            return  # who set the drain a deadline wanted no more waiting
         self._taken.add(key)
         now = self._world.loop.now
         missing = [
@@ -375,6 +393,7 @@ class Watcher:
             for k in self.slots
             if k[0] == old.service_id
             and self._is_kept(k)
+            and not self._is_canarys(k)
             and k in self._empty_since
             and (k in self._taken or now - self._empty_since[k] > KNOWN_S)
         ]
@@ -543,6 +562,18 @@ class Watcher:
         if len(ports) != len(set(ports)):
             self.fail("nothing oversubscribed", f"host port twice on {container.host}: {ports}")
 
+    def answered_ready(self, container: Container) -> None:
+        """A program was asked whether it is ready, and is."""
+        self._said_ready.add(container.id)
+
+    def _judge_readiness(self, task: Task) -> None:
+        """Who is said to be ready has been asked."""
+        revision = self.revisions.get(revision_id(task.service_id, task.revision))
+        if revision is None or revision.spec.task.container.readiness is None:
+            return
+        if task.meta.id not in self._said_ready:
+            self.fail("ready when asked", f"{_of(task)} counts as ready, and its program never said so")
+
     def _judge_files(self, container: Container) -> None:
         """A program has the versions of its configs and secrets that its revision says."""
         task = self.tasks.get(container.id)
@@ -656,6 +687,10 @@ class Watcher:
 
 def _live(task: Task) -> bool:
     return task.desired_state <= S.RUNNING and task.status.state <= S.RUNNING
+
+
+def _is_ready(task: Task) -> bool:
+    return task.status.state == S.RUNNING and not task.status.unready
 
 
 def _limit(service: Service) -> int:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from argosy.core.node import NodeState
+from argosy.core.node import Availability, Node, NodeState
 from argosy.core.service import Disconnect, Service
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState
@@ -10,6 +10,8 @@ from tests.sim.kernel import Container
 
 KNOWN_S = 2.0
 """After so long a leader is sure to have seen what was stored."""
+LATE_S = 10.0
+"""How long a decision may wait for etcd to take it."""
 
 
 class Disconnections:
@@ -17,6 +19,12 @@ class Disconnections:
 
     def __init__(self, watcher: Any) -> None:
         self._watcher = watcher
+        self._respecified_at: dict[str, float] = {}
+
+    def node_changed(self, old: Node | None, new: Node) -> None:
+        """Note when somebody last said something else of a node."""
+        if old is None or old.spec != new.spec:
+            self._respecified_at[new.meta.id] = self._watcher.now()
 
     def started(self, container: Container, hosts: Any) -> None:
         """Judge a program that begins to run: of a fenced slot no other one runs anywhere."""
@@ -48,5 +56,13 @@ class Disconnections:
             if other.meta.id == task.meta.id or node is None or node.status.state is not NodeState.DOWN:
                 continue
             is_kept = other.desired_state <= TaskState.RUNNING and other.status.state <= TaskState.RUNNING
-            if is_kept and now - node.status.since > KNOWN_S:
+            is_known = now - node.status.since > KNOWN_S
+            if is_kept and (is_known or self._nothing_else_moves(other, task, service, node)):
                 self._watcher.fail("kept tasks are waited for", f"{task.meta.id} replaces {other.meta.id}")
+
+    def _nothing_else_moves(self, old: Task, new: Task, service: Service, node: Node) -> bool:
+        """Whether a task has no reason to be replaced but that its node is DOWN, so that it is no matter since when."""
+        if not old.revision == new.revision == service.revision or old.evict:
+            return False
+        respecified_s = self._watcher.now() - self._respecified_at.get(node.meta.id, 0.0)
+        return node.spec.availability is Availability.ACTIVE and respecified_s > LATE_S

@@ -45,11 +45,12 @@ class Updates:
     # ---- drains
 
     def node_changed(self, old: Node | None, new: Node) -> None:
-        """Follow since when a node is drained as it is."""
+        """Follow since when a node is drained as it is; what has an heir by then, of an update, has set out before."""
         if new.spec.availability is not Availability.DRAIN:
             self._draining_since.pop(new.meta.id, None)
         elif old is None or old.spec.availability != new.spec.availability or old.spec.drain != new.spec.drain:
             self._draining_since[new.meta.id] = self._watcher.now()
+            self._on_their_way |= {t.meta.id for t in self._served(new.meta.id) if self._has_heir(t, 0.0)}
 
     def task_created(self, task: Task) -> None:
         """Judge the heir of a task that leaves: no more of its node are on their way than the pace says.
@@ -58,7 +59,7 @@ class Updates:
         """
         for node_id, since in self._draining_since.items():
             node: Node | None = self._watcher.nodes.get(node_id)
-            if node is None or not node.spec.drain.pace or self._is_overdue(node):
+            if node is None or not node.spec.drain.pace or self.is_overdue(node):
                 continue
             leaving = [old for old in self._served(node_id) if self._has_heir(old, since)]
             fresh = [old for old in leaving if _key(old) == _key(task) and old.meta.id not in self._on_their_way]
@@ -69,7 +70,8 @@ class Updates:
                     "drains keep their pace", f"{len(begun)} tasks of {node.spec.name} are on their way at once"
                 )
 
-    def _is_overdue(self, node: Node) -> bool:
+    def is_overdue(self, node: Node) -> bool:
+        """Whether a node is drained, and the time that was given for it is over."""
         deadline = node.spec.drain.deadline
         return bool(deadline) and self._watcher.now() >= deadline
 

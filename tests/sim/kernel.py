@@ -24,6 +24,8 @@ NO_PID = 10_000_000
 """Over Linux' largest process id (proc(5), pid_max)."""
 FILE_TARGETS = ("/etc/settings", "/etc/password")
 """Where services of the simulator have their configs and secrets."""
+READY = "ready"
+"""What a readiness check asks for: a program becomes ready some time after it was started, and stays so."""
 
 
 @dataclass(slots=True)
@@ -44,6 +46,7 @@ class Container:
     started_at: float | None = None
     exit: Exit | None = None
     well: bool = True
+    ready_at: float = 0.0
     stubborn: bool = False
     signalled: bool = False
 
@@ -54,6 +57,8 @@ class Judge(Protocol):
     def linked(self, container: Container) -> None: ...
 
     def started(self, container: Container) -> None: ...
+
+    def answered_ready(self, container: Container) -> None: ...
 
     def ended_by_us(self, container: Container, how: str) -> None: ...
 
@@ -177,6 +182,7 @@ class Host:
         if chance.random() < self.troubles.unwell:
             self.loop.later(chance.uniform(0.2, 6), self._fall_ill, container)
         container.stubborn = chance.random() < self.troubles.stubborn
+        container.ready_at = self.loop.now + chance.choice((0.0, 0.3, 1.5))
         if fate == "completes":
             self.loop.later(chance.uniform(0.2, 2.0), self.end, container, 0, None)
         elif fate == "works":
@@ -305,7 +311,12 @@ class Runtime:
             container = self._get(id)
             if container.status != "running":
                 raise ContainerMissing(f"container {id} has ended")
-            return ExecResult(0 if container.well else 1, b"", False)
+            if READY not in argv:
+                return ExecResult(0 if container.well else 1, b"", False)
+            if self._host.loop.now < container.ready_at:
+                return ExecResult(1, b"not yet", False)
+            self._host.judge.answered_ready(container)
+            return ExecResult(0, b"", False)
 
         return await self._host.do(f"exec {id}", probe, 0.001, 0.05)  # type: ignore[no-any-return]
 

@@ -30,6 +30,7 @@ from argosy.core.service import (
     UpdateState,
 )
 from tests.sim.cluster import World
+from tests.sim.kernel import READY
 
 FILE_NAMES = ("settings", "password")
 """Of the config and of the secret that there may be."""
@@ -63,7 +64,7 @@ class Specs:
             depends_on=self._dependencies(),
         )
         if replicated and chance.random() < 0.3:
-            return _cut_off(spec, chance.choice((Disconnect.KEEP, Disconnect.FENCE, Disconnect.FENCE)))
+            return _cut_off(spec, chance.choice((Disconnect.KEEP, Disconnect.FENCE)))
         if chance.random() < 0.25:
             return self._with_canaries(spec)
         return spec
@@ -82,6 +83,9 @@ class Specs:
         check = None
         if chance.random() < 0.25:
             check = Healthcheck(("CMD", "true"), interval=chance.choice((1.0, 2.0)), timeout=1, retries=1)
+        readiness = None
+        if chance.random() < 0.2:
+            readiness = Healthcheck(("CMD", READY), interval=2.0, timeout=1, retries=2, start_interval=0.5)
         joined = chance.random() < 0.8
         networks_of = list(self.world.watcher.networks.values()) if joined else []
         return TaskSpec(
@@ -90,6 +94,7 @@ class Specs:
                 env=tuple(env),
                 stop_grace_period=chance.choice((0.5, 2.0)),
                 healthcheck=check,
+                readiness=readiness,
                 files=self._files(),
             ),
             reservations=Resources(cpus=cpus),

@@ -58,6 +58,16 @@ def test_an_orphan_only_learns_that_it_is_released():
     assert (released.status.state, released.status.released) == (TaskState.ORPHANED, True)
 
 
+@pytest.mark.parametrize("other", [TaskState.FAILED, TaskState.SHUTDOWN])
+def test_of_another_end_than_the_stored_one_only_the_release_counts(other):
+    """A host that lost power may have lost the last records of a task, and finds another end for it."""
+    completed = task(TaskState.COMPLETE, exit_code=0)
+    assert reported(completed, TaskStatus(other, reason="its container is gone"), NOW) is None
+    released = reported(completed, TaskStatus(other, reason="its container is gone", released=True), NOW)
+    assert released.status == replace(completed.status, released=True)
+    assert reported(released, TaskStatus(other, released=True), NOW) is None
+
+
 def test_a_long_reason_is_cut():
     rejected = TaskStatus(TaskState.REJECTED, reason="x" * 2_000_000)
     after = reported(task(TaskState.PREPARING), rejected, NOW)
