@@ -19,7 +19,9 @@ from pathlib import Path
 from tests.e2e.host_view import addresses_of, container_pids
 
 GONE_S = 5.0
-"""So long after a task or node is gone nothing may be left that leads to it (issue C)."""
+"""So long after a task or node is gone nothing may be left that leads to it."""
+NEW_LEADER_S = 10.0
+"""How much longer a new leader waits for a node that it has not heard yet (docs/availability.md)."""
 _MARK = "----\n"
 _LOOK = (
     "ip -j -4 route show table main; echo ----; ip -j -4 neigh show nud permanent; echo ----;"
@@ -81,7 +83,7 @@ class Observer:
         self._underlay = dict(underlay)
         self._troubles = Counter()
         self._calm_since = Counter()
-        self._cut = set()
+        self._cut = {}
         self._stale_since = {}
         self._last_host = {}
         self._stop = threading.Event()
@@ -112,10 +114,10 @@ class Observer:
         """Note that a host is cut off while the body runs: for the others its tasks are gone."""
         with self.disturbed(host):
             with self._lock:
-                self._cut.add(host)
+                self._cut[host] = time.monotonic()
             yield
             with self._lock:
-                self._cut.discard(host)
+                del self._cut[host]
 
     def removed(self, host):
         """Note that a host is no node any more: nothing may lead to it."""
@@ -184,17 +186,17 @@ class Observer:
             stale = dict(self._stale(view))
             for key in self._stale_since.keys() - stale.keys():
                 del self._stale_since[key]
-            for key, concerned in stale.items():
+            for key, (concerned, patience_s) in stale.items():
                 since = max([self._stale_since.setdefault(key, now), *(self._calm_since[c] for c in concerned)])
-                if not any(self._troubles[c] for c in concerned) and now - since > GONE_S:
+                if not any(self._troubles[c] for c in concerned) and now - since > patience_s:
                     self.violations.append(f"for {now - since:.1f} s {key[0]} has {' '.join(key[1:])}")
                     self._stale_since[key] = now + 3600  # told once
 
     def _stale(self, view):
-        """Yield what leads to nobody, each with those on whom it depends that it goes."""
+        """Yield what leads to nobody, each with those on whom it depends that it goes, and how long that may take."""
         nodes = set(self._underlay.values())
         for (host, network), found in view.entries.items():
-            concerned = (host, "controllers")
+            concerned = (host, "controllers"), GONE_S
             for task in found.links - view.tasks:
                 yield (host, "a link of a task that is gone:", task), concerned
             for address in (a for a, task in found.containers.items() if task not in view.tasks):
@@ -202,15 +204,21 @@ class Observer:
             reachable = {p.address for p in view.on(network) if p.host == host or p.host not in self._cut}
             for address in found.endpoints - reachable:
                 last = self._last_host.get((network, address), host)
-                whom = concerned if last in self._cut else (*concerned, last)
-                yield (host, "an endpoint that nobody is:", network, address), whom
+                yield (host, "an endpoint that nobody is:", network, address), self._until_an_endpoint_goes(host, last)
             for address in found.dangling:
                 yield (host, "a way that leads no further:", network, address), concerned
             for address in found.peers - nodes:
                 yield (host, "a peer that is no node:", network, address), concerned
         for host, admitted in view.admitted.items():
             for address in admitted - nodes:
-                yield (host, "an open door for what is no node:", address), (host, "controllers")
+                yield (host, "an open door for what is no node:", address), ((host, "controllers"), GONE_S)
+
+    def _until_an_endpoint_goes(self, host, last):
+        """Return on whom it depends that a host forgets one which was on `last`, and how long that may take."""
+        if last not in self._cut:
+            return (host, "controllers", last), GONE_S
+        led_anew = self._calm_since["controllers"] > self._cut[last]
+        return (host, "controllers"), GONE_S + (NEW_LEADER_S if led_anew else 0.0)
 
 
 def _entries(pin):
