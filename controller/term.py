@@ -47,18 +47,17 @@ class Leader:
 
     async def run(self, leadership: Leadership) -> None:
         """Lead until cancelled or until leadership is lost. A store that is away for a while starts the loops anew."""
-        while True:
-            lost = False
+        lost = False
+        # A task group that fails already swallows a cancellation: whether that came is to be seen of the leadership.
+        while leadership.held() and not lost:
             try:
                 await self._lead(leadership)
             except* LostLeadershipError:
                 lost = True
             except* TransientError as group:
                 log.warning("the store is away: starting over", why=str(first_of(group)))
-            if lost:
-                log.warning("leadership lost", epoch=leadership.epoch)
-                return
-            await asyncio.sleep(0.2)
+                await asyncio.sleep(0.2)
+        log.warning("leadership lost", epoch=leadership.epoch)
 
     async def _lead(self, leadership: Leadership) -> None:
         # What was written before, by another or with an unknown outcome, has to be seen before anything is decided.

@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 LEADER_KEY = "argosy-leader"
 """Trailing metadata in which a controller that does not lead names the one that does."""
 FOLLOW_HINT_S = 0.05
+HELLO_S = 5.0
+"""How long a controller may take to be connected to, and to answer a hello; then the next one is tried."""
 MISSED_ANSWERS = 3
 """Heartbeats without an answer after which the connection counts as dead."""
 
@@ -134,8 +136,8 @@ class Session:
         async with self._connect(target) as channel:
             call = rpc.DispatcherStub(channel).Session(wait_for_ready=False)
             try:
-                await call.write(pb.AgentMessage(hello=self._events.hello()))
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(HELLO_S):  # which is written only once there is a connection
+                    await call.write(pb.AgentMessage(hello=self._events.hello()))
                     first = await call.read()
                 if not isinstance(first, pb.ControllerMessage):
                     raise await _ended(call)

@@ -254,13 +254,17 @@ class Election:
 
 
 async def _run_while_held(term: Callable[[Leadership], Awaitable[None]], leadership: Leadership) -> None:
-    """Run `term`; cancel it when leadership is lost. Raises what it raises, but not our own cancelling."""
+    """Run `term`; cancel it when leadership is lost. Raises what it raises, but not our own cancelling.
+
+    `lost` is set first: a term that swallows its cancellation, as a failing task group does, finds it there.
+    """
     work = asyncio.ensure_future(term(leadership))
     lost = asyncio.create_task(leadership.lost.wait())
     try:
         await asyncio.wait([work, lost], return_when=asyncio.FIRST_COMPLETED)
     finally:
         lost.cancel()
+        leadership.lost.set()
         if not work.done():
             work.cancel()
         await asyncio.wait([work])

@@ -8,9 +8,10 @@ import grpc
 import pytest
 
 from argosy.controller.session.dispatcher import LEADER_KEY
-from argosy.controller.session.heard import HeardNodes
+from argosy.controller.session.heard import BeatProtocol, HeardNodes
 from argosy.controller.session.term import Term
-from argosy.controller.store import Fence, Put, StoreFullError, update
+from argosy.controller.store import Fence, Put, StoreFullError, StoreUnavailableError, update
+from argosy.controller.term import Leader
 from argosy.core.errors import LostLeadershipError, NoLeaderError
 from argosy.core.node import Node, NodeState
 from argosy.core.service import Service
@@ -81,6 +82,52 @@ async def test_no_session_is_opened_in_a_term_that_ended_meanwhile(leader, agent
         term.open("another")
 
 
+class FailingLeader(Leader):
+    """Its terms fail for want of the store, and take until `go` to end."""
+
+    terms = ()
+
+    async def _lead(self, leadership):
+        self.ending, self.go = asyncio.Event(), asyncio.Event()
+        self.terms = (*self.terms, leadership)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._linger())
+            group.create_task(self._fail())
+
+    async def _fail(self):
+        raise StoreUnavailableError("etcd does not answer")
+
+    async def _linger(self):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ending.set()
+            async with asyncio.timeout(10):
+                await self.go.wait()
+
+
+async def test_a_term_that_is_cancelled_as_it_fails_is_over(controllers):
+    """A failing task group swallows a cancellation: the controller led on for ever, without being the leader."""
+    controller = await controllers()
+    leader = FailingLeader(
+        controller.client, controller.store, controller.cache, controller.dispatcher, controller.beats
+    )
+    election = asyncio.create_task(controller.election.run(leader.run))
+    try:
+        await until(lambda: leader.terms and leader.ending.is_set())
+        await controller.election.revoke_leader(await controller.election.leader())
+        await until(leader.terms[0].lost.is_set)
+        leader.go.set()
+        await until(lambda: len(leader.terms) > 1 and leader.ending.is_set())
+        assert leader.terms[1].epoch > leader.terms[0].epoch
+        election.cancel()
+        await until(leader.terms[1].lost.is_set)
+        leader.go.set()
+        await until(election.done)
+    finally:
+        election.cancel()
+
+
 async def test_an_etcd_that_goes_away_for_a_while_ends_no_controller(own_etcd, tmp_path):
     async with Controller(own_etcd.endpoint, "away", tmp_path) as controller:
         await controller.lead()
@@ -146,7 +193,6 @@ async def test_a_full_etcd_ends_no_controller_and_is_made_room_in(tmp_path):
 
 async def test_a_store_that_is_away_at_the_moment_of_election_ends_no_controller(leader):
     """The first thing a term does is to read: that may fail as everything else may."""
-    from argosy.controller.store import StoreUnavailableError
 
     class FailsOnce:
         def __init__(self) -> None:
@@ -160,9 +206,6 @@ async def test_a_store_that_is_away_at_the_moment_of_election_ends_no_controller
                 self.failed = True
                 raise StoreUnavailableError("etcd does not answer")
             return await leader.store.revision()
-
-    from argosy.controller.session.heard import BeatProtocol
-    from argosy.controller.term import Leader
 
     leadership = leader.dispatcher.term.leadership
     running = asyncio.create_task(

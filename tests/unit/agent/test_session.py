@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import errno
+import socket
 
 import grpc
 import pytest
 
 from argosy.agent.logic.assignments import StaleLeaderError
+from argosy.agent.session import session
 from argosy.agent.session.reporter import Reporter
 from argosy.agent.session.session import LEADER_KEY, Session
 from argosy.core.task import TaskStatus
@@ -215,6 +217,22 @@ async def test_a_controller_that_goes_silent_is_left():
     async with serving(script) as controller, running(events, Reporter(), controller.address) as task:
         await until(lambda: controller.sessions > 1, task)
         silent.set()
+
+
+async def test_a_host_that_takes_connections_and_says_nothing_is_left(monkeypatch):
+    """As one whose controller was stopped: the hello is not even written then."""
+    monkeypatch.setattr(session, "HELLO_S", 1.0)
+    events = Events()
+
+    async def script(controller, requests, context):
+        yield started()
+        async for _ in requests:
+            pass
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        async with serving(script) as controller, running(events, Reporter(), address, controller.address) as task:
+            await until(lambda: events.started_sessions, task)
 
 
 @pytest.mark.parametrize("first", ["stale", "not started"])
