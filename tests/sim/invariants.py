@@ -335,6 +335,10 @@ class Watcher:
             self._judges.disconnections.task_created(task, service, siblings)
             self._judges.updates.task_created(task)
 
+    def before(self, task: Task) -> Task:
+        """Return a task as it was before the revision that is judged; one that is new as it is."""
+        return self._before.get(task.meta.id) or task
+
     def _siblings(self, task: Task) -> list[Task]:
         return [t for t in self.slots[self._slot_key(task)].values() if t.meta.id != task.meta.id]
 

@@ -23,7 +23,7 @@ class Disconnections:
 
     def node_changed(self, old: Node | None, new: Node) -> None:
         """Note when somebody last said something else of a node."""
-        if old is None or old.spec != new.spec:
+        if old is not None and old.spec != new.spec:
             self._respecified_at[new.meta.id] = self._watcher.now()
 
     def started(self, container: Container, hosts: Any) -> None:
@@ -51,7 +51,7 @@ class Disconnections:
         if service.spec.disconnect is not Disconnect.KEEP or service.removing:
             return
         now = self._watcher.now()
-        for other in siblings.values():
+        for other in map(self._watcher.before, siblings.values()):
             node = self._watcher.nodes.get(other.node_id)
             if other.meta.id == task.meta.id or node is None or node.status.state is not NodeState.DOWN:
                 continue

@@ -46,7 +46,7 @@ MUTANTS = (
             "        _compare(txn, fence.key, pb.Compare.CREATE).create_revision = fence.create_revision\n",
             "",
         ),
-        first=(27,),
+        first=(20,),
     ),
     _mutant(
         "address quarantine skipped",
@@ -55,12 +55,13 @@ MUTANTS = (
             "(pool.forget if gone else pool.put)(task)",
             "(pool.forget if gone or task.desired_state > 512 else pool.put)(task)",
         ),
-        first=(75,),
+        first=(71,),
     ),
     _mutant(
         "budget ignored",
         "controller/logic/availability.py",
         ("        allowed = limit is None or budget.missing + takes <= limit\n", "        allowed = True\n"),
+        first=(14,),
     ),
     _mutant(
         "drain stops before the heir serves",
@@ -69,13 +70,12 @@ MUTANTS = (
             "    if not serves(old) or view.is_overdue(old) or (is_available",
             "    if not serves(old) or view.is_leaving(old) or (is_available",
         ),
-        first=(6,),
     ),
     _mutant(
         "tasks on nodes not heard yet are free to stop",
         "controller/logic/slot.py",
         ("    if not may_be_available(view, old) or", "    if not is_available(view, old) or"),
-        first=(20,),
+        first=(70,),
     ),
     _mutant(
         "status accepted out of order",
@@ -86,7 +86,6 @@ MUTANTS = (
         "epoch check in the agent dropped",
         "agent/logic/assignments.py",
         ("    if (leader.epoch, leader.revision) < (highest.epoch, highest.revision):", "    if leader.epoch < 0:"),
-        first=(16,),
     ),
     _mutant(
         "ambiguous transaction retried blindly",
@@ -96,12 +95,12 @@ MUTANTS = (
             "            return await self._settle(parts, fence, error)\n",
             "            response = await self.client.txn(request(parts, fence))\n",
         ),
+        first=(161,),
     ),
     _mutant(
         "watch resumes one revision too late",
         "controller/store/watch.py",
         ("            start_revision=watch.next_revision,\n", "            start_revision=watch.next_revision + 1,\n"),
-        first=(12,),
     ),
     _mutant(
         "no new list after a compaction",
@@ -116,7 +115,7 @@ MUTANTS = (
             "                        self._publish(Step(oldest, ()))\n"
             '                        log.warning("the watch was compacted away",',
         ),
-        first=(20,),
+        first=(21,),
     ),
     _mutant(
         "task deleted before the agent confirmed",
@@ -158,13 +157,12 @@ MUTANTS = (
             "    for task in (*good[1:], *outgoing[1:]):\n        draft.stop(task)\n",
             "",
         ),
-        first=(20,),
     ),
     _mutant(
         "agent stops what an unsynced view lacks",
         "agent/tasks/tasks.py",
         ("        if assignments.synced:\n", "        if True:\n"),
-        first=(4,),
+        first=(143,),
     ),
     _mutant(
         "a start is not on disk before it happens",
@@ -173,11 +171,13 @@ MUTANTS = (
             "unready=checks.readiness is not None)\n        self._save()\n",
             "unready=checks.readiness is not None)\n",
         ),
+        first=(111,),
     ),
     _mutant(
         "a time of the schedule starts two runs",
         "controller/logic/cron.py",
         ("        return _begun(replace(job, next_at=following), now)\n", "        return _begun(job, now)\n"),
+        first=(14,),
     ),
     _mutant(
         "max_concurrent ignored",
@@ -191,26 +191,31 @@ MUTANTS = (
             "            return _cannot_be_granted(node) and self.fence_left(task) <= 0\n",
             "            return _cannot_be_granted(node)\n",
         ),
+        first=(106,),
     ),
     _mutant(
         "kept tasks replaced",
         "controller/logic/view.py",
         ("        if not self._keeps or task.desired_state > TaskState.RUNNING:\n", "        if True:\n"),
+        first=(54,),
     ),
     _mutant(
         "dependencies ignored",
         "controller/logic/dependencies.py",
         ('        return f"waiting for {waits}" if waits else ""\n', '        return ""\n'),
+        first=(19,),
     ),
     _mutant(
         "canaries promoted by themselves",
         "controller/logic/update.py",
         ("        if well and spec.auto_promote:\n", "        if well:\n"),
+        first=(27,),
     ),
     _mutant(
         "a drain's pace ignored",
         "controller/logic/departures.py",
         ("        return self._room.get(node_id, 1) > 0\n", "        return True\n"),
+        first=(311,),
     ),
     _mutant(
         "new versions of files not followed",
@@ -219,6 +224,7 @@ MUTANTS = (
             "    if latest is None or latest.meta.version <= since or latest.meta.id == ref.id:\n",
             "    if latest is None or latest.meta.version > since or latest.meta.id == ref.id:\n",
         ),
+        first=(38,),
     ),
 )
 
