@@ -193,9 +193,12 @@ def _rules(batch: Transaction, memory: str, service: Balanced) -> list[list[byte
     if not service.endpoints:
         return [[nft.is_protocol(_TCP), nft.reset()], [nft.unreachable_port()]]
     starts, turns = _turns(service)
+    # A packet that is half-way through a rule as the kernel passes to the next generation no longer finds anything in
+    # the map of the rule that goes. It may have gone anywhere a moment before: it goes to the first.
+    in_any_case = [nft.immediate(_packed(starts[0][1])), nft.translate_destination()]
     if not service.affinity:
         endpoint = batch.range_map(Type.IPV4, [(first, nft.data(_packed(a))) for first, a in starts], turns)
-        return [[nft.next_turn(turns), endpoint, nft.translate_destination()]]
+        return [[nft.next_turn(turns), endpoint, nft.translate_destination()], in_any_case]
     # A mark is the endpoint's address as a number: what a client's mark of earlier leads to, only while it is there.
     pairs = [(nft.mark(a), nft.data(_packed(a))) for a, _ in sorted(service.endpoints)]
     client_and_mark = [nft.load_source(), nft.load_mark(_SECOND)]
@@ -211,6 +214,7 @@ def _rules(batch: Transaction, memory: str, service: Balanced) -> list[list[byte
         [*client_and_mark, nft.remember(memory, _SECOND, forget=True)],
         [*client_and_mark, nft.remember(memory, _SECOND)],
         [nft.load_mark(), chosen, nft.translate_destination()],
+        in_any_case,
     ]
 
 

@@ -20,6 +20,8 @@ from argosy.core.assignment import EndpointAssignment, NamesAssignment
 WEB = "webnet0000001"
 VIRTUAL = "10.64.0.4"
 PORT = 8000
+CHANGES = 500
+"""Of which some meet a packet."""
 
 
 class Service:
@@ -192,6 +194,36 @@ def test_a_connection_to_one_that_is_gone_ends_instead_of_hanging(service: Servi
         held.sendall(b"anybody?")
         with pytest.raises(ConnectionResetError):
             held.recv(64)
+
+
+def test_no_connection_is_led_nowhere_while_endpoints_change(service: Service) -> None:
+    """A packet that is half-way through a service's rule as it is replaced finds nothing in the map of the old one."""
+    over = threading.Event()
+    failed: list[OSError] = []
+
+    def call() -> None:
+        while not over.is_set():
+            try:
+                service.ask()
+            except OSError as error:
+                failed.append(error)
+
+    callers = [threading.Thread(target=call) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    address, host = parse_ipv4(VIRTUAL), service.hosts[0]
+    names = (NamesAssignment(WEB, "websvc0000001", ("web",), address),)
+    servers = [service.servers[name].attachments[0].address for name in "abc"]
+    for change in range(CHANGES):
+        service.wire.extra["names"] = names
+        service.wire.extra["endpoints"] = tuple(
+            EndpointAssignment(WEB, f"task{n}", "websvc0000001", n, servers[n % 3]) for n in range(20 + change % 2)
+        )
+        host.apply()
+    over.set()
+    for caller in callers:
+        caller.join()
+    assert failed == []
 
 
 def test_without_endpoints_it_refuses(service: Service) -> None:

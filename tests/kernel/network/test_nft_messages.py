@@ -25,9 +25,11 @@ table ip argosy-balance {
   chain hairpin { type nat hook postrouting priority srcnat; policy accept; }
   chain s-web {
     dnat to numgen inc mod 3 map { 0 : 10.64.0.33, 1 : 10.64.0.34, 2 : 10.64.0.65 }
+    dnat to 10.64.0.33
   }
   chain s-heavy {
     dnat to numgen inc mod 6 map { 0-1 : 10.64.0.33, 2 : 10.64.0.34, 3-5 : 10.64.0.65 }
+    dnat to 10.64.0.33
   }
   chain s-sticky {
     meta mark set ip saddr map @a-sticky update @a-sticky { ip saddr : meta mark }
@@ -36,6 +38,7 @@ table ip argosy-balance {
     delete @a-sticky { ip saddr : meta mark }
     update @a-sticky { ip saddr : meta mark }
     dnat to meta mark map { 0x0a400021 : 10.64.0.33, 0x0a400041 : 10.64.0.65 }
+    dnat to 10.64.0.65
   }
   chain s-none {
     meta l4proto tcp reject with tcp reset
