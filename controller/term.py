@@ -20,6 +20,7 @@ from argosy.controller.session.term import Term
 from argosy.controller.store import Cache, EtcdClient, Leadership, Maintenance, Store
 from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.errors import LostLeadershipError, TransientError, first_of
+from argosy.core.node import BeatKey
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +64,7 @@ class Leader:
         # What was written before, by another or with an unknown outcome, has to be seen before anything is decided.
         await self._cache.wait_for(await self._store.revision())
         log.info("leading", epoch=leadership.epoch)
-        heard = HeardNodes(self._ambient)
+        heard = HeardNodes(self._beat_key, self._ambient)
         term = Term(self._store, self._cache, leadership, heard, self._ambient, self._keys)
         store, cache, fence, ambient = self._store, self._cache, leadership.fence, self._ambient
         try:
@@ -83,3 +84,7 @@ class Leader:
                 self._dispatcher.term, self._beats.heard = term, heard
         finally:
             self._dispatcher.term, self._beats.heard = None, None
+
+    def _beat_key(self, node_id: str) -> bytes:
+        stored = self._cache.snapshot.get(BeatKey, node_id)
+        return stored.key if stored is not None else b""

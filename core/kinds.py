@@ -9,13 +9,13 @@ from argosy.core.files import Config, FileVersion, Secret
 from argosy.core.image import Image
 from argosy.core.meta import Cluster
 from argosy.core.network import Network, Slice
-from argosy.core.node import Node
+from argosy.core.node import BeatKey, Node
 from argosy.core.service import Revision, Service
 from argosy.core.task import Task
 from argosy.proto.argosy.v1 import types_pb2 as pb
 
 StoredObject: TypeAlias = (
-    Cluster | Node | Service | Revision | Task | Network | Slice | Image | Config | Secret | FileVersion
+    Cluster | Node | BeatKey | Service | Revision | Task | Network | Slice | Image | Config | Secret | FileVersion
 )
 
 
@@ -32,6 +32,7 @@ class Kind:
 KINDS: Final[tuple[Kind, ...]] = (
     Kind("cluster", Cluster, pb.Cluster, False),
     Kind("node", Node, pb.Node, False),
+    Kind("beat_key", BeatKey, pb.BeatKey, False),
     Kind("service", Service, pb.Service, True),
     Kind("revision", Revision, pb.Revision, True),
     Kind("task", Task, pb.Task, True),

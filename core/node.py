@@ -88,6 +88,15 @@ class NodeDescription:
 
 
 @dataclass(frozen=True, slots=True)
+class BeatKey:
+    """With which the host of a node signs its beats; `meta.id` is the node's. Stored for the leaders to come."""
+
+    meta: Meta = Meta()
+    key: bytes = b""
+    schema: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStatus:
     """What the leader observed; `since` is when this state began."""
 

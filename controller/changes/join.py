@@ -1,18 +1,19 @@
 """Takes a node into the cluster, or back: what a first message of an agent means for the stored Node."""
 
 from dataclasses import replace
+from hashlib import blake2s
 
 from argosy.controller.store import Claim, Op, Snapshot, create, update
 from argosy.core.errors import ExistsError, InvalidError
 from argosy.core.ids import ID_PATTERN
 from argosy.core.mesh import Tunnel
 from argosy.core.meta import Meta
-from argosy.core.node import Node, NodeDescription, NodeSpec, NodeState, NodeStatus, PortProblem
+from argosy.core.node import BeatKey, Node, NodeDescription, NodeSpec, NodeState, NodeStatus, PortProblem
 from argosy.core.validate import validate_node_spec
 
 
 def registered(
-    snap: Snapshot, node_id: str, spec: NodeSpec, description: NodeDescription, now: float
+    snap: Snapshot, node_id: str, spec: NodeSpec, description: NodeDescription, beat_key: bytes, now: float
 ) -> tuple[list[Op], Node]:
     """Return the node as it is to be stored; ExistsError when another node has its name.
 
@@ -22,8 +23,10 @@ def registered(
         raise InvalidError(f"{node_id!r} is no node id")
     known = snap.get(Node, node_id)
     if known is None:
-        return _new(snap, node_id, spec, description, now)
-    return _described(known, description, now)
+        ops, node = _new(snap, node_id, spec, description, now)
+    else:
+        ops, node = _described(known, description, now)
+    return [*ops, *_signed_with(snap, node_id, beat_key)], node
 
 
 def described(snap: Snapshot, node_id: str, description: NodeDescription, now: float) -> tuple[list[Op], Node | None]:
@@ -55,6 +58,16 @@ def _described(known: Node, description: NodeDescription, now: float) -> tuple[l
         return [], known
     changed = replace(known, description=description, meta=replace(known.meta, updated_at=now))
     return [update(changed)], changed
+
+
+def _signed_with(snap: Snapshot, node_id: str, key: bytes) -> list[Op]:
+    """Keep the key of the host's beats for the leaders to come."""
+    if len(key) > blake2s.MAX_KEY_SIZE:
+        raise InvalidError(f"a beat key has at most {blake2s.MAX_KEY_SIZE} bytes, and this one has {len(key)}")
+    stored = snap.get(BeatKey, node_id)
+    if not key or (stored is not None and stored.key == key):
+        return []
+    return [create(BeatKey(Meta(node_id), key)) if stored is None else update(replace(stored, key=key))]
 
 
 def _new(

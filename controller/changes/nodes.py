@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from argosy.controller.store import Op, Release, Snapshot, delete, update
 from argosy.core.errors import ConflictError, InvalidError, PreconditionError
-from argosy.core.node import Availability, Node, NodeSpec, NodeState
+from argosy.core.node import Availability, BeatKey, Node, NodeSpec, NodeState
 from argosy.core.problem import duration, when
 from argosy.core.validate import validate_node_spec
 
@@ -49,4 +49,5 @@ def removed(snap: Snapshot, node: Node) -> tuple[list[Op], Node]:
             f"node {node.spec.name} is {node.status.state.name}: drain it (`argosy node drain {node.spec.name}`), "
             "stop its agent, and remove it when it is DOWN"
         )
-    return [delete(node), Release(Node, "", node.spec.name, node.meta.id)], node
+    key = snap.get(BeatKey, node.meta.id)
+    return [delete(node), Release(Node, "", node.spec.name, node.meta.id), *([delete(key)] if key else [])], node

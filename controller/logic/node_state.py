@@ -10,6 +10,10 @@ plan named; both voices are kept in the leader's memory only, on its monotonic c
     not heard yet since this leader began to listen   UNKNOWN (from READY), for a grace period
     one of many lost at once                          UNKNOWN, for brake_s: see below
 
+**Verdicts outlive leaders.** DOWN and AGENT_LOST stay as they are stored until the agent is heard, by whichever leader;
+of an agent that this one has not heard, `NodeStatus.since` tells how much of agent_lost_after is over. The same holds
+after a leader was stalled itself: what it missed is held against nobody, and what it had found before stands.
+
 **The brake.** When more than one node and over a third of them fall silent within one window, most likely something
 between us and them failed, and to replace everything would make it worse. So these nodes stay UNKNOWN, and are
 called DOWN only if they are silent for `brake_s` more. Nodes beat out of step, so when the first one's time is up,
@@ -79,10 +83,12 @@ class Heard:
 class _Silence:
     """A node with the moments at which its voices count as lost, if nothing more is heard of them.
 
-    `lost_at` is when both are; `agent_heard` tells whether the agent spoke at all in this leader's time.
+    `lost_at` is when both are; `agent_heard` tells whether the agent spoke since this leader began to listen, `known`
+    whether it spoke to this leader at all, before it was stalled.
     """
 
     node: Node
+    known: bool
     agent_heard: bool
     agent_lost_at: float
     lost_at: float
@@ -108,7 +114,7 @@ def plan_nodes(
     wake_at: float | None = None
     for silence in silences:
         old = silence.node.status
-        state, message, until = _judge(silence, brake, now, timing)
+        state, message, until = _judge(silence, brake, now, wall, timing)
         if until is not None and (wake_at is None or until < wake_at):
             wake_at = until
         if state is not old.state or message != old.message:
@@ -119,7 +125,7 @@ def plan_nodes(
 
 def _silence(node: Node, heard: Heard, listening_since: float, timing: NodeTiming) -> _Silence:
     """Work out a node's deadlines. Silence while the leader did not listen is not held against it."""
-    agent_heard = heard.agent_at is not None
+    agent_heard = heard.agent_at is not None and heard.agent_at >= listening_since
     if heard.agent_at is not None:
         agent_lost_at = max(heard.agent_at, listening_since) + timing.lost_after_s
     else:
@@ -127,10 +133,12 @@ def _silence(node: Node, heard: Heard, listening_since: float, timing: NodeTimin
     lost_at = agent_lost_at
     if heard.host_at is not None:
         lost_at = max(lost_at, max(heard.host_at, listening_since) + timing.lost_after_s)
-    return _Silence(node, agent_heard, agent_lost_at, lost_at)
+    return _Silence(node, heard.agent_at is not None, agent_heard, agent_lost_at, lost_at)
 
 
-def _judge(silence: _Silence, brake: "_Brake", now: float, timing: NodeTiming) -> tuple[NodeState, str, float | None]:
+def _judge(
+    silence: _Silence, brake: "_Brake", now: float, wall: float, timing: NodeTiming
+) -> tuple[NodeState, str, float | None]:
     """Return a node's state, what to say of it, and when that will change if nothing is heard (None: never)."""
     stored = silence.node.status
     if now < silence.agent_lost_at and silence.agent_heard:
@@ -138,20 +146,26 @@ def _judge(silence: _Silence, brake: "_Brake", now: float, timing: NodeTiming) -
     if stored.state is NodeState.DOWN:
         return stored.state, stored.message, None
     if now < silence.agent_lost_at:
-        if stored.state is NodeState.READY:
+        if stored.state is NodeState.READY and not silence.known:
             message = "the controller that leads now has not heard of it yet"
             return NodeState.UNKNOWN, message, silence.agent_lost_at
         return stored.state, stored.message, silence.agent_lost_at
     if now < silence.lost_at:
-        return _while_host_beats(silence, now, timing)
+        return _while_host_beats(silence, now, wall, timing)
     held_until = brake.holds_until(silence)
     if now < held_until:
         return NodeState.UNKNOWN, _brake_message(timing), held_until
     return NodeState.DOWN, "neither its agent nor its host is heard", None
 
 
-def _while_host_beats(silence: _Silence, now: float, timing: NodeTiming) -> tuple[NodeState, str, float | None]:
-    replace_at = silence.agent_lost_at + timing.agent_lost_after_s
+def _while_host_beats(
+    silence: _Silence, now: float, wall: float, timing: NodeTiming
+) -> tuple[NodeState, str, float | None]:
+    lost_at = silence.agent_lost_at
+    stored = silence.node.status
+    if stored.state is NodeState.AGENT_LOST and not silence.agent_heard:  # found before this leader began to listen
+        lost_at = min(lost_at, now - (wall - stored.since))
+    replace_at = lost_at + timing.agent_lost_after_s
     if now >= replace_at:
         return NodeState.DOWN, f"its agent has been away for {timing.agent_lost_after_s:g} s", None
     message = f"its host is up but its agent is away: nothing is replaced for {timing.agent_lost_after_s:g} s"

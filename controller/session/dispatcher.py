@@ -74,7 +74,7 @@ class DispatcherServicer(rpc.DispatcherServicer):
             raise InvalidError("a session begins with hello")
         node = await self._register(term, first.hello)
         session = term.open(node.meta.id)  # not before: the term may have ended while the store was asked
-        term.heard.agent(node.meta.id, first.hello.beat_key)
+        term.heard.hello(node.meta.id)
         log.info("session opened", node=node.spec.name, session=session.session_id)
         reader = asyncio.create_task(self._read(term, session, request_iterator))
         try:
@@ -99,7 +99,7 @@ class DispatcherServicer(rpc.DispatcherServicer):
         spec = NodeSpec(name=hello.node_name, role=hello.role or "worker", labels=dict(hello.labels))
         description = decode(hello.description, NodeDescription)
         return await term.changes.make(
-            lambda snap: registered(snap, hello.node_id, spec, description, self._ambient.wall())
+            lambda snap: registered(snap, hello.node_id, spec, description, hello.beat_key, self._ambient.wall())
         )
 
     async def _read(self, term: Term, session: NodeSession, requests: AsyncIterator[pb.AgentMessage]) -> None:

@@ -1,8 +1,9 @@
 """When each node was last heard: its agent (session) and its host (the launcher's own beat), in the leader's memory.
 
-Beats are UDP datagrams `NODE_ID SEQUENCE MAC`: keyed BLAKE2s (RFC 7693), with a key that the agent gave in its hello.
-The sequence is the host's CLOCK_BOOTTIME in nanoseconds: it only grows, so a recorded beat cannot be played again.
-After a reboot it starts over; the new agent's hello then resets it.
+Beats are UDP datagrams `NODE_ID SEQUENCE MAC`: keyed BLAKE2s (RFC 7693), with a key that the agent gave in a hello to
+this leader or an earlier one: a new leader knows hosts whose agents are away. The sequence is the host's CLOCK_BOOTTIME
+in nanoseconds: it only grows, so a recorded beat cannot be played again to the leader that heard it, nor for longer
+than agent_lost_after to those after it. After a reboot it starts over; the new agent's hello then resets it.
 """
 
 import asyncio
@@ -17,10 +18,11 @@ from argosy.core.ambient import SYSTEM, Ambient
 class HeardNodes:
     """Times are of the monotonic clock. One for a term: a new leader has heard nobody."""
 
-    def __init__(self, ambient: Ambient = SYSTEM) -> None:
+    def __init__(self, key_of: Callable[[str], bytes], ambient: Ambient = SYSTEM) -> None:
+        """`key_of` returns the key of a node's host; b"": none is known, and its beats are ignored."""
+        self._key_of = key_of
         self._clock = ambient.monotonic
         self.heard: dict[str, Heard] = {}
-        self._keys: dict[str, bytes] = {}
         self._sequences: dict[str, int] = {}
         self.on_hello: Callable[[], None] = lambda: None
 
@@ -28,15 +30,16 @@ class HeardNodes:
         """Return the heartbeat period of a cluster of this size."""
         return heartbeat_period(nodes)
 
-    def agent(self, node_id: str, beat_key: bytes = b"") -> None:
+    def hello(self, node_id: str) -> None:
+        """Note that an agent has begun a session."""
+        self._sequences.pop(node_id, None)
+        self.agent(node_id)
+        self.on_hello()
+
+    def agent(self, node_id: str) -> None:
         """Note that an agent was heard just now."""
-        if beat_key:
-            self._keys[node_id] = beat_key
-            self._sequences.pop(node_id, None)
         old = self.heard.get(node_id)
         self.heard[node_id] = Heard(agent_at=self._clock(), host_at=old.host_at if old else None)
-        if beat_key:
-            self.on_hello()
 
     def beat(self, datagram: bytes) -> None:
         """Take a host's beat; one that is malformed, unsigned or played again is ignored."""
@@ -45,8 +48,8 @@ class HeardNodes:
             node_id, number = node.decode("ascii"), int(sequence)
         except ValueError:
             return
-        key = self._keys.get(node_id)
-        if key is None or number <= self._sequences.get(node_id, 0):
+        key = self._key_of(node_id)
+        if not key or number <= self._sequences.get(node_id, 0):
             return
         expected = hashlib.blake2s(node + b" " + sequence, key=key).hexdigest().encode()
         if not hmac.compare_digest(expected, digest):

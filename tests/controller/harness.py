@@ -5,6 +5,7 @@ What is not here is the command line and signals: everything between gRPC and et
 
 import asyncio
 import contextlib
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -177,6 +178,7 @@ class FakeAgent:
     obedient: bool = False
     node_id: str = field(default_factory=new_id)
     cpus: float = 8.0
+    beat_key: bytes = b""
 
     def __post_init__(self) -> None:
         self.messages: list[dispatcher_pb2.ControllerMessage] = []
@@ -192,7 +194,7 @@ class FakeAgent:
         # Of its own: connections that several share are tried again more and more seldom, for all of them.
         self.channel = grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
         self.call = dispatcher_pb2_grpc.DispatcherStub(self.channel).Session()
-        hello = dispatcher_pb2.Hello(node_id=self.node_id, node_name=self.name)
+        hello = dispatcher_pb2.Hello(node_id=self.node_id, node_name=self.name, beat_key=self.beat_key)
         description = NodeDescription(
             hostname=self.name,
             platform=LINUX,
@@ -250,6 +252,11 @@ class FakeAgent:
     def tasks(self) -> dict[str, object]:
         """Return the assigned tasks by id."""
         return {key.removeprefix("task/"): piece for key, piece in self.pieces.items() if key.startswith("task/")}
+
+    def host_beat(self) -> bytes:
+        """Return a beat of the agent's host, as its launcher sends it."""
+        text = f"{self.node_id} {time.time_ns()}".encode()
+        return text + b" " + hashlib.blake2s(text, key=self.beat_key).hexdigest().encode()
 
     async def beat(self) -> None:
         await self.call.write(dispatcher_pb2.AgentMessage(heartbeat=dispatcher_pb2.Heartbeat(sequence=1)))

@@ -13,7 +13,7 @@ from argosy.controller.session.term import Term
 from argosy.controller.store import Fence, Put, StoreFullError, StoreUnavailableError, update
 from argosy.controller.term import Leader
 from argosy.core.errors import LostLeadershipError, NoLeaderError
-from argosy.core.node import Node, NodeState
+from argosy.core.node import BeatKey, Node, NodeState
 from argosy.core.service import Service
 from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState
@@ -51,6 +51,28 @@ async def test_another_controller_takes_over_and_goes_on(controllers, agents):
     assert ids < set(agent.tasks())
 
 
+async def test_a_new_leader_knows_the_beats_of_a_host_whose_agent_is_away(controllers, agents):
+    """Else it would call the host dead and replace what runs there, when its grace is over."""
+    first = await (await controllers("c1")).lead()
+    second = await controllers("c2")
+    agent = FakeAgent("n1", beat_key=b"k" * 32)
+    try:
+        await agent.connect(first.address)
+    finally:
+        await agent.close()
+    await first.resign()
+    await second.lead()
+    heard = second.dispatcher.term.heard.heard
+    forger = FakeAgent("n1", node_id=agent.node_id, beat_key=b"f" * 32)
+    second.beats.datagram_received(forger.host_beat(), ("192.0.2.1", 1))
+    assert agent.node_id not in heard
+    second.beats.datagram_received(agent.host_beat(), ("192.0.2.1", 1))
+    assert heard[agent.node_id].host_at is not None
+    await until(lambda: second.cache.snapshot.get(Node, agent.node_id).status.state is NodeState.UNKNOWN)
+    await second.control.RemoveNode(control_pb2.RemoveNodeRequest(ref=agent.node_id))
+    assert second.cache.snapshot.get(BeatKey, agent.node_id) is None
+
+
 async def test_a_leader_that_was_replaced_can_neither_write_nor_command(controllers, agents):
     first = await (await controllers("c1")).lead()
     agent = await agents(first.address)
@@ -70,7 +92,7 @@ async def test_a_leader_that_was_replaced_can_neither_write_nor_command(controll
 
 async def test_no_session_is_opened_in_a_term_that_ended_meanwhile(leader, agents):
     """As when the store is away while a node registers: the session would be served by nobody, for ever."""
-    term = Term(leader.store, leader.cache, leader.dispatcher.term.leadership, HeardNodes())
+    term = Term(leader.store, leader.cache, leader.dispatcher.term.leadership, HeardNodes(lambda _: b""))
     serving = asyncio.create_task(term.run())
     term.open("a-node")
     await asyncio.sleep(0)

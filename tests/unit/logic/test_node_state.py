@@ -133,11 +133,46 @@ def test_a_new_leader_knows_nothing_of_a_node_until_it_hears_it_and_waits_before
 def test_a_new_leader_leaves_down_and_agent_lost_as_they_were_with_their_time() -> None:
     ear = Ear(2, listening_since=0.0)
     ear.nodes["n1"] = replace(ear.nodes["n1"], status=NodeStatus(DOWN, "gone", 5.0))
-    ear.nodes["n2"] = replace(ear.nodes["n2"], status=NodeStatus(AGENT_LOST, "its agent", 6.0))
+    ear.nodes["n2"] = replace(ear.nodes["n2"], status=NodeStatus(AGENT_LOST, "its agent", WALL - 6))
     ear.look()
     ear.listen(60, "n2", agent=False)
     assert ear.nodes["n1"].status == NodeStatus(DOWN, "gone", 5.0)
-    assert (ear.nodes["n2"].status.state, ear.nodes["n2"].status.since) == (AGENT_LOST, 6.0)
+    assert (ear.nodes["n2"].status.state, ear.nodes["n2"].status.since) == (AGENT_LOST, WALL - 6)
+
+
+def test_a_lost_agent_gets_no_more_than_its_ten_minutes_from_any_number_of_leaders() -> None:
+    ear = Ear(1, now=400.0, listening_since=400.0)
+    ear.nodes["n1"] = replace(ear.nodes["n1"], status=NodeStatus(AGENT_LOST, "its agent", WALL + 2.7))
+    assert ear.listen(602.6, "n1", agent=False) == {"n1": AGENT_LOST}
+    assert ear.nodes["n1"].status.since == WALL + 2.7
+    assert ear.wake_at == pytest.approx(602.7)
+    assert ear.listen(602.8, "n1", agent=False) == {"n1": DOWN}
+
+
+def test_an_agent_whose_time_ran_out_while_nobody_led_may_still_open_a_session() -> None:
+    ear = Ear(1, now=700.0, listening_since=700.0)
+    ear.nodes["n1"] = replace(ear.nodes["n1"], status=NodeStatus(AGENT_LOST, "its agent", WALL))
+    assert ear.listen(709.9, "n1", agent=False) == {"n1": AGENT_LOST}
+    assert ear.listen(710.1, "n1", agent=False) == {"n1": DOWN}
+
+
+def test_a_former_leaders_clock_that_ran_ahead_gives_a_lost_agent_no_more_time() -> None:
+    ear = Ear(1, listening_since=0.0)
+    ear.nodes["n1"] = replace(ear.nodes["n1"], status=NodeStatus(AGENT_LOST, "its agent", WALL + 5000))
+    assert ear.listen(609.9, "n1", agent=False) == {"n1": AGENT_LOST}
+    assert ear.listen(610.1, "n1", agent=False) == {"n1": DOWN}
+
+
+@pytest.mark.parametrize("state", [AGENT_LOST, DOWN])
+def test_a_leader_that_was_stalled_itself_forgets_no_verdict(state: NodeState) -> None:
+    ear = Ear(1).hear("n1")
+    assert ear.listen(10, *(["n1"] if state is AGENT_LOST else []), agent=False) == {"n1": state}
+    ear.now = ear.listening_since = 60.0
+    assert ear.look() == {"n1": state}
+    ear.listen(602.6, "n1", agent=False)
+    assert ear.nodes["n1"].status.state is state
+    assert ear.nodes["n1"].status.since == WALL + 2.7
+    assert ear.listen(602.8, "n1", agent=False) == {"n1": DOWN}
 
 
 def test_a_leader_that_was_stalled_itself_blames_nobody() -> None:
