@@ -7,13 +7,14 @@ difference is being sent waits for the next, so a slow node costs no memory.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from enum import IntEnum
 from math import inf
 from typing import Final, Protocol
 
 from argosy.controller.logic.assign import NodeSet
 from argosy.controller.session.feeds import Feeds
+from argosy.controller.session.turns import Turns
 from argosy.core.assignment import LeaderEpoch, Piece
 from argosy.core.wire import encoded, removal
 from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
@@ -53,15 +54,14 @@ class NodeSession:
     """Lives as long as its stream. `close` may be called from anywhere in the loop."""
 
     def __init__(
-        self, node_id: str, session_id: str, source: Source, feeds: Feeds, ask: "Callable[[NodeSession, bool], None]"
+        self, node_id: str, session_id: str, source: Source, feeds: Feeds, turns: "Turns[NodeSession]"
     ) -> None:
-        """`ask` asks for a turn, because of the node's own pieces or (False) of its networks alone."""
         self.node_id = node_id
         self.session_id = session_id
         self.sent = NodeSet()
         self._source = source
         self._feeds = feeds
-        self._ask = ask
+        self._turns = turns
         self._editions: Mapping[str, int] = {}  # of the networks: what the node was told
         self._in_force: Mapping[str, int] = {}  # and what it confirmed last
         self._unconfirmed: dict[int, Mapping[str, int]] = {}  # by version
@@ -136,6 +136,7 @@ class NodeSession:
                 yield self._stamped(message)
                 if message is self._sending:
                     self._sending = None
+                    self._turns.came_out(self)
                     self._ask_for_turn()
 
     def take_turn(self) -> None:
@@ -158,7 +159,7 @@ class NodeSession:
             self._timer = None
         due_at = max(self._due_at, self._not_before)
         if loop.time() >= due_at:
-            self._ask(self, self._own)
+            self._turns.ask(self, own=self._own, first=not self._version)
         else:
             self._timer = loop.call_at(due_at, self._after_pause)
 

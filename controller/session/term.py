@@ -71,7 +71,7 @@ class Term:
         self._drains = Drains(self)
         self.arrivals = Arrivals(self._sent_to_by_all, ambient.monotonic)
         self._feeds = Feeds(lambda network_id: network_pieces(network_id, self._objects()))
-        self._turns = Turns(self.give_turn)
+        self._turns: Turns[NodeSession] = Turns(self.give_turn)
         self._stale = asyncio.Event()
         self._known = asyncio.Event()
         self._ended = False
@@ -83,9 +83,7 @@ class Term:
         if older := self.sessions.get(node_id):
             older.close("a newer session of this node has begun")
             self.closed(older)
-        session = NodeSession(
-            node_id, self._ambient.new_id(), self, self._feeds, lambda one, own: self._turns.ask(one, own=own)
-        )
+        session = NodeSession(node_id, self._ambient.new_id(), self, self._feeds, self._turns)
         self.sessions[node_id] = session
         session.mark_dirty()
         return session

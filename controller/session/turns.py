@@ -1,9 +1,11 @@
 """Whose turn it is to be told what has changed, so that 5,000 sessions that are due at once hold up neither each
 other's heartbeats nor the leader's lease.
 
-Own changes of a node (its tasks, a first full set) go first. What a node is told only because a network of its has
-changed takes a share of the time: while such sessions wait for their turn, what else changes joins in. So a network of
-500 nodes hears of a change in some tenths of a second while there is nothing else to do, and waits while there is.
+Own changes of a node (its tasks) go first, in turn with first full sets. Of those only so many are on their way at
+once: after a failover every node wants one, and what is made before it can go out is memory and time for nothing. What
+a node is told only because a network of its has changed takes a share of the time: while such sessions wait for their
+turn, what else changes joins in. So a network of 500 nodes hears of a change in some tenths of a second while there is
+nothing else to do, and waits while there is.
 """
 
 import asyncio
@@ -19,6 +21,11 @@ SHARED_AT_ONCE: Final = 20
 SHARED_SHARE: Final = 0.4
 """Of the time, at most, in which such are told."""
 
+FIRST_AT_ONCE: Final = 64
+"""First full sets that are on their way: made, and not yet taken by the network."""
+FIRST_PATIENCE_S: Final = 1.0
+"""A set that is on its way for longer, to a node that is slow or gone, does not keep others from being made."""
+
 ITERATIONS: Final = 2
 """Of the event loop, until what a session was given is out."""
 
@@ -30,14 +37,19 @@ class Turns(Generic[S]):
 
     def __init__(self, take: Callable[[S], None]) -> None:
         self._take = take
+        self._first: dict[S, None] = {}
+        self._on_way: dict[S, asyncio.TimerHandle] = {}
         self._own: dict[S, None] = {}
         self._shared: dict[S, None] = {}
         self._asked = asyncio.Event()
         self._asked_shared = asyncio.Event()
 
-    def ask(self, one: S, *, own: bool) -> None:
-        """Ask for a turn."""
-        if own:
+    def ask(self, one: S, *, own: bool, first: bool = False) -> None:
+        """Ask for a turn; a `first` one takes everything along, and is followed by `came_out`."""
+        if first:
+            self._first[one] = None
+            self._asked.set()
+        elif own:
             self._shared.pop(one, None)
             self._own[one] = None
             self._asked.set()
@@ -45,10 +57,17 @@ class Turns(Generic[S]):
             self._shared[one] = None
             self._asked_shared.set()
 
+    def came_out(self, one: S) -> None:
+        """Note that a first full set is not held in memory any more."""
+        if timer := self._on_way.pop(one, None):
+            timer.cancel()
+            self._asked.set()
+
     def forget(self, one: S) -> None:
         """Take one back who has asked."""
-        self._own.pop(one, None)
-        self._shared.pop(one, None)
+        for queue in (self._first, self._own, self._shared):
+            queue.pop(one, None)
+        self.came_out(one)
 
     async def run(self) -> None:
         """Give turns until cancelled."""
@@ -59,14 +78,22 @@ class Turns(Generic[S]):
     async def _give_own(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            self._asked.clear()
             until = loop.time() + SLICE_S
-            while self._own and loop.time() < until:
-                self._take(_first(self._own))
-            if self._own:
+            while (self._own or self._may_begin()) and loop.time() < until:
+                if self._own:
+                    self._take(_first(self._own))
+                if self._may_begin():
+                    one = _first(self._first)
+                    self._on_way[one] = loop.call_later(FIRST_PATIENCE_S, self.came_out, one)
+                    self._take(one)
+            if self._own or self._may_begin():
                 await asyncio.sleep(0)
             else:
-                self._asked.clear()
                 await self._asked.wait()
+
+    def _may_begin(self) -> bool:
+        return bool(self._first) and len(self._on_way) < FIRST_AT_ONCE
 
     async def _give_shared(self) -> None:
         loop = asyncio.get_running_loop()

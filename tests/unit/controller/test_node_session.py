@@ -25,7 +25,7 @@ class Node:
         self.tasks = {}
         self.pieces = {"net": {KEY: ENDPOINT}}
         self.feeds = Feeds(lambda network_id: list(self.pieces.get(network_id, {}).values()))
-        self.session = NodeSession("n1", "s1", self, self.feeds, lambda session, own: self.asked.append(own))
+        self.session = NodeSession("n1", "s1", self, self.feeds, self)
         self.asked = []
         self.has = {}
         self.parts = 0
@@ -41,6 +41,12 @@ class Node:
 
     def leader_epoch(self):
         return LeaderEpoch(3, 5)
+
+    def ask(self, session, *, own, first):
+        self.asked.append("first" if first else own)
+
+    def came_out(self, session):
+        self.asked.append("out")
 
     def put(self, endpoint, network="net"):
         """Change an endpoint as the term does."""
@@ -121,17 +127,17 @@ async def test_a_network_comes_and_goes_as_a_whole():
 async def test_a_session_asks_for_one_turn_until_what_it_sent_is_out():
     node = Node()
     node.session.mark_dirty()
-    assert node.asked == [True]
+    assert node.asked == ["first"]
     node.session.take_turn()
     node.session.mark_dirty(own=False)
     node.session.mark_dirty()
-    assert node.asked == [True]
+    assert node.asked == ["first"]
     messages = node.session.messages()
     await anext(messages)
     node.session._not_before = 0.0
     node.session.send(pb.ControllerMessage(report_ack=pb.ReportAck(sequence=1)))
     await anext(messages)
-    assert node.asked == [True, True]
+    assert node.asked == ["first", "out", True]
 
 
 async def test_a_large_set_comes_in_parts(monkeypatch):
@@ -225,7 +231,7 @@ async def test_in_the_end_it_is_told_alone(monkeypatch):
     await node.told()
     node.asked.clear()
     asked = asyncio.Event()
-    node.session._ask = lambda session, own: asked.set()
+    node.ask = lambda session, *, own, first: asked.set()
     node.session.mark_dirty(haste=Haste.SOMETIME)
     await asyncio.wait_for(asked.wait(), 10)
 

@@ -2,7 +2,8 @@
 
 import asyncio
 
-from argosy.controller.session.turns import SHARED_AT_ONCE, Turns
+from argosy.controller.session import turns as turns_module
+from argosy.controller.session.turns import FIRST_AT_ONCE, SHARED_AT_ONCE, Turns
 from argosy.controller.sparing import FREE_S, Sparing
 
 
@@ -73,6 +74,37 @@ async def test_a_turn_may_be_asked_for_while_others_are_given():
     turns.ask(0, own=True)
     await given(turns, told)
     assert told == list(range(101))
+
+
+async def test_first_sets_are_made_as_they_go_out_and_own_changes_go_between_them(monkeypatch):
+    """After a failover all nodes want one at once."""
+    monkeypatch.setattr(turns_module, "FIRST_PATIENCE_S", 1000.0)
+    told = Told(FIRST_AT_ONCE)
+    turns = Turns(told.append)
+    for number in range(2 * FIRST_AT_ONCE):
+        turns.ask(number, own=True, first=True)
+    await given(turns, told)
+    turns.ask("own", own=True)
+    turns.forget(0)
+    turns.came_out(3)
+    turns.came_out(3)
+    told.full.clear()
+    told.count = FIRST_AT_ONCE + 3
+    await given(turns, told)
+    assert [one for one in told if one != "own"] == list(range(FIRST_AT_ONCE + 2))
+    assert "own" in told
+    for number in range(FIRST_AT_ONCE):
+        turns.forget(number)
+
+
+async def test_a_first_set_that_does_not_go_out_keeps_others_waiting_for_a_while_only(monkeypatch):
+    monkeypatch.setattr(turns_module, "FIRST_PATIENCE_S", 0.01)
+    told = Told(2 * FIRST_AT_ONCE)
+    turns = Turns(told.append)
+    for number in range(told.count):
+        turns.ask(number, own=True, first=True)
+    await given(turns, told)
+    assert told == list(range(told.count))
 
 
 class Clock:
