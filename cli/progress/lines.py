@@ -29,6 +29,7 @@ class TaskLine:
     desired: TaskState
     reason: str
     exit_code: int | None
+    ran: bool
 
 
 def task_lines(goal: Goal, picture: Picture) -> dict[str, TaskLine]:
@@ -44,6 +45,7 @@ def _line(task: Task, picture: Picture) -> TaskLine:
         task.desired_state,
         task.status.reason,
         task.status.exit_code,
+        bool(task.running_since),
     )
 
 
@@ -79,13 +81,17 @@ class Narrator:
         """Return what is new since the last call."""
         news: list[tuple[str, str]] = []
         for task_id, line in lines.items():
-            if line.state in _QUIET or not self._is_due(task_id, line, now):
+            if line.state in _QUIET or self._came_to_nothing(task_id, line) or not self._is_due(task_id, line, now):
                 continue
             text = describe(line)
             if self._said.get(task_id) != text:
                 self._said[task_id] = text
                 news.append((line.name, text))
         return _condensed(news)
+
+    def _came_to_nothing(self, task_id: str, line: TaskLine) -> bool:
+        """Whether a task was taken back before it ran: nobody was told of it, and its name is another one's, too."""
+        return line.state is TaskState.SHUTDOWN and not line.ran and task_id not in self._said
 
     def _is_due(self, task_id: str, line: TaskLine, now: float) -> bool:
         if line.state is not TaskState.PENDING:

@@ -27,7 +27,7 @@ class TasksMoved:
             if now is not None and not is_terminal(now.status.state):
                 left.append(now)
         moved = len(self.tasks) - len(left)
-        summary = f"{moved} of {len(self.tasks)} tasks have moved"
+        summary = f"moved {moved} of {len(self.tasks)} task{'s' if len(self.tasks) != 1 else ''}"
         if not left:
             return Assessment(Status.DONE, (summary,))
         held = Counter(why for task in left if (why := _what_holds(task, picture)))

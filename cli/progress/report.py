@@ -28,6 +28,7 @@ def failure_report(session: "Session", assessment: Assessment, picture: Picture)
             task.desired_state,
             task.status.reason or ("killed: out of memory" if task.status.oom_killed else ""),
             task.status.exit_code,
+            bool(task.running_since),
         )
         lines.append(f"{line.name}: {describe(line)}")
         if task.status.state is not TaskState.REJECTED or task.running_since:

@@ -7,6 +7,7 @@ before a paused update was resumed is forgiven: a person has looked at it.
 
 from collections.abc import Sequence
 
+from argosy.controller.logic.counted import of_all
 from argosy.controller.logic.slot import succession
 from argosy.controller.logic.slots import Slot, age, is_unassigned
 from argosy.controller.logic.view import View
@@ -38,12 +39,13 @@ def _failed_young(view: View, task: Task, update: UpdateStatus, config: UpdateCo
 
 
 def say_failed(
-    view: View, update: UpdateStatus, config: UpdateConfig, failed: Sequence[Slot], total: int, what: str
+    view: View, update: UpdateStatus, config: UpdateConfig, failed: Sequence[Slot], total: int, one: str, many: str
 ) -> str:
-    """Return how many of `total` slots failed, and why the last one did; `what` they are ("replicas")."""
+    """Return how many of `total` slots failed, and why the last one did; `one` and `many` is what they are."""
     last = max((task for slot in failed for task in failures(view, slot, update, config)), key=age)
     reason = last.status.reason or (f"exit code {last.status.exit_code}" if last.status.exit_code is not None else "")
-    said = f"{len(failed)} of {total} {what} failed before they had run for {config.monitor:g} s; {place(view, last)}"
+    who, they = of_all(len(failed), total, one, many), "it" if len(failed) == 1 else "they"
+    said = f"{who} failed before {they} had run for {config.monitor:g} s; {place(view, last)}"
     return f"{said}: {reason}" if reason else f"{said} {last.status.state.name.lower()}"
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from argosy.controller.logic.actions import CreateTask
+from argosy.controller.logic.counted import of_all
 from argosy.controller.logic.cron import due, job_of, runs_side_by_side
 from argosy.controller.logic.draft import Draft
 from argosy.controller.logic.reap import forget, trim
@@ -216,4 +217,5 @@ def _say(view: View, run: _Run) -> str:
     where = f"slot {last.slot}" if last.slot else f"node {node.spec.name if node is not None else last.node_id}"
     tries = f" after {last.attempts + 1} attempts" if last.attempts else ""
     reason = last.status.reason or last.status.state.name.lower()
-    return f"{len(run.gave_up)} of {total} completions gave up; {where}{tries}: {reason}"
+    who = of_all(len(run.gave_up), total, "completion", "completions")
+    return f"{who} gave up; {where}{tries}: {reason}"

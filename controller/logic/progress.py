@@ -9,6 +9,7 @@ none.
 from collections.abc import Iterator, Sequence
 
 from argosy.controller.logic.attempts import failures, node_name, place, turn_of
+from argosy.controller.logic.counted import of_all
 from argosy.controller.logic.draft import Draft
 from argosy.controller.logic.slots import Slot, age
 from argosy.controller.logic.view import View
@@ -71,7 +72,8 @@ def _what_for(view: View, slots: Sequence[Slot]) -> str:
             task = slot.ending[0]
             return f"{place(view, task)} waits for the task on {node_name(view, task.node_id)} that is to stop"
     left = sum(not any(map(view.is_current, slot.live)) for slot in slots)
-    return f"{left} of {len(slots)} replicas are not updated"
+    verb = "is" if left == 1 else "are"
+    return f"{of_all(left, len(slots), 'replica', 'replicas')} {verb} not updated"
 
 
 def _state(view: View, task: Task) -> str:

@@ -26,6 +26,7 @@ from argosy.controller.logic.actions import RollBack
 from argosy.controller.logic.attempts import failures, good_at, has_given_up, say_failed, turn_of
 from argosy.controller.logic.availability import is_available, is_still_there
 from argosy.controller.logic.canary import former_revision, is_trying
+from argosy.controller.logic.counted import of_all
 from argosy.controller.logic.dirty import is_dirty, stale_task
 from argosy.controller.logic.draft import Draft
 from argosy.controller.logic.progress import stalled
@@ -186,8 +187,8 @@ class _Course:
             return None
         failed = self._failed(canaries)
         if self._too_many(failed, len(canaries)):
-            what = "canaries" if len(canaries) != 1 else "canary"
-            return self._give_in(say_failed(view, self.update, self.config, failed, len(canaries), what), fresh)
+            said = say_failed(view, self.update, self.config, failed, len(canaries), "canary", "canaries")
+            return self._give_in(said, fresh)
         well = self._all_well(canaries)
         if well and spec.auto_promote:
             self._store(promoted=True, ready=False, message="")
@@ -218,7 +219,8 @@ class _Course:
         """Complete the update, follow the failure action, or work on the next slots."""
         failed = self._failed(slots)
         if self._too_many(failed, len(slots)):
-            return self._give_in(say_failed(self.view, self.update, self.config, failed, len(slots), "replicas"))
+            said = say_failed(self.view, self.update, self.config, failed, len(slots), "replica", "replicas")
+            return self._give_in(said)
         settled = self._settled(slots)
         if settled is not None:
             return settled
@@ -281,7 +283,8 @@ class _Course:
             self.draft.wake(waits_until)
             return None
         if gave_up:
-            self._pause(f"{gave_up} of {len(slots)} replicas gave up under their restart policy")
+            who, whose = of_all(gave_up, len(slots), "replica", "replicas"), "its" if gave_up == 1 else "their"
+            self._pause(f"{who} gave up under {whose} restart policy")
             return self.rollout()
         rolled_back = self.update.state in ROLLING_BACK
         state = UpdateState.ROLLBACK_COMPLETED if rolled_back else UpdateState.COMPLETED

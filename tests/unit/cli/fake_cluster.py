@@ -187,10 +187,10 @@ class FakeCluster(rpc.ControlServicer):
         """Pause a failing update, or roll it back."""
         if service.spec.update.failure_action != types.FAILURE_ACTION_ROLLBACK:
             service.update.state = types.UPDATE_STATE_PAUSED
-            service.update.message = "1 of 1 replicas failed"
+            service.update.message = "the only replica failed"
             self._put("service", service)
             return
-        service.update.message = "1 of 1 replicas failed"
+        service.update.message = "the only replica failed"
         self._set_spec(service, self._spec_of(service, service.previous_revision), types.UPDATE_STATE_ROLLBACK_STARTED)
         service.update.state = types.UPDATE_STATE_ROLLBACK_COMPLETED
         self._put("service", service)

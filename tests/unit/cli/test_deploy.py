@@ -126,7 +126,7 @@ def test_an_update_that_fails_is_reported_as_paused(argosy: Argosy, compose: Com
     assert argosy("deploy", "-c", compose("services: {web: {image: web}}"), "s").status == 0
     ran = argosy("deploy", "-c", compose("services: {web: {image: crash}}"), "s")
     assert ran.status == 1
-    assert "s_web: the update failed and is paused: 1 of 1 replicas failed" in ran.err
+    assert "s_web: the update failed and is paused: the only replica failed" in ran.err
     assert "exit code 3" in ran.err
     assert argosy("deploy", "-c", compose("services: {web: {image: web:2}}"), "s").status == 0
 
@@ -136,7 +136,7 @@ def test_an_update_that_fails_and_is_rolled_back_says_so(argosy: Argosy, compose
     assert argosy("deploy", "-c", compose(text % "web"), "s").status == 0
     ran = argosy("deploy", "-c", compose(text % "crash"), "s")
     assert ran.status == 1
-    assert "s_web: the update failed and was rolled back: 1 of 1 replicas failed" in ran.err
+    assert "s_web: the update failed and was rolled back: the only replica failed" in ran.err
 
 
 def test_prune_removes_what_the_file_lacks(argosy: Argosy, compose: Compose, cluster: FakeCluster) -> None:

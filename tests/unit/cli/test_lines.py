@@ -4,8 +4,10 @@ from argosy.cli.progress.lines import Narrator, TaskLine, by_urgency, describe
 from argosy.core.task_state import TaskState as S
 
 
-def line(state: S, reason: str = "", *, name: str = "web.1", node: str = "a", code: int | None = None) -> TaskLine:
-    return TaskLine(name, node, state, S.RUNNING, reason, code)
+def line(
+    state: S, reason: str = "", *, name: str = "web.1", node: str = "a", code: int | None = None, ran: bool = True
+) -> TaskLine:
+    return TaskLine(name, node, state, S.RUNNING, reason, code, ran)
 
 
 def test_words() -> None:
@@ -23,6 +25,19 @@ def test_each_change_is_said_once_and_what_is_passed_through_is_not() -> None:
     for state in (S.NEW, S.ASSIGNED, S.PREPARING, S.STARTING, S.RUNNING, S.RUNNING, S.FAILED):
         said += narrator.tell({"old": line(S.RUNNING, name="web.9"), "t": line(state)}, now=0.0)
     assert said == ["web.1: running on a", "web.1: failed on a"]
+
+
+def test_that_a_task_has_stopped_is_said_once_of_the_one_that_ran() -> None:
+    """Beside it may be one of the same name that was prepared to take its place, and is not needed any more."""
+    narrator = Narrator()
+    narrator.start({"old": line(S.RUNNING)})
+    said = narrator.tell({"old": line(S.RUNNING), "new": line(S.READY, ran=False)}, now=0.0)
+    said += narrator.tell({"old": line(S.RUNNING), "new": line(S.SHUTDOWN, ran=False)}, now=0.1)
+    said += narrator.tell({"old": line(S.SHUTDOWN), "new": line(S.SHUTDOWN, ran=False)}, now=0.2)
+    assert said == ["web.1: stopped on a"]
+    waited = {"w": line(S.PENDING, "no room", node="", ran=False)}
+    assert [narrator.tell(waited, now=now) for now in (1.0, 5.0)] == [[], ["web.1: pending: no room"]]
+    assert narrator.tell({"w": line(S.SHUTDOWN, node="", ran=False)}, now=6.0) == ["web.1: stopped"]
 
 
 def test_waiting_is_said_after_a_while_only() -> None:

@@ -133,7 +133,7 @@ def test_out_of_attempts_the_job_has_failed_and_says_so() -> None:
         world.run(30)
     failed = status(world)
     assert failed.state is JobState.FAILED
-    assert failed.message == "1 of 1 completions gave up; slot 1 after 3 attempts: failed"
+    assert failed.message == "the only completion gave up; slot 1 after 3 attempts: failed"
     assert len(world.tasks) == 3
 
 

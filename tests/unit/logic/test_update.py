@@ -241,6 +241,23 @@ def test_of_several_tasks_that_have_to_go_only_the_one_furthest_on_waits_for_the
 # Failures
 
 
+@pytest.mark.parametrize(
+    ("replicas", "parallelism", "says"),
+    [
+        (1, 1, "the only replica failed before it had run for 5 s; slot 1"),
+        (4, 1, "1 of 4 replicas failed before it had run for 5 s; slot 1"),
+        (2, 2, "both replicas failed before they had run for 5 s; slot "),
+        (3, 3, "all 3 replicas failed before they had run for 5 s; slot "),
+    ],
+)
+def test_what_failed_is_said_in_words_that_fit_the_number(replicas: int, parallelism: int, says: str) -> None:
+    world = deployed(replicas, parallelism=parallelism)
+    world.fate = spoiled(world, "v2", S.STARTING, S.FAILED)
+    roll(world)
+    world.run(600)
+    assert world.service.update.message.startswith(says)  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(("at", "how"), [(S.PREPARING, S.REJECTED), (S.STARTING, S.FAILED), (S.RUNNING, S.FAILED)])
 def test_a_failure_pauses_the_update_and_the_other_slots_keep_serving(at: S, how: S) -> None:
     world = deployed(4)
@@ -249,7 +266,7 @@ def test_a_failure_pauses_the_update_and_the_other_slots_keep_serving(at: S, how
     world.run(600)
     assert world.update_state() is UpdateState.PAUSED
     assert world.images().count("v1") == (4 if at is S.PREPARING else 3)
-    assert world.service.update.message.startswith("1 of 4 replicas failed before they had run for 5 s; slot 1")  # type: ignore[union-attr]
+    assert world.service.update.message.startswith("1 of 4 replicas failed before it had run for 5 s; slot 1")  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(("lives", "state"), [(4.9, UpdateState.PAUSED), (5.0, UpdateState.UPDATING)])
