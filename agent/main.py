@@ -31,6 +31,7 @@ from argosy.agent.session.reporter import Reporter
 from argosy.agent.session.session import Connect, Session, connect
 from argosy.agent.settings import AgentSettings
 from argosy.agent.state import Identity, StateDir, TaskRecord, read_update
+from argosy.agent.tasks.console_tunnel import serve_console
 from argosy.agent.tasks.fence import Fence
 from argosy.agent.tasks.files import hold_secrets, take_secrets
 from argosy.agent.tasks.guards import GuardProcess
@@ -379,6 +380,11 @@ class Agent:
         """Open a tunnel for the output of tasks."""
         sending = send_logs(request, channel, self._host, self._tasks.released)
         self._group.create_task(sending, name=f"tunnel {request.tunnel_id}")
+
+    def open_console(self, request: pb.OpenConsole, channel: grpc.aio.Channel) -> None:
+        """Open a tunnel for the input and output of an interactive task."""
+        serving = serve_console(request, channel, self._host.consoles, self._tasks.released)
+        self._group.create_task(serving, name=f"console {request.tunnel_id}")
 
     def verify_networks(self, request: pb.VerifyNetworks, channel: grpc.aio.Channel) -> None:
         """Look at the node's networks, and report what there is."""

@@ -28,6 +28,7 @@ _OPTIONS: Final = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     ("grpc.enable_http_proxy", 0),
+    ("grpc.keepalive_time_ms", 10_000),
     ("grpc.use_local_subchannel_pool", 1),
 )
 

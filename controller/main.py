@@ -28,7 +28,7 @@ from argosy.controller.loops.images import collect
 from argosy.controller.secrets.keyring import Keyring
 from argosy.controller.secrets.keyring import load as load_keys
 from argosy.controller.server import check_address, serve, set_health
-from argosy.controller.session.dispatcher import DispatcherServicer
+from argosy.controller.session.dispatcher import DispatcherServicer, LogTunnels
 from argosy.controller.session.heard import BeatProtocol
 from argosy.controller.session.tunnels import Tunnels
 from argosy.controller.settings import ControllerSettings
@@ -128,7 +128,7 @@ async def _serve(settings: ControllerSettings) -> None:
             return  # told to stop while etcd is away
         blobs = BlobStore(settings.data_dir / "blobs")
         await blobs.open()
-        tunnels = Tunnels()
+        tunnels: LogTunnels = Tunnels()
         dispatcher = DispatcherServicer(store, cache, view, tunnels)
         control = ControlServicer(store, cache, view, LogRelay(cache, view, dispatcher, tunnels), keys)
 

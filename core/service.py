@@ -102,6 +102,14 @@ DEFAULT_STOP_GRACE_PERIOD_S = 10.0
 DEFAULT_DRAIN_TIMEOUT_S = 10.0
 
 
+class Interactive(IntEnum):
+    """What a program's standard input is. One that is interactive lives as long as somebody is attached to it."""
+
+    NO = 0
+    INPUT = 1
+    TERMINAL = 2
+
+
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
     """What runs in a task. `entrypoint_set`/`command_set` tell "not given" (the image's) from "given and empty"."""
@@ -131,6 +139,7 @@ class ContainerSpec:
     sysctls: Mapping[str, str] = field(default_factory=dict)
     readiness: Healthcheck | None = None
     files: tuple[FileRef, ...] = ()
+    interactive: Interactive = Interactive.NO
 
 
 class RestartCondition(IntEnum):

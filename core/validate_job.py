@@ -10,6 +10,7 @@ from argosy.core.service import (
     JOB_MODES,
     Cron,
     DependencyCondition,
+    Interactive,
     Overlap,
     RestartCondition,
     ServiceMode,
@@ -24,6 +25,16 @@ MOST_DEPENDENCIES: Final = 100
 def job_problems(spec: ServiceSpec) -> Problems:
     """Yield what is wrong with the parts of a spec that only jobs have, and with those that jobs have not."""
     job = spec.job
+    runs_once = spec.mode is ServiceMode.REPLICATED_JOB and (
+        job is None or (job.total_completions <= 1 and not job.cron)
+    )
+    yield from when(
+        spec.task.container.interactive is not Interactive.NO
+        and not (runs_once and spec.task.restart.condition is RestartCondition.NONE),
+        "task.container.interactive",
+        "nobody is attached to a task that comes by itself: only a job of one completion that is never restarted can "
+        "be interactive",
+    )
     if spec.mode not in JOB_MODES:
         yield from when(
             job is not None, "job", "only jobs have completions and schedules: use mode replicated-job or global-job"

@@ -6,8 +6,9 @@ Runs in the new namespaces, as a copy of the launcher's process. Rules that hold
 - the process is not dumpable (inherited from the launcher), so nothing in the container can trace it;
 - a step that fails is reported to the launcher with its name and ends the child; nothing is tried twice.
 
-The control socket (SOCK_SEQPACKET) speaks: launcher → MAPPED with descriptors; child → READY or an error as JSON;
-launcher → GO; child → an error as JSON, or end of file by the exec itself.
+The control socket (SOCK_SEQPACKET) speaks: launcher → MAPPED with descriptors; child → TERMINAL with the master of its
+terminal, if it has one; child → READY or an error as JSON; launcher → GO; child → an error as JSON, or end of file by
+the exec itself.
 """
 
 from __future__ import annotations
@@ -30,11 +31,17 @@ from .spec import LaunchSpec
 MAPPED: Final = b"mapped"
 READY: Final = b"ready"
 GO: Final = b"go"
+TERMINAL: Final = b"terminal"
 
 _SIOCGIFFLAGS: Final = 0x8913
 _SIOCSIFFLAGS: Final = 0x8914
 _IFF_UP: Final = 0x1
 _IFREQ: Final = struct.Struct("16sH22x")
+#: ioctl_tty(2)
+_TIOCSPTLCK: Final = 0x40045431
+_TIOCGPTPEER: Final = 0x5441
+_TIOCSCTTY: Final = 0x540E
+_UNLOCKED: Final = struct.pack("i", 0)
 
 
 class Abandoned(Exception):
@@ -51,6 +58,8 @@ class Setup:
     #: The overlay's options; empty for a root that is a plain directory.
     overlay: str
     scratch_fd: int
+    #: -1: nothing, /dev/null.
+    stdin_fd: int
     stdout_fd: int
     stderr_fd: int
     entry_fds: tuple[int, ...]
@@ -61,6 +70,7 @@ class Setup:
     #: Indices of the mounts that are binds; their trees arrive in this order with MAPPED.
     binds: tuple[int, ...]
     layers_fd: int = -1
+    terminal_fd: int = -1
     trees: dict[int, int] = field(default_factory=dict)
     old_root: int = -1
     identity: Identity = Identity(0, 0, (), "/")
@@ -143,6 +153,21 @@ def make_devices(setup: Setup) -> None:
     rootfs.make_devices(setup.old_root)
 
 
+def open_terminal(setup: Setup) -> None:
+    """In the container's own devpts, so that the terminal has a name inside; its other end goes to the launcher.
+
+    The session that was begun with becoming root takes it for its controlling terminal.
+    """
+    if not setup.spec.process.terminal:
+        return
+    master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    fcntl.ioctl(master, _TIOCSPTLCK, _UNLOCKED)
+    setup.terminal_fd = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    fcntl.ioctl(setup.terminal_fd, _TIOCSCTTY, 0)
+    socket.send_fds(setup.control, [TERMINAL], [master])
+    os.close(master)
+
+
 def write_sysctls(setup: Setup) -> None:
     """While /proc/sys is writable. The names were checked to be the container's own."""
     for name, value in setup.spec.sysctls:
@@ -195,12 +220,18 @@ def make_root_read_only(setup: Setup) -> None:
         rootfs.make_root_read_only()
 
 
-def connect_output(setup: Setup) -> None:
-    """stdin from /dev/null; stdout and stderr are the pipes, which the user owns so that /dev/stdout can be opened."""
-    null = os.open("/dev/null", os.O_RDONLY)
-    os.dup2(null, 0)
-    for number, fd in ((1, setup.stdout_fd), (2, setup.stderr_fd)):
-        os.fchown(fd, setup.identity.uid, setup.identity.gid)
+def connect_streams(setup: Setup) -> None:
+    """A terminal is all three; else two pipes, which the user owns so that /dev/stdout can be opened, and the input."""
+    if setup.terminal_fd >= 0:
+        streams = (setup.terminal_fd,) * 3
+    else:
+        streams = (setup.stdin_fd, setup.stdout_fd, setup.stderr_fd)
+    for number, fd in enumerate(streams):
+        if fd < 0:
+            fd = os.open("/dev/null", os.O_RDONLY)
+        else:
+            # A terminal stays its group's (tty), as login(1) has it.
+            os.fchown(fd, setup.identity.uid, -1 if setup.terminal_fd >= 0 else setup.identity.gid)
         os.dup2(fd, number)
     sc.close_on_exec_from(3)
     os.umask(0o022)
@@ -225,6 +256,7 @@ CREATE_STEPS: Final[tuple[Step, ...]] = (
     ("enter the root file system", enter_root),
     ("mount the config's file systems", apply_mounts),
     ("make the devices", make_devices),
+    ("open the terminal", open_terminal),
     ("set kernel parameters", write_sysctls),
     ("mask paths", mask_paths),
     ("resolve the user", identify),
@@ -235,7 +267,7 @@ CREATE_STEPS: Final[tuple[Step, ...]] = (
 #: period, 0.1 ms on an idle host and several on a busy one. What fails here fails the start.
 START_STEPS: Final[tuple[Step, ...]] = (
     ("leave the host's file systems", leave_old_root),
-    ("connect the output", connect_output),
+    ("connect input and output", connect_streams),
     ("drop privileges", drop_privileges),
 )
 

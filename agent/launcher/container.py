@@ -7,6 +7,7 @@ that a new launcher continues from it: see `adopt`.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import signal
@@ -62,6 +63,7 @@ class Container:
         self._deadline = 0.0
         self._witnessed: int | None = None
         self._broken: LaunchError | None = None
+        self._console = ""
 
     # --- create ---------------------------------------------------------------------------------------------------
 
@@ -83,8 +85,19 @@ class Container:
                 raise rejected(f"a container with the id {self.id!r} exists already", step=step) from None
             policy = LogPolicy(**request["log"])
             step = "open the output pipes"
-            fds += ContainerLog.make_pipes(directory, spec.root_uid, spec.root_gid)
+            outputs = ContainerLog.make_pipes(directory, spec.root_uid, spec.root_gid)
+            fds += outputs
             self._open_log(policy)
+            step = "connect its standard input"
+            stdin_fd = -1
+            self._console = str(request.get("console", ""))
+            if spec.process.terminal and not self._console:
+                raise rejected("config.json: process.terminal: nobody is there to hold its other end", step=step)
+            if self._console and not spec.process.terminal:
+                stdin_fd, feed = os.pipe2(os.O_CLOEXEC)
+                fds += (stdin_fd, feed)
+                os.fchown(stdin_fd, spec.root_uid, spec.root_gid)
+                self._hand_over(feed)
             step = "make the writable layer"
             overlay, scratch_fd = self._make_scratch(spec, request["layers"])
             fds.append(scratch_fd)
@@ -103,8 +116,9 @@ class Container:
                     control=theirs,
                     overlay=overlay,
                     scratch_fd=scratch_fd,
-                    stdout_fd=fds[0],
-                    stderr_fd=fds[1],
+                    stdin_fd=stdin_fd,
+                    stdout_fd=outputs[0],
+                    stderr_fd=outputs[1],
                     entry_fds=self.cgroup.entry_fds(),
                     cgroups=self._host.cgroups.mounts(),
                     seccomp=filter_of(request),
@@ -207,6 +221,8 @@ class Container:
         """Hear from the child: ready, an error, or the end of file that is its exec (or its end)."""
         assert self._control is not None
         message = self._receive()
+        if message == child.TERMINAL:
+            return
         if message == child.READY:
             self.status = "created"
             self.record.append(
@@ -242,13 +258,29 @@ class Container:
         """Return the child's next message; nothing when it has ended, also when it left ours unread."""
         assert self._control is not None
         try:
-            return self._control.recv(65536, socket.MSG_DONTWAIT)
+            message, fds, _, _ = socket.recv_fds(self._control, 65536, 1, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
         except (ConnectionResetError, BlockingIOError):
             return b""
+        for fd in fds:
+            with contextlib.suppress(OSError):  # who asked for a terminal has gone, and its session with it
+                self._hand_over(fd)
+            os.close(fd)
+        return message
+
+    def _hand_over(self, fd: int) -> None:
+        """Give our end of the container's standard input to whoever asked for the container, who listens for it.
+
+        Nobody else keeps it: with its last holder a terminal hangs up, and a pipe ends. (As runc's --console-socket.)
+        """
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asker:
+            asker.connect(self._console)
+            socket.send_fds(asker, [b"c"], [fd])
 
     def _said_by_child(self) -> LaunchError | None:
         """Return the error that the child ended with, which explains why we could not go on."""
         message = self._receive() if self._control is not None else b""
+        if message == child.TERMINAL:
+            message = self._receive()
         return LaunchError(**json.loads(message)) if message.startswith(b"{") else None
 
     def _close_control(self) -> None:

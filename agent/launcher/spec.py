@@ -107,6 +107,7 @@ class Process:
     no_new_privileges: bool
     rlimits: tuple[Rlimit, ...]
     oom_score_adj: int | None
+    terminal: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,6 @@ def parse(config: Mapping[str, Any]) -> LaunchSpec:
 _UNSUPPORTED: Final = (
     ("hooks", "run what they do before or after the container"),
     ("domainname", "leave it out"),
-    ("process.terminal", "run the program without a terminal"),
     ("process.apparmorProfile", "leave it out"),
     ("process.selinuxLabel", "leave it out"),
     ("linux.devices", "bind the device into the container as a mount"),
@@ -297,6 +297,7 @@ def parse_process(process: Mapping[str, Any]) -> Process:
         no_new_privileges=bool(process.get("noNewPrivileges", False)),
         rlimits=tuple(_rlimit(entry) for entry in process.get("rlimits", ())),
         oom_score_adj=None if adjust is None else int(adjust),
+        terminal=bool(process.get("terminal", False)),
     )
 
 

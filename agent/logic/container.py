@@ -10,7 +10,7 @@ from argosy.core.hostname import HostnameContext, expand_hostname
 from argosy.core.image import ImageConfig
 from argosy.core.node import Resources
 from argosy.core.service import ContainerSpec as WantedContainer
-from argosy.core.service import DnsConfig
+from argosy.core.service import DnsConfig, Interactive
 from argosy.core.service import Tmpfs as WantedTmpfs
 from argosy.core.signals import parse_signal
 
@@ -135,6 +135,7 @@ def container_spec(
         sysctls=dict(wanted.sysctls),
         read_only=wanted.read_only,
         init=init if wanted.init else "",
+        terminal=wanted.interactive is Interactive.TERMINAL,
         limits=limits_of(revision.spec.limits, revision.spec.reservations),
         hosts_path=files["hosts"],
         resolv_conf_path=files["resolv_conf"],

@@ -85,6 +85,8 @@ class Usage:
 
 #: Attaches a container to its networks.
 Wire = Callable[[Created], Awaitable[None]]
+#: Takes a descriptor, which is the taker's from then on.
+Take = Callable[[int], None]
 
 
 class Runtime(Protocol):
@@ -99,8 +101,12 @@ class Runtime(Protocol):
         labels: Mapping[str, str],
         *,
         wire: Wire | None = None,
+        feed: Take | None = None,
     ) -> Created:
         """Set a container up from an OCI config; its init waits. Nothing is left behind if this fails.
+
+        `feed` is given the only other end of the program's standard input: of a pipe, or of the terminal that the
+        config asks for (process.terminal), which is its output too. Without it the input is empty.
 
         `wire` is called once its network namespace exists and runs beside the rest of the set-up: the quick way to
         attach networks. If it raises, so does this.

@@ -19,7 +19,8 @@ from argosy.agent.launcher import wire
 
 from .client import LauncherClient
 from .errors import ContainerMissing, RuntimeRejected, RuntimeTransient
-from .interface import ContainerState, Created, ExecResult, Exit, LogTarget, Rootfs, Usage, Wire
+from .handover import HandedOver
+from .interface import ContainerState, Created, ExecResult, Exit, LogTarget, Rootfs, Take, Usage, Wire
 from .seccomp import compile_profile
 from .spawn import launcher_command, spawn
 from .witness import Witness, reap_strays
@@ -205,6 +206,7 @@ class NativeRuntime:
         labels: Mapping[str, str],
         *,
         wire: Wire | None = None,
+        feed: Take | None = None,
     ) -> Created:
         """Set a container up, and wire it meanwhile; its init waits for `start`."""
         wiring: asyncio.Future[None] | None = None
@@ -215,7 +217,7 @@ class NativeRuntime:
                 wiring = asyncio.ensure_future(wire(_created(progress["pid"])))
 
         try:
-            answer = await self._create(id, config, rootfs, log, labels, cloned)
+            answer = await self._create(id, config, rootfs, log, labels, cloned, feed)
         except BaseException:
             if wiring is not None:
                 wiring.cancel()
@@ -239,23 +241,30 @@ class NativeRuntime:
         log: LogTarget,
         labels: Mapping[str, str],
         cloned: Callable[[dict[str, Any]], None],
+        feed: Take | None,
     ) -> dict[str, Any]:
         linux = dict(config.get("linux", {}))
         profile = linux.pop("seccomp", None)
         root = {**config.get("root", {})}
         root["readonly"] = bool(root.get("readonly")) or rootfs.read_only
         client = await self._connected()
-        return await client.request(
-            "create",
-            on_progress=cloned,
-            id=id,
-            config={**config, "linux": linux, "root": root},
-            seccomp=base64.b64encode(compile_profile(profile)).decode() if profile else "",
-            layers_root=rootfs.layers_root,
-            layers=list(rootfs.layers),
-            log={"path": log.path, "max_bytes": log.max_bytes, "max_files": log.max_files},
-            labels=dict(labels),
-        )
+        with contextlib.ExitStack() as stack:
+            handed = stack.enter_context(HandedOver(self._run_dir)) if feed is not None else None
+            answer = await client.request(
+                "create",
+                on_progress=cloned,
+                id=id,
+                config={**config, "linux": linux, "root": root},
+                seccomp=base64.b64encode(compile_profile(profile)).decode() if profile else "",
+                layers_root=rootfs.layers_root,
+                layers=list(rootfs.layers),
+                log={"path": log.path, "max_bytes": log.max_bytes, "max_files": log.max_files},
+                labels=dict(labels),
+                console=handed.path if handed is not None else "",
+            )
+            if feed is not None and handed is not None:
+                feed(handed.receive())
+            return answer
 
     async def start(self, id: str) -> None:
         """Execute the user's program."""

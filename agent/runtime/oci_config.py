@@ -139,6 +139,7 @@ class ContainerSpec:
     host_network: bool = False
     no_new_privileges: bool = True
     seccomp: bool = True
+    terminal: bool = False
 
 
 def build(spec: ContainerSpec) -> dict[str, Any]:
@@ -180,7 +181,7 @@ def _process(spec: ContainerSpec) -> dict[str, Any]:
         env.append(f"HOSTNAME={spec.hostname}")
     caps = sorted(capabilities(spec.cap_add, spec.cap_drop))
     return {
-        "terminal": False,
+        "terminal": spec.terminal,
         "user": {"uid": 0, "gid": 0, "username": spec.user or "0", "additionalGids": list(spec.groups)},
         "args": argv,
         "env": env,

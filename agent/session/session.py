@@ -77,6 +77,9 @@ class SessionEvents(Protocol):
     def open_tunnel(self, request: pb.OpenTunnel, channel: grpc.aio.Channel) -> None:
         """Open a tunnel for the output of tasks."""
 
+    def open_console(self, request: pb.OpenConsole, channel: grpc.aio.Channel) -> None:
+        """Open a tunnel for the input and output of an interactive task."""
+
     def verify_networks(self, request: pb.VerifyNetworks, channel: grpc.aio.Channel) -> None:
         """Look at the node's networks, and report what there is."""
 
@@ -200,6 +203,8 @@ class Session:
                     self._reporter.acknowledge(message.report_ack.sequence)
                 case "open_tunnel":
                     self._events.open_tunnel(message.open_tunnel, channel)
+                case "open_console":
+                    self._events.open_console(message.open_console, channel)
                 case "verify_networks":
                     self._events.verify_networks(message.verify_networks, channel)
                 case "heartbeat_ack":

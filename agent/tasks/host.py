@@ -12,6 +12,7 @@ from argosy.agent.runtime.memory import ensure_memory_directory
 from argosy.agent.session.reporter import Reporter
 from argosy.agent.settings import AgentSettings
 from argosy.agent.state import StateDir
+from argosy.agent.tasks.console import Consoles
 from argosy.agent.tasks.fence import Fence
 from argosy.agent.tasks.files import TaskFiles
 from argosy.agent.tasks.id_ranges import IdRanges
@@ -48,6 +49,7 @@ class Host:
     """Image layers that containers are mounted on, by task: they must stay while the container does."""
     tunnel_problems: Mapping[str, str] = field(default_factory=dict)
     """What is wrong with the tunnels of encrypted networks, by network."""
+    consoles: Consoles = field(default_factory=Consoles)
     preparing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
     ensure_memory: Callable[[Path], None] = ensure_memory_directory
     files: TaskFiles = field(init=False)

@@ -261,6 +261,9 @@ class TaskOwner:
 
     def _watch(self) -> None:
         """Watch the health of a program that runs, also of one that an earlier agent started."""
+        revision = self._revision()
+        if revision and revision.spec.container.interactive and not self._host.consoles.knows(self.task_id):
+            self.given_up("the agent that somebody was attached through has ended")
         checks = self._checks()
         if checks.liveness is None and not checks.was_well:
             self.passed()
@@ -281,7 +284,7 @@ class TaskOwner:
             self.tunnels_changed()
 
     def given_up(self, reason: str) -> None:
-        """Take that liveness failed too often."""
+        """Take that liveness failed too often, or that nobody is attached to an interactive program any more."""
         self._note(replace(self._seen, unhealthy=reason))
 
     def ready(self, ready: bool, why_not: str) -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from argosy.agent.logic import container
 from argosy.agent.logic.container import NodeFacts
-from argosy.agent.runtime.interface import LogTarget, Rootfs
+from argosy.agent.runtime.interface import LogTarget, Rootfs, Take
 from argosy.agent.runtime.oci_config import build
+from argosy.agent.tasks.console import Console
 from argosy.agent.tasks.host import Host
 from argosy.core.assignment import RevisionAssignment, TaskAssignment
 from argosy.core.errors import RejectedError, TransientError
 from argosy.core.image import Image
-from argosy.core.service import DEFAULT_DRAIN_TIMEOUT_S, DEFAULT_STOP_GRACE_PERIOD_S
+from argosy.core.service import DEFAULT_DRAIN_TIMEOUT_S, DEFAULT_STOP_GRACE_PERIOD_S, Interactive
 
 INIT_PROGRAM = "/usr/bin/tini-static"
 """Debian's package `tini`: a static init for containers that ask for one."""
@@ -86,8 +87,16 @@ async def prepare(host: Host, task: TaskAssignment, id_base: int, *, again: bool
             LogTarget(str(log_path), settings.log_max_bytes, settings.log_max_files),
             {"service": task.service_id, "project": task.project, LAYERS_LABEL: " ".join(unpacked.layers)},
             wire=lambda made: host.network.attach(task.id, made.pid, task.attachments, nameservers),
+            feed=_feed(host, task, revision),
         )
     return Prepared(created.pid)
+
+
+def _feed(host: Host, task: TaskAssignment, revision: RevisionAssignment) -> Take | None:
+    interactive = revision.spec.container.interactive
+    if interactive is Interactive.NO:
+        return None
+    return lambda fd: host.consoles.hold(task.id, Console(fd, terminal=interactive is Interactive.TERMINAL))
 
 
 def _write_files(host: Host, task: TaskAssignment, revision: RevisionAssignment, hostname: str) -> dict[str, str]:

@@ -30,6 +30,7 @@ class Tasks:
         self._refused: dict[str, TaskStatus] = {}
         host.reporter.successions = host.successions
         host.reporter.on_stored = self._stored
+        host.consoles.on_lost = self._lost
 
     def adopt(self, records: list[TaskRecord], found: list[ContainerState]) -> None:
         """Start owners for what a former life of the agent left: records and containers."""
@@ -119,6 +120,10 @@ class Tasks:
     def _stored(self, task_id: str, status: TaskStatus) -> None:
         if owner := self._owners.get(task_id):
             owner.stored(status)
+
+    def _lost(self, task_id: str, reason: str) -> None:
+        if owner := self._owners.get(task_id):
+            owner.given_up(reason)
 
     def _start(self, task_id: str, record: TaskRecord | None, found: ContainerState | None) -> TaskOwner:
         owner = TaskOwner(task_id, self._host, record, found)

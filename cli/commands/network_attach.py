@@ -1,7 +1,6 @@
-"""`argosy network attach`: a command in a container on a network, to look at the network from within.
+"""`argosy network attach`: a shell, or a command, in a container on a network, to look at the network from within.
 
-It is a run (cli/commands/run.py) on that network. Containers have no terminal yet: without a command the lines on
-standard input are run by the container's shell.
+It is a run (cli/commands/run.py) on that network, whose standard input is ours: from a terminal, with a terminal.
 """
 
 import sys
@@ -23,9 +22,9 @@ IMAGES: Final = ("netshoot", "busybox", "alpine", "debian", "ubuntu")
 
 @click.command(
     "attach",
-    help="Run a command in a container on a network, to look at it from within: argosy network attach NETWORK -- ping "
-    "-c 3 web. Without a command the lines on standard input are run by a shell. Its output comes here, and its exit "
-    "status is the command's.",
+    help="A shell in a container on a network, to look at it from within; or a command: argosy network attach NETWORK "
+    "-- ping -c 3 web. It has this terminal, or this standard input where that is none. Its exit status is the "
+    "command's; when the connection to it breaks it is ended.",
     context_settings={"allow_interspersed_args": True},
 )
 @click.option("--node", default="", metavar="NODE", help="Run on this node.", shell_complete=complete.nodes)
@@ -43,13 +42,16 @@ IMAGES: Final = ("netshoot", "busybox", "alpine", "debian", "ubuntu")
 def command(session: Session, /, node: str, image: str, network: str, arguments: tuple[str, ...]) -> int:
     from argosy.proto.argosy.v1 import control_pb2 as pb
 
+    terminal = sys.stdin.isatty()
     options: dict[str, Any] = {
         "name": "",
         "networks": (network,),
         "env": (),
         "constraints": (),
         "publish": (),
-        "arguments": arguments or ("sh", "-c", _script()),
+        "arguments": _command(arguments, terminal=terminal),
+        "interactive": True,
+        "tty": terminal,
         "image": image or _image(session),
     }
     if node:
@@ -58,15 +60,11 @@ def command(session: Session, /, node: str, image: str, network: str, arguments:
     return run_to_its_end(session, options)
 
 
-def _script() -> str:
-    """Return what is to be run by the shell."""
-    if sys.stdin.isatty():
-        raise InvalidInputError(
-            "containers have no terminal yet",
-            "give a command behind --, as in 'argosy network attach NETWORK -- ping -c 3 web', or a script on standard "
-            "input",
-        )
-    return sys.stdin.read()
+def _command(arguments: tuple[str, ...], *, terminal: bool) -> tuple[str, ...]:
+    """Return what is to be run: a command in a terminal below a shell, since pid 1 has to ask for Ctrl-C to end it."""
+    if not arguments:
+        return ("sh",)
+    return ("sh", "-c", '"$@"; exit $?', "sh", *arguments) if terminal else arguments
 
 
 def _image(session: Session) -> str:

@@ -1,5 +1,7 @@
 """`argosy run`: one task that is its own service: its output comes here, its exit status is the command's.
 
+With -i its standard input is ours, with -t it has a terminal, which is ours (cli/console.py).
+
 The service is a job of one completion that is never restarted, with the label argosy.run; it is removed when the task
 has ended, or is interrupted. Anything that goes wrong between us and the program is said on stderr.
 """
@@ -9,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -18,12 +20,13 @@ from argosy.cli import complete, interrupt
 from argosy.cli.commands import network_option
 from argosy.cli.commands.port_options import publish_option, publish_ports
 from argosy.cli.commands.service_options import apply_options
-from argosy.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNREACHABLE, CliError, explain
+from argosy.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNREACHABLE, CliError, InvalidInputError, explain
 from argosy.cli.output import notice, say
 from argosy.cli.session import Session, pass_session
 from argosy.cli.waiting import until_gone
 
 if TYPE_CHECKING:
+    from argosy.cli.console import Console
     from argosy.core.service import Service, ServiceSpec
     from argosy.core.task import Task
     from argosy.proto.argosy.v1 import types_pb2 as types
@@ -36,6 +39,8 @@ _LAST_LINES_S: Final = 10.0
 """How long to wait for the rest of the output once the task has ended."""
 _STOP_TIMEOUT_S: Final = 60.0
 _RETRY_S: Final = 0.3
+_GRACE_S: Final = 1.0
+"""How long an interactive program may go on when nobody is attached any more. A shell as pid 1 takes no SIGTERM."""
 
 
 @click.command(
@@ -57,17 +62,24 @@ _RETRY_S: Final = 0.3
 @click.option("--limit-cpu", default=None, metavar="CPUS", help="Limit its CPUs.")
 @click.option("--limit-memory", default=None, metavar="SIZE", help="Limit its memory (512m).")
 @click.option("--limit-pids", type=click.IntRange(0), default=None, help="Limit its processes.")
+@click.option("-i", "--interactive", is_flag=True, help="Feed it this standard input.")
+@click.option("-t", "--tty", is_flag=True, help="Give it a terminal, joined to this one: as 'run -it IMAGE sh'.")
 @click.option("--rm/--no-rm", "remove", default=True, help="Remove its service when it has ended (yes).")
 @click.option("-d", "--detach", is_flag=True, help="Print the service's name and do not wait; nothing is removed.")
 @click.argument("image", shell_complete=complete.images)
 @click.argument("arguments", nargs=-1, metavar="[COMMAND...]")
 @pass_session
 def command(session: Session, /, remove: bool, detach: bool, **options: Any) -> int:
+    if options["tty"] and not sys.stdin.isatty():
+        raise InvalidInputError("standard input is not a terminal", "leave -t out")
+    if detach and (options["tty"] or options["interactive"]):
+        raise InvalidInputError("nobody is attached to what runs detached", "leave -d out, or -i and -t")
     return run_to_its_end(session, options, remove=remove, detach=detach)
 
 
 def run_to_its_end(session: Session, options: dict[str, Any], *, remove: bool = True, detach: bool = False) -> int:
     """Run what the options of `argosy run` say; return the exit status."""
+    from argosy.cli.console import Console
     from argosy.core.codec import decode
     from argosy.core.service import Service
     from argosy.proto.argosy.v1 import control_pb2 as pb
@@ -78,9 +90,10 @@ def run_to_its_end(session: Session, options: dict[str, Any], *, remove: bool = 
     if detach:
         say(created.spec.name)
         return 0
-    following = _Following(session, decode(created, Service))
+    console = Console(session, terminal=options["tty"]) if options["tty"] or options["interactive"] else None
+    following = _Following(session, decode(created, Service), console)
     try:
-        with _terminated_as_interrupted():
+        with _terminated_as_interrupted(), console.ready() if console else nullcontext():
             status = following.until_ended()
             if remove:
                 session.control.RemoveService(pb.RemoveServiceRequest(project=session.project, ref=created.meta.id))
@@ -92,6 +105,9 @@ def run_to_its_end(session: Session, options: dict[str, Any], *, remove: bool = 
         until_gone(session, [gone], (), timeout=_STOP_TIMEOUT_S)
         notice(f"{created.spec.name}: stopped and removed")
         return EXIT_INTERRUPTED
+    except ConnectionBroke:
+        session.control.RemoveService(pb.RemoveServiceRequest(project=session.project, ref=created.meta.id))
+        raise
     finally:
         following.stop()
 
@@ -112,6 +128,7 @@ def _spec(options: dict[str, Any]) -> "ServiceSpec":
     from argosy.core.ids import new_id
     from argosy.core.service import (
         ContainerSpec,
+        Interactive,
         JobSpec,
         Placement,
         RestartCondition,
@@ -122,6 +139,7 @@ def _spec(options: dict[str, Any]) -> "ServiceSpec":
     )
 
     arguments = options["arguments"]
+    attached = Interactive.TERMINAL if options["tty"] else Interactive(bool(options["interactive"]))
     return ServiceSpec(
         name=options["name"] or f"run-{new_id()[:10]}",
         labels={RUN_LABEL: "true"},
@@ -132,13 +150,21 @@ def _spec(options: dict[str, Any]) -> "ServiceSpec":
                 image=options["image"],
                 command=arguments,
                 command_set=bool(arguments),
-                env=tuple(text for given in options["env"] if (text := _variable(given))),
+                env=tuple(text for given in _environment(options) if (text := _variable(given))),
+                interactive=attached,
+                stop_grace_period=_GRACE_S if attached else None,
             ),
             restart=RestartPolicy(RestartCondition.NONE),
             placement=Placement(constraints=options["constraints"]),
             networks=tuple(map(network_option.attachment, options["networks"])),
         ),
     )
+
+
+def _environment(options: dict[str, Any]) -> tuple[str, ...]:
+    """Return what is set for the program: with a terminal, also of which kind that is."""
+    given: tuple[str, ...] = options["env"]
+    return ("TERM", *given) if options["tty"] else given
 
 
 def _variable(given: str) -> str:
@@ -175,10 +201,14 @@ def _terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+class ConnectionBroke(CliError):
+    """The connection to an interactive program broke, which is its end."""
+
+
 class _Following:
     """Watches the service and passes on the output of its tasks (a second one, if the first one's node is lost)."""
 
-    def __init__(self, session: Session, service: "Service") -> None:
+    def __init__(self, session: Session, service: "Service", console: "Console | None" = None) -> None:
         from argosy.cli.progress.picture import Picture
         from argosy.cli.progress.wait import Watcher
 
@@ -186,6 +216,9 @@ class _Following:
         self._service = service
         self._picture = Picture()
         self._watcher = Watcher(session, self._picture)
+        self._console = console
+        self._attached: threading.Thread | None = None
+        self._broke = ""
         self._readers: dict[str, threading.Thread] = {}
         self._told: set[str] = set()
 
@@ -206,6 +239,7 @@ class _Following:
             service = self._picture.services.get(self._service.meta.id)
             if service is None or service.removing:
                 if seen:
+                    self._say_if_broken()  # then the controllers remove it
                     raise CliError(f"{self._service.spec.name} was removed by somebody else")
                 continue
             seen = True
@@ -213,9 +247,22 @@ class _Following:
             for task in tasks:
                 self._look_at(task)
             if service.job.state in (JobState.COMPLETE, JobState.FAILED):
+                self._say_if_broken()
                 for reader in self._readers.values():
                     reader.join(_LAST_LINES_S)
                 return self._status(tasks)
+            if self._broke:
+                raise self._connection_broke()
+
+    def _say_if_broken(self) -> None:
+        """Raise ConnectionBroke if whoever is attached was cut off from the program; once all of its output is here."""
+        if self._attached is not None:
+            self._attached.join(_LAST_LINES_S)
+        if self._broke:
+            raise self._connection_broke()
+
+    def _connection_broke(self) -> ConnectionBroke:
+        return ConnectionBroke(f"{self._service.spec.name} is ended: {self._broke}", status=EXIT_UNREACHABLE)
 
     def _look_at(self, task: "Task") -> None:
         from argosy.core.task_state import TaskState
@@ -224,10 +271,27 @@ class _Following:
         if state is TaskState.PENDING and reason and reason not in self._told:
             self._told.add(reason)
             notice(f"{self._service.spec.name}: waiting: {reason.removeprefix('waiting for ')}")
+        was_started = state >= TaskState.RUNNING and state is not TaskState.REJECTED
+        if self._console is not None and was_started and self._attached is None:
+            self._attached = threading.Thread(target=self._attach, args=(self._console, task.meta.id), daemon=True)
+            self._attached.start()
+        if self._console is not None and self._console.terminal:
+            return  # its output comes there
         if state >= TaskState.ASSIGNED and task.node_id and task.meta.id not in self._readers:
             reader = threading.Thread(target=self._pass_on, args=(task.meta.id,), daemon=True)
             self._readers[task.meta.id] = reader
             reader.start()
+
+    def _attach(self, console: "Console", task_id: str) -> None:
+        """Join the task's program; it ends when its connection breaks, and is not begun anew."""
+        import grpc
+
+        try:
+            console.attach(task_id)
+        except grpc.RpcError as error:
+            self._broke = explain(error).message
+        except OSError as error:
+            self._broke = f"its output cannot be written: {error.strerror}"
 
     def _pass_on(self, task_id: str) -> None:
         """Write a task's output to ours; when the connection breaks, go on behind the last line."""

@@ -335,13 +335,15 @@ TABLE: Final[tuple[Row, ...]] = (
         values=True,
     ),
     _mapped("services.*.shm_size", "a tmpfs of that size at /dev/shm", "test_shm_size"),
-    _noticed("services.*.stdin_open", "nobody can be attached to a task: its standard input is empty"),
+    _noticed("services.*.stdin_open", "nobody is attached to a service: its standard input is empty"),
     _honoured("services.*.stop_grace_period", "test_stop_grace_period"),
     _honoured("services.*.stop_signal", "test_stop_signal"),
     _refused("services.*.storage_opt", "a container's file system has no limit of its own; use 'tmpfs' with a size"),
     _honoured("services.*.sysctls", "test_sysctls"),
     _honoured("services.*.tmpfs", "test_tmpfs"),
-    _noticed("services.*.tty", "there is no terminal: a shell as the command ends at once, 'sleep infinity' stays"),
+    _noticed(
+        "services.*.tty", "a service has no terminal: a shell as the command ends at once, 'sleep infinity' stays"
+    ),
     _honoured("services.*.ulimits", "test_ulimits"),
     _honoured("services.*.ulimits.*", "test_ulimits"),
     _honoured("services.*.ulimits.*.hard", "test_ulimits"),

@@ -1,7 +1,7 @@
 """The Control service: what users do. Thin: find the objects, decide (services.py, stacks.py, …), commit, answer.
 
 Any controller serves it: reads come from its cache, writes are guarded by the versions of what they touch. Only what
-needs the agents' sessions (logs) is passed on to the leader.
+needs the agents' sessions (logs, consoles) is passed on to the leader.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from argosy.controller.api.attach import AttachHandlers
 from argosy.controller.api.files import FileHandlers
 from argosy.controller.api.jobs import JobHandlers
 from argosy.controller.api.logs import LogRelay
@@ -55,7 +56,9 @@ from argosy.proto.argosy.v1 import types_pb2 as tpb
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
-class ControlServicer(UpdateHandlers, FileHandlers, JobHandlers, PlacementHandlers, VerificationHandlers):
+class ControlServicer(
+    UpdateHandlers, FileHandlers, JobHandlers, PlacementHandlers, VerificationHandlers, AttachHandlers
+):
     """Handlers of the Control service; errors are raised and mapped by the interceptor."""
 
     def __init__(

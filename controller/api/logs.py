@@ -13,9 +13,9 @@ import grpc
 from argosy.controller.changes import refs
 from argosy.controller.changes.refs import project_of
 from argosy.controller.cluster import ClusterView
-from argosy.controller.session.dispatcher import DispatcherServicer
+from argosy.controller.session.dispatcher import DispatcherServicer, LogTunnels
 from argosy.controller.session.term import Term
-from argosy.controller.session.tunnels import Tunnel, Tunnels
+from argosy.controller.session.tunnels import Tunnel
 from argosy.controller.store import Cache, Snapshot
 from argosy.core.errors import InvalidError, NoLeaderError
 from argosy.core.node import Node
@@ -32,7 +32,7 @@ CONNECT_TIMEOUT_S = 5.0
 class LogRelay:
     """Serves Logs requests of one controller."""
 
-    def __init__(self, cache: Cache, view: ClusterView, dispatcher: DispatcherServicer, tunnels: Tunnels) -> None:
+    def __init__(self, cache: Cache, view: ClusterView, dispatcher: DispatcherServicer, tunnels: LogTunnels) -> None:
         self._cache = cache
         self._view = view
         self.dispatcher = dispatcher
@@ -128,7 +128,7 @@ class LogRelay:
             self._tunnels.close(tunnel)
 
     async def _relay(
-        self, tunnel: Tunnel, tasks: dict[str, Task], entries: "asyncio.Queue[pb.LogEntry | None]"
+        self, tunnel: Tunnel[dpb.LogTunnelMessage], tasks: dict[str, Task], entries: "asyncio.Queue[pb.LogEntry | None]"
     ) -> None:
         if not (await asyncio.wait({tunnel.opened}, timeout=CONNECT_TIMEOUT_S))[0]:
             await _notice(list(tasks.values()), "the node did not answer: its output cannot be read now", entries)

@@ -32,6 +32,7 @@ from argosy.proto.argosy.v1 import dispatcher_pb2_grpc as rpc
 
 log = structlog.get_logger(__name__)
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+LogTunnels: TypeAlias = Tunnels[pb.LogTunnelMessage]
 
 LEADER_KEY = "argosy-leader"
 
@@ -48,13 +49,14 @@ class DispatcherServicer(rpc.DispatcherServicer):
     """Handlers of the Dispatcher service. `term` is set while this controller leads."""
 
     def __init__(
-        self, store: Store, cache: Cache, view: ClusterView, tunnels: Tunnels, ambient: Ambient = SYSTEM
+        self, store: Store, cache: Cache, view: ClusterView, tunnels: LogTunnels, ambient: Ambient = SYSTEM
     ) -> None:
         self.term: Term | None = None
         self._store = store
         self._cache = cache
         self._view = view
         self._tunnels = tunnels
+        self.consoles: Tunnels[pb.ConsoleOutput] = Tunnels()
         self._ambient = ambient
         self.network_reports = NetworkReports()
 
@@ -164,6 +166,12 @@ class DispatcherServicer(rpc.DispatcherServicer):
         """Take the output that an agent sends into the tunnel it was asked to open."""
         await self._tunnels.receive(request_iterator)
         return pb.LogTunnelResponse()
+
+    async def Console(  # type: ignore[override]  # it writes its responses to the context
+        self, request_iterator: AsyncIterator[pb.ConsoleOutput], context: Context
+    ) -> None:
+        """Take the stream that an agent opens to a program, for whoever wants to be attached to it."""
+        await self.consoles.receive(request_iterator, context.write)
 
     async def ReportNetworks(self, request: pb.NetworkReport, context: Context) -> pb.ReportNetworksResponse:
         """Take what an agent that was asked for it found out about its networks."""

@@ -5,27 +5,45 @@ nothing is queued here. A stream that ends without the agent's word that all was
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 
 from argosy.core.errors import InvalidError, NotFoundError
 from argosy.core.ids import new_id
-from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
-
-Messages = AsyncIterator[pb.LogTunnelMessage]
 
 
-class Tunnel:
+class Message(Protocol):
+    """What an agent sends. The first and the last have the tunnel's id, those between have not."""
+
+    @property
+    def tunnel_id(self) -> str:
+        """The tunnel's id."""
+
+
+M = TypeVar("M", bound=Message)
+Send = Callable[[Any], Awaitable[None]]
+"""Sends a message to the agent, through a tunnel that goes both ways."""
+
+
+async def _nowhere(message: Any) -> None:
+    raise AssertionError("this tunnel goes one way")
+
+
+class Tunnel(Generic[M]):
     """One tunnel, from the asking on."""
 
     def __init__(self) -> None:
         self.id = new_id()
-        self.opened: asyncio.Future[Messages] = asyncio.get_running_loop().create_future()
+        self.opened: asyncio.Future[AsyncIterator[M]] = asyncio.get_running_loop().create_future()
+        self.first: M
+        """What the agent opened it with."""
+        self.send: Send = _nowhere
         self.closed = asyncio.Event()
         self.complete = False
 
-    async def messages(self) -> Messages:
+    async def messages(self) -> AsyncIterator[M]:
         """Yield what the agent sends once the tunnel is open; `complete` says afterwards whether that was all."""
         try:
             async for message in await self.opened:
@@ -37,24 +55,24 @@ class Tunnel:
             return  # the stream broke
 
 
-class Tunnels:
-    """The tunnels that were asked for and are not closed."""
+class Tunnels(Generic[M]):
+    """The tunnels of one kind that were asked for and are not closed."""
 
     def __init__(self) -> None:
-        self._open: dict[str, Tunnel] = {}
+        self._open: dict[str, Tunnel[M]] = {}
 
-    def expect(self) -> Tunnel:
+    def expect(self) -> Tunnel[M]:
         """Make a tunnel for an agent to open."""
-        tunnel = Tunnel()
+        tunnel: Tunnel[M] = Tunnel()
         self._open[tunnel.id] = tunnel
         return tunnel
 
-    def close(self, tunnel: Tunnel) -> None:
+    def close(self, tunnel: Tunnel[M]) -> None:
         """Forget a tunnel; the agent's stream ends."""
         self._open.pop(tunnel.id, None)
         tunnel.closed.set()
 
-    async def receive(self, messages: Messages) -> None:
+    async def receive(self, messages: AsyncIterator[M], send: Send = _nowhere) -> None:
         """Hand an agent's stream over to whoever expects it, and hold it until that closes it."""
         first = await anext(aiter(messages), None)
         if first is None:
@@ -62,5 +80,6 @@ class Tunnels:
         tunnel = self._open.get(first.tunnel_id)
         if tunnel is None or tunnel.opened.done():
             raise NotFoundError("nobody waits for this tunnel any more")
+        tunnel.first, tunnel.send = first, send
         tunnel.opened.set_result(messages)
         await tunnel.closed.wait()

@@ -1,10 +1,13 @@
 """Networks as operators see them: verified from all nodes, looked into from a container, addresses that stay."""
 
 import json
+import os
+import re
 import subprocess
 from pathlib import Path
 
 from tests.e2e.dev_cluster import wait_until
+from tests.e2e.terminal import at_terminal
 
 STACK = """
 services:
@@ -93,6 +96,62 @@ def test_a_command_and_a_script_run_on_a_network_on_the_chosen_node(cluster, tmp
     missing = cluster.run("network", "attach", "shop_rde", "--", "true")
     assert missing.returncode == 125
     assert "shop_rde" in missing.stderr
+    cluster.argosy("stack", "rm", "shop")
+
+
+def runs(*command):
+    """Whether a process with this command line runs on any host."""
+    wanted = b"".join(part.encode() + b"\0" for part in command)
+    return any(_command_line(path) == wanted for path in Path("/proc").glob("[0-9]*/cmdline"))
+
+
+def _command_line(path):
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_terminal_is_joined_to_a_shell_on_a_network(cluster, tmp_path):
+    """As `docker run -it` does it; and whoever goes or is cut off leaves nothing behind."""
+    cluster.deploy("shop", STACK, tmp_path)
+    attach = ("network", "attach", "shop_red", "--node", "node2")
+    begin = ("sh", "-c", "echo be''gun; sleep 98765")
+
+    def works(shell):
+        shell.expect("# ")
+        shell.type("stty size; tty; nslookup web | grep Name\n")
+        assert re.search(r"24 80\r\n/dev/pts/0\r\n.*Name:\tweb", shell.expect("\tweb"), re.DOTALL)
+        shell.resize(41, 121)
+        shell.type("until stty size | grep '41 121'; do sleep 0.1; done\n")
+        shell.expect("\n41 121")
+        shell.type("echo be''gun; sleep 98765\n")
+        shell.expect("begun")
+        wait_until(lambda: runs("sleep", "98765"), 20, "the program runs")
+        shell.type("\x03")
+        shell.expect("# ")
+        assert not runs("sleep", "98765")
+        shell.type("exit 9\n")
+        assert shell.end() == 9
+
+    def whoever_attached_is_killed(shell):
+        shell.expect("begun")
+        os.kill(shell.pid, 9)
+        wait_until(lambda: not runs("sleep", "98765"), 20, "the program is ended")
+        wait_until(lambda: [s["name"] for s in cluster.json("service", "ls")] == ["shop_web"], 20, "no service is left")
+
+    def connection_breaks(shell):
+        shell.expect("begun")
+        cluster.kill("agent-node2")
+        assert "the connection to node node2 broke" in shell.expect("node2 broke")
+        assert shell.end() == 3
+        wait_until(lambda: not runs("sleep", "98765"), 20, "the program is ended")
+
+    at_terminal(cluster, works, *attach)
+    at_terminal(cluster, whoever_attached_is_killed, *attach, "--", *begin)
+    where = ("--constraint", "node.hostname==node2")
+    at_terminal(cluster, connection_breaks, "run", "-it", *where, "busybox:1", *begin)
+    cluster.wait_node("node2", "READY")
     cluster.argosy("stack", "rm", "shop")
 
 

@@ -241,6 +241,7 @@ class Runtime:
         labels: Mapping[str, str],
         *,
         wire: Callable[[Created], Awaitable[Any]] | None = None,
+        feed: Callable[[int], None] | None = None,
     ) -> Created:
         host = self._host
         env = dict(entry.partition("=")[::2] for entry in config["process"]["env"])

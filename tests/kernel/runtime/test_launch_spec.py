@@ -31,7 +31,6 @@ def changed(path: str, value: object) -> dict[str, Any]:
         ("process.cwd", "relative", "must be an absolute path"),
         ("process.capabilities", {"bounding": ["CAP_FLY"]}, "'FLY' is missing or unknown"),
         ("process.rlimits", [{"type": "RLIMIT_X", "soft": 1, "hard": 1}], "'X' is missing or unknown"),
-        ("process.terminal", True, "process.terminal is not supported"),
         ("hooks", {"prestart": [{}]}, "hooks is not supported"),
         ("linux.devices", [{"path": "/dev/x"}], "bind the device"),
         ("linux.namespaces", [{"type": "pid"}, {"type": "mount"}], "new user namespace"),

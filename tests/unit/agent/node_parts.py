@@ -66,7 +66,7 @@ class MemoryRuntime:
         self.lost_answers = 0  # of `start`: executed, but the launcher dies before it says so
         self._exits: asyncio.Queue[Exit] = asyncio.Queue()
 
-    async def create(self, id, config, rootfs, log, labels, *, wire=None):
+    async def create(self, id, config, rootfs, log, labels, *, wire=None, feed=None):
         await self.faults.meet("create")
         if id in self.containers:
             raise RuntimeRejected(f"container {id} exists")

@@ -209,7 +209,7 @@ NOTICES = [
     ("build: .", "services.web.build", "the image of 'image' is used"),
     ("container_name: x", "services.web.container_name", "STACK_NAME.SLOT"),
     ("expose: ['80']", "services.web.expose", "every port is reachable"),
-    ("tty: true", "services.web.tty", "there is no terminal"),
+    ("tty: true", "services.web.tty", "a service has no terminal"),
     ("logging: {driver: syslog}", "services.web.logging", "argosy logs"),
     ("links: [web]", "services.web.links", "it has no effect"),
     (
