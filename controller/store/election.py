@@ -1,7 +1,7 @@
 """Leader election: one key, held under a lease.
 
     campaign   txn: if nobody has the leader key, put it under my lease. Its create_revision is the epoch.
-    lead       renew the lease; whatever is written compares the key's create_revision (the fence).
+    lead       renew the lease, in a thread (lease.py); what is written compares the key's create_revision (the fence).
     lose       etcd deletes the key with the lease; *before* that can happen this controller has stopped to believe
                in it: `held` ends `margin_s` before the last confirmed renewal plus the time to live.
     follow     watch the key; when it goes, campaign again.
@@ -25,7 +25,7 @@ import structlog
 from argosy.controller.store.errors import AmbiguousError
 from argosy.controller.store.etcd import EtcdClient
 from argosy.controller.store.keys import Keyspace
-from argosy.controller.store.lease import Lease, grant, keep_alive
+from argosy.controller.store.lease import Lease, Renew, grant, keep_alive
 from argosy.controller.store.ops import Fence
 from argosy.controller.store.watch import WatchEvents
 from argosy.core.ambient import SYSTEM, Ambient
@@ -101,14 +101,19 @@ class Election:
         ttl_s: float = DEFAULT_TTL_S,
         margin_s: float = DEFAULT_MARGIN_S,
         ambient: Ambient = SYSTEM,
+        renew: Renew = keep_alive,
     ) -> None:
-        """`ttl_s`: of the lease, which etcd may raise; `margin_s`: how much earlier leadership ends in here."""
+        """`ttl_s`: of the lease, which etcd may raise; `margin_s`: how much earlier leadership ends in here.
+
+        `renew` is another one only where time is not the machine's (tests/sim).
+        """
         self._client = client
         self._key = Keyspace(cluster).leader
         self._candidate = candidate
         self._ttl_s = ttl_s
         self._margin_s = margin_s
         self._ambient = ambient
+        self._renew = renew
 
     async def run(self, term: Callable[[Leadership], Awaitable[None]]) -> None:
         """Campaign and lead, term after term, until cancelled.
@@ -177,7 +182,7 @@ class Election:
             try:
                 await self._wait_until_vacant()
                 lease = await grant(self._client, self._ttl_s, self._ambient.boot)
-                renewal = asyncio.create_task(keep_alive(self._client, lease), name="lease")
+                renewal = asyncio.create_task(self._renew(self._client, lease), name="lease")
                 epoch = await self._try(lease)
                 if epoch is not None:
                     return Leadership(Fence(self._key, epoch), lease, self._margin_s), lease, renewal

@@ -1,8 +1,8 @@
 """The connections to etcd's members: one gRPC channel each, one of them in use.
 
 Everything (calls, watches, lease renewals) goes to the endpoint in use; whoever sees it fail says so, and all move on
-together to the next. A member that hangs is thus left by its watches as soon as one call to it timed out, long
-before TCP would notice.
+together to the next. Renewals have connections of their own (lease.py). A member that hangs is thus left by its watches
+as soon as one call to it timed out, long before TCP would notice.
 """
 
 from collections.abc import Callable
@@ -78,6 +78,10 @@ class Endpoints:
         """Every endpoint, for what concerns each member (status, defragmentation)."""
         return tuple(self._all)
 
+    def after(self, endpoint: Endpoint) -> Endpoint:
+        """Return the endpoint that follows another one; the same where it is the only one."""
+        return self._all[(self._all.index(endpoint) + 1) % len(self._all)]
+
     def failed(self, endpoint: Endpoint) -> None:
         """Move on to the next endpoint, unless somebody did already."""
         if endpoint is not self.current or len(self._all) == 1:
@@ -103,7 +107,24 @@ def _serialize(request: Any) -> bytes:
 
 def connect(address: str, config: EtcdConfig) -> grpc.aio.Channel:
     """Make a channel over TCP."""
-    options = [
+    if config.tls is None:
+        return grpc.aio.insecure_channel(address, _options(config))
+    return grpc.aio.secure_channel(address, _credentials(config.tls), _options(config))
+
+
+def connect_blocking(address: str, config: EtcdConfig) -> grpc.Channel:
+    """Make a channel over TCP for a thread that waits for its answers."""
+    if config.tls is None:
+        return grpc.insecure_channel(address, _options(config))
+    return grpc.secure_channel(address, _credentials(config.tls), _options(config))
+
+
+def _credentials(tls: Tls) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(tls.ca, tls.key, tls.certificate)
+
+
+def _options(config: EtcdConfig) -> list[tuple[str, int]]:
+    return [
         ("grpc.max_receive_message_length", -1),  # a page of a range may be larger than the default 4 MiB
         ("grpc.max_send_message_length", -1),  # etcd judges the size of requests
         ("grpc.enable_retries", 0),  # a txn must never be sent twice behind our back
@@ -116,7 +137,3 @@ def connect(address: str, config: EtcdConfig) -> grpc.aio.Channel:
         ("grpc.keepalive_timeout_ms", int(config.ping_timeout_s * 1000)),
         ("grpc.http2.max_pings_without_data", 0),
     ]
-    if config.tls is None:
-        return grpc.aio.insecure_channel(address, options)
-    credentials = grpc.ssl_channel_credentials(config.tls.ca, config.tls.key, config.tls.certificate)
-    return grpc.aio.secure_channel(address, credentials, options)

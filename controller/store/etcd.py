@@ -11,9 +11,10 @@ import random
 from collections.abc import AsyncIterator
 from typing import Any
 
+import grpc
 import grpc.aio
 
-from argosy.controller.store.endpoints import Connect, Endpoint, Endpoints, EtcdConfig, connect
+from argosy.controller.store.endpoints import Connect, Endpoint, Endpoints, EtcdConfig, connect, connect_blocking
 from argosy.controller.store.errors import AmbiguousError, LeaseGoneError, StoreFullError, StoreUnavailableError
 from argosy.controller.store.keys import end_of_prefix
 from argosy.controller.store.outcome import NEEDS_LEADER, Failure, failure_of, refusal, words_of
@@ -45,6 +46,10 @@ class EtcdClient:
         """End the watches and the connections. Calls under way end with StoreUnavailableError."""
         await self._watches.close()
         await self.endpoints.close()
+
+    def blocking_channel(self, endpoint: Endpoint) -> grpc.Channel:
+        """Make a further connection to a member, for a thread. The caller closes it."""
+        return connect_blocking(endpoint.address, self._config)
 
     # ---- keys
 

@@ -35,6 +35,7 @@ from tests.sim.etcd_model import Etcd
 from tests.sim.guards import HostGuard, in_memory
 from tests.sim.invariants import Violation, Watcher
 from tests.sim.kernel import Host, Images, Plane, Runtime, Troubles
+from tests.sim.lease import keep_alive
 from tests.sim.virtual_time import Process, VirtualLoop
 
 CLUSTER = "sim"
@@ -147,7 +148,9 @@ class Controller:
         self.dispatcher = DispatcherServicer(self.store, self.cache, self.view, Tunnels(), world.ambient)
         self.beats = BeatProtocol()
         candidate = Candidate(self.name, self.address)
-        self.election = Election(self.client, CLUSTER, candidate, ttl_s=world.lease_ttl_s, ambient=world.ambient)
+        self.election = Election(
+            self.client, CLUSTER, candidate, ttl_s=world.lease_ttl_s, ambient=world.ambient, renew=keep_alive
+        )
         process.spawn(self._main(process), name=self.name)
 
     async def _main(self, process: Process) -> None:

@@ -55,6 +55,13 @@ async def test_a_leader_stays_beyond_its_first_lease(client, cluster):
         assert leadership.held()
 
 
+async def test_a_leader_that_is_busy_for_longer_than_its_lease_stays(client, cluster):
+    async with candidate(client, cluster).lead() as leadership:
+        time.sleep(TTL_S + 0.3)  # noqa: ASYNC251 (the event loop does nothing else meanwhile)
+        assert leadership.held()
+        assert (await candidate(client, cluster, "two").leader()).epoch == leadership.epoch
+
+
 async def test_resigning_hands_over_at_once(client, cluster):
     async with candidate(client, cluster, "first").lead() as first:
         second_leads = asyncio.create_task(_lead_once(candidate(client, cluster, "two")))
