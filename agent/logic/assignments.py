@@ -7,7 +7,7 @@ cannot command (design: leader epoch).
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from argosy.core.assignment import (
     LeaderEpoch,
@@ -18,8 +18,12 @@ from argosy.core.assignment import (
     key_of,
 )
 from argosy.core.errors import RejectedError
+from argosy.core.files import kind_name
 from argosy.core.image import Image
 from argosy.core.service import revision_id
+
+_OF_NETWORKS: Final = frozenset({"network", "peer", "names", "endpoint"})
+"""The kinds of pieces whose keys have a network's id after the kind."""
 
 
 class StaleLeaderError(RejectedError):
@@ -42,6 +46,8 @@ class Assignments:
     leader: LeaderEpoch = LeaderEpoch()
     synced: bool = False
     """False until a full set was applied: nothing may be removed on an unsynced view."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Why a piece that came last under a key cannot be read here, also where `pieces` still has what came before."""
 
     def of(self, kind: type[P]) -> Iterator[P]:
         """Yield all pieces of one kind."""
@@ -65,6 +71,34 @@ class Assignments:
         """Say why the spec that a task runs cannot be read here, though it has come; "" where that is not so."""
         piece = self.pieces.get(f"revision/{revision_id(task.service_id, task.revision)}")
         return piece.problem if isinstance(piece, UnreadableAssignment) else ""
+
+    def trouble_of(self, task: TaskAssignment) -> str:
+        """Say which piece that concerns a task cannot be read here as it is now; "" if all can."""
+        if not self.unreadable:
+            return ""
+        for key, what in self._pieces_of(task):
+            if key in self.unreadable:
+                return (
+                    f"this node's agent is too old for {what} ({self.unreadable[key]}) and goes on with what it had: "
+                    "upgrade it"
+                )
+        networks = {a.network_id for a in task.attachments}
+        for key, problem in self.unreadable.items():
+            kind, _, rest = key.partition("/")
+            if kind in _OF_NETWORKS and rest.partition("/")[0] in networks:
+                return f"this node's agent is too old for a network of the task ({problem}): upgrade it"
+        return ""
+
+    def _pieces_of(self, task: TaskAssignment) -> Iterator[tuple[str, str]]:
+        yield f"task/{task.id}", "what is to be changed of the task"
+        yield f"revision/{revision_id(task.service_id, task.revision)}", "the service's spec"
+        revision = self.revision_of(task)
+        if revision is not None:
+            container = revision.spec.container
+            yield f"image/{container.image_digest}", "its image"
+            for ref in container.files:
+                kind = kind_name(secret=ref.secret)
+                yield f"{kind}/{ref.id}", f"the {kind} {ref.name}"
 
     def image(self, digest: str) -> Image | None:
         """Return an assigned image by its manifest's digest."""
@@ -96,15 +130,20 @@ def check_leader(highest: LeaderEpoch, leader: LeaderEpoch) -> None:
 def advance(current: Assignments, update: Update) -> Assignments:
     """Return the set after `update`; StaleLeaderError or BrokenChainError when it may not be applied."""
     check_leader(current.leader, update.leader)
+    unreadable = {p.key: p.problem for p in update.put if isinstance(p, UnreadableAssignment)}
     if update.full:
-        return Assignments(_by_key(update.put, current.pieces), update.version, update.leader, synced=True)
+        pieces = _by_key(update.put, current.pieces)
+        return Assignments(pieces, update.version, update.leader, synced=True, unreadable=unreadable)
     if update.base_version != current.version or not current.synced:
         raise BrokenChainError(f"an increment on version {update.base_version} came, this node has {current.version}")
     pieces = dict(current.pieces)
     for key in update.remove:
         pieces.pop(key, None)
-    pieces.update(_by_key(update.put, current.pieces))
-    return Assignments(pieces, update.version, update.leader, synced=True)
+    put = _by_key(update.put, current.pieces)
+    pieces.update(put)
+    still = {k: v for k, v in current.unreadable.items() if k not in put and k in pieces}
+    unreadable = {**still, **unreadable}
+    return Assignments(pieces, update.version, update.leader, synced=True, unreadable=unreadable)
 
 
 def _by_key(pieces: Iterable[Piece], before: Mapping[str, Piece]) -> dict[str, Piece]:

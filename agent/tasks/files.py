@@ -23,7 +23,7 @@ import structlog
 from argosy.agent.logic.assignments import Assignments
 from argosy.agent.runtime.memory import ensure_memory_directory
 from argosy.agent.runtime.oci_config import Bind
-from argosy.core.assignment import ConfigAssignment, SecretAssignment
+from argosy.core.assignment import ConfigAssignment, SecretAssignment, UnreadableAssignment
 from argosy.core.errors import RejectedError, TransientError
 from argosy.core.files import DEFAULT_FILE_MODE, kind_name, path_of
 from argosy.core.service import FileRef
@@ -115,6 +115,8 @@ class TaskFiles:
     def _data(self, ref: FileRef, assignments: Assignments) -> bytes:
         what = kind_name(secret=ref.secret)
         piece = assignments.pieces.get(f"{what}/{ref.id}")
+        if isinstance(piece, UnreadableAssignment):
+            raise RejectedError(f"this node's agent is too old for the {what} {ref.name} ({piece.problem}): upgrade it")
         if not isinstance(piece, ConfigAssignment | SecretAssignment):
             raise TransientError(f"waiting for the {what} {ref.name}")
         if piece.problem:

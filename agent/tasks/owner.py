@@ -58,7 +58,7 @@ class TaskOwner:
         self._succession = record.succession if record else None
         self._id_range = record.id_range if record else -1
         self._tried = record is not None
-        self._tunnel_reason = record.status.reason if record and not record.status.unready else ""
+        self._trouble = record.status.reason if record and not record.status.unready else ""
         self._seen = observed_at_start(record, found, self._wall())
         if record:
             host.reporter.put(task_id, self.reportable)
@@ -124,7 +124,7 @@ class TaskOwner:
         """Own the task until it is forgotten."""
         await self._told.wait()
         if self._seen.container is ContainerState.RUNNING:
-            self._watch()
+            self._adopt()
         try:
             while await self._advance():
                 pass
@@ -259,6 +259,13 @@ class TaskOwner:
         if self._seen.container is ContainerState.RUNNING and revision is not None:
             self._host.fence.keep(self.task_id, self._guarded if revision.fenced else None)
 
+    def _adopt(self) -> None:
+        """Go on with an earlier agent's program; nobody knows yet whether one that has no record is ready."""
+        status = self._seen.status
+        if status.state is TaskState.STARTING and self._checks().readiness is not None:
+            self._note(replace(self._seen, status=replace(status, unready=True)))
+        self._watch()
+
     def _watch(self) -> None:
         """Watch the health of a program that runs, also of one that an earlier agent started."""
         revision = self._revision()
@@ -281,7 +288,7 @@ class TaskOwner:
             self._running_since = self._wall()
             self._set(TaskState.RUNNING, reason=self._seen.status.reason, unready=self._seen.status.unready)
             self._save()
-            self.tunnels_changed()
+            self.say_trouble()
 
     def given_up(self, reason: str) -> None:
         """Take that liveness failed too often, or that nobody is attached to an interactive program any more."""
@@ -296,14 +303,18 @@ class TaskOwner:
         self._note(replace(self._seen, status=status))
         if status.unready != old.unready:
             self._save()
-        self.tunnels_changed()
+        self.say_trouble()
 
-    def tunnels_changed(self) -> None:
-        """Say what is wrong with the tunnels of the task's networks; other reasons go before."""
-        status, mine = self._seen.status, self._tunnel_reason
+    def say_trouble(self) -> None:
+        """Say of a task that runs what it lacks without ending by it: a piece that cannot be read, then a tunnel.
+
+        Other reasons go before.
+        """
+        status, mine = self._seen.status, self._trouble
+        found = [self._host.assignments.trouble_of(self._assigned)] if self._assigned else []
         attached = self._assigned.attachments if self._assigned else ()
-        found = (self._host.tunnel_problems.get(a.network_id, "") for a in attached)
-        self._tunnel_reason = reason = next(filter(None, found), "")
+        found += (self._host.tunnel_problems.get(a.network_id, "") for a in attached)
+        self._trouble = reason = next(filter(None, found), "")
         if status.state is TaskState.RUNNING and status.reason in ("", mine) and status.reason != reason:
             self._note(replace(self._seen, status=replace(status, reason=reason)))
 

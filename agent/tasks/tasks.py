@@ -54,6 +54,7 @@ class Tasks:
             owner = self._owners.get(task_id) or self._start(task_id, None, None)
             owner.assign(assigned)
             owner.refence()
+            owner.say_trouble()
         if assignments.synced:
             for task_id, owner in list(self._owners.items()):
                 if task_id not in wanted:
@@ -74,7 +75,7 @@ class Tasks:
     def tunnels_changed(self) -> None:
         """Have all tasks say what is wrong with the tunnels of their networks now."""
         for owner in self._owners.values():
-            owner.tunnels_changed()
+            owner.say_trouble()
 
     def released(self, task_id: str) -> asyncio.Event | None:
         """Return what is set when a task is released; None for a task that is not known here."""

@@ -7,8 +7,8 @@ import pytest
 
 from argosy.agent.logic.assignments import Assignments
 from argosy.agent.tasks.files import TaskFiles, take_secrets
-from argosy.core.assignment import ConfigAssignment, SecretAssignment, key_of
-from argosy.core.errors import TransientError
+from argosy.core.assignment import ConfigAssignment, SecretAssignment, UnreadableAssignment, key_of
+from argosy.core.errors import RejectedError, TransientError
 from argosy.core.service import FileRef
 from argosy.core.wire import put_piece
 from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
@@ -47,6 +47,11 @@ def test_a_config_gets_the_owner_and_mode_that_were_asked_for(tmp_path):
     files.remove("t")
     files.remove("t")
     assert not (tmp_path / "files/t").exists()
+
+
+def test_what_only_a_newer_agent_could_read_is_refused(tmp_path):
+    with pytest.raises(RejectedError, match=r"too old for the config conf \(x is 9\): upgrade it"):
+        TaskFiles(tmp_path).prepare("t", [CONFIG], assigned(UnreadableAssignment("config/c.1", "x is 9")), 0)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from argosy.agent.tasks.id_ranges import IdRanges
 from argosy.core.assignment import Succession, UnreadableAssignment
 from argosy.core.errors import RejectedError, TransientError
 from argosy.core.ids import successor_id
-from argosy.core.service import ContainerSpec, Healthcheck
+from argosy.core.network import Attachment
+from argosy.core.service import ContainerSpec, FileRef, Healthcheck
 from argosy.core.task import TaskStatus
 from argosy.core.task_state import TaskState
 from tests.unit.agent.node_parts import (
@@ -128,6 +129,31 @@ async def test_a_spec_that_only_a_newer_agent_could_read_is_rejected_with_the_re
     node.apply(replace(pieces, pieces={**pieces.pieces, unreadable.key: unreadable}))
     status = await node.until_state(TaskState.REJECTED, released=True)
     assert status.reason == "this node's agent is too old for the service's spec (condition is 99): upgrade it"
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ("task/t1", "too old for what is to be changed of the task (x is 9) and goes on with what it had"),
+        ("revision/svc.1", "too old for the service's spec (x is 9)"),
+        ("config/c.1", "too old for the config app.conf (x is 9)"),
+        ("secret/s.1", "too old for the secret key (x is 9)"),
+        ("endpoint/net/t7", "too old for a network of the task (x is 9)"),
+    ],
+)
+async def test_what_runs_goes_on_and_says_which_piece_cannot_be_read(nodes, key, says):
+    refs = (FileRef(name="app.conf", id="c.1"), FileRef(secret=True, name="key", id="s.1"))
+    container = ContainerSpec(image="web:1", command=("serve",), image_digest=DIGEST)
+    task = replace(a_task(), attachments=(Attachment("net"),))
+    node = await nodes(assignments(task, container=container))
+    await node.until_state(TaskState.RUNNING)
+    pieces = assignments(task, container=replace(container, files=refs))
+    node.apply(replace(pieces, unreadable={key: "x is 9"}))
+    assert says in node.status().reason
+    assert (node.reported().state, node.reported().reason) == (TaskState.RUNNING, node.status().reason)
+    node.apply(replace(pieces, unreadable={"task/t9": "x is 9", "endpoint/other/t9": "x is 9"}))
+    assert (node.status().state, node.status().reason) == (TaskState.RUNNING, "")
+    assert (node.runtime.signals, node.runtime.ran) == ([], {"t1": 1})
 
 
 async def test_a_task_that_only_a_newer_agent_could_read_is_rejected_with_the_reason(nodes):
@@ -323,6 +349,18 @@ async def test_a_starting_task_is_not_running_before_its_check_is_known(nodes):
 def asked(**more) -> ContainerSpec:
     times = {"interval": 0.01, "timeout": 1.0, "retries": 2, "start_interval": 0.01, **more}
     return ContainerSpec(image_digest=DIGEST, command=("x",), readiness=Healthcheck(("CMD", "check"), **times))
+
+
+async def test_what_is_adopted_without_a_record_is_not_ready_before_it_was_asked(nodes):
+    first = await running(nodes, asked(interval=0.01))
+    first.host.state.forget_task("t1")
+    answers = first.runtime.faults.hold("exec")
+    second = await first.successor(assignments(RUNNING, container=asked(interval=0.01)))
+    assert (await second.until_state(TaskState.RUNNING)).unready
+    assert second.reported().unready
+    answers.set()
+    await second.until(lambda: not second.status().unready)
+    await second.stop()
 
 
 async def test_a_task_that_is_not_ready_runs_and_says_so_until_it_is(nodes):

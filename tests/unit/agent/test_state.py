@@ -142,7 +142,10 @@ def test_a_piece_that_cannot_be_read_costs_nothing_but_itself(state, full):
     assert now.tasks()["a"] == runs  # it goes on as it was
     assert "condition is 99" in now.why_unreadable(new)
     assert not now.why_unreadable(runs)
+    assert "desired_state is 99" in now.trouble_of(runs)
     assert reopened(state).load_assignments().tasks() == now.tasks()
+    readable = apply(state, now, message(runs, version=4, base=3))
+    assert not readable.trouble_of(runs)
 
 
 def test_what_cannot_be_read_is_left_out_when_increments_are_merged(state):
