@@ -66,6 +66,12 @@ class Placing:
                 case _:
                     pass
 
+    def forget_slices(self, slices: Iterable[Slice]) -> None:
+        """Take note that slices are about to be given back: no task gets an address of them."""
+        for lease in slices:
+            if lease.network_id in self._pools:
+                self._pools[lease.network_id].forget_slice(lease)
+
     def _follow_task(self, task: Task, snap: Snapshot, *, gone: bool) -> None:
         for attachment in task.attachments:
             pool = self._pools.get(attachment.network_id)
@@ -108,7 +114,7 @@ class Placing:
         What other services hold back (`depends_on`) is held before a node is looked for.
         What was placed is noted here: it counts in the next round whether or not its change was followed by then.
         """
-        tasks, held = _gate(snap, waiting)
+        tasks, held = _gate(snap, waiting, now)
         view = self.view(snap)
         for task in tasks.values():
             self._know(view, task, snap)
@@ -194,7 +200,7 @@ def _order(service: Service) -> UpdateOrder:
     return (service.spec.rollback if service.update.state in _GOING_BACK else service.spec.update).order
 
 
-def _gate(snap: Snapshot, waiting: Iterable[Task]) -> tuple[dict[str, Task], list[tuple[Task, str]]]:
+def _gate(snap: Snapshot, waiting: Iterable[Task], now: float) -> tuple[dict[str, Task], list[tuple[Task, str]]]:
     """Return the tasks to place, by id, and those that their services' dependencies hold, with what they wait for."""
     gate = Gate(
         Objects(
@@ -212,7 +218,7 @@ def _gate(snap: Snapshot, waiting: Iterable[Task]) -> tuple[dict[str, Task], lis
         if why:
             held.append((task, why))
         else:
-            free[task.meta.id] = task
+            free[task.meta.id] = replace(task, held_until=now) if task.status.held else task
     return free, held
 
 

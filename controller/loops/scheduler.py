@@ -2,22 +2,28 @@
 
 What cannot be placed now stays PENDING with the reason, and is tried again when anything changes that might help. So
 does what has to wait for services that its own depends on: it is held before a node is looked for.
+
+Now and then slices of addresses that nodes no longer need are given back (logic/idle_slices.py): here, since no task
+gets an address meanwhile.
 """
 
 import asyncio
 import itertools
 
-from argosy.controller.loops.placing import Placing, waits
+from argosy.controller.logic.idle_slices import Block, IdleSlices, blocks_of
+from argosy.controller.loops.placing import TASKS_A_TURN, Placing, waits
 from argosy.controller.loops.triggers import Wake, batches
-from argosy.controller.store import Cache, ChangeBatch, Fence, Op, Snapshot, Store, create, update
+from argosy.controller.store import Cache, ChangeBatch, Fence, Op, Snapshot, Store, create, delete, update
 from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.errors import ConflictError
-from argosy.core.network import Slice
+from argosy.core.network import Network, Slice
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState
 
 RETRY_PERIOD_S = 0.25
 """Least time between two tries for tasks that could not be placed."""
+LOOK_PERIOD_S = 60.0
+"""How often it is looked which slices are not needed any more."""
 AT_ONCE = 500
 """Tasks in one round: deciding takes the event loop, and heartbeats and the leader's lease must not wait for long."""
 
@@ -36,6 +42,8 @@ class SchedulerLoop:
         self._owed = 0  # how many of the refused have not been tried since something changed
         self._next_retry = 0.0
         self._placing = Placing()
+        self._idle = IdleSlices(ambient.monotonic())
+        self._next_look = ambient.monotonic() + LOOK_PERIOD_S
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -45,18 +53,24 @@ class SchedulerLoop:
             retries = self._owed if self._ambient.monotonic() >= self._next_retry else 0
             if self._fresh or retries:
                 await self._place(retries)
+            if self._ambient.monotonic() >= self._next_look:
+                await self._give_back()
             if self._fresh:
                 self._wake.now()
-            elif self._owed:
-                self._wake.at(self._next_retry)
+            else:
+                self._wake.at(min(self._next_look, self._next_retry) if self._owed else self._next_look)
 
     def _take(self, batch: ChangeBatch) -> None:
         """Follow changes; all that was refused is worth another try."""
         if batch.resync:
             self._placing.reset()
+            self._idle = IdleSlices(self._ambient.monotonic())
             tasks = list(batch.snapshot.all(Task))
         else:
             self._placing.follow(batch.changes, batch.snapshot)
+            for change in batch.changes:
+                if change.new is None and isinstance(change.old, Task):
+                    self._idle.forgotten(change.old, self._ambient.monotonic())
             tasks = [c.new for c in batch.changes if isinstance(c.new, Task)]
         self._fresh.update((t.meta.id, None) for t in tasks if waits(t) and t.meta.id not in self._refused)
         self._owed = len(self._refused)
@@ -118,6 +132,23 @@ class SchedulerLoop:
             if outcome.error is not None:
                 raise outcome.error
         return True
+
+    async def _give_back(self) -> None:
+        """Delete the slices that their nodes no longer need."""
+        snap, held = self._cache.snapshot, set[Block]()
+        for number, task in enumerate(snap.all(Task), 1):
+            held.update(blocks_of(task))
+            if number % TASKS_A_TURN == 0:
+                await asyncio.sleep(0)
+        due = self._idle.due(snap.all(Network), snap.all(Slice), held, self._ambient.monotonic())
+        self._next_look = self._ambient.monotonic() + LOOK_PERIOD_S
+        self._placing.forget_slices(due)
+        revision = 0
+        for outcome in await self._store.commit_batched([[delete(s)] for s in due], self._fence):
+            if outcome.error is not None and not isinstance(outcome.error, ConflictError):
+                raise outcome.error
+            revision = max(revision, outcome.revision)
+        await self._cache.wait_for(revision)
 
     async def _look_again(self) -> None:
         """Somebody else has changed what was planned with: see that, and plan anew."""

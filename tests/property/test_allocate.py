@@ -6,6 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from argosy.controller.logic.address_pool import AddressPool, Full, Grant
 from argosy.controller.logic.allocate import choose_subnet
+from argosy.controller.logic.idle_slices import QUIET_S, IdleSlices, blocks_of
 from argosy.core.addresses import Subnet
 from argosy.core.meta import Meta
 from argosy.core.network import Attachment, Network, NetworkSpec, Slice
@@ -27,6 +28,9 @@ class Lives(RuleBasedStateMachine):
         self.clock = 0
         self.last: dict[str, int] = {}
         self.kept = self.pool()
+        self.now = 0.0
+        self.idle = IdleSlices(self.now)
+        self.emptied: dict[int, float] = {}
 
     def pool(self) -> AddressPool:
         return AddressPool.build(NETWORK, self.slices.values(), self.tasks.values(), self.last)
@@ -48,6 +52,7 @@ class Lives(RuleBasedStateMachine):
     @rule()
     def fail_over(self):
         """A new leader knows only what is stored."""
+        self.idle = IdleSlices(self.now)
         self.last = dict(AddressPool.build(NETWORK, self.slices.values(), self.tasks.values()).last_given)
         self.kept = self.pool()
 
@@ -93,6 +98,24 @@ class Lives(RuleBasedStateMachine):
             task = self.tasks.pop(task_id)
             for _ in range(2):
                 self.kept.forget(task)
+            self.idle.forgotten(task, self.now)
+            self.emptied.update((SUBNET.slice_of(a.address), self.now) for a in task.attachments)
+
+    @rule(passed=st.sampled_from([0.0, QUIET_S / 2, QUIET_S]))
+    def give_back_what_is_idle(self, passed):
+        self.now += passed
+        held = {block for task in self.tasks.values() for block in blocks_of(task)}
+        in_use = {SUBNET.slice_of(a.address) for t in self.tasks.values() for a in t.attachments}
+        for lease in self.idle.due([NETWORK], self.slices.values(), held, self.now):
+            assert lease.index not in in_use
+            assert self.now - self.emptied.get(lease.index, 0.0) >= QUIET_S
+            del self.slices[lease.index]
+            self.kept.forget_slice(lease)
+        if passed == QUIET_S:
+            for node_id in ("a", "b", "c"):
+                mine = sorted(i for i, s in self.slices.items() if s.node_id == node_id)
+                assert set(mine[1:]) <= in_use, "one is kept, and no other that is empty"
+                assert not mine or in_use & set(mine)
 
     @rule(node_id=NODES)
     def give_slices_back(self, node_id):
