@@ -46,4 +46,5 @@ class Task:
     iteration: int = 0
     evict: bool = False
     canary: bool = False
+    held_until: float = 0.0
     schema: int = 1

@@ -45,20 +45,31 @@ class Objects:
     node: Callable[[str], Node | None]
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a task waits for ("waiting for db: healthy"). `at_rest`: and something of it comes no further by itself."""
+
+    reason: str
+    at_rest: bool = False
+
+
 class Gate:
     """Answers for many tasks at one moment; keeps what it found out, so each question is answered once."""
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
         self._ran: dict[str, frozenset[tuple[int, str, int]]] = {}
-        self._unmet: dict[tuple[str, str, int, bool], str] = {}
+        self._unmet: dict[tuple[str, str, int, bool], Held] = {}
 
-    def why_held(self, service: Service, task: Task) -> str:
-        """Return what a task waits for ("waiting for db: healthy"); "" when it may start."""
+    def what_holds(self, service: Service, task: Task) -> Held | None:
+        """Return what a task waits for; None when it may start."""
         replaces = bool(service.spec.depends_on) and self._has_run(task)
-        unmet = [self._why_unmet(service, task.revision, d, replaces) for d in service.spec.depends_on]
-        waits = "; ".join(text for text in unmet if text)
-        return f"waiting for {waits}" if waits else ""
+        found = [self._why_unmet(service, task.revision, d, replaces) for d in service.spec.depends_on]
+        unmet = [held for held in found if held.reason]
+        if not unmet:
+            return None
+        reason = "; ".join(held.reason for held in unmet)
+        return Held(f"waiting for {reason}", any(held.at_rest for held in unmet))
 
     def _has_run(self, task: Task) -> bool:
         """Whether a task of the same slot and revision has run before."""
@@ -68,26 +79,28 @@ class Gate:
             ran = self._ran[task.service_id] = frozenset(_place(t) for t in tasks if t.running_since)
         return _place(task) in ran
 
-    def _why_unmet(self, service: Service, revision: int, wanted: Dependency, replaces: bool) -> str:
+    def _why_unmet(self, service: Service, revision: int, wanted: Dependency, replaces: bool) -> Held:
         key = (service.meta.id, wanted.service, revision, replaces)
         if key not in self._unmet:
             self._unmet[key] = self._judge(service, revision, wanted, replaces)
         return self._unmet[key]
 
-    def _judge(self, service: Service, revision: int, wanted: Dependency, replaces: bool) -> str:
+    def _judge(self, service: Service, revision: int, wanted: Dependency, replaces: bool) -> Held:
         name, condition = wanted.service, wanted.condition
         found = self._objects.service(service.meta.project, name)
         if found is None or found.removing:
-            return "" if wanted.optional or replaces else f"{name}: there is no such service"
+            return Held("" if wanted.optional or replaces else f"{name}: there is no such service")
         state = _State(found, [t for t in self._objects.tasks(found.meta.id) if not self._is_away(t)])
         if replaces and (condition is DependencyCondition.COMPLETED or state.runs()):
-            return ""
+            return Held("")
         changing = self._changing_with(service, revision, found)
-        if changing:
-            return f"{name}: {changing}"
-        return "" if state.has_reached(condition) else f"{name}: {CONDITION_NAMES[condition]}{state.why_not(condition)}"
+        if changing.reason:
+            return Held(f"{name}: {changing.reason}", changing.at_rest)
+        if state.has_reached(condition):
+            return Held("")
+        return Held(f"{name}: {CONDITION_NAMES[condition]}{state.why_not(condition)}")
 
-    def _changing_with(self, service: Service, revision: int, found: Service) -> str:
+    def _changing_with(self, service: Service, revision: int, found: Service) -> Held:
         """Say what is left of an update of the dependency that came in the same deploy as the revision; "" if nothing.
 
         What one request changes carries one time.
@@ -95,20 +108,20 @@ class Gate:
         revisions = self._objects.revisions
         own = next((r for r in revisions(service.meta.id) if r.number == revision), None)
         if own is None or found.spec.mode in JOB_MODES:
-            return ""
+            return Held("")
         at = own.meta.created_at
         twin = next((r for r in revisions(found.meta.id) if r.number > 1 and r.meta.created_at == at), None)
         if twin is None:
-            return ""
+            return Held("")
         match found.update.state:
             case UpdateState.UPDATING if found.revision == twin.number:
-                return "its update"
+                return Held("its update")
             case UpdateState.PAUSED if found.revision == twin.number:
-                return "its update, which is paused"
+                return Held("its update, which is paused", at_rest=True)
             case UpdateState.ROLLBACK_STARTED | UpdateState.ROLLBACK_PAUSED | UpdateState.ROLLBACK_COMPLETED:
-                return "its update, which was rolled back"
+                return Held("its update, which was rolled back", at_rest=True)
             case _:
-                return ""
+                return Held("")
 
     def _is_away(self, task: Task) -> bool:
         if not task.node_id or is_terminal(task.status.state):

@@ -2,8 +2,8 @@
 
 Progress is a new task that runs (counted from when it has done well for `monitor`) or is over and done with, and an old
 one that has ended. All of it stands in the tasks, so nothing is stored. Times that the update's own settings make
-it wait (`delay`, `monitor`, the grace of a task that stops) are no lack of progress; a slot that keeps failing makes
-none.
+it wait (`delay`, `monitor`, the grace of a task that stops) are no lack of progress, nor is the time in which all that
+is under way is held by services that it depends on, until those come to rest; a slot that keeps failing makes none.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ def stalled(view: View, draft: Draft, update: UpdateStatus, config: UpdateConfig
     if not config.progress_deadline:
         return ""
     moments = (moment for slot in slots for moment in _moments(view, slot, update, config))
-    last = max((update.started_at, update.resumed_at, *moments))
+    last = view.now if _is_held(view, slots) else max((update.started_at, update.resumed_at, *moments))
     over_at = last + config.progress_deadline
     draft.wake(over_at)
     if view.now < over_at:
@@ -33,9 +33,18 @@ def stalled(view: View, draft: Draft, update: UpdateStatus, config: UpdateConfig
     return f"no progress for {format_duration(config.progress_deadline)}: {_what_for(view, slots)}"
 
 
+def _is_held(view: View, slots: Sequence[Slot]) -> bool:
+    """Whether there is nothing under way but tasks that other services hold."""
+    if any(slot.ending for slot in slots):
+        return False
+    coming = [t for s in slots for t in s.live if view.is_current(t) and t.status.state is not TaskState.RUNNING]
+    return bool(coming) and all(task.status.held and not task.held_until for task in coming)
+
+
 def _moments(view: View, slot: Slot, update: UpdateStatus, config: UpdateConfig) -> Iterator[float]:
     """Yield when the slot last came further, or will have with nothing but planned waiting."""
     failing = bool(failures(view, slot, update, config))
+    yield from (task.held_until for task in slot.records() if task.held_until and view.is_current(task))
     for task in slot.live:
         if task.running_since and view.is_current(task):
             done_well = task.running_since + config.monitor

@@ -13,7 +13,7 @@ from dataclasses import replace
 from argosy.controller.logic.address_pool import AddressPool, Asking, Attached, Full, attach
 from argosy.controller.logic.ask import qualified_name
 from argosy.controller.logic.cluster_view import ClusterView
-from argosy.controller.logic.dependencies import Gate, Objects
+from argosy.controller.logic.dependencies import Gate, Held, Objects
 from argosy.controller.logic.schedule import Request, place, predecessor_of, request_for
 from argosy.controller.logic.shunned import shunned_nodes
 from argosy.controller.store import Change, Snapshot
@@ -125,7 +125,7 @@ class Placing:
         placements = place(requests, view)
         refused.update(placements.refused)
         pools = self._pools_for(snap, requests)
-        results = [_pending(task, reason, now, held=True) for task, reason in held]
+        results = [_pending(task, why.reason, now, held=True) for task, why in held]
         slices: list[Slice] = []
         for request in requests:
             node_id = placements.assigned.get(request.task_id)
@@ -200,7 +200,7 @@ def _order(service: Service) -> UpdateOrder:
     return (service.spec.rollback if service.update.state in _GOING_BACK else service.spec.update).order
 
 
-def _gate(snap: Snapshot, waiting: Iterable[Task], now: float) -> tuple[dict[str, Task], list[tuple[Task, str]]]:
+def _gate(snap: Snapshot, waiting: Iterable[Task], now: float) -> tuple[dict[str, Task], list[tuple[Task, Held]]]:
     """Return the tasks to place, by id, and those that their services' dependencies hold, with what they wait for."""
     gate = Gate(
         Objects(
@@ -211,12 +211,13 @@ def _gate(snap: Snapshot, waiting: Iterable[Task], now: float) -> tuple[dict[str
         )
     )
     free: dict[str, Task] = {}
-    held: list[tuple[Task, str]] = []
+    held: list[tuple[Task, Held]] = []
     for task in waiting:
         service = snap.get(Service, task.service_id)
-        why = gate.why_held(service, task) if service is not None else ""
-        if why:
-            held.append((task, why))
+        why = gate.what_holds(service, task) if service is not None else None
+        if why is not None:
+            rests_since = (task.held_until or now) if why.at_rest else 0.0
+            held.append((replace(task, held_until=rests_since), why))
         else:
             free[task.meta.id] = replace(task, held_until=now) if task.status.held else task
     return free, held

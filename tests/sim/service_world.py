@@ -88,6 +88,7 @@ class World:
     others: dict[str, list[Task]] = field(default_factory=dict)  # of other services, by node
     fence_ends: dict[str, float] = field(default_factory=dict)  # when a node's last grant is over
     arrived: Callable[[Task], bool] = lambda task: True  # whether all nodes know a task
+    held: Callable[[Task], bool] = lambda task: False  # whether a task waits for services that its own depends on
     wake_at: float | None = None
     created: int = 0
     checks: list[Callable[["World"], None]] = field(default_factory=list)
@@ -236,6 +237,14 @@ class World:
         for task in sorted(self.tasks.values(), key=lambda t: t.meta.id):
             if task.status.state >= S.ASSIGNED or task.desired_state >= S.SHUTDOWN:
                 continue
+            if self.held(task):
+                if not task.status.held:
+                    status = replace(self._status(S.PENDING), reason="waiting for db: its update", held=True)
+                    self._store(replace(task, status=status), by_agent=False)
+                    did = True
+                continue
+            if task.status.held:
+                task = replace(task, held_until=self.now, status=self._status(S.NEW))
             node_id = task.node_id or self._choose_node(task)
             if node_id and self._load(node_id) < self.room(self.nodes[node_id]):
                 self._store(replace(task, node_id=node_id, status=self._status(S.ASSIGNED)), by_agent=False)

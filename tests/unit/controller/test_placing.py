@@ -9,7 +9,16 @@ from argosy.controller.loops.placing import Placing
 from argosy.core.meta import Cluster, Meta, Scheduling
 from argosy.core.network import Attachment
 from argosy.core.node import Availability, NodeState, Resources
-from argosy.core.service import Affinity, HostPort, NetworkAttachmentSpec, Placement, TaskSpec
+from argosy.core.service import (
+    Affinity,
+    Dependency,
+    HostPort,
+    NetworkAttachmentSpec,
+    Placement,
+    Revision,
+    TaskSpec,
+    UpdateState,
+)
 from argosy.core.task_state import TaskState
 from tests.unit.controller.objects import changed, network, node, service, snapshot, task
 
@@ -133,3 +142,34 @@ def test_following_changes_is_the_same_as_looking_at_everything_anew(history, da
         kept.follow(changes, snap)
         snap, changes = changed(snap, gone=done)
         kept.follow(changes, snap)
+
+
+def test_when_a_task_was_let_go_is_kept_with_it():
+    """The progress deadline of an update counts from then."""
+    web = service("web", depends_on=(Dependency("db"),))
+    held = task("web", 1, state=TaskState.PENDING)
+    held = replace(held, status=replace(held.status, reason="waiting for db: started", held=True))
+    (still,), _ = Placing().decide(snapshot(node("a"), service("db"), web, held), [held], 5.0)
+    assert (still.status.held, still.held_until) == (True, 0.0)
+    snap = snapshot(node("a"), service("db"), task("db", 1, "a"), web, held)
+    (placed,), _ = Placing().decide(snap, [held], 6.0)
+    assert (placed.node_id, placed.status.held, placed.held_until) == ("a", False, 6.0)
+
+
+def test_since_when_what_a_task_waits_for_comes_no_further_is_kept_with_it_too():
+    def seen(state, waiting, now):
+        """Return the waiting task as it is when the update of what it waits for is in a state."""
+        db, _ = service("db")
+        db = replace(db, revision=2, update=replace(db.update, state=state))
+        web, _ = service("web", depends_on=(Dependency("db"),))
+        together = [Revision(Meta(f"{i}.{n}", "default", created_at=7.0), i, n) for i, n in (("db", 2), ("web", 1))]
+        snap = snapshot(node("a"), db, task("db", 1, "a"), web, waiting, *together)
+        (found,), _ = Placing().decide(snap, [waiting], now)
+        return found
+
+    held = seen(UpdateState.UPDATING, task("web", 1, state=NEW), 5.0)
+    assert (held.status.held, held.held_until) == (True, 0.0)
+    paused = seen(UpdateState.PAUSED, held, 6.0)
+    assert (paused.status.held, paused.held_until) == (True, 6.0)
+    resumed = seen(UpdateState.UPDATING, paused, 7.0)
+    assert (resumed.status.held, resumed.held_until) == (True, 0.0)

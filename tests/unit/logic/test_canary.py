@@ -318,6 +318,33 @@ def test_delay_and_monitor_are_no_lack_of_progress() -> None:
     assert (world.images(), world.update_state()) == (["v2"] * 3, UpdateState.COMPLETED)
 
 
+def test_what_other_services_hold_does_not_count_against_the_deadline() -> None:
+    world = deployed(2, canary=0)
+    world.held = lambda task: world.image_of(task) == "v2"
+    roll(world)
+    world.run(3600)
+    assert (world.update_state(), world.images()) == (UpdateState.UPDATING, ["v1"] * 2)
+    world.held = lambda task: False
+    world.room = lambda node: 0  # or else what it waits for came to rest: that is kept in the same place
+    let_go_at = world.now
+    world.run(599)
+    assert world.update_state() is UpdateState.UPDATING
+    world.run(1)
+    assert (world.update_state(), world.now) == (UpdateState.PAUSED, let_go_at + 600)
+    assert world.service.update.message.startswith("no progress for 10m: slot 1 is pending")  # type: ignore[union-attr]
+
+
+def test_beside_what_is_held_the_deadline_counts_for_what_is_not() -> None:
+    world = deployed(2, canary=0, parallelism=2)
+    world.held = lambda task: world.image_of(task) == "v2" and task.slot == 1
+    world.fate = stuck(world, "v2", S.READY)
+    roll(world)
+    world.run(599)
+    assert world.update_state() is UpdateState.UPDATING
+    world.run(1)
+    assert world.update_state() is UpdateState.PAUSED
+
+
 def test_no_progress_follows_the_failure_action() -> None:
     world = deployed(2, canary=0, failure_action=FailureAction.ROLLBACK)
     world.fate = stuck(world, "v2", S.READY)

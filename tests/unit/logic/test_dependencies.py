@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from argosy.controller.logic.dependencies import Gate, Objects
+from argosy.controller.logic.dependencies import Gate, Held, Objects
 from argosy.core.meta import Meta
 from argosy.core.node import Node, NodeState, NodeStatus
 from argosy.core.service import (
@@ -52,6 +52,10 @@ class World:
 
     def why(self, task: Task | None = None) -> str:
         """Return what a new task of web waits for."""
+        held = self.what_holds(task)
+        return held.reason if held is not None else ""
+
+    def what_holds(self, task: Task | None = None) -> Held | None:
         depends = (Dependency("db", self.condition, optional=self.optional),)
         web = Service(Meta("web", "p"), ServiceSpec(name="web", depends_on=depends), revision=1)
         node = Node(Meta("n1"), status=NodeStatus(self.node_state))
@@ -61,7 +65,7 @@ class World:
             revisions=lambda service_id: [r for r in self.revisions if r.service_id == service_id],
             node=lambda node_id: node if node_id == "n1" else None,
         )
-        return Gate(objects).why_held(web, task or replace(a_task("web", S.NEW), node_id=""))
+        return Gate(objects).what_holds(web, task or replace(a_task("web", S.NEW), node_id=""))
 
 
 def states(states: Iterable[S]) -> list[Task]:
@@ -217,6 +221,8 @@ def test_new_tasks_wait_for_the_update_of_the_same_deploy(
     assert world.db is not None
     world.db = replace(world.db, revision=number, update=UpdateStatus(state))
     assert world.why() == (waits if together else "")
+    held = world.what_holds()
+    assert bool(held and held.at_rest) == (together and "which" in waits)
 
 
 @pytest.mark.parametrize("ports", [(), (HostPort(port=8080),)])
