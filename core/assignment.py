@@ -20,8 +20,9 @@ from argosy.core.task_state import TaskState
 class TaskAssignment:
     """A task for this node, and what is desired of it.
 
-    `drained`: it is to stop, and no node that has confirmed sends it new connections any more. From `failures` on as in
-    Task: for a restart that the node decides while there is no controller.
+    `drained`: it is to stop, and no node that has confirmed sends it new connections any more. From `failures` to
+    `iteration` as in Task: for a restart that the node decides while there is no controller. `after`: the tasks of this
+    node whose slot it takes over; it starts when they have ended.
     """
 
     id: str = ""
@@ -37,6 +38,7 @@ class TaskAssignment:
     attempts: int = 0
     attempts_since: float = 0.0
     iteration: int = 0
+    after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,11 +90,18 @@ WAIT = Decision(Step.WAIT)
 
 
 def next_step(
-    assigned: TaskAssignment | None, seen: Observed, grace_s: float, now: float, drain_s: float = 0.0
+    assigned: TaskAssignment | None,
+    seen: Observed,
+    grace_s: float,
+    now: float,
+    drain_s: float = 0.0,
+    *,
+    waits: bool = False,
 ) -> Decision:
     """Return the next step. `assigned` None: the controller's set no longer has the task (it is to go).
 
-    `grace_s`: from the stop signal to the kill; `drain_s`: how long open connections may put the stop signal off.
+    `grace_s`: from the stop signal to the kill; `drain_s`: how long open connections may put the stop signal off;
+    `waits`: a task that this one follows has not ended.
     """
     if is_terminal(seen.status.state):
         if not seen.status.released:
@@ -104,17 +111,17 @@ def next_step(
         return _drain(assigned, seen, drain_s, now) or _stop(seen, grace_s, now, TaskState.SHUTDOWN, "")
     if seen.unhealthy:
         return _stop(seen, grace_s, now, TaskState.FAILED, seen.unhealthy)
-    return _run(assigned, seen, now)
+    return _run(assigned, seen, now, waits)
 
 
-def _run(assigned: TaskAssignment, seen: Observed, now: float) -> Decision:
+def _run(assigned: TaskAssignment, seen: Observed, now: float, waits: bool) -> Decision:
     match seen.container:
         case ContainerState.NONE:
             if seen.status.state >= TaskState.READY:
                 return _end(seen, TaskState.FAILED, "its container is gone: the host restarted?")
             return Decision(Step.PREPARE)
         case ContainerState.CREATED:
-            if assigned.desired_state < TaskState.RUNNING:
+            if assigned.desired_state < TaskState.RUNNING or waits:
                 return WAIT
             if assigned.not_before > now:
                 return Decision(Step.WAIT, until=assigned.not_before)

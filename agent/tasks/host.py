@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from argosy.agent.images.store import ImageStore
 from argosy.agent.logic.assignments import Assignments
@@ -21,6 +22,16 @@ from argosy.agent.tasks.wiring import Wiring
 from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.assignment import RevisionAssignment, Succession
 from argosy.core.image import Image
+
+
+class Kin(Protocol):
+    """The node's tasks, as each of them knows the others."""
+
+    def is_under_way(self, task_id: str) -> bool:
+        """Whether there is such a task and it has not ended."""
+
+    def wake_followers(self, task_id: str) -> None:
+        """Tell those that wait for a task that it has ended."""
 
 
 @dataclass(slots=True)
@@ -52,6 +63,8 @@ class Host:
     consoles: Consoles = field(default_factory=Consoles)
     preparing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
     ensure_memory: Callable[[Path], None] = ensure_memory_directory
+    kin: Kin = field(init=False)
+    """Set by it (agent/tasks/tasks.py)."""
     files: TaskFiles = field(init=False)
     """What the node gives to containers: it goes when the task is released."""
 

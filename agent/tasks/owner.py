@@ -138,7 +138,9 @@ class TaskOwner:
     async def _advance(self) -> bool:
         """Carry out one step; False when the task is forgotten."""
         self._wake.clear()
-        decision = next_step(self._assigned, self._seen, self._grace_s(), self._wall(), self._drain_s())
+        decision = next_step(
+            self._assigned, self._seen, self._grace_s(), self._wall(), self._drain_s(), waits=self._waits()
+        )
         match decision.step:
             case Step.WAIT:
                 await self._sleep(decision.until)
@@ -160,6 +162,14 @@ class TaskOwner:
             case Step.FORGET:
                 return False
         return True
+
+    def _waits(self) -> bool:
+        return self._assigned is not None and any(map(self._host.kin.is_under_way, self._assigned.after))
+
+    def predecessor_ended(self, task_id: str) -> None:
+        """Take that another task of the node has ended: this one may have waited for it."""
+        if self._assigned is not None and task_id in self._assigned.after:
+            self._wake.set()
 
     async def _sleep(self, until: float | None) -> None:
         with contextlib.suppress(TimeoutError):
@@ -377,6 +387,7 @@ class TaskOwner:
         self._note(replace(self._seen, status=replace(status, at=ended_at)))
         self._save()
         log.info("task ended", task=self.task_id, state=status.state.name, reason=status.reason)
+        self._host.kin.wake_followers(self.task_id)
 
     async def _release(self) -> None:
         if self._watching:

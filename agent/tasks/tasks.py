@@ -15,7 +15,7 @@ from argosy.agent.tasks.owner import TaskOwner
 from argosy.agent.tasks.prepare import LAYERS_LABEL
 from argosy.core.assignment import Succession
 from argosy.core.task import TaskStatus
-from argosy.core.task_state import TaskState
+from argosy.core.task_state import TaskState, is_terminal
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +31,7 @@ class Tasks:
         host.reporter.successions = host.successions
         host.reporter.on_stored = self._stored
         host.consoles.on_lost = self._lost
+        host.kin = self
 
     def adopt(self, records: list[TaskRecord], found: list[ContainerState]) -> None:
         """Start owners for what a former life of the agent left: records and containers."""
@@ -94,6 +95,16 @@ class Tasks:
         """Return the tasks that have ended here, as far as it is known what is desired of them."""
         found = ((task_id, owner.ended()) for task_id, owner in self._owners.items())
         return {task_id: ended for task_id, ended in found if ended is not None}
+
+    def is_under_way(self, task_id: str) -> bool:
+        """Whether there is such a task on this node and it has not ended."""
+        owner = self._owners.get(task_id)
+        return owner is not None and not is_terminal(owner.status.state)
+
+    def wake_followers(self, task_id: str) -> None:
+        """Tell the tasks that wait for one that it has ended."""
+        for owner in self._owners.values():
+            owner.predecessor_ended(task_id)
 
     def knows(self, task_id: str) -> bool:
         """Whether there is such a task on this node."""

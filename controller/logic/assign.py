@@ -6,9 +6,9 @@ encoded once for all of them (controller/session/feeds.py).
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from argosy.controller.logic import static_addresses
 from argosy.controller.logic.published_ports import network_of
@@ -90,6 +90,10 @@ class ClusterObjects(Protocol):
         """Return where the cluster is with the keys of its tunnels."""
 
 
+Place: TypeAlias = tuple[str, int, int]
+"""A service, a slot of it, and the iteration of a job: one task runs there at a time."""
+
+
 @dataclass(frozen=True, slots=True)
 class NodeSet:
     """What a node is told: pieces of its own, by key, and of each of its networks what `network_pieces` gives."""
@@ -108,10 +112,12 @@ def assignments_for(node_id: str, objects: ClusterObjects) -> NodeSet:
 
     networks: set[str] = set(objects.ingress_networks())
     revisions: set[tuple[str, int]] = set()
-    for task in objects.task_list(node_id):
+    tasks = list(objects.task_list(node_id))
+    leaving = leaving_from(tasks)
+    for task in tasks:
         if task.status.state < TaskState.ASSIGNED and not task.attachments:
             continue  # a global service's task that waits for the scheduler
-        put(task_assignment(task, drained=objects.drained(task)))
+        put(task_assignment(task, drained=objects.drained(task), after=predecessors(task, leaving)))
         if task.status.released:
             continue
         if (task.service_id, task.revision) not in revisions:
@@ -143,7 +149,27 @@ def told(task: Task | None) -> tuple[object, ...] | None:
     )
 
 
-def task_assignment(task: Task, *, drained: bool = False) -> TaskAssignment:
+def leaving_from(tasks: Iterable[Task]) -> Mapping[Place, Sequence[str]]:
+    """Return the tasks of a node that are to stop, by place."""
+    leaving: dict[Place, list[str]] = {}
+    for task in tasks:
+        if task.desired_state > TaskState.RUNNING and not task.status.released:
+            leaving.setdefault(_place(task), []).append(task.meta.id)
+    return leaving
+
+
+def _place(task: Task) -> Place:
+    return task.service_id, task.slot, task.iteration
+
+
+def predecessors(task: Task, leaving: Mapping[Place, Sequence[str]]) -> tuple[str, ...]:
+    """Return the tasks that have to have ended on the node before a task that does not run yet is started there."""
+    if task.desired_state is not TaskState.RUNNING or task.status.state >= TaskState.STARTING:
+        return ()
+    return tuple(sorted(leaving.get(_place(task), ())))
+
+
+def task_assignment(task: Task, *, drained: bool = False, after: tuple[str, ...] = ()) -> TaskAssignment:
     """Return what a node is told of one task."""
     return TaskAssignment(
         id=task.meta.id,
@@ -159,6 +185,7 @@ def task_assignment(task: Task, *, drained: bool = False) -> TaskAssignment:
         attempts=task.attempts,
         attempts_since=task.attempts_since,
         iteration=task.iteration,
+        after=after,
     )
 
 

@@ -5,6 +5,7 @@ wanted revision and need not leave their node are *good*; the best of them is th
 no heir one is created; what serves until then goes in the order of `Order`:
 
     PREPARE_FIRST  heir created with desired READY ─► heir READY ─► old stopped ─► old ended ─► heir to RUNNING
+                   (on one node: old stopped and heir to RUNNING at once, and the node starts it when the old one ended)
     START_FIRST    heir created with desired RUNNING ─► heir RUNNING (healthy, known to all nodes) ─► old stopped
     STOP_BEFORE    old stopped, heir created with desired READY ─► old ended ─► heir to RUNNING
 
@@ -20,6 +21,7 @@ during the delay, and its node starts it after it, also while no controller is t
 delay, if it was the preparation that failed).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -158,13 +160,16 @@ def _hand_over(
     view: View, draft: Draft, allowance: Allowance, slot: Slot, aim: Aim, heir: Task, old: Task | None
 ) -> None:
     due = view.now >= heir.not_before
+    ends = list(slot.ending)
+    if old is not None and _makes_way(view, allowance, aim, heir, due, old):
+        draft.stop(old)
+        ends.append(old)
+        old = None
     if heir.desired_state is TaskState.READY:
         if not due:
             draft.wake(heir.not_before)
-        elif aim.order is Order.START_FIRST or not _somebody_runs(slot, old):
+        elif aim.order is Order.START_FIRST or (not _runs(old) and _takes_turns(heir, ends)):
             draft.desire(heir, TaskState.RUNNING)
-    if old is not None and _makes_way(view, allowance, aim, heir, due, old):
-        draft.stop(old)
 
 
 def _makes_way(view: View, allowance: Allowance, aim: Aim, heir: Task, due: bool, old: Task) -> bool:
@@ -194,4 +199,16 @@ def _may_stop_now(view: View, allowance: Allowance, old: Task) -> bool:
 
 def _somebody_runs(slot: Slot, old: Task | None) -> bool:
     """Whether a task of the slot may still run, so that its heir has to wait."""
-    return bool(slot.ending) or (old is not None and not is_unassigned(old))
+    return bool(slot.ending) or _runs(old)
+
+
+def _runs(old: Task | None) -> bool:
+    return old is not None and not is_unassigned(old)
+
+
+def _takes_turns(heir: Task, ends: Sequence[Task]) -> bool:
+    """Whether the heir may be told to run though others may still: its own node sees to it that they have ended first.
+
+    The node is told so with its assignments (logic/assign.py).
+    """
+    return all(is_unassigned(task) or (task.node_id == heir.node_id and not is_unassigned(heir)) for task in ends)

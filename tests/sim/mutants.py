@@ -226,6 +226,15 @@ MUTANTS = (
         ),
         first=(38,),
     ),
+    _mutant(
+        "a node does not wait for what a task follows",
+        "agent/logic/task_step.py",
+        (
+            "            if assigned.desired_state < TaskState.RUNNING or waits:\n",
+            "            if assigned.desired_state < TaskState.RUNNING:\n",
+        ),
+        first=(12,),
+    ),
 )
 
 

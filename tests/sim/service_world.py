@@ -21,6 +21,7 @@ from argosy.controller.logic.actions import (
     SetJob,
     SetUpdate,
 )
+from argosy.controller.logic.assign import leaving_from, predecessors
 from argosy.controller.logic.departures import Departures
 from argosy.controller.logic.filters import fits_placement
 from argosy.controller.logic.orchestrate import plan_service
@@ -285,11 +286,18 @@ class World:
         elif task.desired_state >= S.SHUTDOWN:
             box.state = self.fate(task, S.SHUTDOWN)
         else:
-            limit = S.RUNNING if task.desired_state is S.RUNNING and self.now >= task.not_before else S.READY
+            starts = task.desired_state is S.RUNNING and self.now >= task.not_before and not self._waits(task)
+            limit = S.RUNNING if starts else S.READY
             following = next((state for state in LIFE if state > box.state), box.state)
             if following <= limit:
                 box.state = self.fate(task, following)
         return self._report(task, box) or box != before
+
+    def _waits(self, task: Task) -> bool:
+        """Whether a container that this one is to follow has not ended on its node."""
+        before = predecessors(task, leaving_from(self.tasks_on(task.node_id)))
+        boxes = (self.containers.get(task_id) for task_id in before)
+        return any(box is not None and not is_terminal(box.state) for box in boxes)
 
     def _report(self, task: Task, box: Container) -> bool:
         state = task.status.state if is_terminal(task.status.state) else box.state

@@ -75,6 +75,34 @@ async def test_a_task_runs_is_stopped_released_and_forgotten(nodes):
     assert NodeParts(node.root).records == []
 
 
+async def test_a_task_starts_when_those_that_it_follows_have_ended(nodes):
+    node = await running(nodes)
+    node.runtime.stubborn.add("t1")
+    heir = replace(a_task("t2"), after=("t1", "one that this node never had"))
+    node.apply(assignments(STOP, heir, version=2))
+    await node.until(lambda: (s := node.status("t2")) and s.state is TaskState.READY and node.runtime.signals)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert node.runtime.ran == {"t1": 1}
+    node.runtime.end("t1", 0)
+    await node.until(lambda: node.status("t2").state is TaskState.RUNNING)
+    await node.until_state(TaskState.SHUTDOWN, released=True)
+
+
+async def test_a_task_goes_on_waiting_in_the_next_life_of_the_agent(nodes):
+    first = await running(nodes)
+    first.runtime.stubborn.add("t1")
+    both = assignments(STOP, replace(a_task("t2"), after=("t1",)), version=2)
+    first.apply(both)
+    await first.until(lambda: (s := first.status("t2")) and s.state is TaskState.READY and first.runtime.signals)
+    second = await first.successor(both)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert second.runtime.ran == {"t1": 1}
+    second.runtime.end("t1", 0)
+    await second.until(lambda: second.status("t2").state is TaskState.RUNNING)
+
+
 async def test_nothing_is_done_before_the_controllers_will_is_known(nodes):
     first = await running(nodes)
     second = await first.successor(Assignments())  # nothing on disk: an unsynced view

@@ -98,6 +98,13 @@ def test_next_step(assigned, observed, step):
     assert next_step(assigned, observed, GRACE_S, NOW).step is step
 
 
+def test_it_does_not_start_while_a_task_that_it_follows_goes_on():
+    ready = seen(TaskState.READY, CREATED)
+    assert next_step(wanted(), ready, GRACE_S, NOW, waits=True).step is Step.WAIT
+    assert next_step(wanted(), seen(TaskState.ACCEPTED), GRACE_S, NOW, waits=True).step is Step.PREPARE
+    assert next_step(wanted(), seen(TaskState.RUNNING, RUNNING), GRACE_S, NOW, waits=True).step is Step.WAIT
+
+
 def test_waiting_says_until_when():
     decision = next_step(wanted(not_before=NOW + 5), seen(TaskState.READY, CREATED), GRACE_S, NOW)
     assert decision.until == NOW + 5

@@ -192,6 +192,29 @@ def test_stop_first_lets_the_old_task_go_on_until_the_new_one_is_ready() -> None
     assert ["READY", "SHUTDOWN"] in states
 
 
+def old_one_stays(task: Task, following: S) -> S:
+    """Have no task stop."""
+    return S.RUNNING if following is S.SHUTDOWN else following
+
+
+@pytest.mark.parametrize(("nodes", "desired"), [(1, S.RUNNING), (2, S.READY)])
+def test_stop_first_leaves_the_turn_to_the_node_where_old_and_new_share_one(nodes, desired) -> None:
+    world = World(ServiceSpec(name="web", task=image("v1")), node_count=nodes)
+    world.run(60)
+    world.fate = old_one_stays
+    roll(world)
+    world.settle()
+    old, new = sorted(world.tasks.values(), key=lambda t: t.meta.created_at)
+    assert (old.desired_state, old.status.state) == (S.SHUTDOWN, S.RUNNING)
+    assert (new.desired_state, new.status.state) == (desired, S.READY)
+    world.fate = lambda task, following: following
+    for _ in range(3):
+        world.run_agents()  # no controller
+    assert (world.images() == ["v2"]) is (nodes == 1)
+    world.settle()
+    assert world.images() == ["v2"]
+
+
 def test_stop_first_makes_room_where_the_new_task_finds_none_beside_the_old() -> None:
     world = deployed(3)
     world.room = lambda node: 1
