@@ -11,12 +11,14 @@ from typing import Final
 
 FREE_S: Final = 0.005
 """Work that takes no longer needs no rest."""
-LONGEST_S: Final = 0.5
-"""No rest is longer: the clock also goes on while the process is stopped, or waits for a processor."""
 
 
 class Sparing:
-    """Keeps one loop's work to a share of the time, as `clock` has it."""
+    """Keeps one loop's work to a share of a processor.
+
+    `clock` is one of processor time (Ambient.processor): time in which the process was stopped, or waited for a
+    processor, is no work to rest from.
+    """
 
     def __init__(self, clock: Callable[[], float], share: float) -> None:
         self._clock = clock
@@ -36,4 +38,4 @@ class Sparing:
         """Rest from all work since the last time."""
         worked_s, self._worked_s = self._worked_s, 0.0
         if worked_s > FREE_S:
-            await asyncio.sleep(min(LONGEST_S, worked_s * (1 / self._share - 1)))
+            await asyncio.sleep(worked_s * (1 / self._share - 1))

@@ -24,6 +24,8 @@ class Ambient:
     monotonic: Callable[[], float] = time.monotonic
     boot: Callable[[], float] = boottime
     new_id: Callable[[], str] = new_id
+    processor: Callable[[], float] = time.thread_time
+    """What the calling thread has used of a processor: it stands still while the process is stopped, or waits."""
 
 
 SYSTEM = Ambient()

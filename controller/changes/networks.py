@@ -17,7 +17,6 @@ from argosy.core.meta import Cluster, Meta
 from argosy.core.network import SLICE_SIZE, Network, NetworkSpec
 from argosy.core.node import Node
 from argosy.core.service import Service
-from argosy.core.task import Task
 from argosy.core.validate import validate_network
 
 CLUSTER_ID = "cluster"
@@ -86,7 +85,7 @@ class Usage:
 
 def usage(snap: Snapshot, network: Network) -> Usage:
     """Return how much of a network's address space is used."""
-    pool = AddressPool.build(network, snap.slices_of_network(network.meta.id), snap.all(Task))
+    pool = AddressPool.build(network, snap.slices_of_network(network.meta.id), snap.tasks_on_network(network.meta.id))
     services = sum(a.network_id == network.meta.id for s in snap.all(Service) for a in s.virtual_addresses)
     return Usage(pool.used + services, pool.capacity + SLICE_SIZE - RESERVED, pool.slices_free)
 

@@ -6,7 +6,8 @@ may overlap; a subnet that we choose overlaps none as long as one is free.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from itertools import chain
 from typing import Final
 
@@ -59,16 +60,29 @@ def choose_subnet(
             f"{', '.join(map(str, OTHER_POOLS))}; give the network a subnet"
         )
     shared: Counter[Subnet] = Counter()
-    for other in map(Subnet.parse, taken):
-        shared.update(c for c in candidates if c.overlaps(other))
+    free = dict.fromkeys(candidates)
+    for cidr in taken:
+        shared.update(_touched(_parsed(cidr), free))
     return str(min(candidates, key=lambda c: (shared[c], c.base)))
 
 
 def _free(avoid: Iterable[tuple[str, str]]) -> list[Subnet]:
     """Return the subnets that may be chosen: of the first pool that the hosts' own networks leave something of."""
-    blocked = [Subnet.parse(cidr) for cidr, _ in avoid]
+    blocked = {_parsed(cidr) for cidr, _ in avoid}
     for pool in (DEFAULT_POOL, *OTHER_POOLS):
-        candidates = [Subnet(base, DEFAULT_PREFIX) for base in pool.subnets(DEFAULT_PREFIX)]
-        if free := [c for c in candidates if not any(c.overlaps(b) for b in blocked)]:
+        candidates = dict.fromkeys(Subnet(base, DEFAULT_PREFIX) for base in pool.subnets(DEFAULT_PREFIX))
+        taken = {c for other in blocked for c in _touched(other, candidates)}
+        if free := [c for c in candidates if c not in taken]:
             return free
     return []
+
+
+def _touched(other: Subnet, candidates: Mapping[Subnet, None]) -> list[Subnet]:
+    """Return the candidates that share an address with another subnet. Of thousands of hosts each is in one."""
+    if other.prefix < DEFAULT_PREFIX:
+        return [c for c in candidates if c.overlaps(other)]
+    around = Subnet.around(other.base, DEFAULT_PREFIX)
+    return [around] if around in candidates else []
+
+
+_parsed = lru_cache(maxsize=1 << 14)(Subnet.parse)

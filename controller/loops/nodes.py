@@ -32,7 +32,7 @@ class NodesLoop:
         self._heard = heard
         self._ambient = ambient
         self._wake = Wake(ambient.monotonic)
-        self._sparing = Sparing(ambient.monotonic, SHARE)
+        self._sparing = Sparing(ambient.processor, SHARE)
         self._listening_since = self._expected = ambient.monotonic()
         heard.on_hello = self._wake.now
 

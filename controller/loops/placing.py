@@ -154,13 +154,10 @@ class Placing:
     def _pools_for(self, snap: Snapshot, requests: Sequence[Request]) -> Mapping[str, AddressPool]:
         wanted = {n.target for request in requests for n in request.spec.networks}
         missing = {i: network for i in wanted - self._pools.keys() if (network := snap.get(Network, i)) is not None}
-        users: defaultdict[str, list[Task]] = defaultdict(list)
-        for task in snap.all(Task) if missing else ():
-            for attachment in task.attachments:
-                users[attachment.network_id].append(task)
         for network_id, network in missing.items():
             slices, last = snap.slices_of_network(network_id), self._last_given.get(network_id)
-            pool = self._pools[network_id] = AddressPool.build(network, slices, users[network_id], last)
+            pool = AddressPool.build(network, slices, snap.tasks_on_network(network_id), last)
+            self._pools[network_id] = pool
             self._last_given[network_id] = pool.last_given
         return self._pools
 

@@ -58,7 +58,7 @@ class ServicesLoop:
         self._fence = fence
         self._ambient = ambient
         self._wake = Wake(ambient.wall)
-        self._sparing = Sparing(ambient.monotonic, SHARE)
+        self._sparing = Sparing(ambient.processor, SHARE)
         self._due: dict[str, float] = {}  # service id -> when to look again
 
     async def run(self) -> None:

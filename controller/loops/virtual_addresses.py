@@ -4,6 +4,7 @@ One writer that sees its own writes before it goes on never gives an address twi
 all (fence). Slices of virtual addresses are taken and given back here, too, for the same reason.
 """
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,7 +19,6 @@ from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.errors import ConflictError
 from argosy.core.network import Network, Slice, SliceUse
 from argosy.core.service import Service
-from argosy.core.task import Task
 
 log = structlog.get_logger(__name__)
 
@@ -34,8 +34,9 @@ class VirtualAddressesLoop:
         self._cache = cache
         self._fence = fence
         self._ambient = ambient
-        self._sparing = Sparing(ambient.monotonic, SHARE)
+        self._sparing = Sparing(ambient.processor, SHARE)
         self._unsettled: set[str] = set()
+        self._taken: dict[str, Slice] = {}  # those of virtual addresses, by id
         self._said: set[str] = set()  # reasons that were logged
         self._last_given: dict[str, int] = {}
 
@@ -52,7 +53,16 @@ class VirtualAddressesLoop:
         """Follow changes; return whether there may be something to do."""
         if batch.resync:
             self._unsettled = {s.meta.id for s in batch.snapshot.all(Service) if not is_settled(s)}
+            self._taken = {s.meta.id: s for s in batch.snapshot.all(Slice) if s.use is SliceUse.SERVICES}
             return True
+        for change in batch.changes:
+            match change.old, change.new:
+                case _, Slice() as piece if piece.use is SliceUse.SERVICES:
+                    self._taken[piece.meta.id] = piece
+                case Slice() as piece, _:
+                    self._taken.pop(piece.meta.id, None)
+                case _:
+                    pass
         fresh = {c.new.meta.id for c in batch.changes if isinstance(c.new, Service) and not is_settled(c.new)}
         self._unsettled |= fresh
         freed = any(_held(c.old) != _held(c.new) for c in batch.changes)
@@ -62,10 +72,10 @@ class VirtualAddressesLoop:
     async def _settle(self) -> bool:
         """Write what is due; tell whether some of it conflicted and is to be decided anew."""
         snap = self._cache.snapshot
+        services = [s for i in sorted(self._unsettled) if (s := snap.get(Service, i)) and not is_settled(s)]
+        self._unsettled = {s.meta.id for s in services}
+        pools = await self._pools(snap)
         with self._sparing.working():
-            services = [s for i in sorted(self._unsettled) if (s := snap.get(Service, i)) and not is_settled(s)]
-            self._unsettled = {s.meta.id for s in services}
-            pools = self._pools(snap)
             plans = [readdress(service, pools) for service in services]
             self._say(lack for plan in plans for lack in plan.lacks)
             # Slices first, alone: an address in one that a node got meanwhile must never be stored.
@@ -74,7 +84,7 @@ class VirtualAddressesLoop:
             if not groups:
                 groups = self._addresses(snap, plans)
                 unused = {(n, i) for n, pool in pools.items() for i in pool.unused()}
-                groups += [[delete(p)] for p in snap.all(Slice) if (p.network_id, p.index) in unused]
+                groups += [[delete(p)] for p in self._taken.values() if (p.network_id, p.index) in unused]
         if not groups:
             return False
         for outcome in await self._store.commit_batched(groups, self._fence):
@@ -86,10 +96,10 @@ class VirtualAddressesLoop:
         await self._cache.wait_for(await self._store.revision())
         return again
 
-    def _pools(self, snap: Snapshot) -> dict[str, VirtualPool]:
-        """Return the pools of the networks that are concerned."""
+    async def _pools(self, snap: Snapshot) -> dict[str, VirtualPool]:
+        """Return the pools of the networks that are concerned, one in a turn of the event loop."""
         wanted = {n.target for i in self._unsettled if (s := snap.get(Service, i)) for n in s.spec.task.networks}
-        wanted |= {p.network_id for p in snap.all(Slice) if p.use is SliceUse.SERVICES}
+        wanted |= {p.network_id for p in self._taken.values()}
         networks = [n for i in wanted if (n := snap.get(Network, i)) and not n.removing]
         if not networks:
             return {}
@@ -97,15 +107,14 @@ class VirtualAddressesLoop:
         for service in snap.all(Service):
             for address in service.virtual_addresses:
                 owners[address.network_id].append(service)
-        users: defaultdict[str, list[Task]] = defaultdict(list)
-        for task in snap.all(Task):
-            for attachment in task.attachments:
-                users[attachment.network_id].append(task)
-        return {
-            i: VirtualPool.build(n, snap.slices_of_network(i), owners[i], users[i], self._last_given.get(i, 0))
-            for n in networks
-            if (i := n.meta.id)
-        }
+        pools: dict[str, VirtualPool] = {}
+        for network in networks:
+            i = network.meta.id
+            with self._sparing.working():
+                slices, users = snap.slices_of_network(i), snap.tasks_on_network(i)
+                pools[i] = VirtualPool.build(network, slices, owners[i], users, self._last_given.get(i, 0))
+            await asyncio.sleep(0)
+        return pools
 
     def _addresses(self, snap: Snapshot, plans: Iterable[Readdressed]) -> list[list[Op]]:
         now = self._ambient.wall()

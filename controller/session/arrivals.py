@@ -30,10 +30,11 @@ class _Question:
 class Arrivals:
     """Used by one dispatcher, which tells it when a node has confirmed something; `run` must be running."""
 
-    def __init__(self, in_force: InForce, clock: Callable[[], float]) -> None:
-        """`clock` counts seconds."""
+    def __init__(self, in_force: InForce, clock: Callable[[], float], processor: Callable[[], float]) -> None:
+        """`clock` counts seconds, `processor` those that are worked."""
         self._in_force = in_force
         self._clock = clock
+        self._processor = processor
         self._asked: dict[str, _Question] = {}
         self._heard = asyncio.Event()
         self.on_arrival: Callable[[str], None] = lambda service_id: None
@@ -54,7 +55,7 @@ class Arrivals:
 
     async def run(self) -> None:
         """Tell of arrivals until cancelled."""
-        sparing = Sparing(self._clock, SHARE)
+        sparing = Sparing(self._processor, SHARE)
         while True:
             await self._heard.wait()
             self._heard.clear()

@@ -69,7 +69,7 @@ class Term:
         self._keys = keys or Keyring()
         self._index = EndpointIndex()
         self._drains = Drains(self)
-        self.arrivals = Arrivals(self._sent_to_by_all, ambient.monotonic)
+        self.arrivals = Arrivals(self._sent_to_by_all, ambient.monotonic, ambient.processor)
         self._feeds = Feeds(lambda network_id: network_pieces(network_id, self._objects()))
         self._turns: Turns[NodeSession] = Turns(self.give_turn)
         self._stale = asyncio.Event()
@@ -115,7 +115,7 @@ class Term:
     # ---- following the cache
 
     async def _follow(self) -> None:
-        marking = Sparing(self._ambient.monotonic, MARKING_SHARE)
+        marking = Sparing(self._ambient.processor, MARKING_SHARE)
         with self._cache.subscribe(coalesce=True) as changes:
             await self._rebuild(self._cache.snapshot)
             self._known.set()
@@ -211,7 +211,7 @@ class Term:
     async def _renew(self) -> None:
         """Look at the networks that may differ in more than an endpoint, a few at a time."""
         loop = asyncio.get_running_loop()
-        renewing = Sparing(loop.time, RENEWING_SHARE)
+        renewing = Sparing(self._ambient.processor, RENEWING_SHARE)
         while True:
             await self._stale.wait()
             self._stale.clear()

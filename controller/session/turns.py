@@ -12,14 +12,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
-from argosy.controller.sparing import LONGEST_S
-
 SLICE_S: Final = 0.01
 """How long turns are given before other tasks of the event loop run."""
 SHARED_AT_ONCE: Final = 20
 """Sessions that are told of their networks alone before there is a rest."""
 SHARED_SHARE: Final = 0.4
 """Of the time, at most, in which such are told."""
+LONGEST_S: Final = 0.5
+"""No rest between them is longer: the time that they took also went on while the process was stopped."""
 
 FIRST_AT_ONCE: Final = 64
 """First full sets that are on their way: made, and not yet taken by the network."""
@@ -101,6 +101,8 @@ class Turns(Generic[S]):
             began = loop.time()
             for _ in range(min(SHARED_AT_ONCE, len(self._shared))):
                 self._take(_first(self._shared))
+                if loop.time() - began >= SLICE_S:
+                    break
             for _ in range(ITERATIONS):  # in which what they said goes out, beside whatever else there is to do
                 await asyncio.sleep(0)
             if self._shared:

@@ -45,23 +45,24 @@ class Change:
 class _Index:
     name: str
     kind: type[Any]
-    key: Callable[[Any], IndexKey | None]
-    """None: the object is not in this index."""
+    keys: Callable[[Any], Collection[IndexKey]]
+    """Under what an object is to be found; nothing: it is not in this index."""
 
 
 _INDEXES: Final = (
-    _Index("tasks by service", Task, lambda t: t.service_id),
-    _Index("tasks by node", Task, lambda t: t.node_id),
-    _Index("service by name", Service, lambda s: None if s.removing else (s.meta.project, s.spec.name)),
-    _Index("network by name", Network, lambda n: None if n.removing else (n.meta.project, n.spec.name)),
-    _Index("image by name", Image, lambda i: (i.meta.project, i.name)),
-    _Index("node by name", Node, lambda n: (n.meta.project, n.spec.name)),
-    _Index("slices by network", Slice, lambda s: s.network_id),
-    _Index("slices by node", Slice, lambda s: s.node_id),
-    _Index("revisions by service", Revision, lambda r: r.service_id),
-    _Index("config by name", Config, lambda c: None if c.removing else (c.meta.project, c.name)),
-    _Index("secret by name", Secret, lambda s: None if s.removing else (s.meta.project, s.name)),
-    _Index("versions by file", FileVersion, lambda v: v.file_id),
+    _Index("tasks by service", Task, lambda t: (t.service_id,)),
+    _Index("tasks by node", Task, lambda t: (t.node_id,)),
+    _Index("tasks by network", Task, lambda t: {a.network_id for a in t.attachments} if t.attachments else ()),
+    _Index("service by name", Service, lambda s: () if s.removing else ((s.meta.project, s.spec.name),)),
+    _Index("network by name", Network, lambda n: () if n.removing else ((n.meta.project, n.spec.name),)),
+    _Index("image by name", Image, lambda i: ((i.meta.project, i.name),)),
+    _Index("node by name", Node, lambda n: ((n.meta.project, n.spec.name),)),
+    _Index("slices by network", Slice, lambda s: (s.network_id,)),
+    _Index("slices by node", Slice, lambda s: (s.node_id,)),
+    _Index("revisions by service", Revision, lambda r: (r.service_id,)),
+    _Index("config by name", Config, lambda c: () if c.removing else ((c.meta.project, c.name),)),
+    _Index("secret by name", Secret, lambda s: () if s.removing else ((s.meta.project, s.name),)),
+    _Index("versions by file", FileVersion, lambda v: (v.file_id,)),
 )
 _INDEXES_OF: Final[Mapping[type[Any], tuple[_Index, ...]]] = {
     k.domain: tuple(i for i in _INDEXES if i.kind is k.domain) for k in KINDS
@@ -124,6 +125,10 @@ class Snapshot:
         """Return the tasks of a node, ended ones as well; of "" those that have no node yet."""
         return self._bucket("tasks by node", node_id)
 
+    def tasks_on_network(self, network_id: str) -> tuple[Task, ...]:
+        """Return the tasks that have an address on a network, ended ones as well."""
+        return self._bucket("tasks by network", network_id)
+
     def slices_of_network(self, network_id: str) -> tuple[Slice, ...]:
         """Return the slices of a network that are leased."""
         return self._bucket("slices by network", network_id)
@@ -175,11 +180,11 @@ class Snapshot:
 def _reindex(
     buckets: Map[IndexKey, Map[str, Any]], index: _Index, slot: str, old: Any, new: Any
 ) -> Map[IndexKey, Map[str, Any]]:
-    before = index.key(old) if old is not None else None
-    after = index.key(new) if new is not None else None
-    if before is not None and before != after:
-        left = buckets[before].delete(slot)
-        buckets = buckets.set(before, left) if left else buckets.delete(before)
-    if after is not None:
-        buckets = buckets.set(after, buckets.get(after, _EMPTY).set(slot, new))
+    after = index.keys(new) if new is not None else ()
+    for key in index.keys(old) if old is not None else ():
+        if key not in after:
+            left = buckets[key].delete(slot)
+            buckets = buckets.set(key, left) if left else buckets.delete(key)
+    for key in after:
+        buckets = buckets.set(key, buckets.get(key, _EMPTY).set(slot, new))
     return buckets

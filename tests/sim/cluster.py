@@ -55,7 +55,7 @@ class World:
         self.echo = echo
         self.log: list[str] = []
         self._ids = Random(seed + 1)
-        self.ambient = Ambient(self.loop.wall, self.loop.time, self.loop.time, self.new_id)
+        self.ambient = Ambient(self.loop.wall, self.loop.time, self.loop.time, self.new_id, self.loop.time)
         self.etcd = Etcd(self.loop)
         self.etcd_faults = EtcdFaults(Random(seed + 2))
         self.network = Network(self.loop, Random(seed + 3))

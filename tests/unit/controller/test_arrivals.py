@@ -20,7 +20,9 @@ class Nodes:
     def __init__(self):
         self.in_force = set()
         self.now = 100.0
-        self.arrivals = Arrivals(lambda network_id, key: (network_id, key) in self.in_force, lambda: self.now)
+        self.arrivals = Arrivals(
+            lambda network_id, key: (network_id, key) in self.in_force, lambda: self.now, lambda: 0.0
+        )
         self.told = []
         self.arrivals.on_arrival = self.told.append
 
