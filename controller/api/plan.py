@@ -7,8 +7,9 @@ id is of the difference: a request that names one is refused unless it would do 
 
 import asyncio
 import copy
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeAlias, cast
 
@@ -103,20 +104,31 @@ class PlanHandlers(rpc.ControlServicer):
         answer = await getattr(twin, _HANDLERS[name])(bare, context)
         # Deciding for a whole cluster takes a while: agents' sessions go on meanwhile.
         project = None if name in _CLUSTER_WIDE else project_of(request.project)
-        specs, tasks = await asyncio.to_thread(differences, snap, rehearsal.ops, time.time(), project)
+        abandoned = threading.Event()
+        try:
+            specs, tasks = await asyncio.to_thread(
+                differences, snap, rehearsal.ops, time.time(), project, abandoned.is_set
+            )
+        finally:
+            abandoned.set()  # a client that goes away leaves no thread behind that works for nobody
         notices = [*getattr(answer, "notices", ()), *filter(None, [getattr(answer, "notice", "")])]
         return specs, tasks, notices
 
 
 def differences(
-    snap: Snapshot, ops: Sequence[Op], now: float, project: str | None = None
+    snap: Snapshot,
+    ops: Sequence[Op],
+    now: float,
+    project: str | None = None,
+    is_abandoned: Callable[[], bool] = lambda: False,
 ) -> tuple[list[SpecChange], tuple[TaskChange, ...]]:
     """Return what operations would change: of specs at once, of placement until the cluster is at rest.
 
-    With `project` only of its tasks: what waits for room in another one is nobody's business here.
+    With `project` only of its tasks: what waits for room in another one is nobody's business here. AbandonedError soon
+    after `is_abandoned` has become true.
     """
     specs = list(_spec_changes(snap, after(snap, ops)[0]))
-    without, then = forecast(snap, [], now), forecast(snap, ops, now)
+    without, then = forecast(snap, [], now, is_abandoned), forecast(snap, ops, now, is_abandoned)
     names = {s.meta.id: s.spec.name for world in (without, then) for s in world.all(Service)}
     nodes = {n.meta.id: n.spec.name for n in snap.all(Node)}
     known = frozenset(task.meta.id for task in snap.all(Task))

@@ -9,7 +9,7 @@ stands still: their next runs come without the change as well, and one every min
 Used for plans (api/plan.py). What a forecast cannot know is how programs behave: it says where tasks would go.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Final
@@ -32,9 +32,18 @@ ROUNDS: Final = 100_000
 _ANSWERING: Final = frozenset({NodeState.READY, NodeState.UNKNOWN})
 
 
-def forecast(snap: Snapshot, ops: Iterable[Op], now: float) -> Snapshot:
-    """Return the snapshot at which the cluster comes to rest after `ops`, made at time `now` (seconds since 1970)."""
-    world = _World(snap, now)
+class AbandonedError(Exception):
+    """Nobody waits for the forecast any more."""
+
+
+def forecast(
+    snap: Snapshot, ops: Iterable[Op], now: float, is_abandoned: Callable[[], bool] = lambda: False
+) -> Snapshot:
+    """Return the snapshot at which the cluster comes to rest after `ops`, made at time `now` (seconds since 1970).
+
+    For a large cluster that takes seconds: AbandonedError soon after `is_abandoned` has become true.
+    """
+    world = _World(snap, now, is_abandoned)
     world.write(ops)
     world.settle()
     return world.snap
@@ -58,8 +67,9 @@ def after(snap: Snapshot, ops: Iterable[Op]) -> tuple[Snapshot, list[Change]]:
 class _World:
     """The cluster in memory. `snap` is how it is now."""
 
-    def __init__(self, snap: Snapshot, now: float) -> None:
+    def __init__(self, snap: Snapshot, now: float, is_abandoned: Callable[[], bool]) -> None:
         self.snap = snap
+        self._is_abandoned = is_abandoned
         self._began = self._now = now
         self._placing = Placing()
         self._ids = (f"forecast-{snap.revision}-{number:06d}" for number in count(1))
@@ -96,8 +106,13 @@ class _World:
     def settle(self) -> None:
         """Go on until nothing happens any more."""
         for _ in range(ROUNDS):
+            self._go_on()
             if not (self._orchestrate() | self._schedule() | self._run()) and not self._sleep():
                 return
+
+    def _go_on(self) -> None:
+        if self._is_abandoned():
+            raise AbandonedError
 
     def _orchestrate(self) -> bool:
         nodes = self._nodes
@@ -105,6 +120,7 @@ class _World:
         changed = False
         dirty, self._dirty = sorted(self._dirty), set()
         for service_id in dirty:
+            self._go_on()
             self._due.pop(service_id, None)
             service = self.snap.get(Service, service_id)
             if service is None:

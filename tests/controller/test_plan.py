@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import threading
 from collections import Counter
 
 import grpc
 import pytest
 
+from argosy.controller.loops import forecast
 from argosy.core.codec import encode
 from argosy.core.meta import Scheduling
 from argosy.core.network import NetworkSpec
@@ -61,6 +63,31 @@ def lines(plan):
 def stack(*services, **more):
     network = encode(NetworkSpec("front"), types_pb2.NetworkSpec)
     return pb.ApplyStackRequest(stack="shop", networks=[network], services=services, **more)
+
+
+async def test_a_client_that_goes_away_leaves_nobody_at_work_for_it(leader, monkeypatch):
+    began, ended = threading.Event(), threading.Event()
+
+    class Slow(forecast._World):
+        """A cluster that does not come to rest before somebody gives it up."""
+
+        def _sleep(self):
+            began.set()
+            return True
+
+        def settle(self):
+            try:
+                super().settle()
+            finally:
+                ended.set()
+
+    await leader.add_image()
+    monkeypatch.setattr(forecast, "_World", Slow)
+    monkeypatch.setattr(forecast, "ROUNDS", 10**9)
+    call = leader.control.GetPlan(pb.GetPlanRequest(create_service=pb.CreateServiceRequest(spec=a_service_spec("web"))))
+    await until(began.is_set)
+    call.cancel()
+    await until(ended.is_set)
 
 
 async def test_a_stack_is_planned_applied_and_then_nothing_is_left_to_do(leader, agents):
