@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from argosy.agent.logic.network_state import Entry, Key, Link, State, Sysctl, device_of, key_of
+from argosy.agent.logic.network_state import Entry, Key, Link, Setting, State, device_of, key_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ Operation: TypeAlias = Put | Remove
 def diff(actual: State, wanted: State) -> list[Operation]:
     """Return the operations that turn `actual` into `wanted`; none if they are equal.
 
-    Applying them (see `after`) to `actual` gives `wanted`, but for sysctls that nobody wants any more: there is no
+    Applying them (see `after`) to `actual` gives `wanted`, but for settings that nobody wants any more: there is no
     value to give them.
     """
     if actual == wanted:
@@ -90,7 +90,7 @@ def _removals(actual: State, wanted: State, lost: set[str]) -> list[Operation]:
     gone = [
         (key, e)
         for key, e in gone
-        if isinstance(e, Link) or (not isinstance(e, Sysctl) and device_of(e) not in devices)
+        if isinstance(e, Link) or (not isinstance(e, Setting) and device_of(e) not in devices)
     ]
     return [Remove(e) for _, e in sorted(gone, key=lambda item: item[0][0], reverse=True)]
 

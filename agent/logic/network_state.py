@@ -80,6 +80,17 @@ class Sysctl:
 
 
 @dataclass(frozen=True, slots=True)
+class Gro:
+    """Whether the kernel puts packets together as they come in by a device (generic receive offload): "on" or "off"."""
+
+    device: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"gro {self.value} on {self.device}"
+
+
+@dataclass(frozen=True, slots=True)
 class Address:
     """An address of a device."""
 
@@ -148,7 +159,10 @@ class Rule:
         return f"rule fwmark {self.mark:#x}/{self.mask:#x} table {self.table}"
 
 
-Entry: TypeAlias = Link | Sysctl | Address | Neighbour | Fdb | Route | Rule
+Setting: TypeAlias = Sysctl | Gro
+"""What always has some value: it is written, and never removed but with its device."""
+
+Entry: TypeAlias = Link | Setting | Address | Neighbour | Fdb | Route | Rule
 Key: TypeAlias = tuple[int, str | int | bytes, str | int | bytes]
 State: TypeAlias = Mapping[Key, Entry]
 
@@ -162,6 +176,8 @@ def key_of(entry: Entry) -> Key:
     match entry:
         case Sysctl():
             return (2 if entry.device else 0, entry.path, "")
+        case Gro():
+            return (2, entry.device, "gro")
         case Link():
             return (1, entry.name, "")
         case Address():

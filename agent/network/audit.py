@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from argosy.agent.logic.network_state import State, Sysctl
+from argosy.agent.logic.network_state import Setting, State
 from argosy.agent.network.desired import Drift, DriftKind
 
 MESH: Final = "mesh"
@@ -39,5 +39,5 @@ def differences(network_id: str, wanted: State, actual: State) -> Iterator[Drift
         elif there != entry:
             yield Drift(network_id, DriftKind.DIFFERENT, f"{there}, not {entry}")
     for key, entry in actual.items():
-        if key not in wanted and not isinstance(entry, Sysctl):
+        if key not in wanted and not isinstance(entry, Setting):
             yield Drift(network_id, DriftKind.UNEXPECTED, str(entry))

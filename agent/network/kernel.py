@@ -11,8 +11,20 @@ from typing import Final
 
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_diff import Operation, Put, after
-from argosy.agent.logic.network_state import MAIN_TABLE, Entry, Key, Link, LinkKind, RouteKind, State, Sysctl, state_of
+from argosy.agent.logic.network_state import (
+    MAIN_TABLE,
+    Entry,
+    Gro,
+    Key,
+    Link,
+    LinkKind,
+    RouteKind,
+    Setting,
+    State,
+    state_of,
+)
 from argosy.agent.network import rtnetlink
+from argosy.agent.network.gro import read_gro, write_gro
 from argosy.agent.network.namespace import Home, read_setting, write_setting
 from argosy.agent.network.netlink import Message, Netlink
 
@@ -67,7 +79,7 @@ class KernelNamespace:
         entries += rtnetlink.read_routing_sysctls(self.netlink, devices)
         self.state = state_of(entries)
         self.learn_settings(wanted)
-        self.state = {k: e for k, e in self.state.items() if not isinstance(e, Sysctl) or k in wanted}
+        self.state = {k: e for k, e in self.state.items() if not isinstance(e, Setting) or k in wanted}
         return self.state
 
     def _is_ours(self, link: Link) -> bool:
@@ -75,12 +87,12 @@ class KernelNamespace:
 
     def learn_settings(self, wanted: State) -> None:
         """Read the settings that `wanted` has an opinion on and that are not believed to be anything yet."""
-        missing = [(k, e) for k, e in wanted.items() if isinstance(e, Sysctl) and k not in self.state]
+        missing = [(k, e) for k, e in wanted.items() if isinstance(e, Setting) and k not in self.state]
         if not missing:
             return
         with self._home.away(self.fd):
             for key, entry in missing:
-                value = read_setting(entry.path)
+                value = _read(entry)
                 if value is not None:
                     self.state[key] = replace(entry, value=value)
 
@@ -90,10 +102,10 @@ class KernelNamespace:
         Raises OSError (NetlinkError, or of a setting); what is then believed is what the caller reads anew.
         """
         pending: list[Message] = []
-        settings: list[Sysctl] = []
+        settings: list[Setting] = []
         for operation in operations:
             entry = operation.entry
-            if isinstance(entry, Sysctl):
+            if isinstance(entry, Setting):
                 if isinstance(operation, Put):
                     self._flush(pending)
                     settings.append(entry)
@@ -140,13 +152,24 @@ class KernelNamespace:
             self.netlink.execute(pending)
             pending.clear()
 
-    def _write_settings(self, settings: list[Sysctl]) -> None:
+    def _write_settings(self, settings: list[Setting]) -> None:
         if settings:
             with self._home.away(self.fd):
                 for entry in settings:
-                    if read_setting(entry.path) != entry.value:
-                        write_setting(entry.path, entry.value)
+                    if _read(entry) != entry.value:
+                        _write(entry)
             settings.clear()
+
+
+def _read(setting: Setting) -> str | None:
+    return read_gro(setting.device) if isinstance(setting, Gro) else read_setting(setting.path)
+
+
+def _write(setting: Setting) -> None:
+    if isinstance(setting, Gro):
+        write_gro(setting.device, setting.value)
+    else:
+        write_setting(setting.path, setting.value)
 
 
 def _classified(link: Link) -> Link:

@@ -14,12 +14,14 @@ from argosy.agent.logic.network_state import (
     Address,
     Entry,
     Fdb,
+    Gro,
     Link,
     LinkKind,
     Neighbour,
     Route,
     RouteKind,
     Rule,
+    Setting,
     Sysctl,
 )
 from argosy.agent.network.netlink import (
@@ -213,13 +215,13 @@ def put(entry: Entry, indexes: Indexes) -> Message:
             return _route(_RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, entry, indexes)
         case Rule():
             return _rule(_RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, entry, frozenset({errno.EEXIST}))
-        case Link() | Sysctl():
+        case Link() | Sysctl() | Gro():
             raise TypeError(f"{entry} is not written by a message of its own")
 
 
 def is_message(entry: Entry) -> bool:
     """Tell whether `put` can write an entry."""
-    return not isinstance(entry, Link | Sysctl)
+    return not isinstance(entry, Link | Setting)
 
 
 def remove(entry: Entry, indexes: Indexes) -> Message | None:
@@ -240,7 +242,7 @@ def remove(entry: Entry, indexes: Indexes) -> Message | None:
             return _route(_RTM_DELROUTE, 0, entry, indexes, GONE)
         case Rule():
             return _rule(_RTM_DELRULE, 0, entry, GONE)
-        case Sysctl():
+        case Sysctl() | Gro():
             return None
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -185,6 +186,7 @@ def test_an_attempt_that_was_cut_short_is_completed(ends) -> None:
     assert "LOOPBACK,UP" in container.sh("ip link show lo")
 
 
+GRO_ON = 'from argosy.agent.network.gro import write_gro; write_gro("vtep", "on")'
 BREAKAGES = {
     "route removed": ("net", "ip route del 10.64.0.160/27"),
     "unreachable removed": ("net", "ip route del unreachable 10.64.0.0/16"),
@@ -204,6 +206,7 @@ BREAKAGES = {
     "container's route removed": ("net", "ip route del 10.64.0.33"),
     "source check off": ("net", "echo 0 > /proc/sys/net/ipv4/conf/all/rp_filter"),
     "device's source check off": ("net", "echo 0 > /proc/sys/net/ipv4/conf/vtep/rp_filter"),
+    "packets put together twice": ("net", f"{sys.executable} -c '{GRO_ON}'"),
     "forwarding off": ("net", "echo 0 > /proc/sys/net/ipv4/ip_forward"),
     "network's table flushed": ("net", "nft flush ruleset"),
     "host's uplink deleted": ("host", f"ip link del au{WEB}"),

@@ -241,8 +241,27 @@ def test_a_peer_does_not_leave_by_this_nodes_uplink(wire: World, ends: tuple[Con
         calling.settimeout(0.3)
         with pytest.raises(TimeoutError):
             calling.connect(("198.51.100.1", 8000))
-    counters = ends[0].host.in_network(WEB, "nft list chain ip argosy forward | grep vtep")
+    counters = ends[0].host.in_network(WEB, "nft list chain ip argosy postrouting | grep vtep")
     assert "packets 0 " not in counters
+    # What belongs to no connection keeps its address, with which the host takes nothing from the uplink.
+    reset = struct.pack("!HHIIBBHHH", 9, 8000, 0, 0, 0x50, 0x04, 0, 0, 0)
+    host = ends[0].host
+
+    def refused() -> int:
+        names, values = (line.split() for line in host.sh("grep ^TcpExt /proc/net/netstat").splitlines())
+        return int(values[names.index("IPReversePathFilter")])
+
+    before = refused()
+    with (
+        Capture(wire.outside, "br0") as capture,
+        ends[1].open_socket(socket.SOCK_RAW, protocol=socket.IPPROTO_TCP) as sending,
+        ends[0].open_socket(socket.SOCK_DGRAM) as innocent,
+    ):
+        sending.sendto(reset, ("198.51.100.1", 8000))
+        wait_until(lambda: refused() > before)
+        innocent.sendto(b"innocent", ("192.0.2.254", 5555))
+        seen = capture.until(lambda p: p.udp_port == 5555)
+    assert "198.51.100.1" not in {p.destination for p in seen}
 
 
 def vxlan_frame(vni: int) -> bytes:

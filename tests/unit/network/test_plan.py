@@ -1,5 +1,6 @@
 """What the planners want of a node's namespaces."""
 
+import re
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
@@ -188,5 +189,9 @@ def test_rulesets_say_what_they_must() -> None:
     open_host = host_ruleset(HostFirewall("argosy-n", 14789, (), (), "169.254.64.0/18"))
     assert "tcp dport" not in open_host
     assert "eth0" not in open_host
-    assert "masquerade" in network_ruleset(uplink=True)
+    carried = network_ruleset(uplink=True)
+    assert "masquerade" in carried
+    # Of what passes between containers only the first packet of a connection meets a chain.
+    hooks = set(re.findall(r"type (\w+) hook (\w+)", carried))
+    assert hooks == {("filter", "output"), ("nat", "postrouting")}
     assert "masquerade" not in network_ruleset(uplink=False)
