@@ -4,7 +4,9 @@ A probe needs nobody's help on the other node: its kernel answers, at the addres
 So a node without tasks' addresses, or without an agent, can be probed too. The request goes to the peer's VTEP by its
 MAC address, and comes from this node's placeholder (network_plan.py): the peer accepts it only if its routes lead that
 address back to us, and the answer takes that way. What an answer proves: forwarding entries, underlay and admission in
-both directions, and the peer's neighbour and route to us.
+both directions, and the peer's neighbour and route to us. A node that carries the network for published ports alone has
+no such address: its requests come from one outside of the network and are answered as clients' are, by the mark of the
+node that they came in by (network_ingress.py).
 
 Nothing of it reaches a container: the answer is read off the VTEP, and the kernel then drops it, since it comes from an
 address of its own.
@@ -30,7 +32,8 @@ _HEADERS: Final = 28
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """The way from this node's VTEP to a peer's on one network; `source`: this node's placeholder on it."""
+    """The way from this node's VTEP to a peer's on one network; `source`: this node's placeholder on it, or a client's
+    address."""
 
     source_mac: bytes
     peer_mac: bytes

@@ -286,6 +286,8 @@ class Overlay:
         network = self._assignment(network_id)
         own = self._own.get(network_id)
         source = placeholder_of(network, own) if own else None
+        if source is None and self._carried[network_id].ingress.wanted is not None:
+            source = self._site.underlay  # of no network: its answers come back as those to clients do
         if source is None:
             raise PreconditionError(f"node {self._node_name} has no addresses of network {network.name} yet")
         with self._home.away(self._carried[network_id].kernel.fd):

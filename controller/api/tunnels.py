@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from argosy.controller.logic.published_ports import network_of
+from argosy.controller.logic.published_ports import ingress_networks
 from argosy.controller.store import Snapshot
 from argosy.core.codec import encode_into
 from argosy.core.network import Network, SliceUse
@@ -25,8 +25,7 @@ def tunnels_between(snap: Snapshot, network: Network) -> Iterator[pb.NodeTunnels
 def _carriers(snap: Snapshot, network: Network) -> set[str]:
     """Return the nodes that have addresses of a network; all of them where ports of every node lead into it."""
     known = {n.meta.id: n for n in snap.all(Network)}
-    users = [s for s in snap.all(Service, project=network.meta.project) if s.ports and not s.removing]
-    if any(network_of(s.spec, known) == network.meta.id for s in users):
+    if network.meta.id in ingress_networks(snap.all(Service, project=network.meta.project), known):
         return {node.meta.id for node in snap.all(Node)}
     slices = list(snap.slices_of_network(network.meta.id))
     holders = {h.service_id for s in slices for h in s.holders}

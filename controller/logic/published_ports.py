@@ -75,6 +75,11 @@ def network_of(spec: ServiceSpec, networks: Mapping[str, Network]) -> str:
     return next((i for i in joined if i in networks and not networks[i].spec.internal), "")
 
 
+def ingress_networks(services: Iterable[Service], networks: Mapping[str, Network]) -> set[str]:
+    """Return the networks that ports of every node lead into: every node carries them."""
+    return {network_of(s.spec, networks) for s in services if s.ports and not s.removing} - {""}
+
+
 def no_way_in(spec: ServiceSpec) -> str:
     """Return why a service without such a network cannot publish ports."""
     what = "is on internal networks only" if spec.task.networks else "is on no network"

@@ -1,12 +1,12 @@
 """Which ways between nodes a verification tries. Pure.
 
-A network is carried by the nodes that run tasks on it. Of few carriers each tries the way to each other one; of many,
-each tries the way to some that follow it in the order of their ids, so that the cost grows with their number and every
-node is tried from as many.
+A network is carried by the nodes that run tasks on it, and by all nodes where ports of every node lead into it. Of few
+carriers each tries the way to each other one; of many, each tries the way to some that follow it in the order of their
+ids, so that the cost grows with their number and every node is tried from as many.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from argosy.core.task import Task
@@ -18,9 +18,13 @@ SOME_WAYS: Final = 16
 """Else so many from each."""
 
 
-def carriers(tasks: Iterable[Task], network_ids: Iterable[str]) -> dict[str, list[str]]:
-    """Return the nodes that carry each network, in order: those where tasks hold an address of it."""
-    found: defaultdict[str, set[str]] = defaultdict(set)
+def carriers(
+    tasks: Iterable[Task], network_ids: Iterable[str], ingress: Collection[str], nodes: Iterable[str]
+) -> dict[str, list[str]]:
+    """Return the nodes that carry each network, in order: those where tasks hold an address of it, and of the `ingress`
+    networks all `nodes`.
+    """
+    found: defaultdict[str, set[str]] = defaultdict(set, {network_id: set(nodes) for network_id in ingress})
     for task in tasks:
         if task.node_id and not task.status.released and task.status.state is not TaskState.ORPHANED:
             for attachment in task.attachments:

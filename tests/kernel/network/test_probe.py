@@ -4,7 +4,9 @@ import pytest
 from network_world import Host, World
 from test_reach import WEB
 
+from argosy.core.assignment import PublishedAssignment
 from argosy.core.errors import PreconditionError
+from argosy.core.service import PortSpec
 
 SUBNET = "10.64.0.0/16"
 
@@ -75,3 +77,17 @@ def test_a_peer_without_the_way_back_does_not_answer(hosts: tuple[Host, Host]) -
 def test_a_network_that_is_not_carried_cannot_be_tried_from(pair: tuple[Host, Host]) -> None:
     with pytest.raises(PreconditionError, match="not assigned"):
         probe(*pair)
+
+
+@pytest.mark.parametrize("slices", [(1,), ()], ids=["one has addresses", "none has"])
+def test_nodes_that_carry_it_for_published_ports_alone(
+    pair: tuple[Host, Host], wire: World, slices: tuple[int, ...]
+) -> None:
+    wire.add_network(WEB, SUBNET, {"h1": slices, "h2": ()})
+    ports = (PortSpec(target=80, published=8080),)
+    wire.extra["published"] = (PublishedAssignment(WEB, "web", "web", False, ports),)
+    for host in pair:
+        host.apply()
+    for source, target in (pair, pair[::-1]):
+        tally, mtu = probe(source, target)
+        assert (tally.sent, tally.lost, tally.largest, mtu) == (10, 0, 1450, 1450)

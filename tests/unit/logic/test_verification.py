@@ -12,7 +12,7 @@ def task(number: int, node: str, *networks: str, released: bool = False, state: 
     return Task(Meta(f"t{number}"), node_id=node, attachments=attachments, status=TaskStatus(state, released=released))
 
 
-def test_who_holds_an_address_carries_the_network() -> None:
+def test_who_holds_an_address_carries_the_network_and_everybody_one_that_ports_lead_into() -> None:
     tasks = [
         task(1, "n2", "red"),
         task(2, "n1", "red", "blue"),
@@ -22,7 +22,9 @@ def test_who_holds_an_address_carries_the_network() -> None:
         task(6, "n5", "red", state=TaskState.ORPHANED),
         task(7, "", "red", state=TaskState.PENDING),
     ]
-    assert carriers(tasks, ["red", "blue", "none"]) == {"red": ["n1", "n2"], "blue": ["n1"], "none": []}
+    everywhere = (("blue", "green"), ("n2", "n1", "n9"))
+    assert carriers(tasks, ["red", "none"], *everywhere) == {"red": ["n1", "n2"], "none": []}
+    assert carriers(tasks, ["blue"], *everywhere) == {"blue": ["n1", "n2", "n9"]}
 
 
 def test_of_few_nodes_every_way_is_tried_and_of_one_none() -> None:
