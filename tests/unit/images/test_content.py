@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 from pathlib import Path
 
 import grpc
@@ -13,7 +14,7 @@ from argosy.core.oci.digests import digest_of
 from argosy.proto.argosy.v1 import content_pb2 as pb
 from argosy.proto.argosy.v1.content_pb2_grpc import ContentStub
 
-DATA = os.urandom(600_000)
+DATA = random.Random(1).randbytes(600_000)
 DIGEST = digest_of(DATA)
 
 
