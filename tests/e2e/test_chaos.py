@@ -96,6 +96,7 @@ class Trouble:
     noted: contextlib.AbstractContextManager
     cut: bool
     until: float
+    healed: bool = False
 
 
 class Chaos:
@@ -139,7 +140,7 @@ class Chaos:
     # ---------------------------------------------------------------- faults
 
     def cut(self, host, seconds):
-        if any(trouble.cut for trouble in self._pending):
+        if any(t.cut and (not t.healed or t.what == host) for t in self._pending):
             return  # when most hosts are lost nothing is replaced, which is another story
         self._cluster.cut(host)
         self._begin(host, self._observer.cut_off(host), seconds)
@@ -180,9 +181,9 @@ class Chaos:
         for trouble in list(self._pending):
             if time.monotonic() < trouble.until:
                 continue
-            if trouble.cut:
+            if trouble.cut and not trouble.healed:
                 self._cluster.heal(trouble.what)
-                trouble.cut = False
+                trouble.healed = True
             elif self._is_back(trouble.what):
                 trouble.noted.__exit__(None, None, None)
                 self._pending.remove(trouble)
