@@ -39,8 +39,17 @@ Connect: TypeAlias = "Callable[[str], grpc.aio.Channel]"
 
 
 def connect(address: str) -> grpc.aio.Channel:
-    """Make a channel over TCP or a unix socket."""
-    options = [("grpc.max_receive_message_length", 64 * 2**20), ("grpc.keepalive_time_ms", 10_000)]
+    """Make a channel over TCP or a unix socket, with a connection of its own.
+
+    After a time without network the kernel waits for as long again until it repeats what a connection has lost. A new
+    session on the old connection, which some call may still hold open, would have to wait with it.
+    """
+    options = [
+        ("grpc.max_receive_message_length", 64 * 2**20),
+        ("grpc.keepalive_time_ms", 10_000),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
     return grpc.aio.insecure_channel(address, options=options)
 
 

@@ -262,3 +262,20 @@ def test_an_error_deep_in_task_groups_is_told_in_a_sentence():
     assert "make room" in _last_words(ExceptionGroup("a", [OSError(errno.ENOSPC, "No space left on device")]))
     with pytest.raises(ExceptionGroup):
         _last_words(ExceptionGroup("a", [KeyError("x")]))
+
+
+async def test_a_new_session_does_not_go_on_the_connection_that_a_call_of_the_old_one_holds_open():
+    peers = []
+
+    async def script(controller, requests, context):
+        peers.append(context.peer())
+        async for _ in requests:
+            yield pb.ControllerMessage(started=pb.SessionStarted(session_id="s"))
+
+    async with serving(script) as controller, contextlib.AsyncExitStack() as held:
+        for _ in range(2):
+            channel = await held.enter_async_context(session.connect(controller.address))
+            call = rpc.DispatcherStub(channel).Session()
+            await call.write(pb.AgentMessage(hello=pb.Hello(node_id="n")))
+            await call.read()
+    assert len(set(peers)) == 2
