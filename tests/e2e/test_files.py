@@ -19,6 +19,7 @@ services:
     deploy:
       placement: {constraints: ["node.hostname==node1"]}
       update_config: {monitor: 100ms}
+      rollback_config: {monitor: 100ms}
       restart_policy: {delay: 100ms}
     read_only: true
     user: "1000:1001"

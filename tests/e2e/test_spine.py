@@ -104,7 +104,8 @@ def test_ps_tells_the_same_as_etcd(cluster, stack):
 @pytest.mark.parametrize("order", ["stop-first", "start-first"])
 def test_a_rolling_update_replaces_every_task_and_rollback_returns(cluster, stack, order, image_tar):
     cluster.argosy("image", "import", "busybox:2", str(image_tar))
-    compose = SLEEPER.format(replicas=4) + f"      update_config: {{parallelism: 2, order: {order}, monitor: 0s}}\n"
+    how = f"{{parallelism: 2, order: {order}, monitor: 0s}}"
+    compose = SLEEPER.format(replicas=4) + f"      update_config: {how}\n      rollback_config: {how}\n"
     name = stack(compose)
     before = {t["id"] for t in cluster.running(f"{name}_web")}
     cluster.argosy("service", "update", "--env-add", "V=2", f"{name}_web")
@@ -132,7 +133,9 @@ def test_a_failing_update_pauses_says_why_and_keeps_most_tasks(cluster, stack):
 
 
 def test_a_failing_update_rolls_back_when_asked_to(cluster, stack):
-    compose = SLEEPER.format(replicas=2) + "      update_config: {monitor: 3s, failure_action: rollback}\n"
+    compose = SLEEPER.format(replicas=2) + (
+        "      update_config: {monitor: 3s, failure_action: rollback}\n      rollback_config: {monitor: 0s}\n"
+    )
     name = stack(compose)
     done = cluster.run("service", "update", "--args", "sh -c 'exit 7'", f"{name}_web")
     assert done.returncode == 1
