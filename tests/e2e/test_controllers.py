@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from argosy.core.fence import GRANT_S, MARGIN_S
 from argosy.proto.argosy.v1 import dispatcher_pb2
 from tests.e2e.dev_cluster import ARGOSY, DevCluster, assert_throughout, wait_until
 from tests.e2e.host_view import is_alive
@@ -25,6 +26,17 @@ services:
     stop_grace_period: 1s
     deploy: {replicas: 3}
 """
+FENCED = """
+services:
+  only:
+    image: busybox:1
+    init: true
+    command: sleep 200000
+    stop_grace_period: 1s
+    x-argosy: {disconnect: fence}
+"""
+LONGEST_FENCE_S = GRANT_S + 1.0 + MARGIN_S + 15.0
+"""From a leader's election to the replacement of a fenced task: grant, grace and margin, and time to start it."""
 CONTROLLERS = ("controller-1", "controller-2", "controller-3")
 
 
@@ -205,6 +217,41 @@ def test_without_a_majority_of_etcd_nothing_happens_and_nothing_is_lost(cluster)
     for node in cluster.nodes:
         cluster.wait_node(node, "READY")
     cluster.assert_etcd_tells_the_same()
+
+
+def test_what_is_fenced_runs_at_most_once_also_when_the_leader_dies_while_its_host_is_cut_off(cluster, tmp_path):
+    """The new leader does not know what the old one granted: it counts every host as granted at its own election."""
+    cluster.deploy("f", FENCED, tmp_path)
+    ((task, before),) = cluster.wait_programs(1, command="sleep\000200000").items()
+    old, epoch = leader(cluster)
+    cluster.cut(before.node)
+    try:
+        pid = cluster.kill(old)
+        wait_leader(cluster, epoch)
+        led_at = time.monotonic()
+        alive_at, after = 0.0, {}
+        while not after:
+            now = time.clock_gettime(time.CLOCK_BOOTTIME)
+            running = cluster.programs("sleep\000200000")
+            assert len(running) < 2, running
+            alive_at = now if task in running else alive_at
+            after = {i: program for i, program in running.items() if i != task}
+            took_s = time.monotonic() - led_at
+            assert took_s < LONGEST_FENCE_S, f"not replaced: {cluster.tasks('f_only', ended=True)}"
+            time.sleep(0.01)
+    finally:
+        cluster.heal(before.node)
+    ((heir, program),) = after.items()
+    assert not is_alive(before)
+    assert program.node != before.node
+    assert program.started / os.sysconf("SC_CLK_TCK") > alive_at
+    print(f"replaced {took_s:.1f} s after another led; ended {program.started / 100 - alive_at:.1f} s before")
+    cluster.wait_restarted(old, pid)
+    cluster.wait_node(before.node, "READY")
+    assert cluster.programs("sleep\000200000") == {heir: program}
+    history = {t["id"]: t for t in cluster.tasks("f_only", ended=True)}
+    assert history[task]["reason"].startswith("fenced: no controller confirmed it for")
+    cluster.argosy("stack", "rm", "f")
 
 
 def test_logs_of_all_parts_tell_of_no_bug(cluster):
