@@ -6,11 +6,19 @@ takes its share of the processor and no more; on a small one there is nothing to
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeVar
+
+T = TypeVar("T")
 
 FREE_S: Final = 0.005
 """Work that takes no longer needs no rest."""
+
+
+def in_turns(items: Sequence[T], at_once: int = 1000) -> Iterator[Sequence[T]]:
+    """Yield many things some at a time, after which the event loop is to have a turn."""
+    for start in range(0, len(items), at_once):
+        yield items[start : start + at_once]
 
 
 class Sparing:

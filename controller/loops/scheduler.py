@@ -9,10 +9,12 @@ gets an address meanwhile.
 
 import asyncio
 import itertools
+from dataclasses import replace
 
 from argosy.controller.logic.idle_slices import Block, IdleSlices, blocks_of
 from argosy.controller.loops.placing import TASKS_A_TURN, Placing, waits
 from argosy.controller.loops.triggers import Wake, batches
+from argosy.controller.sparing import in_turns
 from argosy.controller.store import Cache, ChangeBatch, Fence, Op, Snapshot, Store, create, delete, update
 from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.errors import ConflictError
@@ -24,7 +26,7 @@ RETRY_PERIOD_S = 0.25
 """Least time between two tries for tasks that could not be placed."""
 LOOK_PERIOD_S = 60.0
 """How often it is looked which slices are not needed any more."""
-AT_ONCE = 500
+AT_ONCE = 250
 """Tasks in one round: deciding takes the event loop, and heartbeats and the leader's lease must not wait for long."""
 
 
@@ -49,7 +51,7 @@ class SchedulerLoop:
         """Run until cancelled."""
         async for batch in batches(self._cache, self._wake):
             if batch is not None:
-                self._take(batch)
+                await self._follow(batch)
             retries = self._owed if self._ambient.monotonic() >= self._next_retry else 0
             if self._fresh or retries:
                 await self._place(retries)
@@ -59,6 +61,13 @@ class SchedulerLoop:
                 self._wake.now()
             else:
                 self._wake.at(min(self._next_look, self._next_retry) if self._owed else self._next_look)
+
+    async def _follow(self, batch: ChangeBatch) -> None:
+        if batch.resync:
+            self._take(batch)
+        for some in in_turns(batch.changes):
+            self._take(replace(batch, changes=tuple(some)))
+            await asyncio.sleep(0)
 
     def _take(self, batch: ChangeBatch) -> None:
         """Follow changes; all that was refused is worth another try."""

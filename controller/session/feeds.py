@@ -7,13 +7,15 @@ nodes the bytes. Nothing is kept of a node here.
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from argosy.core.assignment import EndpointAssignment, Piece, key_of
 from argosy.core.wire import encoded, removal
 
+PART_BYTES: Final = 8 * 2**20
+"""What goes in one message, at most; one piece alone may be larger. gRPC here takes messages of 64 MiB."""
 KEPT: Final = 100
 """Removals that are kept beside as many as there are pieces; who has not been told of older ones gets a full set."""
 
@@ -40,6 +42,7 @@ class Feed:
         self._next = editions
         self._entries: dict[str, _Entry] = {}  # by key, the latest changed last
         self._removed = 0
+        self._joined: dict[int | None, list[bytes]] = {}  # of this edition: all, and what came since others
 
     def put(self, key: str, piece: Piece | None) -> bool:
         """Take note of a piece as it now is, None: it is gone; tell whether that is new."""
@@ -48,6 +51,7 @@ class Feed:
         if before == piece:
             return False
         self.edition = self._next()
+        self._joined.clear()
         left = old.left if old is not None and not is_active(before) else self.edition
         data = encoded(piece) if piece is not None else removal(key)
         self._entries.pop(key, None)
@@ -64,13 +68,22 @@ class Feed:
         return any([*(self.put(key, None) for key in gone), *(self.put(key, piece) for key, piece in now.items())])
 
     def all(self) -> list[bytes]:
-        """Return all pieces."""
-        return [entry.data for entry in self._entries.values() if entry.piece is not None]
+        """Return all pieces, joined as far as they go in one message."""
+        return self._joined_once(None, lambda: (e.data for e in self._entries.values() if e.piece is not None))
 
     def since(self, edition: int) -> list[bytes]:
-        """Return what changed after an edition, which is not below `floor`."""
-        late = itertools.takewhile(lambda entry: entry.edition > edition, reversed(self._entries.values()))
-        return [entry.data for entry in late]
+        """Return what changed after an edition, which is not below `floor`; joined likewise."""
+        return self._joined_once(edition, lambda: (entry.data for entry in self._later_than(edition)))
+
+    def _later_than(self, edition: int) -> Iterable[_Entry]:
+        return itertools.takewhile(lambda entry: entry.edition > edition, reversed(self._entries.values()))
+
+    def _joined_once(self, since: int | None, entries: Callable[[], Iterable[bytes]]) -> list[bytes]:
+        """Join what many nodes are told, once for all of them: until the next change."""
+        found = self._joined.get(since)
+        if found is None:
+            found = self._joined[since] = list(joined(entries()))
+        return found
 
     def removals(self, edition: int) -> list[bytes]:
         """Return what takes away all that a node has which was told up to an edition (not below `floor`)."""
@@ -115,6 +128,10 @@ class Feeds:
             feed = self._feeds[network_id] = Feed(lambda: next(self._editions))
             feed.renew(self._pieces(network_id))
         return feed
+
+    def missing(self, networks: Iterable[str]) -> str | None:
+        """Return one of the networks that has no feed yet: the first `of` makes it."""
+        return next((i for i in networks if i not in self._feeds), None)
 
     def left(self, network_id: str, key: str) -> int | None:
         """Return the edition since which an endpoint gets nothing new; None: it does, or that is not known any more."""
@@ -164,6 +181,20 @@ class Feeds:
                 del self.carriers[network_id]
                 self._feeds.pop(network_id, None)
                 self._stale.pop(network_id, None)
+
+
+def joined(entries: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the entries joined, PART_BYTES at most together; one alone may be larger."""
+    part: list[bytes] = []
+    size = 0
+    for entry in entries:
+        if part and size + len(entry) > PART_BYTES:
+            yield b"".join(part)
+            part, size = [], 0
+        part.append(entry)
+        size += len(entry)
+    if part:
+        yield b"".join(part)
 
 
 def is_active(piece: Piece | None) -> bool:

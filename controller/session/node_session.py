@@ -13,7 +13,7 @@ from math import inf
 from typing import Final, Protocol
 
 from argosy.controller.logic.assign import NodeSet
-from argosy.controller.session.feeds import Feeds
+from argosy.controller.session.feeds import Feeds, joined
 from argosy.controller.session.turns import Turns
 from argosy.core.assignment import LeaderEpoch, Piece
 from argosy.core.wire import encoded, removal
@@ -25,8 +25,6 @@ LEISURE_S: Final = 0.022
 """How much longer a difference takes that nobody waits for now: an endpoint that came."""
 IDLE_S: Final = 0.25
 """How long a difference waits for another that changes nothing for anybody: a record that is gone."""
-PART_BYTES: Final = 8 * 2**20
-"""What goes in one message, at most; one piece alone may be larger. gRPC here takes messages of 64 MiB."""
 
 
 class Haste(IntEnum):
@@ -59,6 +57,8 @@ class NodeSession:
         self.node_id = node_id
         self.session_id = session_id
         self.sent = NodeSet()
+        self.carried: tuple[str, ...] = ()
+        """The networks that the node has, or is about to be told of."""
         self._source = source
         self._feeds = feeds
         self._turns = turns
@@ -143,7 +143,15 @@ class NodeSession:
         """Queue the difference, if there is one."""
         if self._closed or self._sending or not (self._own or self._shared):
             return
-        difference = self._difference()
+        wanted = self._source.wanted(self.node_id) if self._own or not self._version else self.sent
+        if (network_id := self._feeds.missing(wanted.networks)) is not None:
+            # One a turn: it takes 10 ms. The node counts as one that carries it from now on, or it would be forgotten.
+            self._carry((*self.carried, network_id))
+            self._feeds.of(network_id)
+            self._turns.came_out(self)
+            self._ask_for_turn()
+            return
+        difference = self._difference(wanted)
         if difference:
             self._not_before = asyncio.get_running_loop().time() + PACE_S
             self._sending = difference[-1]
@@ -182,16 +190,18 @@ class NodeSession:
         message.leader.epoch, message.leader.revision = leader.epoch, leader.revision
         return message
 
-    def _difference(self) -> list[pb.ControllerMessage]:
-        before, wanted = self.sent, self.sent
-        if self._own or not self._version:
-            wanted = self._source.wanted(self.node_id)
+    def _carry(self, networks: tuple[str, ...]) -> None:
+        self._feeds.carry(self.node_id, self.carried, networks)
+        self.carried = networks
+
+    def _difference(self, wanted: NodeSet) -> list[pb.ControllerMessage]:
+        before = self.sent
         self._own = self._shared = False
         self._due_at = inf
         behind = (self._feeds.of(n).floor > edition for n, edition in self._editions.items())
         full = not self._version or any(behind)
         entries = list(self._entries(NodeSet() if full else before, wanted, {} if full else self._editions))
-        self._feeds.carry(self.node_id, before.networks, wanted.networks)
+        self._carry(wanted.networks)
         self.sent = wanted
         self._editions = {n: self._feeds.of(n).edition for n in wanted.networks}
         if not full and not entries:
@@ -219,17 +229,11 @@ class NodeSession:
         for network_id in wanted.networks:
             feed = self._feeds.of(network_id)
             edition = editions.get(network_id)
-            yield from feed.all() if edition is None else feed.since(edition)
+            if edition != feed.edition:
+                yield from feed.all() if edition is None else feed.since(edition)
 
 
 def _parts(entries: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
     """Yield the entries joined, as many as go in one message; with each, whether more follow."""
-    part: list[bytes] = []
-    size = 0
-    for entry in entries:
-        if part and size + len(entry) > PART_BYTES:
-            yield b"".join(part), True
-            part, size = [], 0
-        part.append(entry)
-        size += len(entry)
-    yield b"".join(part), False
+    parts = list(joined(entries)) or [b""]
+    yield from ((part, number < len(parts)) for number, part in enumerate(parts, 1))

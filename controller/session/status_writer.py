@@ -20,6 +20,8 @@ from argosy.core.task import Task, TaskStatus
 
 log = structlog.get_logger(__name__)
 
+REPORTS_A_TURN = 100
+"""Reports that are judged before heartbeats and the like get a turn: after a failover each node reports everything."""
 RETRY_S = 0.2
 """Pause before a status that the store did not take, other than for a conflict, is tried again."""
 
@@ -88,7 +90,9 @@ class StatusWriter:
     async def _write(self, reports: list[Report]) -> None:
         now, snap = self._ambient.wall(), self._cache.snapshot
         changes = _Changes()
-        for report in reports:
+        for number, report in enumerate(reports, 1):
+            if number % REPORTS_A_TURN == 0:
+                await asyncio.sleep(0)
             for task_id in tuple(report.left):
                 known = changes.tasks.get(task_id) or snap.get(Task, task_id)
                 succession, changed = report.successions.get(task_id), None

@@ -13,7 +13,7 @@ from argosy.controller.changes.files import content_of
 from argosy.controller.logic.assign import NodeSet, assignments_for, network_pieces, told
 from argosy.controller.secrets.keyring import Keyring
 from argosy.controller.session.arrivals import Arrivals
-from argosy.controller.session.drains import Drains
+from argosy.controller.session.drains import Drains, is_draining
 from argosy.controller.session.endpoints import EndpointIndex, Told
 from argosy.controller.session.feeds import Feeds
 from argosy.controller.session.heard import HeardNodes
@@ -21,7 +21,7 @@ from argosy.controller.session.node_session import Haste, NodeSession
 from argosy.controller.session.objects import SnapshotObjects
 from argosy.controller.session.status_writer import StatusWriter
 from argosy.controller.session.turns import SLICE_S, Turns
-from argosy.controller.sparing import Sparing
+from argosy.controller.sparing import Sparing, in_turns
 from argosy.controller.store import Cache, Change, ChangeBatch, Leadership, Snapshot, Store
 from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.assignment import ConfigAssignment, EndpointAssignment, LeaderEpoch, Piece, SecretAssignment
@@ -94,7 +94,7 @@ class Term:
             del self.sessions[session.node_id]
             session.close("the stream has ended")
             self._turns.forget(session)
-            self._feeds.carry(session.node_id, session.sent.networks, ())
+            self._feeds.carry(session.node_id, session.carried, ())
             self.arrivals.heard()
 
     async def run(self) -> None:
@@ -123,8 +123,10 @@ class Term:
                 if batch.resync:
                     await self._rebuild(batch.snapshot)
                 else:
-                    with marking.working():
-                        self._mark(batch)
+                    for some in in_turns(batch.changes):
+                        with marking.working():
+                            self._mark(replace(batch, changes=tuple(some)))
+                        await asyncio.sleep(0)
                     await marking.rest()
 
     async def _serve(self) -> None:
@@ -136,7 +138,11 @@ class Term:
         for _ in index.fill(snap):
             await asyncio.sleep(0)
         self._index = index
-        self._drains.rebuild(snap.all(Task))
+        draining: list[Task] = []
+        for some in in_turns(snap.all(Task)):
+            draining += filter(is_draining, some)
+            await asyncio.sleep(0)
+        self._drains.rebuild(draining)
         self._feeds.mark_all_stale()
         self._stale.set()
         for session in self.sessions.values():

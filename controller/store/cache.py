@@ -107,6 +107,8 @@ class Cache:
                     patience = min(patience * 2, 0.2)
         except TimeoutError:
             future.cancel()
+            if self._snapshot.revision >= revision:
+                return  # it came while etcd was asked
             raise StoreUnavailableError(
                 f"the controller's view is at version {self._snapshot.revision} and did not reach {revision} in "
                 f"{timeout:g} s: etcd is slow or cut off"

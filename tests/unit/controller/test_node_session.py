@@ -62,7 +62,8 @@ class Node:
         """Take what the session sends now; return the version."""
         self.session._not_before = 0.0
         self.session.mark_dirty()
-        self.session.take_turn()
+        for _ in (*self.networks, "what is told"):  # a feed that is missing takes a turn
+            self.session.take_turn()
         while True:
             message = await (self._next or self._take_next())
             self._take_next()
@@ -124,8 +125,22 @@ async def test_a_network_comes_and_goes_as_a_whole():
     assert not node.feeds.carriers
 
 
+async def test_a_network_that_nobody_was_told_of_takes_a_turn_of_its_own():
+    node = Node(networks=("net", "other"))
+    node.session.mark_dirty()
+    for made in (1, 2):
+        node.session.take_turn()
+        assert node.asked == ["first", *["out", "first"] * made]
+    assert node.feeds.missing(node.networks) is None
+    assert all(list(node.feeds.carriers[n]) == ["n1"] for n in node.networks)
+    node.session.take_turn()
+    assert node.asked[-1] == "first"  # asks no more: it has what it sends
+    await node.told()
+
+
 async def test_a_session_asks_for_one_turn_until_what_it_sent_is_out():
     node = Node()
+    node.feeds.of("net")
     node.session.mark_dirty()
     assert node.asked == ["first"]
     node.session.take_turn()
@@ -141,7 +156,7 @@ async def test_a_session_asks_for_one_turn_until_what_it_sent_is_out():
 
 
 async def test_a_large_set_comes_in_parts(monkeypatch):
-    monkeypatch.setattr(node_session, "PART_BYTES", 1000)
+    monkeypatch.setattr(feeds_module, "PART_BYTES", 1000)
     node = Node()
     node.tasks = {f"task{number}": 1 for number in range(200)}
     await node.told()
