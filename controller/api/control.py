@@ -4,8 +4,10 @@ Any controller serves it: reads come from its cache, writes are guarded by the v
 needs the agents' sessions (logs, consoles) is passed on to the leader.
 """
 
+import asyncio
 import contextlib
 import time
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -38,6 +40,7 @@ from argosy.controller.changes.commit import change
 from argosy.controller.changes.refs import project_of
 from argosy.controller.cluster import ClusterView
 from argosy.controller.secrets.keyring import Keyring
+from argosy.controller.sparing import in_turns
 from argosy.controller.store import Cache, Op, Snapshot, Store
 from argosy.core.codec import decode, encode, encode_into
 from argosy.core.errors import InvalidError
@@ -236,10 +239,17 @@ class ControlServicer(
         """Return tasks with the services, nodes and revisions that they refer to."""
         snap, project = self._cache.snapshot, project_of(request.project)
         response = pb.ListTasksResponse()
-        tasks = list(_tasks(snap, project, request))
-        for task in sorted(tasks, key=lambda t: (t.service_id, t.slot, -t.meta.created_at, t.meta.id)):
-            encode_into(task, response.tasks.add())
-        for service_id in sorted({t.service_id for t in tasks}):
+        tasks = _tasks(snap, project, request)
+        of_service: defaultdict[str, list[Task]] = defaultdict(list)
+        for task in tasks:
+            of_service[task.service_id].append(task)
+        for service_id in sorted(of_service):  # some at a time: sessions must not wait for a long list
+            of_service[service_id].sort(key=lambda t: (t.slot, -t.meta.created_at, t.meta.id))
+            for some in in_turns(of_service[service_id]):
+                for task in some:
+                    encode_into(task, response.tasks.add())
+                await asyncio.sleep(0)
+        for service_id in sorted(of_service):
             if found := snap.get(Service, service_id):
                 encode_into(found, response.services.add())
         for rev in sorted({revision_id(t.service_id, t.revision) for t in tasks}):

@@ -126,6 +126,7 @@ class Term:
                     for some in in_turns(batch.changes):
                         with marking.working():
                             self._mark(replace(batch, changes=tuple(some)))
+                        await self._drain(some)
                         await asyncio.sleep(0)
                     await marking.rest()
 
@@ -165,14 +166,24 @@ class Term:
             for node_id in concerned:
                 if session := self.sessions.get(node_id):
                     session.mark_dirty(haste=haste)
-        for change in batch.changes:
+
+    async def _drain(self, changes: Iterable[Change]) -> None:
+        """Follow the tasks that stop, in turns: each has as many nodes to wait for as carry its networks."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + SLICE_S
+        for change in changes:
             match change.old, change.new:
                 case (Task() as old, Task() | None as new) | (None as old, Task() as new):
                     self._drains.follow(old, new)
+                    if new is not None and self._drains.over(new.meta.id) and (s := self.sessions.get(new.node_id)):
+                        s.mark_dirty()  # its node may have been told of the task since it was marked
                 case _, Node() as node if node.meta.id not in self.sessions:
                     self.heard_of(node.meta.id)
                 case _:
                     pass
+            if loop.time() >= until:
+                await asyncio.sleep(0)
+                until = loop.time() + SLICE_S
 
     def _mark_networks(self, batch: ChangeBatch) -> Iterable[str]:
         """Tell of endpoints, names and published ports; return the nodes whose own pieces these concern."""

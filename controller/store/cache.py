@@ -93,26 +93,29 @@ class Cache:
         return subscription
 
     async def wait_for(self, revision: int, timeout: float = 5.0) -> None:
-        """Return once the snapshot is at this revision or later; StoreUnavailableError after `timeout` seconds."""
+        """Return once the snapshot is at this revision or later.
+
+        StoreUnavailableError when it has not moved for `timeout` seconds; one that is behind, but moves, is waited for.
+        """
         if self._snapshot.revision >= revision:
             return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
         heapq.heappush(self._waiters, (revision, next(self._tickets), future))
-        try:
-            async with asyncio.timeout(timeout):
-                # Writes of others in the same etcd make no event here: then ask how far we are.
-                patience = FIRST_QUESTION_S
-                while not (await asyncio.wait([future], timeout=patience))[0]:
-                    await self._store.client.request_progress()
-                    patience = min(patience * 2, 0.2)
-        except TimeoutError:
-            future.cancel()
-            if self._snapshot.revision >= revision:
-                return  # it came while etcd was asked
-            raise StoreUnavailableError(
-                f"the controller's view is at version {self._snapshot.revision} and did not reach {revision} in "
-                f"{timeout:g} s: etcd is slow or cut off"
-            ) from None
+        at, until = self._snapshot.revision, loop.time() + timeout
+        # Writes of others in the same etcd make no event here: then ask how far we are.
+        patience = min(FIRST_QUESTION_S, timeout)
+        while not (await asyncio.wait([future], timeout=patience))[0]:
+            if self._snapshot.revision > at:
+                at, until = self._snapshot.revision, loop.time() + timeout
+            elif loop.time() >= until:
+                future.cancel()
+                raise StoreUnavailableError(
+                    f"the controller's view stays at version {at} and did not reach {revision}: it has not moved for "
+                    f"{timeout:g} s: etcd is slow or cut off"
+                )
+            await self._store.client.request_progress()
+            patience = min(patience * 2, 0.2)
 
     # ---- following
 
