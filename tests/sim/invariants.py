@@ -15,7 +15,7 @@ from argosy.core.errors import RejectedError
 from argosy.core.files import Config, FileVersion, NamedFile, Secret, path_of
 from argosy.core.kinds import BY_NAME
 from argosy.core.network import SLICE_SIZE, Network, Slice
-from argosy.core.node import Availability, Node, NodeState
+from argosy.core.node import Availability, BeatKey, Node, NodeState
 from argosy.core.service import JOB_MODES, Revision, Service, ServiceMode, UpdateState, revision_id
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState
@@ -99,7 +99,6 @@ class Watcher:
         self._leads_since = 0.0
         self._heard: dict[tuple[Any, str], float] = {}
         self._returned: dict[tuple[Any, str], float] = {}
-        self._greeted: dict[tuple[Any, str], Any] = {}
         self._readers: defaultdict[str, _Reader] = defaultdict(_Reader)
         self._applied: dict[str, tuple[int, int]] = {}
         self.ran: defaultdict[str, int] = defaultdict(int)
@@ -457,12 +456,10 @@ class Watcher:
     # ---- nodes
 
     def _heard_host(self, process: Any, host: str, what: str) -> None:
-        """Note a sign of life that its receiver can make something of: beats need the key of a hello in this term."""
+        """Note a sign of life that its receiver can make something of: who leads knows the keys of beats from etcd."""
         controller = next(c for c in self._world.controllers.values() if c.process is process)
-        term = controller.dispatcher.term
-        if what == "hello":
-            self._greeted[process, host] = term
-        elif what == "beat" and (term is None or self._greeted.get((process, host)) is not term):
+        key = controller.cache.snapshot.get(BeatKey, self._world.agents[host].node_id)
+        if what == "beat" and (controller.dispatcher.term is None or key is None):
             return
         now = self._world.loop.now
         if now - self._heard.get((process, host), self._leads_since) >= SILENCE_S:

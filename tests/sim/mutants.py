@@ -202,7 +202,7 @@ MUTANTS = (
     _mutant(
         "dependencies ignored",
         "controller/logic/dependencies.py",
-        ('        return f"waiting for {waits}" if waits else ""\n', '        return ""\n'),
+        ("        unmet = [held for held in found if held.reason]\n", "        unmet: list[Held] = []\n"),
         first=(19,),
     ),
     _mutant(
