@@ -5,7 +5,6 @@ takes its share of the processor and no more; on a small one there is nothing to
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeVar
 
@@ -31,16 +30,17 @@ class Sparing:
     def __init__(self, clock: Callable[[], float], share: float) -> None:
         self._clock = clock
         self._share = share
-        self._worked_s = 0.0
+        self._worked_s = self._began = 0.0
 
-    @contextlib.contextmanager
-    def working(self) -> Iterator[None]:
-        """Do a piece of work that waits for nobody."""
-        began = self._clock()
-        try:
-            yield
-        finally:
-            self._worked_s += self._clock() - began
+    def working(self) -> "Sparing":
+        """Do a piece of work that waits for nobody (`with`). Not within another one."""
+        return self
+
+    def __enter__(self) -> None:
+        self._began = self._clock()
+
+    def __exit__(self, *_: object) -> None:
+        self._worked_s += self._clock() - self._began
 
     async def rest(self) -> None:
         """Rest from all work since the last time."""

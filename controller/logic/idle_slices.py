@@ -53,8 +53,11 @@ class IdleSlices:
         for of_node in leased.values():
             kept = 1 if any(block in held for _, block in of_node) else 0
             due += [lease for lease, block in of_node[kept:] if block not in held and self._is_quiet(block, now)]
-        self._emptied = {block: at for block, at in self._emptied.items() if now - at < QUIET_S}
         return due
+
+    def expire(self, now: float) -> None:
+        """Forget what is no reason to wait any more."""
+        self._emptied = {block: at for block, at in self._emptied.items() if now - at < QUIET_S}
 
     def _is_quiet(self, block: Block, now: float) -> bool:
         return now - self._emptied.get(block, self._watched_since) >= QUIET_S

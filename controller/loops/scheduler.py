@@ -11,8 +11,8 @@ import asyncio
 import itertools
 from dataclasses import replace
 
-from argosy.controller.logic.idle_slices import Block, IdleSlices, blocks_of
-from argosy.controller.loops.placing import TASKS_A_TURN, Placing, waits
+from argosy.controller.logic.idle_slices import IdleSlices, blocks_of
+from argosy.controller.loops.placing import Placing, waits
 from argosy.controller.loops.triggers import Wake, batches
 from argosy.controller.sparing import in_turns
 from argosy.controller.store import Cache, ChangeBatch, Fence, Op, Snapshot, Store, create, delete, update
@@ -144,12 +144,13 @@ class SchedulerLoop:
 
     async def _give_back(self) -> None:
         """Delete the slices that their nodes no longer need."""
-        snap, held = self._cache.snapshot, set[Block]()
-        for number, task in enumerate(snap.all(Task), 1):
-            held.update(blocks_of(task))
-            if number % TASKS_A_TURN == 0:
-                await asyncio.sleep(0)
-        due = self._idle.due(snap.all(Network), snap.all(Slice), held, self._ambient.monotonic())
+        snap, now = self._cache.snapshot, self._ambient.monotonic()
+        due: list[Slice] = []
+        for network in snap.all(Network):
+            held = {block for task in snap.tasks_on_network(network.meta.id) for block in blocks_of(task)}
+            due += self._idle.due([network], snap.slices_of_network(network.meta.id), held, now)
+            await asyncio.sleep(0)
+        self._idle.expire(now)
         self._next_look = self._ambient.monotonic() + LOOK_PERIOD_S
         self._placing.forget_slices(due)
         revision = 0
