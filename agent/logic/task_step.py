@@ -28,6 +28,7 @@ class Step(Enum):
     PREPARE = "prepare"  # image, root filesystem, container, network
     START = "start"
     DRAIN = "drain"  # begin to wait for open connections, or count them again
+    SETTLE = "settle"  # no node sends new connections from now on: let those arrive that are under way
     STOP = "stop"  # send the stop signal; once more where an earlier agent may have died before it was sent
     KILL = "kill"  # SIGKILL to the whole cgroup
     END = "end"  # enter the terminal state `Decision.status`
@@ -46,6 +47,10 @@ class ExitStatus:
 
 SETTLE_S = 0.03
 """From when no node sends new connections to a task until they are counted: packets of some may still be under way."""
+LATE_S = 0.01
+"""Where that wait itself took so much longer, packets wait for a processor as well: it begins anew."""
+SETTLED_AFTER_S = 0.5
+"""From when a task begins to drain, after which it does not begin anew."""
 COUNT_PERIOD_S = 0.1
 """Between two counts of the connections that a task has before it stops."""
 
@@ -164,10 +169,13 @@ def _drain(assigned: TaskAssignment | None, seen: Observed, drain_s: float, now:
     if not assigned.drained:
         return Decision(Step.WAIT, until=deadline)
     if seen.drain.connections is None:
-        settled_at = (seen.drain.drained_at or now) + SETTLE_S
-        if seen.drain.drained_at is None or now >= settled_at:
-            return Decision(Step.DRAIN)
-        return Decision(Step.WAIT, until=min(deadline, settled_at))
+        if seen.drain.drained_at is None:
+            return Decision(Step.SETTLE)
+        settled_at = seen.drain.drained_at + SETTLE_S
+        if now < settled_at:
+            return Decision(Step.WAIT, until=min(deadline, settled_at))
+        late = now >= settled_at + LATE_S and now < seen.drain.since + SETTLED_AFTER_S
+        return Decision(Step.SETTLE if late else Step.DRAIN)
     again_at = seen.drain.counted_at + COUNT_PERIOD_S
     if now >= again_at:
         return Decision(Step.DRAIN)

@@ -150,6 +150,9 @@ class TaskOwner:
                 await self._start()
             case Step.DRAIN:
                 await self._drain()
+            case Step.SETTLE:
+                assert self._seen.drain is not None
+                self._note(replace(self._seen, drain=replace(self._seen.drain, drained_at=self._wall())))
             case Step.STOP:
                 await self._stop()
             case Step.KILL:
@@ -330,13 +333,9 @@ class TaskOwner:
 
     async def _drain(self) -> None:
         """Begin to drain; once no new connections come, count those that are open."""
-        now = self._wall()
-        before = self._seen.drain or Drain(now)
-        if self._assigned is None or not self._assigned.drained:
-            self._note(replace(self._seen, drain=before))
-            return
-        if before.drained_at is None:
-            self._note(replace(self._seen, drain=replace(before, drained_at=now)))
+        now, before = self._wall(), self._seen.drain
+        if before is None:
+            self._note(replace(self._seen, drain=Drain(now)))
             return
         try:
             connections = await self._host.network.connections(self.task_id)
