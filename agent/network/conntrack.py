@@ -41,6 +41,7 @@ _TIMEOUT: Final = 7
 _SYN_SENT: Final = 1
 _OPEN_STATES: Final = frozenset({2, 3, 4, 5})
 """From SYN_RECV to CLOSE_WAIT: while one side may still say something. After that both have said that they end."""
+_TIME_WAIT: Final = 7
 _SYN_SENT_S: Final = 120
 """How long the kernel remembers a first packet that was never answered (nf_conntrack_tcp_timeout_syn_sent)."""
 _DIALLING_S: Final = 2
@@ -49,13 +50,17 @@ _DIALLING_S: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """`dialled` is the address that the client asked for, `served_by` the one that answers; `original` is the tuple."""
+    """`dialled` is the address that the client asked for, `served_by` the one that answers; `original` is the tuple.
+
+    `ended`: both sides have said that they end, and so a new one may begin between the same ports at any time.
+    """
 
     protocol: int
     client: int
     dialled: int
     served_by: int
     open: bool
+    ended: bool
     original: bytes
 
     @property
@@ -113,10 +118,15 @@ def _goes_straight_to(found: Mapping[int, bytes], ports: Collection[int]) -> boo
 
 
 def forget(netlink: Netlink, connections: Iterable[Connection]) -> int:
-    """Have the next packet of each connection find its way anew, and return how many there were. Raises OSError."""
+    """Have the next packet of each connection find its way anew, and return how many there were. Raises OSError.
+
+    Not of those that have ended: the kernel itself has a new one between the same ports find its way, and what is named
+    by its ports might be that one by now.
+    """
     messages = [
         Message(_DELETE, 0, _HEADER + attribute(_TUPLE_ORIGINAL | _NESTED, c.original), GONE, "a connection")
         for c in connections
+        if not c.ended
     ]
     netlink.execute(messages)
     return len(messages)
@@ -128,7 +138,7 @@ def _connection(body: bytes) -> Connection:
     asked = attributes(original[_IP])
     answers = attributes(attributes(found[_TUPLE_REPLY])[_IP])
     protocol = attributes(original[_PROTOCOL])[_NUMBER][0]
-    is_open = False
+    is_open, state = False, 0
     if protocol == TCP and _PROTOCOL_INFO in found:
         tcp = attributes(attributes(found[_PROTOCOL_INFO]).get(1, b""))
         state = tcp.get(1, b"\0")[0]
@@ -140,5 +150,6 @@ def _connection(body: bytes) -> Connection:
         int.from_bytes(asked[_DESTINATION], "big"),
         int.from_bytes(answers[_SOURCE], "big"),
         is_open,
+        state == _TIME_WAIT,
         found[_TUPLE_ORIGINAL],
     )

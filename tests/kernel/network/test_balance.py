@@ -5,6 +5,7 @@ import socket
 import struct
 import threading
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import ExitStack
 
 import pytest
@@ -94,12 +95,12 @@ def _said(answer: bytes) -> tuple[str, str]:
 
 
 def _answer_streams(listening: socket.socket, name: bytes) -> None:
-    """Say who one is, then give back what comes."""
+    """Say who one is, then give back what comes, until "bye"."""
 
     def converse(answering: socket.socket) -> None:
         with answering:
             try:
-                while said := answering.recv(64):
+                while (said := answering.recv(64)) not in (b"", b"bye"):
                     answering.sendall(said)
             except OSError:
                 return
@@ -194,6 +195,38 @@ def test_a_connection_to_one_that_is_gone_ends_instead_of_hanging(service: Servi
         held.sendall(b"anybody?")
         with pytest.raises(ConnectionResetError):
             held.recv(64)
+
+
+def test_a_new_connection_on_the_port_of_one_that_has_ended_is_not_forgotten_with_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may begin between the moment when connections are listed and the one when they are forgotten."""
+    forget = conntrack.forget
+    begun: list[socket.socket] = []
+
+    def call() -> socket.socket:
+        calling = service.client.open_socket()
+        calling.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        calling.bind(("10.64.0.40", 40_000))
+        calling.connect((VIRTUAL, PORT))
+        return calling
+
+    def forget_late(netlink: Netlink, connections: Iterable[conntrack.Connection]) -> int:
+        if not begun:
+            begun.append(call())
+        return forget(netlink, connections)
+
+    service.set("a")
+    with call() as first:
+        assert _said(first.recv(64))[0] == "a"
+        first.sendall(b"bye")
+        assert first.recv(64) == b""
+    monkeypatch.setattr(conntrack, "forget", forget_late)
+    service.set("b")
+    with begun[0] as second:
+        assert _said(second.recv(64))[0] == "b"
+        second.sendall(b"still there?")
+        assert second.recv(64) == b"still there?"
 
 
 def test_no_connection_is_led_nowhere_while_endpoints_change(service: Service) -> None:
