@@ -22,7 +22,8 @@ class TaskAssignment:
 
     `drained`: it is to stop, and no node that has confirmed sends it new connections any more. From `failures` to
     `iteration` as in Task: for a restart that the node decides while there is no controller. `after`: the tasks of this
-    node whose slot it takes over; it starts when they have ended.
+    node whose slot it takes over; it starts when they have ended. `over`: it ended by itself, and nothing was left of
+    it: a node that has forgotten that does not run it again.
     """
 
     id: str = ""
@@ -39,6 +40,7 @@ class TaskAssignment:
     attempts_since: float = 0.0
     iteration: int = 0
     after: tuple[str, ...] = ()
+    over: bool = False
 
 
 @dataclass(frozen=True, slots=True)

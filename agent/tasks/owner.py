@@ -103,7 +103,12 @@ class TaskOwner:
         self._save()
 
     def assign(self, assigned: TaskAssignment | None) -> None:
-        """Take what is desired now; None: the controller's set has no such task."""
+        """Take what is desired now; None: the controller's set has no such task.
+
+        A host that lost power may have lost the record of a task's end, too, and run it again.
+        """
+        if assigned is not None and assigned.over and not is_terminal(self._seen.status.state):
+            assigned = replace(assigned, desired_state=TaskState.SHUTDOWN, drained=True)
         if assigned != self._assigned or not self._told.is_set():
             self._assigned = assigned
             self._told.set()

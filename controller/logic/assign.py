@@ -186,6 +186,7 @@ def task_assignment(task: Task, *, drained: bool = False, after: tuple[str, ...]
         attempts_since=task.attempts_since,
         iteration=task.iteration,
         after=after,
+        over=task.status.released and task.desired_state <= TaskState.RUNNING,
     )
 
 

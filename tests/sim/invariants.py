@@ -590,6 +590,8 @@ class Watcher:
         task = self.tasks.get(container.id)
         if task is None or task.desired_state >= S.SHUTDOWN or not container.well or container.signalled:
             return
+        if task.status.released:  # it had ended, and its host, which lost the memory of that, ran it again
+            return
         self.fail("healthy programs run on", f"{container.host} ends {_of(task)} by {how}")
 
     def cut_loose(self, container: Container) -> None:

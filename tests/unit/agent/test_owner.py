@@ -141,6 +141,25 @@ async def test_transient_errors_are_tried_again_and_the_reason_is_shown(nodes):
     assert status.reason == ""
 
 
+async def test_what_is_over_is_not_run_again_by_a_host_that_has_forgotten_it(nodes):
+    """It lost power, and with it the record of the end: to the controller nothing of the task is left."""
+    node = await running(nodes)
+    node.apply(assignments(replace(RUNNING, over=True), replace(a_task("t2"), over=True)))
+    await node.until_state(TaskState.SHUTDOWN, released=True)
+    await node.until_state(TaskState.SHUTDOWN, "t2", released=True)
+    assert node.runtime.ran == {"t1": 1}
+
+
+async def test_what_ended_here_and_is_over_stays_as_it_ended(nodes):
+    node = await running(nodes)
+    node.runtime.end("t1", 3)
+    await node.until_state(TaskState.FAILED, released=True)
+    node.apply(assignments(replace(RUNNING, over=True)))
+    assert node.status().state is TaskState.FAILED
+    # A restart without a controller follows.
+    assert node.tasks.ended()["t1"].assigned.desired_state is TaskState.RUNNING
+
+
 async def test_what_this_host_cannot_run_is_rejected_and_released(nodes):
     node = await nodes()
     node.runtime.faults.add("create", RuntimeRejected("rlimits above the host's hard limit"))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from argosy.controller.logic.assign import assignments_for
+from argosy.controller.logic.assign import assignments_for, task_assignment
 from argosy.controller.session.drains import Drains
 from argosy.controller.session.endpoints import EndpointIndex
 from argosy.controller.session.objects import SnapshotObjects
@@ -35,3 +35,11 @@ def test_a_task_is_started_after_what_it_follows(new, old, after):
     list(index.fill(snap))
     told = assignments_for("a", SnapshotObjects(snap, index, Drains(None))).pieces["task/new"]
     assert told.after == ((old.meta.id,) if after else ())
+
+
+@pytest.mark.parametrize("desired", [S.RUNNING, S.SHUTDOWN])
+@pytest.mark.parametrize("released", [True, False])
+def test_of_a_task_that_ended_by_itself_the_node_is_told_that_it_is_over(desired, released):
+    ended = task("web", 1, "a", S.FAILED, desired_state=desired)
+    ended = replace(ended, status=replace(ended.status, released=released))
+    assert task_assignment(ended).over == (released and desired is S.RUNNING)
