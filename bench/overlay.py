@@ -4,7 +4,7 @@ Control plane: processor time of this process, in which a real plane runs, from 
 kernel and argosy-dns (whose own time is not in it). Data plane: hosts are namespaces on a bridge; whatever is compared
 is measured in turn, in the same run.
 
-    overlay.py [--runs N]      needs root; everything it makes is in namespaces that end with it
+    overlay.py [--runs N] [--only PART]    needs root; everything it makes is in namespaces that end with it
 """
 
 import argparse
@@ -23,7 +23,7 @@ from statistics import median, quantiles
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "kernel" / "network"))
 
-from _wires import Stream, floor, make_bare, send_each
+from _wires import STREAM_BYTES, Stream, floor, make_bare, send_each
 from network_world import Container, Host, World, world
 
 from argosy.agent.logic.assignments import Assignments, Update, advance
@@ -40,12 +40,15 @@ from argosy.core.assignment import (
 
 NETWORK = "benchnetwork1"
 FEW, MANY = "benchfewpeers", "benchmanypeer"
+PARTS = ("changes", "peers", "throughput", "requests")
 SERVICES = 1000
 ENDPOINTS = 10
 CHANGES = 40
 FEW_PEERS, MANY_PEERS = 5, 5000
 SLICE = 32
 """Addresses of a node on a network."""
+TURNS = 10
+"""Transfers of each way in a run, one after the other's: a second or so of each."""
 CALLS = 400
 BATCH = 25
 """Connections that are set up by one way before the other has its turn."""
@@ -57,16 +60,22 @@ def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=10, help="of each comparison; medians are printed (default: 10)")
-    runs = parser.parse_args().runs
+    parser.add_argument("--only", choices=PARTS, help="of what is measured")
+    options = parser.parse_args()
+    runs, parts = options.runs, (options.only,) if options.only else PARTS
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of all that cleans up
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
     with hosts() as (wire, one, other):
-        control_plane(one)
-        many_peers(wire, one, other, runs)
+        if "changes" in parts:
+            control_plane(one)
+        if "peers" in parts:
+            many_peers(wire, one, other, runs)
     with hosts() as (wire, one, other):
         client, server = containers(wire, one, other)
-        throughput(wire, client, server, runs)
-        virtual_address(client, server, runs)
+        if "throughput" in parts:
+            throughput(wire, client, server, runs)
+        if "requests" in parts:
+            virtual_address(client, server, runs)
     print(f"load {os.getloadavg()[0]:.1f} afterwards")
 
 
@@ -219,10 +228,15 @@ def throughput(wire: World, client: Container, server: Container, runs: int) -> 
             stream.transfer()
         rate, cost = ({way: list[float]() for way in ways} for _ in range(2))
         for _ in range(runs):
-            for way, stream in streams.items():
-                gbit_s, used_ms = stream.transfer()
-                rate[way].append(gbit_s)
-                cost[way].append(used_ms)
+            took, used = (dict.fromkeys(ways, 0.0) for _ in range(2))
+            for way, stream in [*streams.items()] * TURNS:
+                took_s, used_s = stream.transfer()
+                took[way] += took_s
+                used[way] += used_s
+            gigabytes = TURNS * STREAM_BYTES / 1e9
+            for way in ways:
+                rate[way].append(gigabytes * 8 / took[way])
+                cost[way].append(used[way] * 1e3 / gigabytes)
     compare("throughput, Gbit/s", rate, "floor")
     compare("the sender's processor time, ms a GB", cost, "floor", 0)
 
