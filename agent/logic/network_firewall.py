@@ -62,8 +62,9 @@ def host_ruleset(firewall: HostFirewall) -> str:
         f"  udp dport {udp} counter drop",
         *([f"  tcp dport {tcp} counter drop"] if firewall.protected_tcp else []),
         "}",
+        # Chains of type nat see a connection's first packet. So they cost the tunnels, which are not tracked, nothing.
         "chain input {",
-        "  type filter hook input priority filter - 10; policy accept;",
+        "  type nat hook input priority 100; policy accept;",
         f"  iifname {uplinks} jump untrusted",
         "}",
         "chain forward {",
@@ -85,13 +86,13 @@ def host_ruleset(firewall: HostFirewall) -> str:
         f"  iifname {uplinks} oifname {uplinks} masquerade",
         *firewall.published.masquerade,
         "}",
-        # Tracking the tunnels themselves would cost time and table space for nothing. And the uplinks' devices let
-        # 127.0.0.1 pass (route_localnet): for the host's own connections, and nobody else's.
-        "chain before_tracking {",
-        "  type filter hook prerouting priority raw; policy accept;",
-        f"  udp dport {firewall.vxlan_port} notrack accept",
+        # The uplinks' devices let 127.0.0.1 pass (route_localnet): for the host's own connections, and nobody else's.
+        "chain before_leads {",
+        "  type nat hook prerouting priority dstnat - 1; policy accept;",
         f"  iifname {uplinks} ip daddr 127.0.0.0/8 counter drop",
         "}",
+        # Tracking the tunnels themselves would cost time and table space for nothing; of what comes in by them the
+        # table of the peers says so (network_admission.py).
         "chain untracked_out {",
         "  type filter hook output priority raw; policy accept;",
         f"  udp dport {firewall.vxlan_port} notrack",

@@ -41,6 +41,7 @@ _IP: Final = f"ip {INGRESS_TABLE}"
 _NETDEV: Final = f"netdev {INGRESS_TABLE}"
 _PLACEHOLDER_MAC: Final = bytes.fromhex("020000000001")
 _AFTER_DSTNAT: Final = -90
+INGRESS_TABLES: Final = (_IP, _NETDEV)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,20 +118,23 @@ def _difference(held: Ingress, wanted: Ingress) -> Iterator[str]:
     yield from _mark_elements("add", wanted.marks, held.marks)
     before = {(d.protocol, d.number): d for d in held.doors}
     after = {(d.protocol, d.number): d for d in wanted.doors}
+    led = {_lead(door) for door in held.doors}
     gone = [door for key, door in before.items() if after.get(key) != door]
     fresh = [door for key, door in after.items() if before.get(key) != door]
     # In this order nothing refers to what is not there, and all of it is one transaction.
+    still = {_lead(door) for door in wanted.doors}
     for door in gone:
-        yield _element("delete", door)
+        if _lead(door) not in still:
+            yield _element("delete", door)
     for door in fresh:
         if door.endpoints:
             yield f"add chain {_IP} {_chain(door)}"
             yield f"flush chain {_IP} {_chain(door)}"
-            yield f"add rule {_IP} {_chain(door)} {_rule(door)}"
-        yield _element("add", door)
-    still = {_chain(door) for door in wanted.doors if door.endpoints}
+            yield from (f"add rule {_IP} {_chain(door)} {rule}" for rule in _rules(door))
+        if _lead(door) not in led:
+            yield _element("add", door)
     for door in gone:
-        if door.endpoints and _chain(door) not in still:
+        if door.endpoints and _lead(door) not in still:
             yield f"flush chain {_IP} {_chain(door)}"
             yield f"delete chain {_IP} {_chain(door)}"
 
@@ -204,6 +208,11 @@ def _chain(door: Door) -> str:
     return f"{door.protocol}-{door.number}"
 
 
+def _lead(door: Door) -> tuple[str, bool]:
+    """Return what of a door its element says: which it is, and whether it leads somewhere."""
+    return _chain(door), bool(door.endpoints)
+
+
 def _element(verb: str, door: Door) -> str:
     key = f"{door.protocol} . {door.number}"
     if door.endpoints:
@@ -211,7 +220,17 @@ def _element(verb: str, door: Door) -> str:
     return f"{verb} element {_IP} refused {{ {key} }}"
 
 
-def _rule(door: Door) -> str:
+def _rules(door: Door) -> list[str]:
+    """Return the rules that choose an endpoint.
+
+    A packet that is half-way through one as the kernel passes to the next generation no longer finds anything in the
+    map of the rule that goes. It may have gone anywhere a moment before: the last rule leads it to the first.
+    """
+    first = f"meta l4proto {door.protocol} dnat ip to {IPv4Address(door.endpoints[0][0])}:{door.target}"
+    return [_choice(door), first] if len(door.endpoints) > 1 else [first]
+
+
+def _choice(door: Door) -> str:
     if door.affinity:
         chosen, slots = f"jhash ip saddr mod {BUCKETS} seed {MARKED:#x}", _ranges(buckets(door.endpoints))
     else:

@@ -52,6 +52,11 @@ def peers_table(node_name: str) -> str:
     return host_table(node_name) + "/peers"
 
 
+def ports_table(node_name: str) -> str:
+    """Return the name of the node's table of where the host's published ports lead."""
+    return host_table(node_name) + "/ports"
+
+
 def pin_name(node_name: str, network_id: str) -> str:
     """Return the file name under which the namespace of a network on a node is pinned."""
     return f"{node_name.replace('/', '_')}.{network_id}"

@@ -5,9 +5,9 @@ the network's own namespace goes on (network_ingress.py). A door mostly has the 
 has the same port twice, at different addresses of the host, the second one has another.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 from zlib import crc32
 
 from argosy.agent.logic import network_names as names
@@ -130,33 +130,18 @@ def published_rules(
     wanted: Iterable[Opening],
     with_uplinks: Collection[tuple[NetworkAssignment, UplinkPair]],
 ) -> PublishedRules:
-    """Return what the host's table says of published ports of the networks that have uplinks."""
-    pairs = {network.id: pair for network, pair in with_uplinks}
+    """Return what the host's table says of published ports of the networks that have uplinks.
+
+    Where each leads is in a table of its own (network_leads.py), since that changes more often.
+    """
     subnets = {network.id: network.subnet for network, _ in with_uplinks}
-    known = [o for o in wanted if o.network_id in pairs]
-    if not known:
+    joined = sorted({o.network_id for o in wanted} & subnets.keys())
+    if not joined:
         return PublishedRules()
-    everywhere = [_element("", o, pairs) for o in known if not o.port.host_ip]
-    somewhere = [_element(f"{o.port.host_ip} . ", o, pairs) for o in known if o.port.host_ip]
-    keys = "type inet_proto . inet_service : ipv4_addr . inet_service;"
-    translate = (
-        "  dnat ip to ip daddr . meta l4proto . th dport map @published_at",
-        "  fib daddr type local dnat ip to meta l4proto . th dport map @published",
-    )
     uplinks = f'"{names.HOST_UPLINK_PREFIX}*"'
     chains = (
         f"counter {CAME} {{ }}",
         f"counter {PASSED} {{ }}",
-        *_map("published", keys, everywhere),
-        *_map("published_at", "type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service;", somewhere),
-        "chain published_in {",
-        "  type nat hook prerouting priority -101; policy accept;",
-        *translate,
-        "}",
-        "chain published_out {",
-        "  type nat hook output priority -101; policy accept;",
-        *translate,
-        "}",
         "chain published_passed {",
         "  type filter hook forward priority 1000; policy accept;",
         f"  oifname {uplinks} ct state new ct status dnat counter name {PASSED}",
@@ -164,16 +149,6 @@ def published_rules(
     )
     masquerade = tuple(
         f'  oifname "{names.host_uplink_device(i)}" ip saddr {{ 127.0.0.0/8, {IPv4Network(subnets[i])} }} masquerade'
-        for i in sorted({o.network_id for o in known})
+        for i in joined
     )
     return PublishedRules(chains, masquerade)
-
-
-def _element(prefix: str, opening: Opening, pairs: Mapping[str, UplinkPair]) -> str:
-    inner = IPv4Address(pairs[opening.network_id].inner)
-    return f"{prefix}{opening.port.protocol} . {opening.port.number} : {inner} . {opening.door}"
-
-
-def _map(name: str, keys: str, elements: list[str]) -> tuple[str, ...]:
-    held = (f"  elements = {{ {', '.join(elements)} }}",) if elements else ()
-    return (f"map {name} {{", f"  {keys}", *held, "}")

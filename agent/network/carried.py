@@ -9,17 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from argosy.agent.logic import network_ingress
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_diff import Operation, Put, diff
 from argosy.agent.logic.network_firewall import NETWORK_TABLE, network_ruleset
-from argosy.agent.logic.network_ingress import Door, Ingress, node_marks, plan_ingress
+from argosy.agent.logic.network_ingress import INGRESS_TABLES, Door, Ingress, node_marks, plan_ingress
 from argosy.agent.logic.network_plan import Site, plan_container, plan_network, plan_peer
 from argosy.agent.logic.network_state import Entry, Key, Link, LinkKind, Route, State, device_of, key_of, state_of
 from argosy.agent.logic.network_uplink import UplinkPair
 from argosy.agent.network import conntrack, namespace, rtnetlink
 from argosy.agent.network.balancer import Balancer
 from argosy.agent.network.container import Plug
-from argosy.agent.network.ingress import IngressTables
+from argosy.agent.network.kept_tables import KeptTables
 from argosy.agent.network.kernel import KernelNamespace, LinkMaker
 from argosy.agent.network.namespace import Home
 from argosy.agent.network.netlink import Netlink
@@ -63,14 +64,14 @@ class CarriedNetwork:
     wanted: dict[Key, Entry] = field(default_factory=dict)
     connections: Netlink = field(init=False)
     balancer: Balancer = field(init=False)
-    ingress: IngressTables = field(init=False)
+    ingress: KeptTables[Ingress] = field(init=False)
     _peers: dict[str, tuple[PeerAssignment, tuple[Entry, ...]]] = field(default_factory=dict)
     _ever_wanted: set[Key] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.connections = self.home.netlink_in(self.kernel.fd, NETLINK_NETFILTER)
         self.balancer = Balancer(self.inside, self.connections)
-        self.ingress = IngressTables(self.inside)
+        self.ingress = KeptTables(self.inside, INGRESS_TABLES, network_ingress.change)
 
     @classmethod
     def create(cls, network_id: str, home: Home, site: Site, pin: Path, tables: Tables) -> "CarriedNetwork":

@@ -12,18 +12,22 @@ a router of the host since (`ip_forward`, which sets all devices), and is then l
 import json
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from argosy.agent.logic import network_leads
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_diff import Operation, Put, diff
 from argosy.agent.logic.network_firewall import HostFirewall, PublishedRules, host_ruleset, removal
+from argosy.agent.logic.network_leads import Lead, leads
 from argosy.agent.logic.network_plan import Site, plan_egress, plan_host_uplink
 from argosy.agent.logic.network_ports import Opening, published_rules
 from argosy.agent.logic.network_state import Address, Entry, Key, Link, LinkKind, State, device_of, key_of, state_of
 from argosy.agent.logic.network_uplink import UplinkPair, number_of
 from argosy.agent.network import conntrack, nft, rtnetlink
 from argosy.agent.network.carried import DELETION_GROUP, NETLINK_NETFILTER
+from argosy.agent.network.kept_tables import KeptTables
 from argosy.agent.network.kernel import KernelNamespace, LinkMaker
 from argosy.agent.network.namespace import Home, open_namespace, read_setting, write_setting
 from argosy.agent.network.tables import Tables
@@ -36,7 +40,9 @@ _FORWARDING = "ipv4/conf/{}/forwarding"
 class HostNamespace:
     """Used by the plane's worker thread alone, which is at home here: settings need no change of namespace."""
 
-    def __init__(self, home: Home, site: Site, firewall: HostFirewall, tables: Tables, memory: Path) -> None:
+    def __init__(
+        self, home: Home, site: Site, firewall: HostFirewall, ports_table: str, tables: Tables, memory: Path
+    ) -> None:
         self._home = home
         self._site = site
         self._firewall = firewall
@@ -46,6 +52,9 @@ class HostNamespace:
         """The devices that did not forward before, and whether the host as a whole did."""
         self._uplinks: list[tuple[NetworkAssignment, UplinkPair]] = []
         self._published = PublishedRules()
+        self._leads: KeptTables[frozenset[Lead]] = KeptTables(
+            _here, (f"ip {ports_table}",), partial(network_leads.change, ports_table)
+        )
         self._ever_wanted: set[Key] = set()
         self.kernel = KernelNamespace(home, open_namespace("/proc/thread-self/ns/net"), names.HOST_UPLINK_PREFIX)
         self.wanted: dict[Key, Entry] = {}
@@ -82,7 +91,9 @@ class HostNamespace:
 
     def publish(self, openings: Iterable[Opening]) -> None:
         """Take over which of the host's ports lead to services."""
+        openings = list(openings)
         self._published = published_rules(openings, self._uplinks)
+        self._leads.wanted = leads(openings, {network.id: pair for network, pair in self._uplinks})
 
     def forget_datagrams(self, ports: Collection[int]) -> None:
         """Have datagrams to ports that were opened just now find that: the kernel remembers where they went before."""
@@ -115,7 +126,7 @@ class HostNamespace:
         The table comes first and goes last: no uplink is there for a moment without it.
         """
         self._remember_switched()
-        changes = self._ensure_table()
+        changes = self._ensure_table() + self._leads.converge()
         operations = self.operations()
         if operations:
             self.kernel.apply(operations, make)
@@ -129,6 +140,8 @@ class HostNamespace:
 
     def table_intact(self) -> bool:
         """Tell whether the host's table is as it should be, and still what the host's own forwarding calls for."""
+        if not self._leads.intact():
+            return False
         if not self.wanted and not self._tables.known(_SCOPE):
             return True
         if self.wanted and not self._tables.written_from(_SCOPE, host_ruleset(self._current())):
@@ -136,8 +149,9 @@ class HostNamespace:
         return self._tables.intact(_SCOPE, self._firewall.table, inside=_here)
 
     def distrust_table(self) -> None:
-        """Have the table written again at the next pass."""
+        """Have the host's tables written again at the next pass."""
         self._tables.distrust(_SCOPE)
+        self._leads.distrust()
 
     def delete_uplink(self, network_id: str) -> None:
         """Delete what may be left of an uplink whose inner end is in a namespace that is no more."""
@@ -162,6 +176,9 @@ class HostNamespace:
             self.kernel.netlink.execute(rtnetlink.delete_links(devices, DELETION_GROUP))
         self._restore()
         nft.run(removal(self._firewall.table))
+        self._leads.wanted = None
+        self._leads.distrust()
+        self._leads.converge()
 
     def _egress(self) -> set[str]:
         """Return the host's devices that routes lead over, without ours and the loopback."""

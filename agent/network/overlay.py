@@ -77,7 +77,14 @@ class Overlay:
         self._home = Home()
         self._tables = Tables(memory / "tables.json")
         self._admission = Admission(names.peers_table(identity.node_name), settings.vxlan_port)
-        self._host = HostNamespace(self._home, self._site, firewall, self._tables, memory / "forwarding.json")
+        self._host = HostNamespace(
+            self._home,
+            self._site,
+            firewall,
+            names.ports_table(identity.node_name),
+            self._tables,
+            memory / "forwarding.json",
+        )
         keys = MeshKeys(settings.state_dir / "mesh")
         self.mesh = Mesh(
             self._home, self._host.kernel.netlink, self._site, settings.run_dir, keys, settings.wireguard_port

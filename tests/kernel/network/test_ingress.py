@@ -1,6 +1,8 @@
 """Published ports: from anywhere, through any node, with the client's address; and back the same way."""
 
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from ipaddress import IPv4Address
 
@@ -12,6 +14,8 @@ from argosy.core.service import HostPort, PortSpec
 
 WEB = "webnet0000001"
 CLIENT = "192.0.2.254"
+CHANGES = 500
+"""Of which some meet a packet."""
 
 
 class Published:
@@ -30,9 +34,13 @@ class Published:
         self.endpoints[task_id] = EndpointAssignment(WEB, task_id, service, 1, number)
         return container
 
-    def apply(self) -> None:
+    def tell(self) -> None:
+        """Have the hosts be told with their next set."""
         published = (PublishedAssignment(WEB, "web", "web", self.affinity, self.ports),)
         self.wire.extra = {"endpoints": tuple(self.endpoints.values()), "published": published}
+
+    def apply(self) -> None:
+        self.tell()
         for host in self.wire.hosts:
             host.apply()
 
@@ -233,6 +241,49 @@ def test_endpoints_share_and_leave(wire: World, web: Published) -> None:
         calling.send(b"x")
         with pytest.raises(ConnectionRefusedError):
             calling.recv(1)
+
+
+def test_no_connection_is_led_nowhere_while_endpoints_and_ports_change(wire: World, web: Published) -> None:
+    """Nothing is found any more in the map of a rule, or of a table, that is replaced while a packet is half-way."""
+    server, entry = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33"), wire.hosts[1]
+    port, other = PortSpec(target=80, published=8080), PortSpec(target=80, published=8081)
+    web.ports = (port,)
+    web.apply()
+    over = threading.Event()
+    failed: list[OSError] = []
+
+    def call() -> None:
+        while not over.is_set():
+            with wire.outside.open_socket() as calling:
+                calling.settimeout(5)
+                try:
+                    calling.connect((entry.address, 8080))
+                except OSError as error:
+                    failed.append(error)
+
+    with server.listen("0.0.0.0", 80) as listening, ThreadPoolExecutor() as threads:
+        listening.settimeout(None)
+        threads.submit(_accept, listening)
+        callers = [threads.submit(call) for _ in range(4)]
+        endpoint = web.endpoints["taskaaaaaaaa1"]
+        for change in range(CHANGES):
+            web.endpoints = {str(n): replace(endpoint, task_id=f"task{n}") for n in range(2 + change % 2)}
+            web.ports = (port, other)[: 1 + change // 2 % 2]
+            web.tell()
+            entry.apply()
+        over.set()
+        for caller in callers:
+            caller.result()
+        listening.shutdown(socket.SHUT_RDWR)
+    assert failed == []
+
+
+def _accept(listening: socket.socket) -> None:
+    while True:
+        try:
+            listening.accept()[0].close()
+        except OSError:
+            return
 
 
 def test_a_client_keeps_its_endpoint_by_whatever_node_it_comes(wire: World, web: Published) -> None:

@@ -213,7 +213,7 @@ BREAKAGES = {
     "host's uplink address": ("host", f"ip addr flush dev au{WEB}"),
     "host's tables flushed": ("host", "nft flush ruleset"),
     "host's rule deleted": ("host", "nft flush chain ip $(nft list tables | cut -d' ' -f3 | grep -v /) untrusted"),
-    "anyone's tunnels let in": ("host", "nft flush chain ip $(nft list tables | cut -d' ' -f3 | grep /peers) input"),
+    "anyone's tunnels let in": ("host", "nft flush chain ip $(nft list tables | cut -d' ' -f3 | grep /peers) admit"),
     "a peer's tunnel kept out": (
         "host",
         "nft delete element ip $(nft list tables | cut -d' ' -f3 | grep /peers) peers { 192.0.2.2 }",

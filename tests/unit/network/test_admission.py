@@ -12,9 +12,10 @@ LISTING = """table ip argosy-x/peers {
 \t\t\t     192.0.2.2 }
 \t}
 
-\tchain input {
-\t\ttype filter hook input priority filter - 10; policy accept;
-\t\tudp dport 14789 ip saddr != @peers counter packets 7 bytes 100 drop
+\tchain admit {
+\t\ttype filter hook prerouting priority raw; policy accept;
+\t\tudp dport 14789 ip saddr @peers notrack accept
+\t\tudp dport 14789 fib daddr type != unicast counter packets 7 bytes 100 drop
 \t}
 }
 """
@@ -39,7 +40,7 @@ def test_a_change_costs_what_changed(held, wanted, commands):
 def test_without_a_table_all_is_written(wanted):
     commands = change("t", 14789, None, wanted)
     assert commands.startswith("add table ip t\ndelete table ip t\ntable ip t {\n")
-    assert "ip saddr != @peers counter drop" in commands
+    assert "fib daddr type != unicast counter drop" in commands
     assert ("192.0.2.1" in commands) == bool(wanted)
 
 
@@ -51,11 +52,11 @@ def test_a_listing_is_read_back():
 @pytest.mark.parametrize(
     "broken",
     [
-        LISTING.replace("!= @peers", "== @peers"),
+        LISTING.replace("@peers", "!= @peers"),
         LISTING.replace("14789", "4789"),
         LISTING.replace("policy accept", "policy drop"),
         LISTING.replace("\t}\n}", "\t}\n\n\tchain other {\n\t}\n}"),
-        LISTING.replace("\t\tudp", "\t\taccept\n\t\tudp"),
+        LISTING.replace("\t\tudp", "\t\taccept\n\t\tudp", 1),
         "table ip argosy-x/peers {\n}\n",
     ],
 )

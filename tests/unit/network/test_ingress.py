@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from argosy.agent.logic import network_leads
 from argosy.agent.logic.network_ingress import BUCKETS, MARKED, Door, Ingress, buckets, change, node_marks, zone_of
+from argosy.agent.logic.network_leads import Lead, leads
 from argosy.agent.logic.network_ports import HostPort, LocalPort, lost_ports, openings, published_rules
 from argosy.agent.logic.network_uplink import UplinkPair
 from argosy.core.assignment import NetworkAssignment, PublishedAssignment
@@ -31,6 +33,7 @@ def test_a_door_leads_to_endpoints_in_turn():
         "add chain ip argosy-ingress tcp-8080",
         "flush chain ip argosy-ingress tcp-8080",
         f"add rule ip argosy-ingress tcp-8080 meta l4proto tcp dnat ip to {turns}",
+        "add rule ip argosy-ingress tcp-8080 meta l4proto tcp dnat ip to 10.64.0.33:80",
         "add element ip argosy-ingress doors { tcp . 8080 : goto tcp-8080 }",
     ]
 
@@ -55,7 +58,11 @@ def test_a_change_says_nothing_of_other_doors_and_nodes():
     doors = tuple(Door("tcp", 1000 + i, 80, ((ONE + i, 0),)) for i in range(500))
     start = Ingress(SUBNET, doors, MARKS)
     after = Ingress(SUBNET, (*doors[:-1], Door("tcp", 1499, 80, ((TWO, 0),))), MARKS)
-    assert len(lines(start, after)) == 5
+    assert lines(start, after) == [
+        "add chain ip argosy-ingress tcp-1499",
+        "flush chain ip argosy-ingress tcp-1499",
+        "add rule ip argosy-ingress tcp-1499 meta l4proto tcp dnat ip to 10.64.0.65:80",
+    ]
     assert change(start, start) == ""
     joined = {**MARKS, bytes.fromhex("020000000002"): 0x80000009}
     assert lines(start, Ingress(SUBNET, doors, joined)) == [
@@ -151,13 +158,23 @@ def test_a_port_is_said_as_people_write_it(port, said):
 def test_the_host_translates_to_the_uplinks_of_networks_that_have_one():
     network = NetworkAssignment("net", "net", 4096, SUBNET)
     pair = UplinkPair(int(IPv4Address("169.254.64.0")), int(IPv4Address("169.254.64.1")))
-    wanted = openings(
-        [
-            published("a", PortSpec(published=8080)),
-            published("b", PortSpec(published=53, host_ip="127.0.0.1", protocol="udp")),
-        ]
-    )
-    said = "\n".join(published_rules(wanted, [(network, pair)]).chains)
-    assert "elements = { tcp . 8080 : 169.254.64.1 . 8080 }" in said
-    assert "elements = { 127.0.0.1 . udp . 53 : 169.254.64.1 . 53 }" in said
+    local = PortSpec(published=53, host_ip="127.0.0.1", protocol="udp")
+    wanted = openings([published("a", PortSpec(published=8080)), published("b", local)])
+    found = leads(wanted, {"net": pair})
+    assert found == {
+        Lead("published", "tcp . 8080", "169.254.64.1 . 8080"),
+        Lead("published_at", "127.0.0.1 . udp . 53", "169.254.64.1 . 53"),
+    }
+    assert leads(wanted, {}) is None
+    assert published_rules(wanted, [(network, pair)]).chains != ()
     assert published_rules(wanted, []).chains == ()
+
+
+def test_ports_that_come_and_go_are_elements_of_a_table_that_stays():
+    one, two = (Lead("published", f"tcp . {port}", f"169.254.64.1 . {port}") for port in (80, 81))
+    assert "table ip argosy-x/ports {" in network_leads.change("argosy-x/ports", None, frozenset({one}))
+    assert network_leads.change("argosy-x/ports", frozenset({one}), frozenset({two})).splitlines() == [
+        "delete element ip argosy-x/ports published { tcp . 80 : 169.254.64.1 . 80 }",
+        "add element ip argosy-x/ports published { tcp . 81 : 169.254.64.1 . 81 }",
+    ]
+    assert "delete table" in network_leads.change("argosy-x/ports", frozenset({one}), None)

@@ -1,4 +1,4 @@
-"""The way in of one network on the node: its ingress tables kept as wanted.
+"""Tables of nftables that are kept as wanted by small changes: the way in of a network, and of the host's ports.
 
 Believes that the tables are what they were last made. What the kernel lists after each change is remembered by its
 digest, which tells later whether somebody else has changed them.
@@ -7,22 +7,30 @@ digest, which tells later whether somebody else has changed them.
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from argosy.agent.logic.network_ingress import INGRESS_TABLE, Ingress, change
 from argosy.agent.network import nft
 from argosy.agent.network.nft import NftError
 
 Inside = Callable[[Callable[[], None]], None]
-"""Runs an action in the network's namespace."""
+"""Runs an action in the tables' namespace."""
+W = TypeVar("W")
+"""What is wanted of the tables."""
 
 
 @dataclass(slots=True)
-class IngressTables:
-    """Used by the plane's worker thread alone. `wanted` None: no port is published on the network."""
+class KeptTables(Generic[W]):
+    """Used by the plane's worker thread alone. `wanted` None: there are to be none.
+
+    `names`: the tables, as "ip NAME". `change` returns the commands that lead from what is held (None: nothing is known
+    of them) to what is wanted.
+    """
 
     inside: Inside
-    wanted: Ingress | None = None
-    _held: Ingress | None = None
+    names: tuple[str, ...]
+    change: Callable[[W | None, W | None], str]
+    wanted: W | None = None
+    _held: W | None = None
     _listed: str | None = None
     _known: bool = False
 
@@ -32,7 +40,7 @@ class IngressTables:
             self._known = True
         if self._known and self.wanted == self._held:
             return 0
-        commands = change(self._held if self._known else None, self.wanted)
+        commands = self.change(self._held if self._known else None, self.wanted)
         try:
             self.inside(lambda: _run(commands))
             self._listed = self._list()
@@ -55,9 +63,9 @@ class IngressTables:
 
         def look() -> None:
             present = nft.run("list tables").splitlines()
-            tables = [f"table {family} {INGRESS_TABLE}" for family in ("ip", "netdev")]
-            if any(table in present for table in tables):
-                listed.append("".join(nft.run(f"list {table}") if table in present else "-" for table in tables))
+            if any(f"table {name}" in present for name in self.names):
+                texts = (nft.run(f"list table {name}") if f"table {name}" in present else "-" for name in self.names)
+                listed.append("".join(texts))
             else:
                 listed.append(None)
 
