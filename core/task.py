@@ -13,6 +13,7 @@ class TaskStatus:
 
     `exit_code` None means not ended, or unknown. `released`: ended, and the agent holds no resource of it any more.
     `unready`: its readiness check fails, so it gets no requests. `held`: it waits for another service, not for a node.
+    `ran_s`: of one that ended, for how long it had been RUNNING; None: it never was.
     """
 
     state: TaskState = TaskState.NEW
@@ -24,6 +25,7 @@ class TaskStatus:
     released: bool = False
     unready: bool = False
     held: bool = False
+    ran_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

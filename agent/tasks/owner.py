@@ -388,7 +388,8 @@ class TaskOwner:
             if unconfirmed_s is not None:
                 status = replace(status, state=TaskState.FAILED, reason=reason_of(unconfirmed_s))
         ended_at = self._seen.exit.at if self._seen.exit and self._seen.exit.at else self._wall()
-        self._note(replace(self._seen, status=replace(status, at=ended_at)))
+        ran_s = max(0.0, ended_at - self._running_since) if self._running_since else None
+        self._note(replace(self._seen, status=replace(status, at=ended_at, ran_s=ran_s)))
         self._save()
         log.info("task ended", task=self.task_id, state=status.state.name, reason=status.reason)
         self._host.kin.wake_followers(self.task_id)

@@ -18,7 +18,7 @@ from argosy.core.errors import ExhaustedError, InvalidError, PreconditionError, 
 
 
 class StoreFullError(ExhaustedError):
-    """etcd's database is full: nothing was written, and nothing will be until there is room (maintenance.make_room)."""
+    """etcd's database is full: nothing was written, and nothing will be until there is room (maintenance.keep_room)."""
 
 
 class StoreUnavailableError(TransientError):

@@ -126,6 +126,12 @@ MUTANTS = (
         ),
     ),
     _mutant(
+        "what is over is not told",
+        "controller/logic/assign.py",
+        ("over=task.status.released and task.desired_state <= TaskState.RUNNING,", "over=False,"),
+        first=(43,),
+    ),
+    _mutant(
         "parallelism ignored",
         "controller/logic/update.py",
         ("room = config.parallelism - occupied", "room = config.parallelism"),

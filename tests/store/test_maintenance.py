@@ -72,6 +72,11 @@ async def test_wasted_space_is_given_back(own_etcd, cluster):
         assert (await client.status(endpoint)).dbSize < 5_000_000
 
 
+def patient(endpoint):
+    """Return a client that waits for an etcd that rewrites its file, however slow the disk."""
+    return EtcdClient(EtcdConfig((endpoint,), request_timeout_s=30, attempt_timeout_s=30))
+
+
 async def fill(store):
     for _ in range(20):
         await store.commit([Put(a_service("s1", "x", padding=1_000_000), None)])
@@ -81,7 +86,7 @@ async def test_a_full_etcd_is_said_and_recovers(tmp_path, cluster):
     server = EtcdServer(tmp_path / "etcd", options={"quota-backend-bytes": str(8 * 1024 * 1024)})
     try:
         await asyncio.to_thread(server.start)
-        async with EtcdClient(EtcdConfig((server.endpoint,))) as client:
+        async with patient(server.endpoint) as client:
             store = Store(client, cluster)
             with pytest.raises(StoreFullError, match="database is full"):
                 await fill(store)
@@ -103,7 +108,7 @@ async def test_room_is_made_at_once_in_a_full_etcd(tmp_path, cluster):
     server = EtcdServer(tmp_path / "etcd", options={"quota-backend-bytes": str(8 * 1024 * 1024)})
     try:
         await asyncio.to_thread(server.start)
-        async with EtcdClient(EtcdConfig((server.endpoint,))) as client:
+        async with patient(server.endpoint) as client:
             store = Store(client, cluster)
             with pytest.raises(StoreFullError):
                 await fill(store)

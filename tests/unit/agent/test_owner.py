@@ -153,7 +153,8 @@ async def test_what_is_over_is_not_run_again_by_a_host_that_has_forgotten_it(nod
 async def test_what_ended_here_and_is_over_stays_as_it_ended(nodes):
     node = await running(nodes)
     node.runtime.end("t1", 3)
-    await node.until_state(TaskState.FAILED, released=True)
+    status = await node.until_state(TaskState.FAILED, released=True)
+    assert status.ran_s is not None
     node.apply(assignments(replace(RUNNING, over=True)))
     assert node.status().state is TaskState.FAILED
     # A restart without a controller follows.

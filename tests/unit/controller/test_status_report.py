@@ -39,6 +39,18 @@ def test_the_first_running_is_timed_by_the_controller():
     assert again.running_since == NOW
 
 
+def test_a_task_whose_running_was_never_heard_of_ran_all_the_same():
+    """It was over before the next report, or no controller was there to hear it."""
+    starting = replace(task(TaskState.STARTING), meta=Meta("t", "p", created_at=890.0))
+    changed = reported(starting, TaskStatus(TaskState.FAILED, at=999.0, ran_s=60.0), NOW)
+    assert changed.running_since == 939.0
+    assert reported(starting, TaskStatus(TaskState.FAILED, at=999.0), NOW).running_since == 0
+    longer_than_it_is_old = reported(starting, TaskStatus(TaskState.FAILED, at=999.0, ran_s=500.0), NOW)
+    assert longer_than_it_is_old.running_since == 890.0
+    known = replace(task(TaskState.RUNNING), running_since=950.0)
+    assert reported(known, TaskStatus(TaskState.FAILED, at=999.0, ran_s=60.0), NOW).running_since == 950.0
+
+
 def test_a_repeated_report_changes_nothing():
     running = task(TaskState.RUNNING, pid=7)
     assert reported(running, TaskStatus(TaskState.RUNNING, at=950.0, pid=7), NOW) is None
