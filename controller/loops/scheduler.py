@@ -101,7 +101,8 @@ class SchedulerLoop:
     async def _place(self, retries: int) -> None:
         snap = self._cache.snapshot
         tasks = self._next(snap, retries)
-        self._next_retry = self._ambient.monotonic() + RETRY_PERIOD_S
+        if retries:
+            self._next_retry = self._ambient.monotonic() + RETRY_PERIOD_S
         if not tasks:
             return
         for _ in self._placing.begin(snap):
