@@ -140,10 +140,10 @@ class HostNamespace:
 
     def table_intact(self) -> bool:
         """Tell whether the host's table is as it should be, and still what the host's own forwarding calls for."""
-        if not self._leads.intact():
-            return False
         if not self.wanted and not self._tables.known(_SCOPE):
             return True
+        if not self._leads.intact():
+            return False
         if self.wanted and not self._tables.written_from(_SCOPE, host_ruleset(self._current())):
             return False
         return self._tables.intact(_SCOPE, self._firewall.table, inside=_here)

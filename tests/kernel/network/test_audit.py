@@ -128,6 +128,11 @@ def test_a_link_that_flaps_is_brought_up_again(wire: World) -> None:
         assert converse(other, one, "10.64.0.33") == "10.64.0.161"
 
 
+def test_a_host_that_was_told_nothing_yet_has_nothing_wrong(wire: World) -> None:
+    host = wire.add_host(dns=False)
+    assert host.do(host.plane.verify()) == []
+
+
 def test_what_the_plane_and_its_containers_do_is_no_drift(wire: World) -> None:
     """Coming and going of containers, also of some that end by themselves, and of networks."""
     one, _ = two_ends(wire, AuditTiming(period=0.05, settle=0.0))
