@@ -27,6 +27,8 @@ from argosy.proto.argosy.v1 import (
 )
 
 MESSAGE_LIMIT_BYTES = 64 * 2**20
+MOST_WAITING = 20_000
+"""Calls that have come in and are not begun: more than the largest fleet, all of whose agents call at once."""
 SERVICES = (
     control_pb2.DESCRIPTOR.services_by_name["Control"].full_name,
     dispatcher_pb2.DESCRIPTOR.services_by_name["Dispatcher"].full_name,
@@ -71,6 +73,9 @@ async def serve(
             ("grpc.so_reuseport", 0),
             ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             ("grpc.keepalive_time_ms", 20_000),
+            # A fleet whose leader has changed opens its sessions at once: the library would cancel some of more than 1,000.
+            ("grpc.server.max_pending_requests", MOST_WAITING),
+            ("grpc.server.max_pending_requests_hard_limit", 2 * MOST_WAITING),
         ],
     )
     control_pb2_grpc.add_ControlServicer_to_server(control, server)
