@@ -73,7 +73,7 @@ async def serve(
             ("grpc.so_reuseport", 0),
             ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             ("grpc.keepalive_time_ms", 20_000),
-            # A fleet whose leader has changed opens its sessions at once: the library would cancel some of more than 1,000.
+            # A fleet whose leader has changed calls at once: the library would cancel some of more than 1,000 calls.
             ("grpc.server.max_pending_requests", MOST_WAITING),
             ("grpc.server.max_pending_requests_hard_limit", 2 * MOST_WAITING),
         ],
