@@ -45,6 +45,8 @@ class ExitStatus:
     at: float = 0.0
 
 
+MOST_LOST = 5
+"""Containers that may end before their program is started, until it is given up."""
 SETTLE_S = 0.03
 """From when no node sends new connections to a task until they are counted: packets of some may still be under way."""
 LATE_S = 0.01
@@ -80,6 +82,7 @@ class Observed:
     killed: bool = False
     drain: Drain | None = None
     unhealthy: str = ""  # why liveness was given up; "" while it has not been
+    lost: int = 0  # containers that ended before their program was started
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +124,10 @@ def next_step(
 
 def _run(assigned: TaskAssignment, seen: Observed, now: float, waits: bool) -> Decision:
     match seen.container:
+        case ContainerState.NONE | ContainerState.STOPPED if seen.status.state < TaskState.STARTING:
+            return _prepare(seen)
         case ContainerState.NONE:
-            if seen.status.state >= TaskState.READY:
-                return _end(seen, TaskState.FAILED, "its container is gone: the host restarted?")
-            return Decision(Step.PREPARE)
+            return _end(seen, TaskState.FAILED, "its container is gone: the host restarted?")
         case ContainerState.CREATED:
             if assigned.desired_state < TaskState.RUNNING or waits:
                 return WAIT
@@ -135,6 +138,13 @@ def _run(assigned: TaskAssignment, seen: Observed, now: float, waits: bool) -> D
             return WAIT
         case ContainerState.STOPPED:
             return _ended_by_itself(seen)
+
+
+def _prepare(seen: Observed) -> Decision:
+    """Make the container, also anew: with its launcher one ends that waits for its start, and nothing of it has run."""
+    if seen.lost < MOST_LOST:
+        return Decision(Step.PREPARE)
+    return _end(seen, TaskState.FAILED, f"its container ended {seen.lost} times before its program was started")
 
 
 def _ended_by_itself(seen: Observed) -> Decision:

@@ -189,6 +189,8 @@ class TaskOwner:
     async def _prepare(self) -> None:
         """Start preparing, or wait until that is done or something else is wanted."""
         if self._preparing is None:
+            lost = self._seen.lost + (self._seen.status.state is TaskState.READY)
+            self._seen = replace(self._seen, container=ContainerState.NONE, exit=None, lost=lost)
             self._set(TaskState.PREPARING)
             self._save()
             self._preparing = asyncio.create_task(self._prepare_with_retries(), name=f"prepare {self.task_id}")

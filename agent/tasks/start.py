@@ -31,7 +31,8 @@ def observed_at_start(record: TaskRecord | None, found: RuntimeState | None, now
     if container is ContainerState.CREATED and status.state < TaskState.READY:
         return seen  # half prepared: `prepare` removes it and begins anew
     seen = replace(seen, container=container)
-    if container is ContainerState.RUNNING and status.state < TaskState.STARTING:
+    was_started = container is ContainerState.RUNNING or found.started_at is not None
+    if was_started and status.state < TaskState.STARTING:
         seen = replace(seen, status=replace(status, state=TaskState.STARTING, pid=found.pid))
     if found.exit is not None:
         code = found.exit.code if found.exit.signal is None else 128 + found.exit.signal

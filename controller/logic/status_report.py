@@ -66,8 +66,8 @@ def _with(task: Task, status: TaskStatus, now: float) -> Task:
     running_since = task.running_since
     if status.state is TaskState.RUNNING and not running_since:
         running_since = now
-    elif status.ran_s is not None and not running_since:  # it ended before a controller heard that it ran
-        running_since = max(task.meta.created_at, status.at - max(0.0, status.ran_s))
+    elif status.ran_s is not None:  # its host knows better; perhaps no controller heard before that it ran
+        running_since = min(status.at, max(task.meta.created_at, status.at - max(0.0, status.ran_s)))
     return replace(task, status=status, running_since=running_since, meta=replace(task.meta, updated_at=now))
 
 

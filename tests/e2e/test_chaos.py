@@ -33,11 +33,11 @@ services:
     command: nc -ll -p 7000 -e hostname
     stop_grace_period: 1s
     networks: [red]
-    deploy: {replicas: 3, update_config: {parallelism: 2, monitor: 0s}}
+    deploy: {replicas: 3, update_config: &careless {parallelism: 2, monitor: 0s}}
     x-argosy: {drain_timeout: 300ms}
   blue: {<<: *service, networks: [blue]}
-  both: {<<: *service, networks: [red, green], deploy: {replicas: 2}}
-  green: {<<: *service, networks: [green], deploy: {replicas: 2}}
+  both: {<<: *service, networks: [red, green], deploy: {replicas: 2, update_config: *careless}}
+  green: {<<: *service, networks: [green], deploy: {replicas: 2, update_config: *careless}}
 networks:
   red: {ipam: {config: [{subnet: 10.99.0.0/24}]}}
   blue: {ipam: {config: [{subnet: 10.99.0.0/24}]}}

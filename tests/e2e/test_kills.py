@@ -107,6 +107,31 @@ def test_everything_but_the_containers_killed_in_the_middle_of_a_scale_up(cluste
         cluster.wait_restarted(victim, old)
 
 
+RETRIED = """
+services:
+  again:
+    image: busybox:1
+    command: sh -c 'exit 3'
+    networks: [way]
+    deploy: {restart_policy: {delay: 3s, max_attempts: 1}}
+networks: {way: {}}
+"""
+
+
+def test_a_container_that_waits_for_its_start_is_made_anew_with_its_launcher(cluster, stack, tmp_path):
+    cluster.deploy("q", RETRIED, tmp_path, "--detach")
+
+    def tasks():
+        return [t for t in cluster.json("ps", "-a") if t["service"] == "q_again"]
+
+    waiting = wait_until(lambda: [t for t in tasks() if t["state"] == "READY"], 20, tasks)[0]
+    cluster.kill_pid(cluster.launcher_pid(waiting["node"]))
+    ended = wait_until(lambda: [t for t in tasks() if t["id"] == waiting["id"] and t["state"] == "FAILED"], 20, tasks)
+    assert ended[0]["exit_code"] == 3, "it was started after all"
+    cluster.argosy("stack", "rm", "q")
+    assert cluster.programs("sleep\0007777") == stack
+
+
 # ------------------------------------------------------------------ away for a while
 
 WRITER = """

@@ -8,6 +8,7 @@ import pytest
 
 from argosy.agent.logic.assignments import Assignments
 from argosy.agent.logic.succession import with_successors
+from argosy.agent.logic.task_step import MOST_LOST
 from argosy.agent.runtime.errors import ContainerMissing, LauncherBug, RuntimeRejected
 from argosy.agent.state import TaskRecord
 from argosy.agent.tasks.id_ranges import IdRanges
@@ -87,6 +88,31 @@ async def test_a_task_starts_when_those_that_it_follows_have_ended(nodes):
     node.runtime.end("t1", 0)
     await node.until(lambda: node.status("t2").state is TaskState.RUNNING)
     await node.until_state(TaskState.SHUTDOWN, released=True)
+
+
+async def test_a_container_that_ends_before_its_start_is_made_anew(nodes):
+    """As all that wait do when their launcher is killed."""
+    node = await nodes()
+    node.apply(assignments(replace(RUNNING, desired_state=TaskState.READY)))
+    await node.until_state(TaskState.READY)
+    node.runtime.end("t1", 1)
+    await node.until(lambda: node.runtime.containers["t1"].status == "created")
+    assert node.status().state is TaskState.READY
+    node.apply(assignments(RUNNING))
+    await node.until_state(TaskState.RUNNING)
+    assert node.runtime.ran == {"t1": 1}
+
+
+async def test_one_that_always_ends_before_its_start_fails(nodes):
+    node = await nodes()
+    node.apply(assignments(replace(RUNNING, desired_state=TaskState.READY)))
+    await node.until_state(TaskState.READY)
+    for _ in range(MOST_LOST + 1):
+        await node.until(lambda: node.runtime.containers["t1"].status == "created")
+        node.runtime.end("t1", 137)
+    status = await node.until_state(TaskState.FAILED, released=True)
+    assert status.reason == "its container ended 5 times before its program was started"
+    assert status.exit_code == 137
 
 
 async def test_a_task_goes_on_waiting_in_the_next_life_of_the_agent(nodes):
@@ -510,7 +536,7 @@ async def test_the_end_and_the_successor_go_in_one_report(nodes):
 # ------------------------------------------------------------ an agent's restart
 
 RECORDS = [None, TaskState.PREPARING, TaskState.READY, TaskState.STARTING, TaskState.RUNNING, TaskState.FAILED]
-CONTAINERS = [None, "created", "running", "stopped"]
+CONTAINERS = [None, "created", "never started", "running", "stopped"]
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
@@ -527,7 +553,7 @@ async def test_an_agent_goes_on_from_whatever_it_finds(tmp_path, recorded, conta
         await runtime.create("t1", {}, None, None, {})
     if container in ("running", "stopped"):
         await runtime.start("t1")
-    if container == "stopped":
+    if container in ("stopped", "never started"):
         runtime.end("t1", 4)
     started_before = runtime.ran.get("t1", 0)
     node = await NodeParts(tmp_path, runtime).start(assignments(RUNNING))
@@ -535,7 +561,7 @@ async def test_an_agent_goes_on_from_whatever_it_finds(tmp_path, recorded, conta
         ends = (
             recorded is TaskState.FAILED
             or container == "stopped"
-            or (container is None and recorded in (TaskState.READY, TaskState.STARTING, TaskState.RUNNING))
+            or (container in (None, "never started") and recorded in (TaskState.STARTING, TaskState.RUNNING))
         )
         if ends:
             await node.until_state(TaskState.FAILED, released=True)

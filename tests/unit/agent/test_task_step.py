@@ -2,7 +2,7 @@
 
 import pytest
 
-from argosy.agent.logic.task_step import ContainerState, Drain, ExitStatus, Observed, Step, next_step
+from argosy.agent.logic.task_step import MOST_LOST, ContainerState, Drain, ExitStatus, Observed, Step, next_step
 from argosy.core.assignment import TaskAssignment
 from argosy.core.network import Attachment
 from argosy.core.task import TaskStatus
@@ -34,6 +34,11 @@ STEPS = [
     ("a running one is left alone", wanted(), seen(TaskState.RUNNING, RUNNING), Step.WAIT),
     ("an ended one is ended", wanted(), seen(TaskState.RUNNING, STOPPED, exit=ExitStatus(0)), Step.END),
     ("a container that vanished is an end", wanted(), seen(TaskState.RUNNING, NONE), Step.END),
+    ("also one that may have run", wanted(), seen(TaskState.STARTING, NONE), Step.END),
+    ("one that was not started is made anew", wanted(), seen(TaskState.READY, STOPPED), Step.PREPARE),
+    ("also one that vanished", wanted(), seen(TaskState.READY, NONE), Step.PREPARE),
+    ("but not again and again", wanted(), seen(TaskState.READY, STOPPED, lost=MOST_LOST), Step.END),
+    ("nor when it is to go", wanted(TaskState.SHUTDOWN), seen(TaskState.READY, STOPPED), Step.END),
     ("stop asks first", wanted(TaskState.SHUTDOWN), seen(TaskState.RUNNING, RUNNING), Step.STOP),
     (
         "then waits for the grace period",

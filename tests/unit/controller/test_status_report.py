@@ -47,8 +47,15 @@ def test_a_task_whose_running_was_never_heard_of_ran_all_the_same():
     assert reported(starting, TaskStatus(TaskState.FAILED, at=999.0), NOW).running_since == 0
     longer_than_it_is_old = reported(starting, TaskStatus(TaskState.FAILED, at=999.0, ran_s=500.0), NOW)
     assert longer_than_it_is_old.running_since == 890.0
-    known = replace(task(TaskState.RUNNING), running_since=950.0)
-    assert reported(known, TaskStatus(TaskState.FAILED, at=999.0, ran_s=60.0), NOW).running_since == 950.0
+    before_it_was_made = reported(starting, TaskStatus(TaskState.FAILED, at=880.0, ran_s=1.0), NOW)
+    assert before_it_was_made.running_since == before_it_was_made.status.at == 880.0
+
+
+def test_how_long_it_ran_is_said_by_its_host():
+    """That it ran was heard of later than it ended: it would have run for less than no time."""
+    late = replace(task(TaskState.RUNNING), running_since=999.5)
+    assert reported(late, TaskStatus(TaskState.FAILED, at=999.0, ran_s=0.5), NOW).running_since == 998.5
+    assert reported(late, TaskStatus(TaskState.FAILED, at=999.0), NOW).running_since == 999.5
 
 
 def test_a_repeated_report_changes_nothing():
