@@ -343,7 +343,7 @@ class AgentHost:
     def _lose_writes(self) -> None:
         """Lose the last records of the tasks: the agent does not sync them to the disk."""
         journal = self.settings.state_dir / "agent" / "tasks.journal"
-        if journal.exists() and self.world.chance.random() < 0.5:
+        if journal.exists() and self.world.chance.random() < 0.9:
             size = journal.stat().st_size
             left = int(size * self.world.chance.random())
             self.world.note(f"{self.name} loses {size - left} of {size} bytes of its tasks' records")

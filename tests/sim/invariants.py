@@ -407,7 +407,10 @@ class Watcher:
             )
 
     def _judge_parallelism(self, task: Task, old: Task | None) -> None:
-        """At most so many slots are on their way from a task that served to one of the present revision."""
+        """At most so many slots are on their way from a task that served to one of the present revision.
+
+        Slots of canaries, which are beside those that are wanted, all try at once.
+        """
         service, key = self.services.get(task.service_id), self._slot_key(task)
         if service is None:
             return
@@ -417,7 +420,7 @@ class Watcher:
             done = new is None or new.status.state >= S.RUNNING or new.desired_state > S.RUNNING
             if done or new.revision != service.revision:
                 del flying[k]
-        if old is not None or task.revision != service.revision:
+        if old is not None or task.revision != service.revision or self._is_canarys(key):
             return
         going_back = service.update.state is UpdateState.ROLLBACK_STARTED
         if not going_back and service.update.state is not UpdateState.UPDATING:

@@ -129,7 +129,7 @@ MUTANTS = (
         "what is over is not told",
         "controller/logic/assign.py",
         ("over=task.status.released and task.desired_state <= TaskState.RUNNING,", "over=False,"),
-        first=(43,),
+        first=(464,),
     ),
     _mutant(
         "parallelism ignored",
@@ -171,13 +171,12 @@ MUTANTS = (
         first=(143,),
     ),
     _mutant(
-        "a start is not on disk before it happens",
-        "agent/tasks/owner.py",
+        "what has run is made anew",
+        "agent/logic/task_step.py",
         (
-            "unready=checks.readiness is not None)\n        self._save()\n",
-            "unready=checks.readiness is not None)\n",
+            "ContainerState.STOPPED if seen.status.state < TaskState.STARTING:",
+            "ContainerState.STOPPED if seen.status.state < TaskState.COMPLETE:",
         ),
-        first=(111,),
     ),
     _mutant(
         "a time of the schedule starts two runs",
