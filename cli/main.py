@@ -113,6 +113,9 @@ def main() -> NoReturn:
     Without the interpreter's own ending: nothing of ours is left to do, and taking gRPC's threads down in order would
     cost as much again as a small command.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed: nobody wants to see it
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as this process lives
     status = run(sys.argv[1:])
     try:
         sys.stdout.flush()

@@ -58,11 +58,13 @@ class LauncherClient:
             self._writer.write(wire.pack({"seq": seq, "op": op, **arguments}))
             await self._writer.drain()
             return await answer
-        except OSError:
+        except (OSError, RuntimeError):  # the latter is uvloop's word for a connection that is closed
             raise RuntimeTransient("the launcher is restarting") from None
         finally:
             self._pending.pop(seq, None)
             self._progress.pop(seq, None)
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # seen, also where nobody came to wait for it
 
     async def close(self) -> None:
         """End the connection."""

@@ -143,6 +143,8 @@ def remove(session: Session, detach: bool, timeout: float, networks: tuple[str, 
     control = session.control
     from argosy.proto.argosy.v1 import control_pb2 as pb
 
+    for ref in networks if len(networks) > 1 else ():  # nothing is done to the first where there is no second
+        control.GetNetwork(pb.GetNetworkRequest(project=session.project, ref=ref))
     gone = [control.RemoveNetwork(pb.RemoveNetworkRequest(project=session.project, ref=ref)) for ref in networks]
     for network in gone:
         notice(f"{network.spec.name}: being removed")

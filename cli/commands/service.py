@@ -10,7 +10,7 @@ from argosy.cli.commands.service_create import command as create
 from argosy.cli.commands.service_explain import command as explain
 from argosy.cli.commands.service_history import command as history
 from argosy.cli.commands.service_options import spec_options
-from argosy.cli.commands.service_verbs import pause, promote, restart, resume, start, stop
+from argosy.cli.commands.service_verbs import check_all, pause, promote, restart, resume, start, stop
 from argosy.cli.output import Column, Row, format_option, notice, quiet_option, say, show
 from argosy.cli.planning import Planning, plan_options
 from argosy.cli.session import Session, pass_session
@@ -201,6 +201,7 @@ def remove(session: Session, detach: bool, timeout: float, services: tuple[str, 
     control = session.control
     from argosy.proto.argosy.v1 import control_pb2 as pb
 
+    check_all(session, services)
     gone = [control.RemoveService(pb.RemoveServiceRequest(project=session.project, ref=ref)) for ref in services]
     for service in gone:
         notice(f"{service.spec.name}: being removed")

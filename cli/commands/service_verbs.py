@@ -60,6 +60,7 @@ def _follow(session: Session, changed: Any, detach: bool, timeout: float) -> Non
 @click.argument("services", nargs=-1, required=True, metavar="SERVICE...", shell_complete=complete.services)
 @pass_session
 def stop(session: Session, detach: bool, timeout: float, services: tuple[str, ...]) -> None:
+    check_all(session, services)
     changed = [_set_stopped(session, ref, True) for ref in services]
     if not detach:
         settle(session, changed, timeout=timeout, exact=False, continues="the tasks go on stopping")
@@ -71,6 +72,7 @@ def stop(session: Session, detach: bool, timeout: float, services: tuple[str, ..
 @click.argument("services", nargs=-1, required=True, metavar="SERVICE...", shell_complete=complete.services)
 @pass_session
 def start(session: Session, detach: bool, timeout: float, services: tuple[str, ...]) -> None:
+    check_all(session, services)
     changed = [_set_stopped(session, ref, False) for ref in services]
     if not detach:
         settle(session, changed, timeout=timeout, exact=False, continues="the services go on coming up")
@@ -82,12 +84,21 @@ def start(session: Session, detach: bool, timeout: float, services: tuple[str, .
 @click.argument("services", nargs=-1, required=True, metavar="SERVICE...", shell_complete=complete.services)
 @pass_session
 def restart(session: Session, detach: bool, timeout: float, services: tuple[str, ...]) -> None:
+    check_all(session, services)
     changed = [_force(session, ref) for ref in services]
     if detach:
         _say_each(changed, "is restarting")
         return
     found = settle(session, changed, timeout=timeout, continues="the restart goes on")
     say_outcome(found, lambda service: f"{service.spec.name} is restarted, as revision {service.revision}")
+
+
+def check_all(session: Session, services: tuple[str, ...]) -> None:
+    """Ask for each of several services, so that nothing is done to the first where there is no second."""
+    from argosy.proto.argosy.v1 import control_pb2 as pb
+
+    for ref in services if len(services) > 1 else ():
+        session.control.GetService(pb.GetServiceRequest(project=session.project, ref=ref))
 
 
 def _set_stopped(session: Session, ref: str, stopped: bool) -> Any:

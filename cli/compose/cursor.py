@@ -17,6 +17,7 @@ T = TypeVar("T")
 _TRUE: Final = frozenset({"true", "yes", "on", "y"})
 _FALSE: Final = frozenset({"false", "no", "off", "n"})
 _INTEGER: Final = re.compile(r"[+-]?(0x[0-9a-fA-F]+|0o?[0-7]*|[1-9][0-9_]*)")
+_MOST_DIGITS: Final = 100
 
 
 class Cursor:
@@ -130,7 +131,7 @@ class Cursor:
     def integer(self, *, least: int | None = None, most: int | None = None) -> int | None:
         """Return a whole number within limits."""
         text = self.node.text.strip() if isinstance(self.node, Scalar) and self.node.text is not None else ""
-        if not _INTEGER.fullmatch(text):
+        if not _INTEGER.fullmatch(text) or len(text) > _MOST_DIGITS:
             self._wrong("a whole number")
             return None
         digits = text.replace("_", "")

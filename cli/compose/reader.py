@@ -18,7 +18,7 @@ def read_document(text: str, file: str, findings: Findings) -> Map | None:
     """Return the mapping that `text` holds; None, with a problem added, when it is no usable YAML."""
     loader = yaml.CSafeLoader(text)
     try:
-        root = loader.get_single_node()
+        return _document(loader.get_single_node(), file, findings)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         position = Position(file, mark.line + 1, mark.column + 1) if mark else Position(file)
@@ -30,8 +30,16 @@ def read_document(text: str, file: str, findings: Findings) -> Map | None:
     except yaml.YAMLError as error:
         findings.problem(Position(file), "", f"this is no valid YAML: {' '.join(str(error).split())}")
         return None
+    except RecursionError:
+        findings.problem(
+            Position(file), "", "its values are nested too deeply", "no Compose file needs a hundred levels"
+        )
+        return None
     finally:
         loader.dispose()
+
+
+def _document(root: yaml.Node | None, file: str, findings: Findings) -> Map | None:
     if root is None:
         findings.problem(Position(file), "", "the file is empty", "it needs at least 'services:'")
         return None

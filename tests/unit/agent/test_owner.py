@@ -13,7 +13,7 @@ from argosy.agent.runtime.errors import ContainerMissing, LauncherBug, RuntimeRe
 from argosy.agent.state import TaskRecord
 from argosy.agent.tasks.id_ranges import IdRanges
 from argosy.core.assignment import Succession, UnreadableAssignment
-from argosy.core.errors import RejectedError, TransientError
+from argosy.core.errors import PreconditionError, RejectedError, TransientError
 from argosy.core.ids import successor_id
 from argosy.core.network import Attachment
 from argosy.core.service import ContainerSpec, FileRef, Healthcheck
@@ -98,6 +98,14 @@ async def test_a_container_that_ends_before_its_start_is_made_anew(nodes):
     node.runtime.end("t1", 1)
     await node.until(lambda: node.runtime.containers["t1"].status == "created")
     assert node.status().state is TaskState.READY
+    node.apply(assignments(RUNNING))
+    await node.until_state(TaskState.RUNNING)
+    assert node.runtime.ran == {"t1": 1}
+
+
+async def test_a_container_that_ends_before_it_has_a_network_is_made_anew(nodes):
+    node = await nodes()
+    node.network.faults.add("attach", PreconditionError("process 100 of the container is gone"))
     node.apply(assignments(RUNNING))
     await node.until_state(TaskState.RUNNING)
     assert node.runtime.ran == {"t1": 1}

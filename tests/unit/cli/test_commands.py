@@ -306,6 +306,13 @@ def test_nothing_heavy_is_imported_for_help_and_little_for_ps(host: str) -> None
         assert [name for name in unwanted if name in loaded] == []
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_what_is_closed_is_not_written_to(host: str, closed: str) -> None:
+    command = f"exec '{sys.executable}' -m argosy.cli.main ps {closed}"
+    ran = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env=os.environ)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
 @pytest.mark.usefixtures("shop")
 @pytest.mark.parametrize(
     ("method", "arguments", "said"),

@@ -228,6 +228,9 @@ def test_rollback(argosy: Argosy, compose: Compose, cluster: FakeCluster) -> Non
 
 def test_removal(argosy: Argosy, compose: Compose, cluster: FakeCluster) -> None:
     argosy("deploy", "-c", compose(TWO), "shop")
+    for verb in ("rm", "stop", "restart"):
+        assert argosy("service", verb, "shop_db", "nosuch").status == 1
+    assert cluster.find("service", "shop_db").revision == 1, "nothing is done to the first where there is no second"
     assert argosy("service", "rm", "shop_db").out == "service shop_db removed\n"
     assert argosy("stack", "rm", "shop").out == "stack shop removed\n"
     assert cluster.all("service") == cluster.all("network") == []

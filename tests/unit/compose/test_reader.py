@@ -85,6 +85,7 @@ def test_places_are_those_of_the_text() -> None:
         ("? [a, b]\n: c\n", "a key must be a single word"),
         ("a: {<<: 3}\n", "'<<' needs a mapping"),
         ("a: *nowhere\n", "no valid YAML"),
+        ("a: " + "{a: " * 500 + "1" + "}" * 500, "nested too deeply"),
     ],
 )
 def test_what_is_refused(text: str, said: str) -> None:
