@@ -21,7 +21,7 @@ from argosy.core.errors import RejectedError
 from argosy.core.oci.compression import CHUNK, Compression, CorruptError, Decompressed, Readable, detect, foreign
 from argosy.core.oci.media import MAX_DOCUMENT_BYTES
 from argosy.core.oci.tar import TarReader
-from argosy.core.oci.tar_format import EntryKind
+from argosy.core.oci.tar_format import EntryKind, TarError
 
 STDIN: Final = "-"
 ACCEPTED: Final = (
@@ -256,7 +256,11 @@ class Given:
         file = open(self.file.fileno(), "rb", buffering=CHUNK, closefd=False)  # noqa: SIM115  # borrows the descriptor
         file.seek(0)
 
+        length = os.fstat(file.fileno()).st_size
+
         def skip(size: int) -> None:
+            if size > length:  # the kernel refuses some of those
+                raise TarError("the archive ends in the middle of a file: it is truncated")
             file.seek(size, os.SEEK_CUR)
 
         return TarReader(file, skip)

@@ -266,6 +266,7 @@ BROKEN = {
     "xz": (lambda t, r, o, d: b"\xfd7zXZ\x00" + bytes(1000), "an xz file: unpack it"),
     "zeros": (lambda t, r, o, d: r[:0] + b"\x1f\x8b" + bytes(100), "compressed data are damaged"),
     "truncated tar": (lambda t, r, o, d: r[:100_000], "truncated"),
+    "an endless file": (lambda t, r, o, d: _endless(), "truncated"),
     "truncated gzip": (lambda t, r, o, d: _pack("gzip", r)[:-1000], "gzip data end early"),
     "truncated zstd": (lambda t, r, o, d: _pack("zstd", r)[:-100_000], "truncated"),
     "damaged gzip": (lambda t, r, o, d: _flip(_pack("gzip", r), 50_000), "compressed data are damaged"),
@@ -284,6 +285,12 @@ BROKEN = {
 
 def _pack(tool: str, data: bytes) -> bytes:
     return _piped(*tool.split(), "-c", data=data)
+
+
+def _endless() -> bytes:
+    header = tarfile.TarInfo("endless")
+    header.size = 1 << 60
+    return header.tobuf(tarfile.GNU_FORMAT) + bytes(10_000)
 
 
 def _flip(data: bytes, at: int) -> bytes:
