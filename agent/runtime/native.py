@@ -56,7 +56,7 @@ class NativeRuntime:
         self._cgroup_parent = cgroup_parent
         self._subscribe = subscribe
         self._exits: asyncio.Queue[Exit] = asyncio.Queue()
-        self._delivered: set[str] = set()
+        self._delivered: dict[str, Exit] = {}  # until the container is deleted: another may have its id then
         self._acknowledged: set[str] = set()
         self._client: LauncherClient | None = None
         self._ready = asyncio.Event()
@@ -277,7 +277,7 @@ class NativeRuntime:
     async def delete(self, id: str) -> None:
         """Kill what runs and remove every trace."""
         await self._request("delete", id=id)
-        self._delivered.discard(id)
+        self._delivered.pop(id, None)
         self._acknowledged.discard(id)
         if self._witness is not None:
             self._witness.release(id)
@@ -319,7 +319,11 @@ class NativeRuntime:
         """Yield every exit once; asking for the next one acknowledges the one before."""
         while True:
             exit = await self._exits.get()
+            if self._delivered.get(exit.id) is not exit:
+                continue  # the container was deleted meanwhile
             yield exit
+            if self._delivered.get(exit.id) is not exit:
+                continue
             self._acknowledged.add(exit.id)
             with contextlib.suppress(RuntimeTransient):
                 # Lost with the launcher, the acknowledgement is sent again when its successor repeats the exit.
@@ -332,7 +336,7 @@ class NativeRuntime:
         if exit.id in self._acknowledged:
             self._run_errand("ack", id=exit.id)
         elif exit.id not in self._delivered:
-            self._delivered.add(exit.id)
+            self._delivered[exit.id] = exit
             self._exits.put_nowait(exit)
         if self._witness is not None:
             self._witness.release(exit.id)
