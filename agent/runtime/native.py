@@ -323,7 +323,7 @@ class NativeRuntime:
                 continue  # the container was deleted meanwhile
             yield exit
             if self._delivered.get(exit.id) is not exit:
-                continue
+                continue  # it was deleted upon that
             self._acknowledged.add(exit.id)
             with contextlib.suppress(RuntimeTransient):
                 # Lost with the launcher, the acknowledgement is sent again when its successor repeats the exit.

@@ -239,7 +239,7 @@ class TaskOwner:
         self._save()
 
     def _ready(self, prepared: Prepared) -> None:
-        self._note(replace(self._seen, container=ContainerState.CREATED))
+        self._note(replace(self._seen, container=ContainerState.CREATED, exit=None))
         self._set(TaskState.READY, pid=prepared.pid)
         self._save()
 

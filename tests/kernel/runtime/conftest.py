@@ -84,7 +84,16 @@ class Host:
 
     async def open(self) -> None:
         await self.runtime.open()
+        self.collect()
+
+    def collect(self) -> None:
+        """Hear of exits."""
         self._collector = asyncio.create_task(self._collect())
+
+    def stop_collecting(self) -> None:
+        """Hear of no exits until told to again."""
+        assert self._collector is not None
+        self._collector.cancel()
 
     async def _collect(self) -> None:
         async for exit in self.runtime.exits():

@@ -67,6 +67,19 @@ async def test_an_exit_after_a_launcher_restart_is_known(host: Host) -> None:
     assert (await host.wait(container_id)).code == 6
 
 
+async def test_an_end_that_waits_to_be_told_is_not_that_of_the_next_container_with_its_id(host: Host) -> None:
+    """A launcher's death ends what waits for its start; it is made anew while nobody has heard of that yet."""
+    host.stop_collecting()
+    container_id = await host.create(sh("exit 5"))
+    await host.kill_launcher()
+    await eventually(lambda: not host.runtime._exits.empty(), "its end")
+    await host.runtime.delete(container_id)
+    await host.create(sh("exit 7"), container_id)
+    await host.runtime.start(container_id)
+    host.collect()
+    assert (await host.wait(container_id)).code == 7
+
+
 async def test_a_restarted_agent_finds_all_and_misses_no_exit(host: Host) -> None:
     living = await host.launch(sh("echo ready; sleep 1000"))
     ending = await host.launch(sh(f"trap 'exit 8' TERM; {WAITING}"))
