@@ -244,7 +244,8 @@ class Container:
             killed = " (killed by its memory limit)" if self.cgroup.oom_kills() else ""
             failure = LaunchError("rejected", f"the container's init ended during its set-up{killed}", step="set up")
         elif self.status == "starting":
-            self._mark_running()
+            self.status = "running"
+            self._finish_request(None)
             return
         else:
             return
@@ -304,22 +305,29 @@ class Container:
         if self._broken is not None:
             done(self._broken)
             return
-        if self.status != "created" or self._control is None:
-            done(LaunchError("rejected", f"container {self.id} is {self.status}, only a created one can be started"))
+        if self.status == "starting":
+            self._done = done  # asked again by an agent that was restarted: the one before has gone
             return
-        self._done = done
-        self.status = "starting"
+        if self.started_at is not None:
+            done(rejected(f"container {self.id} is {self.status}, only a created one can be started"))
+            return
+        if self.status != "created" or self._control is None:  # its init ends with the launcher that made it
+            done(self._unstarted())
+            return
+        # Recorded before it happens: after a crash in between it counts as started, and never runs twice.
+        self.status, self.started_at = "starting", time.time()
+        self.record.append({"status": "running", "started_at": self.started_at})
         try:
             self._control.send(child.GO)
         except OSError:
-            # It has ended; the event of that, which is on its way, answers.
-            self._loop.forget(self._control.fileno())
+            self.status, self.started_at = "created", None
+            self.record.append({"status": "created", "started_at": None})
+            done(self._unstarted())
+        else:
+            self._done = done
 
-    def _mark_running(self) -> None:
-        self.status = "running"
-        self.started_at = time.time()
-        self.record.append({"status": "running", "started_at": self.started_at})
-        self._finish_request(None)
+    def _unstarted(self) -> LaunchError:
+        return LaunchError("ended", f"container {self.id} ended before it was started")
 
     def kill(self, number: int, *, everything: bool) -> None:
         """Send a signal to the init, or SIGKILL to all; without effect on a container that has ended."""
@@ -415,7 +423,6 @@ class Container:
         if self._disposal:
             self._dispose_now()
         if self.status == "stopped":
-            self._finish_request(LaunchError("rejected", f"container {self.id} ended before it was started"))
             self._on_exit(self)
 
     def acknowledge(self) -> None:

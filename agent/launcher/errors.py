@@ -1,9 +1,10 @@
-"""What can go wrong in the launcher, in the three outcomes that the agent knows.
+"""What can go wrong in the launcher, in the outcomes that the agent knows.
 
     LaunchError            has a kind; travels over the socket as an `error` object (see `as_message`)
       kind "rejected"      this host can never run it as asked: the text is for a person
       kind "transient"     the same request may succeed later
       kind "missing"       no such container
+      kind "ended"         the container ended before it was started: one made anew may be
 
 Anything else that escapes is a bug: the launcher ends and is started again, containers run on.
 """

@@ -4,7 +4,7 @@ The owner of a task (agent/tasks/owner.py) calls `next_step` after every event, 
 until it says WAIT. Nothing here remembers anything, so an agent that restarts goes on from what it finds.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from argosy.core.assignment import TaskAssignment
@@ -144,7 +144,8 @@ def _prepare(seen: Observed) -> Decision:
     """Make the container, also anew: with its launcher one ends that waits for its start, and nothing of it has run."""
     if seen.lost < MOST_LOST:
         return Decision(Step.PREPARE)
-    return _end(seen, TaskState.FAILED, f"its container ended {seen.lost} times before its program was started")
+    reason = f"its container ended {seen.lost} times before its program was started: the launcher dies again and again"
+    return _end(replace(seen, exit=None), TaskState.FAILED, reason)
 
 
 def _ended_by_itself(seen: Observed) -> Decision:

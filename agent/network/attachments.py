@@ -14,7 +14,7 @@ from argosy.agent.network.container import Plug
 from argosy.agent.network.desired import Interface
 from argosy.agent.network.namespace import Home
 from argosy.core.assignment import NetworkAssignment
-from argosy.core.errors import PreconditionError, TransientError
+from argosy.core.errors import TransientError
 
 Networks = Sequence[tuple[NetworkAssignment, int]]
 """The networks of a container and its address on each, in order."""
@@ -31,7 +31,7 @@ class Attachments:
         self._carried = carried
 
     def attach(self, container_id: str, pid: int, networks: Networks) -> tuple[Interface, ...]:
-        """Connect a container; repeating it is harmless. Raises PreconditionError, TransientError.
+        """Connect a container; repeating it is harmless. Raises PreconditionError, TransientError (ContainerGone too).
 
         After a failure nothing of the container is left.
         """
@@ -47,7 +47,7 @@ class Attachments:
         except OSError as error:
             self.delete([device], on=plugs)
             if not os.path.exists(f"/proc/{pid}"):
-                raise container.gone(pid) from error
+                raise container.ContainerGone(pid) from error
             raise TransientError(f"cannot attach container {container_id} to its networks: {error}") from error
         else:
             inode = os.fstat(fd).st_ino
@@ -122,7 +122,7 @@ class Attachments:
         """Return the namespace of a container if its process still is what it was when it was attached."""
         try:
             fd = container.open_container(attached.pid)
-        except PreconditionError:
+        except container.ContainerGone:
             return None
         if os.fstat(fd).st_ino == attached.inode:
             return fd

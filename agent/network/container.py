@@ -18,7 +18,7 @@ from argosy.agent.network import rtnetlink
 from argosy.agent.network.kernel import KernelNamespace
 from argosy.agent.network.namespace import Home, open_namespace, write_setting
 from argosy.agent.network.netlink import Message, Netlink, NetlinkError
-from argosy.core.errors import PreconditionError
+from argosy.core.errors import PreconditionError, TransientError
 
 _LOOPBACK_INDEX: Final = 1
 _CARRIER_S: Final = 0.1
@@ -43,17 +43,19 @@ class Plug:
         return Link(self.link.name, LinkKind.OTHER, mtu=self.link.mtu, mac=self.link.mac)
 
 
+class ContainerGone(TransientError):
+    """The container has ended: one that takes its place can be attached."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(f"process {pid} of the container is gone: it has no network to attach to")
+
+
 def open_container(pid: int) -> int:
-    """Return a descriptor of a container's network namespace. Raises PreconditionError if the process is gone."""
+    """Return a descriptor of a container's network namespace. Raises ContainerGone."""
     try:
         return open_namespace(f"/proc/{pid}/ns/net")
     except (FileNotFoundError, ProcessLookupError) as error:
-        raise gone(pid) from error
-
-
-def gone(pid: int) -> PreconditionError:
-    """Return the error that says that a container has ended."""
-    return PreconditionError(f"process {pid} of the container is gone: it has no network to attach to")
+        raise ContainerGone(pid) from error
 
 
 def plug_in(home: Home, container_fd: int, plugs: Sequence[tuple[KernelNamespace, Plug]]) -> None:

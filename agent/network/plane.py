@@ -107,7 +107,7 @@ class NetworkPlane:
     async def attach(self, container_id: str, pid: int, attachments: Sequence[Attachment]) -> AttachResult:
         """Connect the network namespace of process `pid` to networks of the last applied state; harmless to repeat.
 
-        Raises PreconditionError (not assigned, process gone, overlapping networks), TransientError.
+        Raises PreconditionError (not assigned, overlapping networks), TransientError (process gone, too).
         """
         interfaces = await self._in_kernel(self._running.attach, container_id, pid, tuple(attachments))
         return AttachResult(interfaces)

@@ -9,12 +9,13 @@ from typing import Any, Final
 
 from argosy.agent.launcher import wire
 
-from .errors import ContainerError, ContainerMissing, LauncherBug, RuntimeRejected, RuntimeTransient
+from .errors import ContainerError, ContainerMissing, ContainerUnstarted, LauncherBug, RuntimeRejected, RuntimeTransient
 
 _ERRORS: Final[dict[str, type[ContainerError]]] = {
     "rejected": RuntimeRejected,
     "transient": RuntimeTransient,
     "missing": ContainerMissing,
+    "ended": ContainerUnstarted,
 }
 
 

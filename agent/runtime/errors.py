@@ -4,6 +4,7 @@ ContainerError
 ├── RuntimeRejected     (RejectedError)   this host can never run it as asked: the text is a reason for a person
 ├── RuntimeTransient    (TransientError)  the same call may succeed later: the launcher restarts, memory is short
 ├── ContainerMissing    (NotFoundError)   no such container (any more)
+├── ContainerUnstarted  (TransientError)  it ended before its program was started: one made anew may be
 └── LauncherBug                           the launcher did what it must not: neither of the above
 """
 
@@ -33,6 +34,10 @@ class RuntimeTransient(ContainerError, TransientError):
 
 class ContainerMissing(ContainerError, NotFoundError):
     """The id is not known to the runtime."""
+
+
+class ContainerUnstarted(ContainerError, TransientError):
+    """The container ended before its program was started, of which nothing has run: one made anew may be."""
 
 
 class LauncherBug(ContainerError):

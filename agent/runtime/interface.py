@@ -114,7 +114,11 @@ class Runtime(Protocol):
         ...
 
     async def start(self, id: str) -> None:
-        """Execute the user's program. RuntimeRejected with `exit_code` 127 or 126 when it cannot be executed."""
+        """Execute the user's program.
+
+        RuntimeRejected with `exit_code` 127 or 126 when it cannot be executed; ContainerUnstarted when its container
+        has ended before.
+        """
         ...
 
     async def kill(self, id: str, signal: int, *, everything: bool = False) -> None:

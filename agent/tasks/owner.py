@@ -15,6 +15,7 @@ from argosy.agent.guard.files import Guarded
 from argosy.agent.launcher.rundir import start_ticks
 from argosy.agent.logic.succession import Ended
 from argosy.agent.logic.task_step import ContainerState, Decision, Drain, ExitStatus, Observed, Step, next_step
+from argosy.agent.runtime.errors import ContainerUnstarted
 from argosy.agent.runtime.interface import ContainerState as RuntimeState
 from argosy.agent.runtime.interface import Exit
 from argosy.agent.session.backoff import Backoff
@@ -189,9 +190,11 @@ class TaskOwner:
     async def _prepare(self) -> None:
         """Start preparing, or wait until that is done or something else is wanted."""
         if self._preparing is None:
-            lost = self._seen.lost + (self._seen.status.state is TaskState.READY)
-            self._seen = replace(self._seen, container=ContainerState.NONE, exit=None, lost=lost)
-            self._set(TaskState.PREPARING)
+            before = self._seen
+            lost = before.lost + (before.status.state is TaskState.READY)
+            status = self._status(TaskState.PREPARING)
+            self._seen = replace(before, status=status, container=ContainerState.NONE, exit=None, lost=lost)
+            self._report(passing=self._is_passing(status))
             self._save()
             self._preparing = asyncio.create_task(self._prepare_with_retries(), name=f"prepare {self.task_id}")
         waker = asyncio.create_task(self._wake.wait())
@@ -255,6 +258,10 @@ class TaskOwner:
         self._save()
         try:
             await execute(self._host.runtime, self.task_id)
+        except ContainerUnstarted:
+            status = self._status(TaskState.READY)
+            self._note(replace(self._seen, container=ContainerState.STOPPED, status=status))
+            return
         except RejectedError as e:
             status = self._status(TaskState.FAILED, reason=f"it did not start: {e}", exit_code=_exit_code_of(e))
             self._note(replace(self._seen, status=status))

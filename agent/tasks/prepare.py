@@ -11,7 +11,7 @@ from argosy.agent.runtime.oci_config import build
 from argosy.agent.tasks.console import Console
 from argosy.agent.tasks.host import Host
 from argosy.core.assignment import RevisionAssignment, TaskAssignment
-from argosy.core.errors import PreconditionError, RejectedError, TransientError
+from argosy.core.errors import RejectedError, TransientError
 from argosy.core.image import Image
 from argosy.core.service import DEFAULT_DRAIN_TIMEOUT_S, DEFAULT_STOP_GRACE_PERIOD_S, Interactive
 
@@ -86,17 +86,10 @@ async def prepare(host: Host, task: TaskAssignment, id_base: int, *, again: bool
             Rootfs(unpacked.layers_root, unpacked.layers, spec.read_only),
             LogTarget(str(log_path), settings.log_max_bytes, settings.log_max_files),
             {"service": task.service_id, "project": task.project, LAYERS_LABEL: " ".join(unpacked.layers)},
-            wire=lambda made: _attach(host, task, made.pid, nameservers),
+            wire=lambda made: host.network.attach(task.id, made.pid, task.attachments, nameservers),
             feed=_feed(host, task, revision),
         )
     return Prepared(created.pid)
-
-
-async def _attach(host: Host, task: TaskAssignment, pid: int, nameservers: tuple[str, ...]) -> None:
-    try:
-        await host.network.attach(task.id, pid, task.attachments, nameservers)
-    except PreconditionError as error:  # with a killed launcher end those that it was making
-        raise TransientError(f"{error}; it is made anew") from error
 
 
 def _feed(host: Host, task: TaskAssignment, revision: RevisionAssignment) -> Take | None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import structlog
 
 from argosy.agent.logic.task_step import ContainerState, ExitStatus, Observed
+from argosy.agent.runtime.errors import ContainerUnstarted
 from argosy.agent.runtime.interface import ContainerState as RuntimeState
 from argosy.agent.runtime.interface import Runtime
 from argosy.agent.session.backoff import Backoff
@@ -31,31 +32,39 @@ def observed_at_start(record: TaskRecord | None, found: RuntimeState | None, now
     if container is ContainerState.CREATED and status.state < TaskState.READY:
         return seen  # half prepared: `prepare` removes it and begins anew
     seen = replace(seen, container=container)
-    was_started = container is ContainerState.RUNNING or found.started_at is not None
-    if was_started and status.state < TaskState.STARTING:
+    if _was_started(found) and status.state < TaskState.STARTING:
         seen = replace(seen, status=replace(status, state=TaskState.STARTING, pid=found.pid))
+    if not _was_started(found) and status.state is TaskState.STARTING:
+        seen = replace(seen, status=replace(status, state=TaskState.READY))
     if found.exit is not None:
         code = found.exit.code if found.exit.signal is None else 128 + found.exit.signal
         seen = replace(seen, exit=ExitStatus(code, found.exit.oom_killed, found.exit.finished_at))
     return seen
 
 
+def _was_started(found: RuntimeState) -> bool:
+    return found.started_at is not None
+
+
 async def execute(runtime: Runtime, task_id: str) -> None:
-    """Start the program once, however often the launcher dies over it; RejectedError when it cannot be."""
+    """Start the program once, however often the launcher dies over it.
+
+    RejectedError when it cannot be; ContainerUnstarted when the container has ended before.
+    """
     started = False
     while not started:
         try:
             await runtime.start(task_id)
             started = True
-        except RejectedError:
+        except (RejectedError, ContainerUnstarted):
             raise
         except ArgosyError as e:
             log.warning("start not confirmed", task=task_id, why=str(e))
-            started = await _was_started(runtime, task_id)
+            started = _was_started(await _found(runtime, task_id))
 
 
-async def _was_started(runtime: Runtime, task_id: str) -> bool:
-    """Find out what became of a start without an answer; RejectedError when the container is gone."""
+async def _found(runtime: Runtime, task_id: str) -> RuntimeState:
+    """Return what became of a start without an answer; RejectedError when the container is gone."""
     backoff = Backoff(0.1, 5.0)
     while True:
         await asyncio.sleep(backoff.next())
@@ -66,4 +75,4 @@ async def _was_started(runtime: Runtime, task_id: str) -> bool:
             continue
         if found is None:
             raise RejectedError("its container was lost while it was being started")
-        return found.status != "created"
+        return found

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from argosy.agent.images.store import Unpacked
 from argosy.agent.network.desired import AttachResult, NetworkState
-from argosy.agent.runtime.errors import ContainerMissing, RuntimeRejected, RuntimeTransient
+from argosy.agent.runtime.errors import ContainerMissing, ContainerUnstarted, RuntimeRejected, RuntimeTransient
 from argosy.agent.runtime.interface import ContainerState, Created, ExecResult, Exit
 from argosy.core.errors import PreconditionError, TransientError
 from argosy.core.network import Attachment
@@ -137,6 +137,7 @@ class Host:
                 return
             if fate < troubles.transient:
                 self.judge.note(f"{self.name} {what}: fails")
+                self._end_waiting()
                 result: Any = RuntimeTransient("the launcher was started anew")
             else:
                 try:
@@ -200,13 +201,20 @@ class Host:
         elif not container.stubborn:
             self.loop.later(self.chance.choice((0.001, 0.05, 0.5)), self.end, container, 0, None)
 
+    def _end_waiting(self) -> None:
+        """End what waits for its start, as the end of its launcher does."""
+        for container in [c for c in self.containers.values() if c.status == "created"]:
+            self._ended(container, 1, None)
+
     def _fall_ill(self, container: Container) -> None:
         container.well = False
 
     def end(self, container: Container, code: int | None, signal: int | None) -> None:
         """End a program."""
-        if container.status != "running" or self.containers.get(container.id) is not container:
-            return
+        if container.status == "running" and self.containers.get(container.id) is container:
+            self._ended(container, code, signal)
+
+    def _ended(self, container: Container, code: int | None, signal: int | None) -> None:
         container.status = "stopped"
         end = Exit(container.id, code if signal is None else 128 + signal, signal, False, self.loop.wall())
         container.exit = end
@@ -270,6 +278,8 @@ class Runtime:
 
         def start() -> None:
             container = self._get(id)
+            if container.started_at is None and container.status == "stopped":
+                raise ContainerUnstarted(f"container {id} ended before it was started")
             if container.status != "created":
                 raise RuntimeRejected(f"container {id} is {container.status}, only a created one can be started")
             if container.env.get("FATE") == "cannot":

@@ -11,6 +11,7 @@ import pytest
 from network_world import Container, Host, Namespace, World, wait_until
 from test_reach import OTHER, WEB, converse
 
+from argosy.agent.network.container import ContainerGone
 from argosy.agent.network.desired import DriftKind, LocalTask, NetworkState
 from argosy.core.assignment import NetworkAssignment, PeerAssignment
 from argosy.core.errors import PreconditionError, TransientError
@@ -158,7 +159,7 @@ def test_attaching_to_what_is_not_there_is_refused(wire: World, ends) -> None:
     host = ends[0].host
     with pytest.raises(PreconditionError, match="not assigned"):
         host.do(host.plane.attach("taskeeeeeeee1", ends[0].pid, [Attachment("nosuchnet0001", 1)]))
-    with pytest.raises(PreconditionError, match="is gone"):
+    with pytest.raises(ContainerGone, match="is gone"):
         host.do(host.plane.attach("taskeeeeeeee1", 2**22 - 1, [Attachment(WEB, 0x0A400030)]))
     shared = host.namespace.run(lambda: subprocess.Popen(["sleep", "100"]))
     try:

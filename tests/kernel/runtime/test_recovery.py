@@ -9,7 +9,7 @@ import pytest
 
 from argosy.agent.launcher import exits, rundir
 from argosy.agent.launcher.loop import Loop
-from argosy.agent.runtime.errors import RuntimeTransient
+from argosy.agent.runtime.errors import ContainerUnstarted, RuntimeTransient
 
 from .conftest import Host, eventually, sh
 
@@ -141,6 +141,35 @@ async def test_a_container_that_waited_for_its_start_ends_with_the_launcher(host
     await host.kill_launcher()
     await host.wait(container_id)
     await host.runtime.delete(container_id)
+
+
+async def test_one_that_has_ended_with_its_launcher_is_not_started(host: Host) -> None:
+    container_id = await host.create(sh("true"))
+    await host.kill_launcher()
+    with pytest.raises(ContainerUnstarted):
+        await host.runtime.start(container_id)
+    await host.wait(container_id)
+    with pytest.raises(ContainerUnstarted):
+        await host.runtime.start(container_id)
+
+
+async def test_of_a_program_that_ran_it_is_known_however_its_start_was_cut_short(host: Host) -> None:
+    """Else it would be run a second time. The moment between its start and the launcher's next breath is the one."""
+    for round in range(30):
+        container_id = await host.create(sh("echo ran; exec sleep 1000"))
+        old = host.runtime.launcher_pid
+        starting = asyncio.create_task(host.runtime.start(container_id))
+        await asyncio.sleep(0.0001 * round)
+        os.kill(old, signal.SIGKILL)
+        await asyncio.gather(starting, return_exceptions=True)
+        await eventually(lambda old=old: host.runtime.launcher_pid != old, "a new launcher")
+        (found,) = await host.runtime.list()
+        if found.started_at is None:
+            await host.wait(container_id)
+            assert host.lines(container_id) == []
+        else:
+            await eventually(lambda: host.lines(container_id) == ["ran"] or container_id in host.exits, "its life")  # noqa: B023
+        await host.runtime.delete(container_id)
 
 
 async def test_requests_under_way_fail_as_transient(host: Host) -> None:

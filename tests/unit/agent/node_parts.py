@@ -7,7 +7,7 @@ from pathlib import Path
 
 from argosy.agent.images.store import Unpacked
 from argosy.agent.logic.assignments import Assignments
-from argosy.agent.runtime.errors import ContainerMissing, RuntimeRejected, RuntimeTransient
+from argosy.agent.runtime.errors import ContainerMissing, ContainerUnstarted, RuntimeRejected, RuntimeTransient
 from argosy.agent.runtime.interface import ContainerState, Created, ExecResult, Exit
 from argosy.agent.session.reporter import Reporter
 from argosy.agent.settings import AgentSettings
@@ -83,6 +83,8 @@ class MemoryRuntime:
     async def start(self, id):
         await self.faults.meet("start")
         found = self._get(id)
+        if found.started_at is None and found.status == "stopped":
+            raise ContainerUnstarted(f"container {id} ended before it was started")
         if found.status != "created":
             raise RuntimeRejected(f"container {id} is {found.status}, only a created one can be started")
         self.containers[id] = ContainerState(id, "running", 100, time.time(), None, found.labels)

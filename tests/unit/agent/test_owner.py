@@ -9,7 +9,7 @@ import pytest
 from argosy.agent.logic.assignments import Assignments
 from argosy.agent.logic.succession import with_successors
 from argosy.agent.logic.task_step import MOST_LOST
-from argosy.agent.runtime.errors import ContainerMissing, LauncherBug, RuntimeRejected
+from argosy.agent.runtime.errors import ContainerMissing, ContainerUnstarted, LauncherBug, RuntimeRejected
 from argosy.agent.state import TaskRecord
 from argosy.agent.tasks.id_ranges import IdRanges
 from argosy.core.assignment import Succession, UnreadableAssignment
@@ -97,18 +97,55 @@ async def test_a_container_that_ends_before_its_start_is_made_anew(nodes):
     await node.until_state(TaskState.READY)
     node.runtime.end("t1", 1)
     await node.until(lambda: node.runtime.containers["t1"].status == "created")
-    assert node.status().state is TaskState.READY
+    await node.until_state(TaskState.READY)
     node.apply(assignments(RUNNING))
     await node.until_state(TaskState.RUNNING)
     assert node.runtime.ran == {"t1": 1}
 
 
-async def test_a_container_that_ends_before_it_has_a_network_is_made_anew(nodes):
+async def test_a_container_that_has_ended_when_it_is_to_be_started_is_made_anew(nodes):
     node = await nodes()
-    node.network.faults.add("attach", PreconditionError("process 100 of the container is gone"))
+    node.runtime.faults.add("start", ContainerUnstarted("container t1 ended before it was started"))
     node.apply(assignments(RUNNING))
     await node.until_state(TaskState.RUNNING)
     assert node.runtime.ran == {"t1": 1}
+
+
+async def test_a_container_that_ended_before_its_start_is_made_anew_by_the_agents_next_life(nodes):
+    """The start was on disk, and the launcher died over it; then the agent did."""
+    first = await nodes()
+    first.apply(assignments(replace(RUNNING, desired_state=TaskState.READY)))
+    await first.until_state(TaskState.READY)
+    (record,) = first.state.load_tasks()
+    first.host.state.save_task(replace(record, status=replace(record.status, state=TaskState.STARTING)))
+    await first.stop()
+    first.runtime.end("t1", 1)
+    second = await NodeParts(first.root, first.runtime).start(assignments(RUNNING))
+    await second.until_state(TaskState.RUNNING)
+    assert second.runtime.ran == {"t1": 1}
+    await second.stop()
+
+
+async def test_what_is_made_anew_has_its_network_also_where_the_agent_dies_over_that(nodes):
+    first = await nodes()
+    first.apply(assignments(replace(RUNNING, desired_state=TaskState.READY)))
+    await first.until_state(TaskState.READY)
+    first.network.attached.clear()  # as of a container that is gone
+    first.network.faults.hold("attach")
+    first.runtime.end("t1", 1)
+    await first.until(lambda: first.runtime.containers["t1"].status == "created")
+    second = await first.successor(assignments(RUNNING))
+    await second.until_state(TaskState.RUNNING)
+    assert second.network.attached == {"t1"}
+    await second.stop()
+
+
+async def test_a_network_that_cannot_be_joined_rejects_the_task(nodes):
+    node = await nodes()
+    node.network.faults.add("attach", PreconditionError("network one overlaps 10.78.0.64/26"))
+    node.apply(assignments(RUNNING))
+    status = await node.until_state(TaskState.REJECTED)
+    assert status.reason == "network one overlaps 10.78.0.64/26"
 
 
 async def test_one_that_always_ends_before_its_start_fails(nodes):
@@ -119,8 +156,10 @@ async def test_one_that_always_ends_before_its_start_fails(nodes):
         await node.until(lambda: node.runtime.containers["t1"].status == "created")
         node.runtime.end("t1", 137)
     status = await node.until_state(TaskState.FAILED, released=True)
-    assert status.reason == "its container ended 5 times before its program was started"
-    assert status.exit_code == 137
+    assert (
+        status.reason == "its container ended 5 times before its program was started: the launcher dies again and again"
+    )
+    assert status.exit_code is None
 
 
 async def test_a_task_goes_on_waiting_in_the_next_life_of_the_agent(nodes):
@@ -569,7 +608,8 @@ async def test_an_agent_goes_on_from_whatever_it_finds(tmp_path, recorded, conta
         ends = (
             recorded is TaskState.FAILED
             or container == "stopped"
-            or (container in (None, "never started") and recorded in (TaskState.STARTING, TaskState.RUNNING))
+            or (container is None and recorded in (TaskState.STARTING, TaskState.RUNNING))
+            or (container == "never started" and recorded is TaskState.RUNNING)
         )
         if ends:
             await node.until_state(TaskState.FAILED, released=True)
