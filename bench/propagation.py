@@ -92,7 +92,7 @@ def tasks(count: int) -> dict[str, tuple[int, str]]:
     """Wait until so many tasks run; return process and address by task."""
 
     def running() -> dict[str, tuple[int, str]]:
-        rows = json.loads(argosy("ps", "--service", SERVICE, "--format", "json"))
+        rows = json.loads(argosy("ps", SERVICE, "--format", "json"))
         found = {t["id"]: (t["pid"], t["addresses"][0]) for t in rows if t["state"] == t["desired_state"] == "RUNNING"}
         return found if len(found) == count else {}
 

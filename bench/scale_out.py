@@ -69,7 +69,7 @@ def make_cluster() -> dict[str, int]:
 
 def probes() -> dict[str, int]:
     """Return the pid of the probe container of every host."""
-    tasks = json.loads(argosy("ps", "--service", "bench_probe", "--format", "json"))
+    tasks = json.loads(argosy("ps", "bench_probe", "--format", "json"))
     return {t["node"]: t["pid"] for t in tasks if t["state"] == "RUNNING"}
 
 

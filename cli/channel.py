@@ -18,7 +18,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
 
-from argosy.cli.errors import UnreachableError
+from argosy.cli.errors import UnreachableError, broke_off
 
 DEFAULT_TIMEOUT_S: Final = 30.0
 NO_LEADER_PATIENCE_S: Final = 15.0
@@ -136,7 +136,7 @@ class FailoverChannel(grpc.Channel):
                     unreachable.add(self._current)
                     if len(unreachable) == len(self._hosts):
                         raise UnreachableError(self._hosts, _short_reason(details)) from None
-                elif _broke_off(details) or time.monotonic() >= give_up_at:
+                elif broke_off(details) or time.monotonic() >= give_up_at:
                     raise
                 else:
                     unreachable.discard(self._current)
@@ -181,11 +181,6 @@ def _never_connected(details: str) -> bool:
 
 def _unresolved(details: str) -> bool:
     return "DNS resolution failed" in details or "errors resolving" in details
-
-
-def _broke_off(details: str) -> bool:
-    """Whether the connection was lost with the request possibly under way."""
-    return any(sign in details for sign in ("Socket closed", "Connection reset", "GOAWAY", "recvmsg", "Broken pipe"))
 
 
 def _short_reason(details: str) -> str:

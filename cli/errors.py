@@ -15,6 +15,8 @@ EXIT_UNREACHABLE: Final = 3
 EXIT_BUG: Final = 70
 EXIT_INTERRUPTED: Final = 130
 
+_BREAKS: Final = ("Socket closed", "Connection reset", "GOAWAY", "recvmsg", "Broken pipe")
+
 HOW_TO_START: Final = (
     "start one on this machine with 'argosy dev up', or name another with --host, --context or ARGOSY_HOST"
 )
@@ -66,7 +68,7 @@ def explain(error: "grpc.RpcError") -> CliError:
         case grpc.StatusCode.ABORTED:
             return CliError(text or "the object changed meanwhile", "look at it again and repeat the command")
         case grpc.StatusCode.UNAVAILABLE:
-            return CliError(text or "the cluster does not answer", "try again", status=EXIT_UNREACHABLE)
+            return CliError(_in_words(text), "try again", status=EXIT_UNREACHABLE)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return CliError("the cluster took too long to answer", "try again", status=EXIT_UNREACHABLE)
         case grpc.StatusCode.PERMISSION_DENIED | grpc.StatusCode.UNAUTHENTICATED:
@@ -78,3 +80,15 @@ def explain(error: "grpc.RpcError") -> CliError:
         case _:
             name = code.name if code is not None else "unknown"
             return CliError(f"the controller failed ({name}): {text}", "its log says more")
+
+
+def broke_off(text: str) -> bool:
+    """Whether grpc says that a connection was lost, with the request possibly under way."""
+    return any(sign in text for sign in _BREAKS)
+
+
+def _in_words(text: str) -> str:
+    """Return a controller's own words; for those of grpc about its connection, what they mean."""
+    if not text:
+        return "the cluster does not answer"
+    return "the connection to the cluster was lost" if broke_off(text) or "failed to connect" in text else text

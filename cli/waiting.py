@@ -71,6 +71,14 @@ def say_outcome(services: "Iterable[Service]", done: "Callable[[Service], str]")
         say(f"{service.spec.name}: {service.update.message}" if waits else done(service))
 
 
+def revision_text(service: "Service") -> str:
+    """Say which revision a settled service runs, or will."""
+    name, revision = service.spec.name, service.revision
+    if service.spec.stopped:
+        return f"{name} has revision {revision}, and is stopped: 'argosy service start {name}' runs it"
+    return f"{name} runs revision {revision}"
+
+
 def until_gone(session: Session, services: Iterable[Any], networks: Iterable[Any], *, timeout: float) -> None:
     """Wait until removed services and networks (messages) are gone."""
     from argosy.cli.progress.goals import ServicesGone

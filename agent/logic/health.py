@@ -57,6 +57,10 @@ class Health:
         times = "once" if self.failures == 1 else f"{self.failures} times"
         return f"health check failed {times}{self._tail()}"
 
+    def why_unwell(self) -> str:
+        """Say why the task does not count as running yet."""
+        return f"not healthy yet{self._tail()}"
+
     def why_unready(self) -> str:
         """Say why the task gets no requests."""
         return f"not ready{self._tail() or ': waiting for the first answer of its readiness check'}"

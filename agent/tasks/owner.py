@@ -313,9 +313,16 @@ class TaskOwner:
         """Take that liveness passed."""
         if self._seen.status.state is TaskState.STARTING:
             self._running_since = self._wall()
-            self._set(TaskState.RUNNING, reason=self._seen.status.reason, unready=self._seen.status.unready)
+            before = self._seen.status
+            self._set(TaskState.RUNNING, reason=before.reason if before.unready else "", unready=before.unready)
             self._save()
             self.say_trouble()
+
+    def unwell(self, why: str) -> None:
+        """Take that liveness failed before it ever passed."""
+        status = self._seen.status
+        if status.state is TaskState.STARTING:
+            self._note(replace(self._seen, status=replace(status, reason=why)))
 
     def given_up(self, reason: str) -> None:
         """Take that liveness failed too often, or that nobody is attached to an interactive program any more."""

@@ -27,6 +27,9 @@ class Watched(Protocol):
     def passed(self) -> None:
         """Liveness passed for the first time."""
 
+    def unwell(self, why: str) -> None:
+        """Liveness failed, and has never passed yet."""
+
     def given_up(self, reason: str) -> None:
         """Liveness failed too often; it is not asked any more."""
 
@@ -71,6 +74,8 @@ async def _watch_liveness(check: Healthcheck, was_well: bool, ask: Ask, owner: W
         health = health.after(check, loop.time(), answer.well, answer.said)
         if answer.well:
             owner.passed()
+        elif not health.ever_well:
+            owner.unwell(health.why_unwell())
     owner.given_up(health.reason())
 
 

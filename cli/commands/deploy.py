@@ -82,13 +82,14 @@ def command(
 def _load(
     files: tuple[str, ...], env_files: tuple[str, ...], profiles: tuple[str, ...], stack: str, ship_files: bool
 ) -> "Stack":
+    from argosy.cli.compose.files import LONGEST
     from argosy.cli.compose.problems import ComposeError
     from argosy.cli.compose.stack import Input, default_files, load_stack
 
     names = list(files) or default_files(Path(), os.environ)
     if not names:
         raise InvalidInputError("there is no compose.yaml in this directory", "name the file with -c FILE")
-    stdin = sys.stdin.read() if "-" in names else ""
+    stdin = sys.stdin.read(LONGEST + 1) if "-" in names else ""
     try:
         return load_stack(Input(names, stack, env_files, profiles, stdin, ship_files), os.environ)
     except ComposeError as error:

@@ -124,6 +124,26 @@ def heal(name: str, node: str) -> None:
     say(f"{node} is connected again.")
 
 
+@command.command(
+    name="exec",
+    help="Run a command on a host, in its network: argosy dev exec node1 curl http://localhost:8080 asks a port that "
+    "a service publishes. Exits with the command's status.",
+    context_settings={"allow_interspersed_args": False},
+)
+@_name
+@click.argument("node")
+@click.argument("arguments", nargs=-1, required=True, metavar="COMMAND...")
+def run_on(name: str, node: str, arguments: tuple[str, ...]) -> None:
+    """Become a command on a host."""
+    import os
+
+    from argosy.cli.dev import cluster
+    from argosy.cli.dev.layout import Layout
+
+    entering = cluster.on_host(Layout(name), node, arguments)
+    os.execvp(entering[0], entering)
+
+
 def _set_link(name: str, node: str, state: str) -> None:
     from argosy.cli.dev import cluster
     from argosy.cli.dev.layout import Layout

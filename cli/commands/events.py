@@ -26,29 +26,26 @@ def command(session: Session, kinds: tuple[str, ...], existing: bool, form: str)
     from argosy.cli.messages import plain
 
     known: dict[str, Any] = {}
-    try:
-        for change, quiet in _changes(session, kinds or _KINDS, existing):
-            kind = change.WhichOneof("object")
-            if kind is None:
-                continue
-            obj = getattr(change, kind)
-            before = known.get(obj.meta.id)
-            if change.removed:
-                known.pop(obj.meta.id, None)
-            else:
-                known[obj.meta.id] = obj
-            if quiet:
-                continue
-            what = "removed" if change.removed else "created" if before is None else "changed"
-            if form == "json":
-                say(json.dumps({"time": time.time(), "kind": kind, "change": what, "object": plain(obj)}))
-            else:
-                text = _describe(kind, obj, before, known)
-                if text or what != "changed":
-                    say(f"{time.strftime('%H:%M:%S')} {kind:8} {_name(kind, obj, known)} {text or what}")
-            _flush()
-    except KeyboardInterrupt:
-        return
+    for change, quiet in _changes(session, kinds or _KINDS, existing):
+        kind = change.WhichOneof("object")
+        if kind is None:
+            continue
+        obj = getattr(change, kind)
+        before = known.get(obj.meta.id)
+        if change.removed:
+            known.pop(obj.meta.id, None)
+        else:
+            known[obj.meta.id] = obj
+        if quiet:
+            continue
+        what = "removed" if change.removed else "created" if before is None else "changed"
+        if form == "json":
+            say(json.dumps({"time": time.time(), "kind": kind, "change": what, "object": plain(obj)}))
+        else:
+            text = _describe(kind, obj, before, known)
+            if text or what != "changed":
+                say(f"{time.strftime('%H:%M:%S')} {kind:8} {_name(kind, obj, known)} {text or what}")
+        _flush()
 
 
 def _flush() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from argosy.cli import complete
+from argosy.cli.following import follow as following
 from argosy.cli.output import notice
 from argosy.cli.session import Session, pass_session
 
@@ -32,14 +33,25 @@ def command(
 ) -> None:
     from argosy.proto.argosy.v1 import control_pb2 as pb
 
-    control = session.control
     request = pb.LogsRequest(project=session.project, follow=follow, since=_since(since))
     if tail is not None:
         request.tail = tail
     name = _resolve(session, request, what)
     printer = _Printer(name, _node_names(session), timestamps, not no_prefix)
-    for entry in control.Logs(request):
+    for entry in following(session, request, _Lost()) if follow else session.control.Logs(request):
         printer.show(entry)
+
+
+class _Lost:
+    """Says once that the connection was lost."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def __call__(self) -> None:
+        if not self._told:
+            self._told = True
+            notice("the connection was lost; trying again")
 
 
 def _since(text: str) -> float:

@@ -101,6 +101,7 @@ def drain(
     why, until the deadline, if there is one. 'argosy node activate' ends a drain: what has not moved stays.
     """
     from argosy.cli.progress.drained import NodeDrained
+    from argosy.cli.progress.jobs import AllOf
     from argosy.cli.progress.wait import wait_for
     from argosy.core.codec import decode
     from argosy.core.node import Node
@@ -110,13 +111,14 @@ def drain(
     changed = [
         _set_availability(session, ref, "AVAILABILITY_DRAIN", pace or 0, deadline or 0.0, planning) for ref in nodes
     ]
+    if detach:
+        for node in changed:
+            notice(f"{node.spec.name}: draining")
+        return
+    goal = AllOf(tuple(NodeDrained(decode(node, Node)) for node in changed))
+    wait_for(session, goal, timeout=timeout, continues="the drain goes on")
     for node in changed:
-        name = node.spec.name
-        if detach:
-            notice(f"{name}: draining")
-            continue
-        wait_for(session, NodeDrained(decode(node, Node)), timeout=timeout, continues="the drain goes on")
-        say(f"node {name} is drained")
+        say(f"node {node.spec.name} is drained")
 
 
 @command.command("activate", help="Let nodes take tasks again.")

@@ -4,6 +4,7 @@ import time
 
 import click
 
+from argosy.cli import complete
 from argosy.cli.errors import CliError
 from argosy.cli.output import Column, Row, age_text, format_option, quiet_option, show
 from argosy.cli.session import Session, pass_session
@@ -40,13 +41,16 @@ def reason_text(row: Row) -> str:
     return ": ".join([*known, reason] if reason else known)
 
 
-@click.command(name="ps", help="List tasks: those that are to run, or with -a also those that have ended.")
+@click.command(
+    name="ps",
+    help="List tasks, all or those of a service: those that are to run, or with -a also those that have ended.",
+)
 @click.option("-a", "--all", "everything", is_flag=True, help="Also tasks that have ended.")
-@click.option("--service", default="", metavar="SERVICE", help="Only tasks of this service.")
 @click.option("--stack", default="", metavar="STACK", help="Only tasks of this stack.")
 @click.option("--node", default="", metavar="NODE", help="Only tasks on this node.")
 @quiet_option
 @format_option
+@click.argument("service", default="", required=False, shell_complete=complete.services)
 @pass_session
 def command(session: Session, everything: bool, service: str, stack: str, node: str, quiet: bool, form: str) -> None:
     show_tasks(session, service=service, stack=stack, node=node, everything=everything, quiet=quiet, form=form)

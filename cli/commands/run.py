@@ -20,7 +20,16 @@ from argosy.cli import complete, interrupt
 from argosy.cli.commands import network_option
 from argosy.cli.commands.port_options import publish_option, publish_ports
 from argosy.cli.commands.service_options import apply_options
-from argosy.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_UNREACHABLE, CliError, InvalidInputError, explain
+from argosy.cli.errors import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_UNREACHABLE,
+    CliError,
+    InvalidInputError,
+    UnreachableError,
+    explain,
+)
+from argosy.cli.following import follow
 from argosy.cli.output import notice, say
 from argosy.cli.session import Session, pass_session
 from argosy.cli.waiting import until_gone
@@ -38,7 +47,8 @@ _TICK_S: Final = 0.5
 _LAST_LINES_S: Final = 10.0
 """How long to wait for the rest of the output once the task has ended."""
 _STOP_TIMEOUT_S: Final = 60.0
-_RETRY_S: Final = 0.3
+_PATIENCE_S: Final = 60.0
+"""How long no controller may be reachable until the run is given up; its output and its end are missed until then."""
 _GRACE_S: Final = 1.0
 """How long an interactive program may go on when nobody is attached any more. A shell as pid 1 takes no SIGTERM."""
 
@@ -234,6 +244,12 @@ class _Following:
         while True:
             interrupt.check()
             self._watcher.apply_next(_TICK_S)
+            if self._watcher.unreachable_s > _PATIENCE_S:
+                raise CliError(
+                    f"no controller has answered for {_PATIENCE_S:g} s",
+                    f"{self._service.spec.name} may still run: 'argosy service rm {self._service.spec.name}' ends it",
+                    status=EXIT_UNREACHABLE,
+                )
             if not self._picture.synced:
                 continue
             service = self._picture.services.get(self._service.meta.id)
@@ -299,25 +315,21 @@ class _Following:
 
         from argosy.proto.argosy.v1 import control_pb2 as pb
 
-        since = 0.0
-        while True:
-            request = pb.LogsRequest(project=self._session.project, task=task_id, follow=True, since=since)
-            try:
-                for entry in self._session.control.Logs(request):
-                    if entry.notice:
-                        notice(f"{self._service.spec.name}: {entry.notice}")
-                        continue
-                    since = entry.at + 1e-6
-                    stream = sys.stderr.buffer if entry.stderr else sys.stdout.buffer
-                    stream.write(entry.line + b"\n")
-                    stream.flush()
-                return
-            except grpc.RpcError as error:
-                if isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.NOT_FOUND:
-                    return
-                threading.Event().wait(_RETRY_S)
-            except (OSError, ValueError):
-                return  # nobody reads our output any more
+        request = pb.LogsRequest(project=self._session.project, task=task_id, follow=True)
+        try:
+            for entry in follow(self._session, request, lambda: None):
+                if entry.notice:
+                    notice(f"{self._service.spec.name}: {entry.notice}")
+                    continue
+                stream = sys.stderr.buffer if entry.stderr else sys.stdout.buffer
+                stream.write(entry.line + b"\n")
+                stream.flush()
+        except (grpc.RpcError, UnreachableError) as error:
+            if not isinstance(error, grpc.Call) or error.code() is not grpc.StatusCode.NOT_FOUND:
+                told = explain(error) if isinstance(error, grpc.RpcError) else error
+                notice(f"{self._service.spec.name}: its output cannot be read: {told.message}")
+        except (OSError, ValueError):
+            return  # nobody reads our output any more
 
     def _status(self, tasks: "list[Task]") -> int:
         """Return the exit status of the run, and say what its output cannot."""

@@ -14,7 +14,7 @@ from argosy.cli.commands.service_verbs import check_all, pause, promote, restart
 from argosy.cli.output import Column, Row, format_option, notice, quiet_option, say, show
 from argosy.cli.planning import Planning, plan_options
 from argosy.cli.session import Session, pass_session
-from argosy.cli.waiting import say_outcome, settle, until_gone, waiting_options
+from argosy.cli.waiting import revision_text, say_outcome, settle, until_gone, waiting_options
 
 SERVICE_COLUMNS = (
     Column("ID", "id", rank=3),
@@ -168,7 +168,7 @@ def update(
         notice(f"{name}: revision {changed.revision}")
         return
     found = settle(session, [changed], timeout=timeout, exact=exact, continues="the update goes on")
-    say_outcome(found, lambda service: f"{service.spec.name} runs revision {service.revision}")
+    say_outcome(found, revision_text)
 
 
 @command.command("rollback", help="Return a service to its previous revision, or another, and wait until it runs that.")
@@ -189,8 +189,8 @@ def rollback(
     name = changed.spec.name
     notice(f"{name}: rolling back, as revision {changed.revision}")
     if not detach:
-        settle(session, [changed], timeout=timeout, continues="the rollback goes on")
-        say(f"{name} is rolled back")
+        found = settle(session, [changed], timeout=timeout, continues="the rollback goes on")
+        say(f"{name} is rolled back" + (" (and stopped)" if found[0].spec.stopped else ""))
 
 
 @command.command("rm", help="Remove services, and wait until they are gone.")

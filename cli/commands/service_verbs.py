@@ -8,7 +8,7 @@ import click
 from argosy.cli import complete
 from argosy.cli.output import notice, say
 from argosy.cli.session import Session, pass_session
-from argosy.cli.waiting import say_outcome, settle, waiting_options
+from argosy.cli.waiting import revision_text, say_outcome, settle, waiting_options
 
 
 @click.command("pause", help="Have a service's update go no further, until it is resumed or rolled back.")
@@ -52,7 +52,7 @@ def promote(session: Session, force: bool, detach: bool, timeout: float, service
 def _follow(session: Session, changed: Any, detach: bool, timeout: float) -> None:
     if not detach:
         found = settle(session, [changed], timeout=timeout, continues="the update goes on")
-        say_outcome(found, lambda service: f"{service.spec.name} runs revision {service.revision}")
+        say_outcome(found, revision_text)
 
 
 @click.command("stop", help="Stop all tasks of services, which keep their number of replicas for 'service start'.")

@@ -19,6 +19,8 @@ from argosy.cli.compose.reader import read_document
 from argosy.cli.compose.shapes import normalise
 
 STDIN: Final = "-"
+LONGEST: Final = 16 << 20
+"""Characters of a file, of which there may be more than memory has: /dev/zero."""
 _RESOURCES: Final = ("services", "networks", "volumes", "configs", "secrets", "models")
 
 
@@ -108,10 +110,11 @@ class Reader:
     def read_text(self, path: Path, name: str, position: Position | None = None) -> str | None:
         """Return a file's text; None, with a problem added, when it cannot be read."""
         at = position or Position(name)
-        if str(path) == STDIN:
-            return self._stdin
         try:
-            return path.read_text(encoding="utf-8")
+            text = self._stdin if str(path) == STDIN else _content(path)
+            if len(text) <= LONGEST:
+                return text
+            what = f"{name} is longer than {LONGEST >> 20} Mi characters: is it the file that is meant?"
         except FileNotFoundError:
             what = f"there is no file {name}" if position else "there is no such file"
         except IsADirectoryError:
@@ -291,3 +294,8 @@ def _fill_environment(root: Map, env: Mapping[str, str]) -> Map:
         filled[name] = Entry(entry.position, service)
     whole = Entry(root.entries["services"].position, Map(services.position, filled, services.tag))
     return Map(root.position, {**root.entries, "services": whole}, root.tag)
+
+
+def _content(path: Path) -> str:
+    with path.open(encoding="utf-8") as file:
+        return file.read(LONGEST + 1)

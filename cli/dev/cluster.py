@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,15 +120,26 @@ def processes(layout: Layout) -> dict[str, Any]:
 
 def set_link(layout: Layout, node: str, state: str) -> None:
     """Take a host's link `up` or `down`: at the switch's end, so that the host itself sees a dead cable."""
-    holders = processes(layout).get("holders", {}) if is_up(layout) else {}
+    holders = _holders(layout, node)
+    link = ["ip", "link", "set", f"to-{node}", state]
+    subprocess.run(["nsenter", f"--target={holders[SWITCH]}", "--net", "--", *link], check=True)
+
+
+def on_host(layout: Layout, node: str, command: Sequence[str]) -> list[str]:
+    """Return a command that runs another one on a host: in its network, and with its name and mounts."""
+    return ["nsenter", f"--target={_holders(layout, node)[node]}", "--net", "--uts", "--mount", "--", *command]
+
+
+def _holders(layout: Layout, node: str) -> dict[str, int]:
+    """Return the processes that hold the hosts' namespaces, the switch's too; CliError where the host is none."""
+    holders: dict[str, int] = processes(layout).get("holders", {}) if is_up(layout) else {}
     hosts = sorted(set(holders) - {SWITCH})
     if node not in hosts:
         have = f"it has {', '.join(hosts)}" if hosts else "it is not up"
         raise CliError(f"the dev cluster {layout.name} has no host {node}", have)
     if os.geteuid() != 0:
-        raise CliError("a host's link takes root to change", "run it as root")
-    link = ["ip", "link", "set", f"to-{node}", state]
-    subprocess.run(["nsenter", f"--target={holders[SWITCH]}", "--net", "--", *link], check=True)
+        raise CliError("a host of a dev cluster is only for root", "run it as root")
+    return holders
 
 
 def spec(layout: Layout) -> dict[str, Any]:

@@ -296,7 +296,8 @@ def hopeless(
         if len(failed) >= borne and not runs:
             last = max(failed, key=lambda t: t.status.at)
             times = "once" if len(failed) == 1 else f"{len(failed)} times"
-            return f"{picture.task_name(last)} has ended {times} instead of running", (last,)
+            how = f"failed {times}" if is_failure(last.status.state) else f"ended {times} instead of running"
+            return f"{picture.task_name(last)} has {how}", (last,)
     return None
 
 

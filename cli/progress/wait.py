@@ -103,6 +103,7 @@ class Watcher:
         self._stopped = threading.Event()
         self._stream: Any = None
         self._told = False
+        self._unreachable_since: float | None = None
         threading.Thread(target=self._read, name="watch", daemon=True).start()
 
     def stop(self) -> None:
@@ -110,6 +111,11 @@ class Watcher:
         self._stopped.set()
         if self._stream is not None:
             self._stream.cancel()
+
+    @property
+    def unreachable_s(self) -> float:
+        """For how many seconds no controller could be reached; 0 while one can."""
+        return 0.0 if self._unreachable_since is None else time.monotonic() - self._unreachable_since
 
     def apply_next(self, timeout: float) -> None:
         """Apply what has come, waiting up to `timeout` seconds for the first of it."""
@@ -128,10 +134,13 @@ class Watcher:
             self._picture.restart()
             return
         if isinstance(response, CliError):
+            if self._unreachable_since is None:
+                self._unreachable_since = time.monotonic()
             if not self._told:
                 self._told = True
                 notice(f"{response.message}; waiting for it")
             return
+        self._unreachable_since = None
         for change in response.changes:
             kind = change.WhichOneof("object")
             if kind in _TYPES:

@@ -18,15 +18,19 @@ from argosy.controller.session.term import Term
 from argosy.controller.session.tunnels import Tunnel
 from argosy.controller.store import Cache, Snapshot
 from argosy.core.errors import InvalidError, NoLeaderError
+from argosy.core.log_place import LogPlace
 from argosy.core.node import Node
 from argosy.core.task import Task
-from argosy.core.task_state import TaskState
+from argosy.core.task_state import TaskState, is_terminal
 from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import control_pb2_grpc as rpc
 from argosy.proto.argosy.v1 import dispatcher_pb2 as dpb
 
 CONNECT_TIMEOUT_S = 5.0
 """How long an agent may take to open the tunnel that it was asked for."""
+PATIENCE_S = 3.0
+"""How long an agent may be away, as when a controller has just begun to lead, before a reader who follows is told."""
+RETRY_S = 0.25
 
 
 class LogRelay:
@@ -109,36 +113,67 @@ class LogRelay:
         tasks: list[Task],
         entries: "asyncio.Queue[pb.LogEntry | None]",
     ) -> None:
+        """Put what a node says into the queue; followed, also when its agent is away for a while."""
+        place = LogPlace()
+        broken_at: float | None = None
+        told = False
+        while problem := await self._read(term, request, node_id, tasks, place, entries):
+            if place.begin_again():
+                broken_at, told = None, False
+            now = asyncio.get_running_loop().time()
+            broken_at = broken_at or now
+            patient = request.follow and now - broken_at < PATIENCE_S
+            if not patient and not told:
+                told = True
+                await _notice(tasks, problem, entries)
+            if not request.follow or (not patient and self._have_ended(tasks)):
+                return
+            await asyncio.sleep(RETRY_S)
+
+    async def _read(
+        self,
+        term: Term,
+        request: pb.LogsRequest,
+        node_id: str,
+        tasks: list[Task],
+        place: LogPlace,
+        entries: "asyncio.Queue[pb.LogEntry | None]",
+    ) -> str:
+        """Read what has not been read of a node's tasks; return what keeps the rest from being read, "" if nothing."""
         session = term.sessions.get(node_id)
         if session is None:
             node = self._cache.snapshot.get(Node, node_id)
-            name = node.spec.name if node else node_id
-            await _notice(tasks, f"node {name} is not connected: its output cannot be read now", entries)
-            return
+            return f"node {node.spec.name if node else node_id} is not connected: its output cannot be read now"
         tunnel = self._tunnels.expect()
         try:
-            ask = dpb.OpenTunnel(
-                tunnel_id=tunnel.id, task_ids=[t.meta.id for t in tasks], follow=request.follow, since=request.since
-            )
-            if request.HasField("tail"):
+            ids = [t.meta.id for t in tasks]
+            since = max(request.since, place.since(ids))
+            ask = dpb.OpenTunnel(tunnel_id=tunnel.id, task_ids=ids, follow=request.follow, since=since)
+            if request.HasField("tail") and since == request.since:
                 ask.tail = request.tail
             session.send(dpb.ControllerMessage(open_tunnel=ask))
-            await self._relay(tunnel, {t.meta.id: t for t in tasks}, entries)
+            return await self._relay(tunnel, {t.meta.id: t for t in tasks}, place, entries)
         finally:
             self._tunnels.close(tunnel)
 
     async def _relay(
-        self, tunnel: Tunnel[dpb.LogTunnelMessage], tasks: dict[str, Task], entries: "asyncio.Queue[pb.LogEntry | None]"
-    ) -> None:
+        self,
+        tunnel: Tunnel[dpb.LogTunnelMessage],
+        tasks: dict[str, Task],
+        place: LogPlace,
+        entries: "asyncio.Queue[pb.LogEntry | None]",
+    ) -> str:
         if not (await asyncio.wait({tunnel.opened}, timeout=CONNECT_TIMEOUT_S))[0]:
-            await _notice(list(tasks.values()), "the node did not answer: its output cannot be read now", entries)
-            return
+            return "the node did not answer: its output cannot be read now"
         async for message in tunnel.messages():
             task = tasks.get(message.task_id)
-            if task is not None:
+            if task is not None and (message.notice or place.is_new(message.task_id, message.stderr, message.at)):
                 await entries.put(_entry(task, message))
-        if not tunnel.complete:
-            await _notice(list(tasks.values()), "the connection to its node broke: what follows is missing", entries)
+        return "" if tunnel.complete else "the connection to its node broke: what follows is missing"
+
+    def _have_ended(self, tasks: list[Task]) -> bool:
+        found = (self._cache.snapshot.get(Task, task.meta.id) for task in tasks)
+        return all(task is None or is_terminal(task.status.state) for task in found)
 
 
 class _Selection:

@@ -83,7 +83,8 @@ def ingress_networks(services: Iterable[Service], networks: Mapping[str, Network
 def no_way_in(spec: ServiceSpec) -> str:
     """Return why a service without such a network cannot publish ports."""
     what = "is on internal networks only" if spec.task.networks else "is on no network"
-    return f"service {spec.name} {what}: to publish ports it has to join one that is not internal"
+    how = "to publish ports it has to join one that is not internal (--network, or networks in a Compose file)"
+    return f"service {spec.name} {what}: {how}"
 
 
 def grants(services: Iterable[Service], networks: Mapping[str, Network]) -> dict[str, Granted]:

@@ -24,7 +24,7 @@ wait_for() { # wait_for SECONDS WHAT COMMAND...: until the command succeeds
 }
 # spread N NODE: N tasks of the api run, none of them on NODE ("" any).
 spread() {
-    argosy ps --service demo_api --format json | "$project/.venv/bin/python" -c '
+    argosy ps demo_api --format json | "$project/.venv/bin/python" -c '
 import json, sys
 wanted, avoid = int(sys.argv[1]), sys.argv[2]
 tasks = [t for t in json.load(sys.stdin) if t["state"] == "RUNNING" and t["desired_state"] == "RUNNING"]
@@ -70,7 +70,7 @@ cut=$(date +%s%N)
 wait_for 30 "all tasks of api run on other hosts" spread 9 node3
 echo "   All 9 tasks of api run on other hosts, $((($(date +%s%N) - cut) / 1000000)) ms after the cut."
 run argosy node ls
-run argosy ps --service demo_api
+run argosy ps demo_api
 
 step "Bring it back: node3 stops what was replaced meanwhile"
 run argosy dev heal --name "$name" node3

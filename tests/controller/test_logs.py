@@ -6,6 +6,7 @@ import grpc
 import pytest
 
 from argosy.controller.api import logs
+from argosy.core.log_place import MARGIN_S
 from argosy.core.task import TaskStatus
 from argosy.core.task_state import TaskState
 from argosy.proto.argosy.v1 import control_pb2, dispatcher_pb2, dispatcher_pb2_grpc
@@ -83,7 +84,7 @@ async def test_an_agent_that_does_not_answer_is_noted(leader, agents, monkeypatc
 
 async def test_a_tunnel_that_breaks_is_noted(leader, agents):
     agent, _, task_id = await one_running(leader, agents)
-    reading = asyncio.create_task(collected(leader.control.Logs(control_pb2.LogsRequest(task=task_id, follow=True))))
+    reading = asyncio.create_task(collected(leader.control.Logs(control_pb2.LogsRequest(task=task_id))))
     call = await open_tunnel(agent, await asked(agent))
     await call.write(dispatcher_pb2.LogTunnelMessage(task_id=task_id, line=b"one"))
     await asyncio.sleep(0.05)
@@ -91,6 +92,43 @@ async def test_a_tunnel_that_breaks_is_noted(leader, agents):
     entries = await reading
     assert entries[0].line == b"one"
     assert "broke" in entries[-1].notice
+
+
+async def test_who_follows_reads_on_when_a_tunnel_breaks(leader, agents):
+    agent, _, task_id = await one_running(leader, agents)
+    reading = leader.control.Logs(control_pb2.LogsRequest(task=task_id, follow=True, tail=2))
+    lines = [
+        dispatcher_pb2.LogTunnelMessage(task_id=task_id, line=text, at=at)
+        for text, at in ((b"one", 1000.0), (b"two", 1000.0), (b"three", 1001.0))
+    ]
+    call = await open_tunnel(agent, await asked(agent))
+    await written(call, lines[:1])
+    assert (await reading.read()).line == b"one"
+    call.cancel()
+    ask = (await until(lambda: agent.bodies("open_tunnel")[1:]))[0]
+    assert (ask.since, ask.follow, ask.HasField("tail")) == (1000.0 - MARGIN_S, True, False)
+    again = await open_tunnel(agent, ask)
+    await written(again, lines)
+    assert [(await reading.read()).line for _ in range(2)] == [b"two", b"three"]
+    await again.write(dispatcher_pb2.LogTunnelMessage(tunnel_id=ask.tunnel_id))
+    await again.done_writing()
+    assert await reading.read() is grpc.aio.EOF
+    assert not leader.tunnels._open
+
+
+async def test_who_follows_reads_on_when_an_agent_comes_back(leader, agents):
+    """As all do when a controller begins to lead; nothing is said of one that does soon."""
+    agent, _, task_id = await one_running(leader, agents)
+    await agent.close()
+    await until(lambda: leader.session_of(agent) is None)
+    reading = asyncio.create_task(collected(leader.control.Logs(control_pb2.LogsRequest(task=task_id, follow=True))))
+    await asyncio.sleep(2 * logs.RETRY_S)
+    await agent.connect(leader.address)
+    call = await open_tunnel(agent, await asked(agent))
+    await call.write(dispatcher_pb2.LogTunnelMessage(task_id=task_id, line=b"one"))
+    await call.write(dispatcher_pb2.LogTunnelMessage(tunnel_id=(await asked(agent)).tunnel_id))
+    await call.done_writing()
+    assert [(e.line, e.notice) for e in await reading] == [(b"one", "")]
 
 
 @pytest.mark.parametrize("agent_goes_first", [False, True])

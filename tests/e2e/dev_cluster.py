@@ -83,7 +83,7 @@ class DevCluster:
 
     def tasks(self, service="", *, ended=False):
         """Return the tasks as `ps` shows them."""
-        args = ["ps", *(["--service", service] if service else []), *(["-a"] if ended else [])]
+        args = ["ps", *([service] if service else []), *(["-a"] if ended else [])]
         return self.json(*args)
 
     def running(self, service):

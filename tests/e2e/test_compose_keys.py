@@ -547,7 +547,7 @@ def test_argosy_readiness(stacks):
     assert unready["reason"] == "not ready: tcp :7000: connection refused"
     shy = Container(stacks.cluster, unready)
     assert not finds(shy, "tasks.shy")
-    assert "(not ready)" in stacks.cluster.argosy("ps", "--service", "r_shy")
+    assert "(not ready)" in stacks.cluster.argosy("ps", "r_shy")
     shy.inside("/bin/sh", "-c", "nc -ll -p 7000 -e true >/dev/null 2>&1 & echo $! > /tmp/pid")
     wait_until(lambda: finds(shy, "tasks.shy"), 30, "the name leads to it once it is ready")
     shy.inside("/bin/sh", "-c", "kill $(cat /tmp/pid)")

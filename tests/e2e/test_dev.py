@@ -148,9 +148,14 @@ def test_a_cluster_that_is_up_is_not_started_again(machine):
     assert f"the dev cluster {ONE} is up already" in said
     assert f"argosy dev down --name {ONE}" in said
     assert machine.processes() == running
-    status, said = machine.argosy("dev", "cut", "node7", "--name", ONE)
-    assert status == 1
-    assert "has no host node7" in said
+    for command in (("cut", "--name", ONE, "node7"), ("exec", "--name", ONE, "node7", "true")):
+        status, said = machine.argosy("dev", *command)
+        assert status == 1
+        assert "has no host node7" in said
+    status, said = machine.argosy("dev", "exec", "--name", ONE, "node1", "sh", "-c", "hostname; ip -4 addr; exit 4")
+    assert status == 4
+    assert said.startswith("node1\n")
+    assert "198.18.1.1/" in said
     for wrong in (("up", "--name", "Not A Name"), ("up", "--nodes", "0"), ("up", "--nodes", "many"), ("status",)):
         status, said = machine.argosy("dev", *wrong)
         assert status in (1, 2)

@@ -107,6 +107,42 @@ def test_everything_but_the_containers_killed_in_the_middle_of_a_scale_up(cluste
         cluster.wait_restarted(victim, old)
 
 
+COUNTING = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"
+
+
+def test_who_follows_output_misses_no_line_whatever_is_killed(cluster, stack, tmp_path):
+    """Of a run that is a program's whole output, and of a service's log it is what people wait for at night."""
+    cluster.argosy("service", "create", "--name", "counts", "busybox:1", "sh", "-c", COUNTING)
+    commands = {
+        "run": ("run", "--name", "errand", "busybox:1", "sh", "-c", COUNTING),
+        "logs": ("logs", "-f", "--no-prefix", "counts"),
+    }
+    output = {name: tmp_path / name for name in commands}
+    followers = {}
+    for name, command in commands.items():
+        with output[name].open("wb") as file:
+            followers[name] = subprocess.Popen([ARGOSY, *command], env=cluster.environment, stdout=file)
+
+    def counted(name):
+        return [int(line) for line in output[name].read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+    try:
+        wait_until(lambda: all(counted(name) for name in followers), 30, "both begin")
+        for victim in ("controller-1", *(f"agent-{node}" for node in cluster.nodes)):
+            before = {name: len(counted(name)) for name in followers}
+            cluster.wait_restarted(victim, cluster.kill(victim))
+            for name in followers:
+                wait_until(lambda n=name, b=before: len(counted(n)) > b[n] + 40, 30, f"{name} goes on after {victim}")
+        for name in followers:
+            assert counted(name) == list(range(1, len(counted(name)) + 1))
+    finally:
+        for process in followers.values():
+            process.send_signal(signal.SIGINT)
+        for process in followers.values():
+            assert process.wait(timeout=60) == 130
+    cluster.argosy("service", "rm", "counts")
+
+
 RETRIED = """
 services:
   again:

@@ -484,6 +484,18 @@ async def test_what_is_adopted_without_a_record_is_not_ready_before_it_was_asked
     await second.stop()
 
 
+async def test_a_task_that_is_not_well_yet_says_why(nodes):
+    check = Healthcheck(("CMD", "check"), interval=0.01, timeout=1.0, retries=2, start_interval=0.01, start_period=60.0)
+    runtime = MemoryRuntime()
+    runtime.health = 1
+    wanted = ContainerSpec(image_digest=DIGEST, command=("x",), healthcheck=check)
+    node = await nodes(assignments(RUNNING, container=wanted), runtime=runtime)
+    await node.until(lambda: node.reported() and node.reported().reason == "not healthy yet: said so")
+    assert node.status().state is TaskState.STARTING
+    runtime.health = 0
+    assert (await node.until_state(TaskState.RUNNING)).reason == ""
+
+
 async def test_a_task_that_is_not_ready_runs_and_says_so_until_it_is(nodes):
     runtime = MemoryRuntime()
     runtime.health = 1

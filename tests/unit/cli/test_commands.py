@@ -63,7 +63,7 @@ def test_ps(argosy: Argosy, cluster: FakeCluster) -> None:
     table = argosy("ps").out.splitlines()
     assert table[0].split() == ["ID", "NAME", "NODE", "STATE", "ADDRESSES", "IMAGE", "REASON"]
     assert len(table) == 4
-    assert len(data(argosy("ps", "--service", "shop_web", "--format", "json"))) == 2
+    assert len(data(argosy("ps", "shop_web", "--format", "json"))) == 2
     assert [r["name"] for r in data(argosy("ps", "--node", "host-3", "--format", "json"))] == ["shop_web.2"]
     argosy("scale", "shop_web=1")
     assert len(data(argosy("ps", "--format", "json"))) == 2
@@ -101,7 +101,8 @@ def test_nodes(argosy: Argosy, cluster: FakeCluster) -> None:
     ]
     assert argosy("node", "drain", "host-2").out == "node host-2 is drained\n"
     assert "node2" not in {t.node_id for t in cluster.all("task") if t.status.state == types.TASK_STATE_RUNNING}
-    assert argosy("node", "activate", "host-2").out == "node host-2 is active\n"
+    assert argosy("node", "drain", "host-2", "host-1").out == "node host-2 is drained\nnode host-1 is drained\n"
+    assert argosy("node", "activate", "host-2", "host-1").status == 0
     assert argosy("node", "pause", "host-2", "host-3").status == 0
     assert argosy("node", "update", "--label-add", "zone=eu", "host-1").status == 0
     assert "zone=eu" in argosy("node", "ls").out
@@ -286,7 +287,7 @@ def test_events_follow_what_happens(host: str, argosy: Argosy, cluster: FakeClus
     assert "node     host-1 READY PAUSE" in line
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
-    assert process.returncode == 0
+    assert process.returncode == 130
 
 
 def test_nothing_heavy_is_imported_for_help_and_little_for_ps(host: str) -> None:

@@ -74,7 +74,7 @@ def test_a_first_deploy_that_crashes_says_why(argosy: Argosy, compose: Compose, 
     cluster.logs = [pb.LogEntry(line=f"line {i}".encode()) for i in range(25)]
     ran = argosy("deploy", "-c", compose("services: {web: {image: crash}}"), "s")
     assert ran.status == 1
-    assert re.search(r"s_web.1 has ended \d times instead of running", ran.err)
+    assert re.search(r"s_web.1 has failed \d times", ran.err)
     assert "exit code 3: exited with code 3" in ran.err
     assert "  | line 24" in ran.err
     assert "  | line 4\n" not in ran.err
@@ -92,7 +92,7 @@ def test_a_service_that_may_fail_once_only(argosy: Argosy, compose: Compose) -> 
     text = "services: {web: {image: crash, restart: 'no'}}"
     ran = argosy("deploy", "-c", compose(text), "s")
     assert ran.status == 1
-    assert "has ended once instead of running" in ran.err
+    assert "has failed once" in ran.err
 
 
 def test_a_program_that_ends_well_and_may_is_done(argosy: Argosy, compose: Compose) -> None:

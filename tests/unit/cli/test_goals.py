@@ -229,7 +229,7 @@ def test_what_ended_counts_also_when_the_cluster_has_forgotten_it() -> None:
     found = ServicesSettled((WantedService(SERVICE),)).assess(seen)
     assert found.status is Status.FAILED
     assert found.culprits[0].meta.id == "e1-2"
-    assert found.reason == "web: web.1 has ended 3 times instead of running"
+    assert found.reason == "web: web.1 has failed 3 times"
 
 
 def test_the_reason_of_what_waits_is_told() -> None:

@@ -233,6 +233,7 @@ def test_env_file_and_environment(files: Files) -> None:
     files.write("raw.env", "A='$x'\n")
     assert files.service("env_file: [{path: raw.env, format: raw}]").task.container.env == ("A='$x'",)
     assert files.service_problems("env_file: none.env")[0].startswith("compose.yaml:4:15: there is no file")
+    assert "/dev/zero is longer than 16 Mi characters" in files.service_problems("env_file: /dev/zero")[0]
 
 
 def test_label_file(files: Files) -> None:

@@ -20,7 +20,10 @@ from argosy.core.service import (
     TaskSpec,
 )
 
-INNER = "service a is on internal networks only: to publish ports it has to join one that is not internal"
+INNER = (
+    "service a is on internal networks only: to publish ports it has to join one that is not internal "
+    "(--network, or networks in a Compose file)"
+)
 NETWORKS = {
     "n": Network(Meta("n", "default"), NetworkSpec("n")),
     "inner": Network(Meta("inner", "default"), NetworkSpec("inner", internal=True)),

@@ -1,0 +1,86 @@
+"""Reading on behind the last line when the connection to the cluster is lost."""
+
+from types import SimpleNamespace
+
+import grpc
+import pytest
+
+from argosy.cli.errors import UnreachableError
+from argosy.cli.following import follow
+from argosy.proto.argosy.v1 import control_pb2 as pb
+
+
+class Broken(grpc.RpcError, grpc.Call):
+    """A call that has failed."""
+
+    def __init__(self, code: grpc.StatusCode) -> None:
+        self._code = code
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return "Socket closed"
+
+
+class Cluster:
+    """Answers each request with the lines from its `since` on, but breaks off after as many as `breaks` says."""
+
+    def __init__(self, entries: list[pb.LogEntry], breaks: list[int | Exception]) -> None:
+        self.entries = entries
+        self.breaks = breaks
+        self.requests: list[pb.LogsRequest] = []
+        self.control = SimpleNamespace(Logs=self._logs)
+
+    def _logs(self, request: pb.LogsRequest):
+        asked = pb.LogsRequest()
+        asked.CopyFrom(request)
+        self.requests.append(asked)
+        due = self.breaks.pop(0) if self.breaks else None
+        if isinstance(due, Exception):
+            raise due
+        return self._stream(request.since, due)
+
+    def _stream(self, since: float, due: int | None):
+        fitting = [entry for entry in self.entries if entry.notice or entry.at >= since]
+        yield from fitting[:due]
+        if due is not None:
+            raise Broken(grpc.StatusCode.UNAVAILABLE)
+
+
+def line(task: str, at: float, text: str) -> pb.LogEntry:
+    return pb.LogEntry(task_id=task, at=at, line=text.encode())
+
+
+LINES = [
+    pb.LogEntry(task_id="c", notice="its node is DOWN"),
+    line("a", 1010.0, "a0"),
+    line("b", 1009.0, "b0"),
+    line("a", 1011.0, "a1"),
+    line("a", 1011.0, "a2"),
+    line("a", 1011.0, "a3"),
+    line("b", 1009.5, "b1"),
+    line("b", 1012.0, "b2"),
+]
+
+
+@pytest.mark.parametrize(("past_s", "first"), [(5.0, n) for n in range(len(LINES) + 1)] + [(0.0, n) for n in (0, 3, 6)])
+@pytest.mark.parametrize("second", [3, 5])
+def test_no_line_is_lost_or_told_twice_where_connections_break(past_s, first, second, monkeypatch) -> None:
+    monkeypatch.setattr("argosy.cli.following._RETRY_S", 0.0)
+    monkeypatch.setattr("argosy.cli.following._PAST_S", past_s)
+    cluster = Cluster(LINES, [first, second, UnreachableError(("c:1",))] if first else [first, second])
+    lost: list[int] = []
+    got = list(follow(cluster, pb.LogsRequest(tail=100, follow=True), lambda: lost.append(1)))
+    assert [e for e in got if not e.notice] == LINES[1:]
+    assert len(lost) == len(cluster.requests) - 1
+    assert cluster.requests[-1].tail == (100 if past_s else 0), "the last lines only of what has not been read yet"
+
+
+def test_what_is_refused_or_never_answered_is_not_asked_again() -> None:
+    refused = Cluster([], [Broken(grpc.StatusCode.NOT_FOUND)])
+    with pytest.raises(grpc.RpcError):
+        list(follow(refused, pb.LogsRequest(), lambda: None))
+    away = Cluster([], [UnreachableError(("c:1",))])
+    with pytest.raises(UnreachableError):
+        list(follow(away, pb.LogsRequest(), lambda: None))
