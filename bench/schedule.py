@@ -19,6 +19,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 from argosy.controller.logic.cluster_view import ClusterView
 from argosy.controller.logic.schedule import Placements, Request, place
@@ -149,7 +150,7 @@ class Cluster:
         self.specs = made.specs
         self.cpus: Counter[str] = Counter()
         self.memory: Counter[str] = Counter()
-        self.ports: defaultdict[str, Counter[HostPort]] = defaultdict(Counter)
+        self.ports: defaultdict[str, list[HostPort]] = defaultdict(list)
         self.replicas: Counter[tuple[str, str]] = Counter()
         self.near: Counter[tuple[str, str, str]] = Counter()  # tasks of a service within a place of some sort
         self.repelled: Counter[tuple[str, str, str]] = Counter()  # tasks that keep a service away from a place
@@ -161,7 +162,7 @@ class Cluster:
         spec = self.specs[service, 1]
         self.cpus[node] += round(spec.reservations.cpus * 1000)
         self.memory[node] += spec.reservations.memory_bytes
-        self.ports[node].update(spec.host_ports)
+        self.ports[node] += spec.host_ports
         self.replicas[service, node] += 1
         for within in PLACES:
             self.near[service, within, self.place(node, within)] += 1
@@ -213,7 +214,7 @@ class Cluster:
             not self.static_problem(spec, node)
             and self.cpus[node_id] + round(spec.reservations.cpus * 1000) <= CPUS * 1000
             and self.memory[node_id] + spec.reservations.memory_bytes <= MEMORY
-            and not any(self.ports[node_id][port] for port in spec.host_ports)
+            and not any(_collide(port, other) for port in spec.host_ports for other in self.ports[node_id])
             and (not most or self.replicas[service, node_id] < most)
             and not self.company_problem(service, node_id, 0)
         )
@@ -222,12 +223,18 @@ class Cluster:
         """Return what is oversubscribed."""
         found = [f"{n}: {c / 1000} CPUs reserved" for n, c in self.cpus.items() if c > CPUS * 1000]
         found += [f"{n}: {m} bytes reserved" for n, m in self.memory.items() if m > MEMORY]
-        found += [f"{n}: {p} twice" for n, ports in self.ports.items() for p, c in ports.items() if c > 1]
+        for node, ports in self.ports.items():
+            found += [f"{node}: {one} beside {other}" for one, other in combinations(ports, 2) if _collide(one, other)]
         for (service, node), count in self.replicas.items():
             most = self.specs[service, 1].placement.max_replicas_per_node
             if most and count > most:
                 found.append(f"{node}: {count} tasks of {service}, at most {most}")
         return found
+
+
+def _collide(one: HostPort, other: HostPort) -> bool:
+    everywhere = not one.host_ip or not other.host_ip
+    return (one.protocol, one.port) == (other.protocol, other.port) and (everywhere or one.host_ip == other.host_ip)
 
 
 def problems(made: Scene, result: Placements) -> list[str]:
@@ -252,11 +259,12 @@ def problems(made: Scene, result: Placements) -> list[str]:
 
 
 def _uneven(made: Scene, cluster: Cluster) -> list[str]:
-    """Return services that are spread by more than one although every candidate has room."""
+    """Return services that are spread by more than one although every candidate has room, and none is preferred."""
     found: list[str] = []
     for service, spec in sorted({r.service_id: r.spec for r in made.requests}.items()):
         candidates = [n for n in made.nodes if not cluster.static_problem(spec, n)]
-        if not candidates or not all(cluster.could_take(service, n) for n in candidates):
+        prefers = any(wish.preferred for wish in spec.placement.affinities)
+        if prefers or not candidates or not all(cluster.could_take(service, n) for n in candidates):
             continue
         groups: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
         for node in candidates:

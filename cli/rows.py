@@ -188,7 +188,7 @@ def service_rows(
                 "completions": _completions(spec, wanted.get(identity, 0) + completed.get(identity, 0)),
                 "image": spec.task.container.image,
                 "ports": port_texts(service),
-                "port_problems": [*service.port_problems, *stuck.get(identity, ())],
+                "problems": [*service.address_problems, *service.port_problems, *stuck.get(identity, ())],
                 "revision": service.revision,
                 "update": update_state(service),
                 "update_message": service.update.message,

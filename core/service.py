@@ -436,6 +436,7 @@ class Service:
     """A declared service. `spec` is the user's; the rest is the controller's.
 
     `ports` are those of the spec that are granted, with their numbers; `port_problems` say why others are not.
+    `address_problems` say where it has no virtual address: its name stands for its tasks there.
     """
 
     meta: Meta = Meta()
@@ -448,6 +449,7 @@ class Service:
     virtual_addresses: tuple[Attachment, ...] = ()
     ports: tuple[PortSpec, ...] = ()
     port_problems: tuple[str, ...] = ()
+    address_problems: tuple[str, ...] = ()
     schema: int = 1
 
 

@@ -81,7 +81,7 @@ def show_services(session: Session, stack: str, form: str, *, quiet: bool) -> No
     rows = service_rows(found.services, tasks.tasks, nodes)
     show(rows, SERVICE_COLUMNS, form, quiet=quiet)
     for row in rows if form != "json" and not quiet else ():
-        for problem in row["port_problems"]:
+        for problem in row["problems"]:
             notice(f"{row['name']}: {problem}")
 
 

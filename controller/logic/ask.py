@@ -1,7 +1,7 @@
 """What the tasks of one revision ask of a node, read once from their spec."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from argosy.core.constraints import (
     Attribute,
@@ -12,13 +12,38 @@ from argosy.core.constraints import (
     parse_spread,
 )
 from argosy.core.node import Node, Platform, Resources
-from argosy.core.service import Affinity, TaskSpec
+from argosy.core.ports import plain_host_ip
+from argosy.core.service import Affinity, HostPort, TaskSpec
 from argosy.core.units import nano_cpus
 
-Port: TypeAlias = tuple[str, int]
-"""Protocol and number of a port of the node."""
 Amounts: TypeAlias = tuple[int, int, int]
 """Billionths of a CPU, bytes of memory, processes: integers, so that sums are exact."""
+
+
+class Port(NamedTuple):
+    """A port of the node, at one of its addresses or ("") all of them."""
+
+    protocol: str
+    number: int
+    host_ip: str = ""
+
+    @classmethod
+    def of(cls, port: HostPort) -> "Port":
+        """Return what a published port takes."""
+        return cls(port.protocol, port.port, plain_host_ip(port.host_ip))
+
+    def marks(self) -> tuple["Port", ...]:
+        """Return what is marked as taken where a task has it: its place, and that there is any."""
+        return self, self._replace(host_ip=_SOMEWHERE)
+
+    def obstacles(self) -> tuple["Port", ...]:
+        """Return the marks beside which it cannot stand."""
+        if not self.host_ip:
+            return (self._replace(host_ip=_SOMEWHERE),)
+        return self, self._replace(host_ip="")
+
+
+_SOMEWHERE = "*"
 
 
 def amounts(resources: Resources) -> Amounts:
@@ -83,7 +108,7 @@ class Needs:
     def of(cls, spec: TaskSpec, name: str) -> "Needs":
         """Return the needs of a task with that spec, of the service of that qualified name."""
         away = (a for a in spec.placement.affinities if a.anti and not a.preferred)
-        ports = tuple((p.protocol, p.port) for p in spec.host_ports)
+        ports = tuple(map(Port.of, spec.host_ports))
         return cls(amounts(spec.reservations), ports, tuple(Near.of(a, name) for a in away))
 
 

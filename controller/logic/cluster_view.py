@@ -254,10 +254,10 @@ class ClusterView:
         if any(needs.room):
             cpus, memory, pids = needs.room
             self._load(info, position, sign * cpus, sign * memory, sign * pids)
-        for port in needs.ports:
-            users = info.ports.get(port, 0) + sign
-            info.ports[port] = users
-            self._ports[port] = self._ports[port] | info.bit if users else self._ports[port] & ~info.bit
+        for mark in (mark for port in needs.ports for mark in port.marks()):
+            users = info.ports.get(mark, 0) + sign
+            info.ports[mark] = users
+            self._ports[mark] = self._ports[mark] | info.bit if users else self._ports[mark] & ~info.bit
         self._tally((Sort.THERE, held.service, None), position, sign)
         for near in needs.repels:
             self._repelled_within[near.service].add(near.within)
@@ -369,8 +369,11 @@ class ClusterView:
         return place_of
 
     def with_port(self, port: Port) -> NodeSet:
-        """Return the nodes on which a task has that port."""
-        return self._ports.get(port, 0)
+        """Return the nodes on which a task has that port, or one beside which it cannot stand."""
+        found = 0
+        for mark in port.obstacles():
+            found |= self._ports.get(mark, 0)
+        return found
 
     def values(self, attribute: Attribute) -> Mapping[str | None, NodeSet]:
         """Return the nodes by their value of an attribute; None has those without it."""

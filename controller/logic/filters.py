@@ -18,6 +18,7 @@ from argosy.controller.logic.refusals import Refusal, count_nodes, every_node, s
 from argosy.core.constraints import parse_constraints
 from argosy.core.errors import InvalidError
 from argosy.core.node import Availability, Node, NodeState, Platform
+from argosy.core.ports import said
 from argosy.core.service import Placement
 from argosy.core.units import format_cpus, from_nano_cpus, human_bytes
 
@@ -243,18 +244,17 @@ class PortsAreFree:
         return result
 
     def check(self, ask: Ask, view: ClusterView, info: NodeInfo) -> bool:
-        return not any(info.ports.get(port) for port in ask.needs.ports)
+        return not any(info.ports.get(mark) for port in ask.needs.ports for mark in port.obstacles())
 
     def explain(self, ask: Ask, view: ClusterView, refused: NodeSet) -> list[Refusal]:
         refusals = []
-        for protocol, number in ask.needs.ports:
-            taken = refused & view.with_port((protocol, number))
+        for port in ask.needs.ports:
+            taken = refused & view.with_port(port)
             count = taken.bit_count()
             if count:
-                words, every = f"no port {number}/{protocol} left", every_node(count)
-                refusals.append(
-                    Refusal(count, f"has {words}", f"have {words}", f"port {number}/{protocol} is taken on {every}")
-                )
+                name, every = said(port.protocol, port.number, port.host_ip), every_node(count)
+                words = f"no port {name} left"
+                refusals.append(Refusal(count, f"has {words}", f"have {words}", f"port {name} is taken on {every}"))
                 refused &= ~taken
         return refusals
 

@@ -37,7 +37,6 @@ class Readdressed:
     service: Service
     new_slices: tuple[Slice, ...] = ()
     networks: tuple[str, ...] = ()
-    lacks: tuple[Lack, ...] = ()
 
 
 class VirtualPool:
@@ -81,8 +80,8 @@ class VirtualPool:
         index = next((i for i in range(self._subnet.slices - 1, 0, -1) if i not in self._slices | self._others), None)
         if index is None:
             return Lack(
-                f"network {self._name} has no virtual address left: {len(self._used):,} services have one, and its "
-                "other slices are leased to nodes; give the network a larger subnet, or services endpoint_mode: dnsrr"
+                f"network {self._name} has no virtual address left (its other slices are leased to nodes), so the name "
+                "stands for the tasks: give the network a larger subnet, or the service endpoint_mode: dnsrr"
             )
         self._slices.add(index)
         piece = Slice(Meta(slice_id(self._id, index)), self._id, index, use=SliceUse.SERVICES)
@@ -118,7 +117,8 @@ def wants(service: Service) -> frozenset[str]:
 
 def is_settled(service: Service) -> bool:
     """Whether a service has just the addresses that it should. One that is being removed keeps them to its end."""
-    return service.removing or wants(service) == {a.network_id for a in service.virtual_addresses}
+    has_them = wants(service) == {a.network_id for a in service.virtual_addresses}
+    return service.removing or (has_them and not service.address_problems)
 
 
 def readdress(service: Service, pools: dict[str, VirtualPool]) -> Readdressed:
@@ -129,18 +129,18 @@ def readdress(service: Service, pools: dict[str, VirtualPool]) -> Readdressed:
     wanted = wants(service)
     addresses = [a for a in service.virtual_addresses if a.network_id in wanted]
     missing = sorted(wanted - {a.network_id for a in addresses})
-    new_slices, lacks, networks = [], [], []
+    new_slices, problems, networks = [], [], []
     for network_id in missing:
         if network_id not in pools:
             continue
         taken = pools[network_id].take()
         if isinstance(taken, Lack):
-            lacks.append(taken)
+            problems.append(taken.reason)
             continue
         address, piece = taken
         addresses.append(Attachment(network_id, address))
         networks.append(network_id)
         if piece is not None:
             new_slices.append(piece)
-    changed = replace(service, virtual_addresses=tuple(addresses))
-    return Readdressed(changed, tuple(new_slices), tuple(networks), tuple(lacks))
+    changed = replace(service, virtual_addresses=tuple(addresses), address_problems=tuple(problems))
+    return Readdressed(changed, tuple(new_slices), tuple(networks))

@@ -9,9 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
-import structlog
-
-from argosy.controller.logic.virtual_addresses import Lack, Readdressed, VirtualPool, is_settled, readdress
+from argosy.controller.logic.virtual_addresses import Readdressed, VirtualPool, is_settled, readdress
 from argosy.controller.loops.triggers import Wake, batches
 from argosy.controller.sparing import Sparing
 from argosy.controller.store import Cache, ChangeBatch, Fence, Op, Snapshot, Store, check, create, delete, update
@@ -19,8 +17,6 @@ from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.errors import ConflictError
 from argosy.core.network import Network, Slice, SliceUse
 from argosy.core.service import Service
-
-log = structlog.get_logger(__name__)
 
 SHARE = 0.2
 """Of the time that looking takes, at most: while many services are made, there is always one without an address."""
@@ -37,7 +33,6 @@ class VirtualAddressesLoop:
         self._sparing = Sparing(ambient.processor, SHARE)
         self._unsettled: set[str] = set()
         self._taken: dict[str, Slice] = {}  # those of virtual addresses, by id
-        self._said: set[str] = set()  # reasons that were logged
         self._last_given: dict[str, int] = {}
 
     async def run(self) -> None:
@@ -77,7 +72,6 @@ class VirtualAddressesLoop:
         pools = await self._pools(snap)
         with self._sparing.working():
             plans = [readdress(service, pools) for service in services]
-            self._say(lack for plan in plans for lack in plan.lacks)
             # Slices first, alone: an address in one that a node got meanwhile must never be stored.
             groups: list[list[Op]] = [[create(piece)] for plan in plans for piece in plan.new_slices]
             again = bool(groups)
@@ -127,12 +121,6 @@ class VirtualAddressesLoop:
             changed = replace(service, meta=replace(service.meta, updated_at=now))
             groups.append([update(changed), *map(check, networks)])
         return groups
-
-    def _say(self, lacks: Iterable[Lack]) -> None:
-        reasons = {lack.reason for lack in lacks}
-        for reason in sorted(reasons - self._said):
-            log.warning("a service has no virtual address: its name stands for its tasks", why=reason)
-        self._said = reasons
 
 
 def _held(obj: object) -> object:

@@ -220,6 +220,31 @@ def test_ports_in_host_mode(cluster, published, outside):
     cluster.argosy("service", "rm", "third")
 
 
+def test_a_number_at_two_addresses_of_a_host_is_two_ports(cluster, published, outside):
+    """Each of two services has its own task there, on one node; a third, which wants all addresses, waits."""
+    _, addresses = published
+    node = min(addresses)
+    places = {"east": addresses[node], "west": addresses[node].rpartition(".")[0] + ".77"}
+    cluster.on_host(node, "ip", "address", "add", f"{places['west']}/32", "dev", "eth0")
+    there = ("--constraint", f"node.hostname=={node}", "-p")
+    for name, place in places.items():
+        cluster.argosy(*create(name), *there, f"published=7053,target=53,mode=host,host_ip={place}", *SLEEP)
+    with ExitStack() as stack:
+        for name in places:
+            (task,) = cluster.running(name)
+            stack.enter_context(Server({**task, "slot": name}, 53))
+        for name, place in places.items():
+            assert ask(outside.namespace, place, 7053) == f"{name} {outside.address}"
+    cluster.argosy(*create("both"), "--detach", *there, "published=7053,target=53,mode=host", *SLEEP)
+    wait_until(
+        lambda: [t for t in cluster.tasks("both") if "no port 7053/tcp left" in t["reason"]],
+        20,
+        lambda: cluster.argosy("ps", "-a"),
+    )
+    cluster.argosy("service", "rm", "both", *places)
+    cluster.on_host(node, "ip", "address", "del", f"{places['west']}/32", "dev", "eth0")
+
+
 def test_a_port_is_given_once_kept_and_given_back(cluster, published, outside):
     """Another service is refused what one has. A chosen number stays through updates and goes with the service."""
     refused = cluster.run(*create("other"), "-p", "8080:1", *SLEEP)
@@ -248,7 +273,7 @@ def test_a_port_that_a_program_of_a_host_has_is_a_reason(cluster, published, out
         cluster.argosy("service", "update", "--detach", "--publish-add", "7777:80", "p_web")
 
         def problems():
-            return next(s["port_problems"] for s in cluster.json("service", "ls") if s["name"] == "p_web")
+            return next(s["problems"] for s in cluster.json("service", "ls") if s["name"] == "p_web")
 
         told = wait_until(problems, 20, lambda: cluster.argosy("service", "ls"))
         assert told[0].startswith("port 7777/tcp of the host is taken by ")

@@ -68,7 +68,10 @@ def specs(draw):
     preferences = draw(st.sampled_from([(), ("zone",), ("zone", "rack")]))
     return TaskSpec(
         reservations=draw(AMOUNTS),
-        host_ports=tuple(HostPort("tcp", p) for p in draw(st.sets(st.sampled_from([80, 443]), max_size=2))),
+        host_ports=tuple(
+            HostPort("tcp", number, host_ip=draw(st.sampled_from(["", "10.0.0.1", "10.0.0.2"])))
+            for number in draw(st.sets(st.sampled_from([80, 443]), max_size=2))
+        ),
         placement=Placement(
             tuple(draw(st.sets(CONSTRAINTS, max_size=2))),
             tuple(SpreadPreference(f"node.labels.{label}") for label in preferences),

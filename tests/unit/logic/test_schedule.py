@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from argosy.controller.logic.ask import Ask
+from argosy.controller.logic.ask import Ask, Port
 from argosy.controller.logic.cluster_view import ClusterView
 from argosy.controller.logic.filters import fits_placement
 from argosy.controller.logic.schedule import Request, place, predecessor_of, request_for
@@ -153,6 +153,27 @@ def test_the_same_number_of_another_protocol_is_another_port():
     cluster = view([node("a")])
     assert nodes_of(place(ask_for(1, PORT_80, "x"), cluster)) == ["a"]
     assert nodes_of(place(ask_for(1, udp, "y"), cluster)) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "fit"),
+    [
+        ("10.0.0.1", "10.0.0.2", True),
+        ("10.0.0.1", "10.0.0.1", False),
+        ("10.0.0.1", "", False),
+        ("", "10.0.0.1", False),
+        ("0.0.0.0", "10.0.0.1", False),
+        ("10.0.0.1", "0.0.0.0", False),
+    ],
+)
+def test_the_same_number_at_another_address_is_another_port(first, second, fit):
+    one, other = (TaskSpec(host_ports=(HostPort("tcp", 53, host_ip=ip),)) for ip in (first, second))
+    cluster = view([node("a")])
+    assert nodes_of(place(ask_for(1, one, "x"), cluster)) == ["a"]
+    result = place(ask_for(1, other, "y"), cluster)
+    assert nodes_of(result) == (["a"] if fit else [])
+    place_of = "" if second in ("", "0.0.0.0") else f"{second}:"
+    assert result.refused == ({} if fit else {"y0": f"port {place_of}53/tcp is taken on the only node"})
 
 
 def test_a_constraint_that_cannot_be_read_is_the_reason():
@@ -387,7 +408,7 @@ def test_a_view_that_is_kept_current_is_the_one_that_is_built_anew():
             busy[1],
         )
     ask = Ask.of("web", spec)
-    assert kept.with_port(("tcp", 80)) == built.with_port(("tcp", 80)) == built.all
+    assert kept.with_port(Port("tcp", 80)) == built.with_port(Port("tcp", 80)) == built.all
     assert kept.roomy(ask.needs.room) == built.roomy(ask.needs.room)
 
 

@@ -33,11 +33,11 @@ def serve(network, services, slices=(), tasks=()):
     """Give all of them what they want; return them and all slices."""
     pool = VirtualPool.build(network, slices, services, tasks)
     plans = [readdress(s, {network.meta.id: pool}) for s in services]
-    return [p.service for p in plans], [*slices, *(s for p in plans for s in p.new_slices)], plans
+    return [p.service for p in plans], [*slices, *(s for p in plans for s in p.new_slices)]
 
 
 def test_the_first_comes_after_the_reserved_ones():
-    (web,), slices, _ = serve(NET, [service("web")])
+    (web,), slices = serve(NET, [service("web")])
     assert [format_ipv4(a.address) for a in web.virtual_addresses] == [f"10.64.0.{RESERVED}"]
     assert slices == []
     assert is_settled(web)
@@ -58,22 +58,30 @@ def test_a_service_that_leaves_a_network_gives_its_address_back():
 
 def test_a_thousand_services_fit_beside_nodes():
     nodes = [Slice(Meta(f"net.{i}"), "net", i, f"node{i}") for i in range(1, 1001)]
-    served, slices, plans = serve(NET, [service(f"s{i}") for i in range(1000)], nodes)
+    served, slices = serve(NET, [service(f"s{i}") for i in range(1000)], nodes)
     addresses = {a.address for s in served for a in s.virtual_addresses}
     assert len(addresses) == 1000
     taken = [s for s in slices if s.use is SliceUse.SERVICES]
     assert all(s.node_id == "" for s in taken)
     assert not {s.index for s in taken} & {s.index for s in nodes}
     assert len(taken) == 31
-    assert not any(p.lacks for p in plans)
+    assert not any(s.address_problems for s in served)
 
 
 def test_an_address_of_an_old_task_is_nobodys_slice():
     small = replace(NET, subnet="10.64.0.0/26")
     old = Task(Meta("t"), attachments=(Attachment("net", 0x0A400000 + 40),))
-    _, _, plans = serve(small, [service(f"s{i}") for i in range(29)], tasks=[old])
-    assert [lack for p in plans for lack in p.lacks] == [plans[-1].lacks[0]]
-    assert "front has no virtual address left: 28 services" in plans[-1].lacks[0].reason
+    served, _ = serve(small, [service(f"s{i}") for i in range(29)], tasks=[old])
+    *others, last = served
+    assert not any(s.address_problems for s in others)
+    assert last.address_problems[0].startswith("network front has no virtual address left")
+    assert not is_settled(last)
+    given = readdress(last, {"net": VirtualPool.build(NET, [], others, [])}).service
+    assert is_settled(given)
+    assert not given.address_problems
+    without = replace(last, spec=replace(last.spec, endpoint=EndpointSpec(EndpointMode.DNSRR)))
+    assert not is_settled(without)
+    assert is_settled(readdress(without, {}).service)
 
 
 def test_addresses_come_back_as_late_as_can_be():
