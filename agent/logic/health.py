@@ -59,7 +59,7 @@ class Health:
 
     def why_unwell(self) -> str:
         """Say why the task does not count as running yet."""
-        return f"not healthy yet{self._tail()}"
+        return f"its health check fails{self._tail()}"
 
     def why_unready(self) -> str:
         """Say why the task gets no requests."""

@@ -109,7 +109,8 @@ def test_argosy_cron(cluster, stack):
 def test_depends_on(cluster, stack):
     said, _ = stack
     assert "j_init.1: pending: waiting for j_db: healthy" in said
-    assert re.search(r"j_web.1: pending: waiting for j_init: completed \(j_init is waiting for j_db: healthy\)", said)
+    because = r"j_init is waiting for j_db: healthy \(its health check fails: exit code 1\)"
+    assert re.search(rf"j_web.1: pending: waiting for j_init: completed \({because}\)", said)
     (init,) = tasks(cluster, "init")  # which has found the database, the first time that it was run
     (web,) = tasks(cluster, "web")
     assert init["state"] == "COMPLETE"

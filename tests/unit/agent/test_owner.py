@@ -490,7 +490,7 @@ async def test_a_task_that_is_not_well_yet_says_why(nodes):
     runtime.health = 1
     wanted = ContainerSpec(image_digest=DIGEST, command=("x",), healthcheck=check)
     node = await nodes(assignments(RUNNING, container=wanted), runtime=runtime)
-    await node.until(lambda: node.reported() and node.reported().reason == "not healthy yet: said so")
+    await node.until(lambda: node.reported() and node.reported().reason == "its health check fails: said so")
     assert node.status().state is TaskState.STARTING
     runtime.health = 0
     assert (await node.until_state(TaskState.RUNNING)).reason == ""
