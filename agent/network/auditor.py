@@ -1,7 +1,7 @@
 """The self-audit: looks at the kernel when it says that somebody changed something, and all over now and then.
 
 An event only says where to look; the look compares the whole of that namespace with what is intended, and repairs it.
-What no event tells (most settings under /proc/sys, a pin that was taken away) a look without reason finds.
+What no event tells (most settings under /proc/sys, a pin that was taken away) is looked at every other second.
 """
 
 import asyncio
@@ -29,14 +29,14 @@ class Auditor:
     def __init__(
         self,
         repair: Callable[[Scope], Awaitable[list[Drift]]],
-        lost_pins: Callable[[], Awaitable[list[str]]],
+        silent_changes: Callable[[], Awaitable[list[str]]],
         timing: AuditTiming,
     ) -> None:
         self.events = KernelEvents(self._changed)
         self.drift: Counter[str] = Counter()
         self.recent: deque[Repaired] = deque(maxlen=RECENT)
         self._repair = repair
-        self._lost_pins = lost_pins
+        self._silent_changes = silent_changes
         self._timing = timing
         self._entries: set[str] = set()
         self._tables: set[str] = set()
@@ -47,7 +47,7 @@ class Auditor:
         loop = asyncio.get_running_loop()
         everything_at = loop.time() + self._timing.period
         while True:
-            await self._wait(min(self._timing.pins, max(0.0, everything_at - loop.time())))
+            await self._wait(min(self._timing.silent, max(0.0, everything_at - loop.time())))
             if loop.time() >= everything_at:
                 everything_at = loop.time() + self._timing.period
                 await self._look(EVERYTHING)
@@ -65,12 +65,12 @@ class Auditor:
 
     async def _scope(self) -> Scope | None:
         try:
-            lost = await self._lost_pins()
+            silent = await self._silent_changes()
         except TransientError:
-            lost = []
-        if not (self._entries or self._tables or lost):
+            silent = []
+        if not (self._entries or self._tables or silent):
             return None
-        return Scope(frozenset({*self._entries, *lost}), frozenset(self._tables))
+        return Scope(frozenset({*self._entries, *silent}), frozenset(self._tables))
 
     async def _look(self, scope: Scope) -> None:
         self._reason.clear()

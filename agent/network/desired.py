@@ -48,14 +48,14 @@ class NodeIdentity:
 class AuditTiming:
     """When the kernel is looked at, in seconds.
 
-    `period`: between two looks at everything. `settle`: after an event, for more of the same to come. `pins`: between
-    two looks whether the namespaces are still pinned. `retry`: after a repair that failed. `events`: whether the
-    kernel's notifications are listened to.
+    `period`: between two looks at everything. `settle`: after an event, for more of the same to come. `silent`:
+    between two looks at what nobody notifies of: settings, and the namespaces' pins. `retry`: after a repair that
+    failed. `events`: whether the kernel's notifications are listened to.
     """
 
     period: float = 15.0
     settle: float = 0.2
-    pins: float = 2.0
+    silent: float = 2.0
     retry: float = 1.0
     events: bool = True
 

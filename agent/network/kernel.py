@@ -96,6 +96,16 @@ class KernelNamespace:
                 if value is not None:
                     self.state[key] = replace(entry, value=value)
 
+    def settings_changed(self) -> bool:
+        """Tell whether a setting is not what it is believed to be. Changes nothing; raises OSError."""
+        believed = {key: entry for key, entry in self.state.items() if isinstance(entry, Setting)}
+        devices = {index: name for name, index in self.indexes.items()}
+        told = state_of(list(rtnetlink.read_routing_sysctls(self.netlink, devices)))
+        if any(believed.pop(key, entry) != entry for key, entry in told.items()):
+            return True
+        with self._home.away(self.fd):
+            return any(_read(entry) != entry.value for entry in believed.values())
+
     def apply(self, operations: Sequence[Operation], make: LinkMaker) -> None:
         """Carry operations out in order; `make` makes links that are not there.
 

@@ -276,10 +276,20 @@ class Overlay:
                 self.mesh.repair()
         return drift
 
-    def lost_pins(self) -> list[str]:
-        """Return the networks whose namespaces are no longer pinned: whoever did it, no notification tells."""
-        lost = [i for i, c in self._carried.items() if not namespace.is_pin(c.pin, c.kernel.fd)]
-        return lost if self.mesh.is_pinned() else [*lost, MESH]
+    def silent_changes(self) -> list[str]:
+        """Return the scopes in which something changed of which no notification tells: settings, and namespaces' pins.
+
+        Raises TransientError.
+        """
+        try:
+            found = {i for i, c in self._carried.items() if not namespace.is_pin(c.pin, c.kernel.fd)}
+            found |= {i for i, c in self._carried.items() if i not in found and c.kernel.settings_changed()}
+            found |= {""} if self._host.kernel.settings_changed() else set()
+            kernel = self.mesh.kernel
+            intact = self.mesh.is_pinned() and not (kernel and kernel.settings_changed())
+        except OSError as error:
+            raise TransientError(f"settings cannot be read: {error}") from error
+        return sorted(found if intact else {*found, MESH})
 
     def listen(self, known: Collection[str]) -> dict[str, Listener]:
         """Open listeners in the namespaces that are not `known` yet; "" is the host's."""

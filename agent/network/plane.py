@@ -67,7 +67,7 @@ class NetworkPlane:
         self._watched = -1
         self._dns_ended = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
-        self._auditor = Auditor(self.repair, self._lost_pins, settings.audit or AuditTiming())
+        self._auditor = Auditor(self.repair, self._silent_changes, settings.audit or AuditTiming())
         self._auditing: asyncio.Task[None] | None = None
         self._tunnels = TunnelWatch(self._look_at_tunnels, self._open_echo, lambda report: self.on_mesh(report))
         self._watching: asyncio.Task[None] | None = None
@@ -372,8 +372,8 @@ class NetworkPlane:
     async def _open_echo(self) -> socket.socket:
         return await self._in_kernel(self._running.open_echo)
 
-    async def _lost_pins(self) -> list[str]:
-        return await self._in_kernel(self._running.lost_pins)
+    async def _silent_changes(self) -> list[str]:
+        return await self._in_kernel(self._running.silent_changes)
 
     async def _stop_auditing(self) -> None:
         if self._watching:

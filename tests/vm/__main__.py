@@ -5,6 +5,7 @@ Options of our own come first: `--timeout SECONDS` (default 3600), `--shell COMM
 """
 
 import argparse
+import signal
 import sys
 
 from tests.vm import machine
@@ -20,6 +21,7 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=3600, metavar="SECONDS")
     parser.add_argument("--shell", metavar="COMMAND", help="run this shell command instead of pytest")
     own, pytest_arguments = parser.parse_known_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the machine ends with us
     command = ["bash", "-c", own.shell] if own.shell else machine.pytest_command(*(pytest_arguments or SUITE))
     try:
         outcome = machine.run(command, timeout_s=own.timeout, echo=True)
