@@ -166,8 +166,13 @@ class KernelNamespace:
         if settings:
             with self._home.away(self.fd):
                 for entry in settings:
-                    if _read(entry) != entry.value:
-                        _write(entry)
+                    try:
+                        if _read(entry) != entry.value:
+                            _write(entry)
+                    except FileNotFoundError:
+                        if not entry.device or rtnetlink.read_link(self.netlink, entry.device):
+                            raise
+                        # Its container has just ended, and the device with it: of that we shall hear.
             settings.clear()
 
 
