@@ -541,20 +541,32 @@ def test_argosy_liveness(stacks):
 
 
 def test_argosy_readiness(stacks):
-    """A task that is not ready runs, and its service's name does not lead to it; it is not restarted."""
+    """A task that is not ready runs, and neither its service's name nor its address leads to it; it goes on."""
     unready = stacks.wait("r_shy", lambda tasks: "refused" in tasks[-1]["reason"], "was asked")[-1]
     assert (unready["state"], unready["ready"]) == ("RUNNING", False)
     assert unready["reason"] == "not ready: tcp :7000: connection refused"
     shy = Container(stacks.cluster, unready)
     assert not finds(shy, "tasks.shy")
+    (address,) = unready["addresses"]
+    (other,) = stacks.now("r_deaf")
+    assert answers(other, address)
+    assert not answers(other, "shy")
     assert "(not ready)" in stacks.cluster.argosy("ps", "r_shy")
     shy.inside("/bin/sh", "-c", "nc -ll -p 7000 -e true >/dev/null 2>&1 & echo $! > /tmp/pid")
     wait_until(lambda: finds(shy, "tasks.shy"), 30, "the name leads to it once it is ready")
+    wait_until(lambda: answers(other, "shy"), 30, "so does the virtual address")
     shy.inside("/bin/sh", "-c", "kill $(cat /tmp/pid)")
     wait_until(lambda: not finds(shy, "tasks.shy"), 30, "the name leads to it no more")
+    wait_until(lambda: not answers(other, "shy"), 30, "nor does the virtual address")
+    assert answers(other, address)
     assert [task["id"] for task in stacks.history("r_shy")] == [unready["id"]]
     deaf = stacks.wait("r_deaf", lambda tasks: "grpc" in tasks[-1]["reason"], "was asked")[-1]
     assert deaf["reason"] == "not ready: grpc :7000 of shop: connection refused"
+
+
+def answers(container, place):
+    """Whether a container is answered there on port 7001."""
+    return container.try_inside("/bin/nc", "-w", "2", place, "7001").stdout != ""
 
 
 def finds(container, name):

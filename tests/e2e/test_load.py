@@ -12,11 +12,11 @@ import pytest
 from tests.e2e.dev_cluster import wait_until
 from tests.e2e.load import Keepers, Load
 
-pytestmark = pytest.mark.timeout(600)
-CALM = 100, 10.0
-"""Requests a second, and the seconds that one may take: in this time a server that is slow to accept, on a machine with
-other things to do, is asked four times by TCP; what a change has lost is lost for longer."""
-FULL = 200, 2.0
+pytestmark = [pytest.mark.timeout(600), pytest.mark.alone]
+RATE = 200
+"""Requests a second, and as many over connections that are kept."""
+PATIENCE_S = 2.0
+"""What a request may take. TCP repeats what was lost once or twice in that time, and no client or server does."""
 KEPT_FOR = 5
 """Requests, until a server that keeps connections ends one with its answer, as nginx and Apache do after a number."""
 COMPOSE = """
@@ -111,17 +111,17 @@ STEPS = {
 
 @pytest.mark.parametrize("step", STEPS)
 def test_no_request_is_lost(cluster, client, step):
-    change_under_load(cluster, client, step, *CALM)
+    change_under_load(cluster, client, step)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("number", range(10))
 def test_no_request_is_lost_ten_times_over(cluster, client, number):
     for step in STEPS:
-        change_under_load(cluster, client, step, *FULL)
+        change_under_load(cluster, client, step)
 
 
-def change_under_load(cluster, client, step, rate, patience_s):
+def change_under_load(cluster, client, step):
     """Begin with 20 that are ready; carry a step out, and see every request answered from before it until after it.
 
     There are so many over connections of their own, and as many over connections that are kept.
@@ -129,8 +129,8 @@ def change_under_load(cluster, client, step, rate, patience_s):
     cluster.argosy("scale", "load_web=20")
     wait_until(lambda: is_ready(cluster, "load_web", 20), 60, "all ready")
     address = virtual_address(cluster, "load_web")
-    load = Load(namespace(client), (address, 8000), rate, patience_s)
-    keepers = Keepers(namespace(client), (address, 8001), rate, patience_s, count=rate // 10)
+    load = Load(namespace(client), (address, 8000), RATE, PATIENCE_S)
+    keepers = Keepers(namespace(client), (address, 8001), RATE, PATIENCE_S, count=RATE // 10)
 
     def answered(more):
         counted = [one.answered + more for one in (load, keepers)]
@@ -139,10 +139,10 @@ def change_under_load(cluster, client, step, rate, patience_s):
         )
 
     with load, keepers:
-        answered(rate / 4)
+        answered(RATE / 4)
         before = {t["id"] for t in cluster.running("load_web")}
         cluster.argosy(*(word.format(new=time.time_ns()) for word in STEPS[step]))
-        answered(rate / 2)
+        answered(RATE / 2)
         after = {t["id"] for t in cluster.running("load_web")}
     for one in (load, keepers):
         what = f"of {type(one).__name__} {len(one.failures)} failed, {one.answered} answered"
