@@ -24,7 +24,7 @@ from statistics import median, quantiles
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "kernel" / "network"))
 
 from _wires import STREAM_BYTES, Stream, floor, make_bare, send_each
-from network_world import Container, Host, World, world
+from network_world import Container, Host, Namespace, World, world
 
 from argosy.agent.logic.assignments import Assignments, Update, advance
 from argosy.agent.tasks.wiring import network_state
@@ -35,12 +35,16 @@ from argosy.core.assignment import (
     NamesAssignment,
     PeerAssignment,
     Piece,
+    PublishedAssignment,
     key_of,
 )
+from argosy.core.service import PortSpec
 
 NETWORK = "benchnetwork1"
 FEW, MANY = "benchfewpeers", "benchmanypeer"
-PARTS = ("changes", "peers", "throughput", "requests")
+PARTS = ("changes", "peers", "doors", "throughput", "requests")
+DOORS = {5: ("benchfewdoors", "10.144.0.0/12", 7005), 5000: ("benchmanydoor", "10.160.0.0/12", 7500)}
+"""By how many nodes a network has: its id, its subnet, and the port that it publishes."""
 SERVICES = 1000
 ENDPOINTS = 10
 CHANGES = 40
@@ -70,6 +74,9 @@ def main() -> None:
             control_plane(one)
         if "peers" in parts:
             many_peers(wire, one, other, runs)
+    if "doors" in parts:
+        with hosts() as (wire, one, other):
+            many_doors(wire, one, other, runs)
     with hosts() as (wire, one, other):
         client, server = containers(wire, one, other)
         if "throughput" in parts:
@@ -195,6 +202,81 @@ def many_peers(wire: World, one: Host, other: Host, runs: int) -> None:
 def address_of(peer: int) -> str:
     """Return an address at one of many peers."""
     return format_ipv4(parse_ipv4("10.128.0.0") + SLICE * (2 + peer) + 1)
+
+
+def many_doors(wire: World, one: Host, other: Host, runs: int) -> None:
+    """Print what a datagram from outside and its answer cost by a port that every node publishes, of few and of many.
+
+    It comes in by one node and goes to a task on the other, which has to find back to the node that it came by.
+    """
+    servers, endpoints, published, fakes = {}, [], [], []
+    for count, (network_id, subnet, port) in DOORS.items():
+        base = parse_ipv4(subnet.partition("/")[0])
+        wire.add_network(network_id, subnet, {"h1": (1,), "h2": (2,)})
+        address = base + 2 * SLICE + 1
+        servers[count] = other.start_container(f"task{network_id[5:]}1", (network_id, format_ipv4(address)))
+        service_id = f"svc{network_id[5:]}"
+        endpoints.append(EndpointAssignment(network_id, servers[count].id, service_id, 1, address))
+        ports = (PortSpec(protocol="udp", target=PORT, published=port),)
+        published.append(PublishedAssignment(network_id, service_id, network_id, False, ports))
+        fakes += [
+            PeerAssignment(network_id, f"node{peer:09}", format_ipv4(parse_ipv4("100.64.0.0") + peer), (3 + peer,))
+            for peer in range(count - 2)
+        ]
+    wire.extra = {"endpoints": tuple(endpoints), "published": tuple(published)}
+    for host in (one, other):
+        state = wire.state_for(host)
+        host.do(host.plane.apply(replace(state, peers=[*state.peers, *fakes])))
+    took = {f"of {count:,}": list[float]() for count in DOORS}
+    with ExitStack() as stack:
+        for server in servers.values():
+            stack.enter_context(answering_datagrams(server, PORT))
+        for run in range(runs + 1):
+            for count, (_, _, port) in DOORS.items():
+                took_s = ask_repeatedly(wire.outside, (one.address, port), CALLS)
+                if run:
+                    took[f"of {count:,}"].append(took_s / CALLS * 1e6)
+    compare("a datagram by the port of another node, and back, µs of processor time", took, f"of {min(DOORS):,}")
+    wire.extra = {}
+    for server in servers.values():
+        other.stop_container(server.id)
+
+
+@contextmanager
+def answering_datagrams(server: Container, port: int) -> Iterator[None]:
+    """Send back what comes to a port of a container."""
+    ended = threading.Event()
+    with server.open_socket(socket.SOCK_DGRAM) as answering:
+        answering.bind(("0.0.0.0", port))
+        answering.settimeout(0.1)
+
+        def answer() -> None:
+            while not ended.is_set():
+                with suppress(TimeoutError):
+                    said, client = answering.recvfrom(64)
+                    answering.sendto(said, client)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def ask_repeatedly(client: Namespace, place: tuple[str, int], times: int) -> float:
+    """Return the seconds of processor time of both ends, and of the kernel in between, to be answered so often."""
+    with client.open_socket(socket.SOCK_DGRAM) as asking:
+        asking.settimeout(5)
+        asking.connect(place)
+        asking.send(b"?")
+        asking.recv(64)
+        began = time.process_time()
+        for _ in range(times):
+            asking.send(b"?")
+            asking.recv(64)
+        return time.process_time() - began
 
 
 # ---------------------------------------------------------------- data plane
