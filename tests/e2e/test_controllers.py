@@ -139,6 +139,60 @@ def test_a_leader_killed_in_the_middle_of_a_scale_up(cluster):
     cluster.argosy("scale", "c_web=3")
 
 
+MOVING = ("--init", "--stop-grace-period", "1s", "--update-delay", "1s", "--update-monitor", "200ms")
+BACK = ("--rollback-order", "start-first", "--rollback-delay", "1s", "--rollback-monitor", "200ms")
+SLOTS = range(1, 7)
+
+
+def moved(cluster, revision):
+    """Return the slots whose running tasks have a revision."""
+    return {task["slot"] for task in cluster.running("moving") if task["revision"] == revision}
+
+
+def kill_leader(cluster):
+    """Kill who leads; return once another does and the old one lives again, as a follower."""
+    old, epoch = leader(cluster)
+    pid = cluster.kill(old)
+    wait_leader(cluster, epoch)
+    cluster.wait_restarted(old, pid)
+
+
+def update_state(cluster):
+    return next(row["update"] for row in cluster.json("service", "ls") if row["name"] == "moving")
+
+
+def made(cluster):
+    """Return slot and revision of every task of the service that ever was."""
+    return sorted((task["slot"], task["revision"]) for task in cluster.tasks("moving", ended=True))
+
+
+def test_an_update_a_rollback_and_a_pause_go_on_under_the_next_leader(cluster):
+    """Two leaders die in the middle of the update, one of the rollback: no slot is done twice, and none is left out."""
+    create = ("service", "create", "--name", "moving", "--replicas", str(len(SLOTS)), *MOVING, *BACK)
+    cluster.argosy(*create, "-e", "V=1", "busybox:1", "sleep", "300000")
+    cluster.argosy("service", "update", "--detach", "--env-add", "V=2", "moving")
+    for done in (1, 3):
+        wait_until(lambda n=done: len(moved(cluster, 2)) >= n, 30, lambda: f"some are new: {made(cluster)}")
+        kill_leader(cluster)
+    assert moved(cluster, 1), "it was killed in the middle"
+    wait_until(lambda: update_state(cluster) == "COMPLETED", 60, lambda: f"it ends: {made(cluster)}")
+    assert made(cluster) == [(slot, revision) for slot in SLOTS for revision in (1, 2)]
+
+    cluster.argosy("service", "rollback", "--detach", "moving")
+    wait_until(lambda: len(moved(cluster, 3)) >= 2, 30, lambda: f"two are back: {made(cluster)}")
+    kill_leader(cluster)
+    cluster.argosy("service", "pause", "moving")
+    kill_leader(cluster)
+    at_rest = moved(cluster, 3)
+    assert 2 <= len(at_rest) < len(SLOTS)
+    assert update_state(cluster) == "ROLLBACK_PAUSED"
+    assert_throughout(3, lambda: len(moved(cluster, 3)) <= len(at_rest) + 1, lambda: f"paused: {made(cluster)}")
+    cluster.argosy("service", "resume", "moving")
+    assert moved(cluster, 3) == set(SLOTS)
+    assert made(cluster) == [(slot, revision) for slot in SLOTS for revision in (1, 2, 3)]
+    cluster.argosy("service", "rm", "moving")
+
+
 def test_a_leader_that_was_paused_past_its_lease_commands_nothing(cluster):
     """What it is to see when it goes on is tempting: a service scaled up while it slept, and not yet by its view."""
     cluster.argosy("scale", "c_web=3")
