@@ -367,15 +367,20 @@ def test_what_is_not_heard_from_counts_as_missing_once() -> None:
     assert world.images() == ["v2"] * 3
 
 
-def test_drain_and_update_share_one_budget() -> None:
-    world = web(nodes=4, replicas=8, max_unavailable="1", update=UpdateConfig(parallelism=0))
+def test_an_update_a_drain_an_eviction_and_a_rebalancing_share_one_budget() -> None:
+    update = UpdateConfig(parallelism=0)
+    world = web(nodes=5, replicas=10, max_unavailable="1", task=image("v1", placement=IN_EU), update=update)
     seen = watch_slots(world)
-    world.update(task=image("v2"))
+    world.update(task=image("v2", placement=IN_EU))
     drain(world)
-    relabel(world)
+    world.label("n2", zone="us")
+    moved = world.tasks_on("n3")
+    for task in moved:
+        world.evict(task.meta.id)
     world.run(3600)
-    assert min(seen) == 7
-    assert (world.images(), nodes_of(world)["n1"]) == (["v2"] * 8, 0)
+    assert min(seen) == 9
+    assert (world.images(), set(nodes_of(world))) == (["v2"] * 10, {"n3", "n4", "n5"})
+    assert not {task.meta.id for task in moved} & {task.meta.id for task in world.running()}
 
 
 def test_a_slot_whose_task_makes_way_for_its_move_is_not_taken_by_the_update_in_the_next_breath() -> None:
