@@ -8,6 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from ingress_world import Published
 from network_world import Host, World, world
 
 
@@ -22,3 +23,10 @@ def wire(tmp_path: Path) -> Iterator[World]:
 def pair(wire: World) -> tuple[Host, Host]:
     """Two hosts that do not answer names."""
     return wire.add_host(dns=False), wire.add_host(dns=False)
+
+
+@pytest.fixture
+def web(wire: World, pair: tuple[Host, Host]) -> Published:
+    """Three hosts, and nothing yet."""
+    wire.add_host(dns=False)
+    return Published(wire)

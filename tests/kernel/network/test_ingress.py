@@ -4,72 +4,17 @@ import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from ipaddress import IPv4Address
 
 import pytest
-from network_world import Container, Host, Namespace, World, wait_until
+from ingress_world import CLIENT, WEB, Published, ask
+from network_world import World, wait_until
 
-from argosy.core.assignment import EndpointAssignment, PublishedAssignment
 from argosy.core.service import HostPort, PortSpec
 
-WEB = "webnet0000001"
-CLIENT = "192.0.2.254"
 CHANGES = 500
 """Of which some meet a packet."""
-
-
-class Published:
-    """A network on all hosts, a service with endpoints on it, and its published ports."""
-
-    def __init__(self, wire: World) -> None:
-        self.wire = wire
-        wire.add_network(WEB, "10.64.0.0/16", {f"h{i}": (i,) for i in range(1, len(wire.hosts) + 1)})
-        self.endpoints: dict[str, EndpointAssignment] = {}
-        self.ports: tuple[PortSpec, ...] = ()
-        self.affinity = False
-
-    def add(self, host: Host, task_id: str, address: str, service: str = "web") -> Container:
-        container = host.start_container(task_id, (WEB, address))
-        number = int(IPv4Address(address))
-        self.endpoints[task_id] = EndpointAssignment(WEB, task_id, service, 1, number)
-        return container
-
-    def tell(self) -> None:
-        """Have the hosts be told with their next set."""
-        published = (PublishedAssignment(WEB, "web", "web", self.affinity, self.ports),)
-        self.wire.extra = {"endpoints": tuple(self.endpoints.values()), "published": published}
-
-    def apply(self) -> None:
-        self.tell()
-        for host in self.wire.hosts:
-            host.apply()
-
-
-@pytest.fixture
-def web(wire: World, pair: tuple[Host, Host]) -> Published:
-    """Three hosts, and nothing yet."""
-    wire.add_host(dns=False)
-    return Published(wire)
-
-
-def ask(client: Namespace, server: Namespace, address: str, port: int, own: tuple[str, int] | None = None) -> str:
-    """Have a client talk to a server that listens on port 80, and return the client that the server saw."""
-    with server.listen("0.0.0.0", 80) as listening, client.open_socket() as calling:
-        if own:
-            calling.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            calling.bind(own)
-        calling.connect((address, port))
-        answering, (seen, _) = listening.accept()
-        with answering:
-            calling.sendall(b"x" * 100_000)
-            left = 100_000
-            while left:
-                left -= len(answering.recv(left))
-            answering.sendall(b"y" * 100_000)
-            left = 100_000
-            while left:
-                left -= len(calling.recv(left))
-        return seen
+PROTOCOLS = pytest.mark.parametrize("protocol", ["tcp", "udp"])
+MODES = pytest.mark.parametrize("mode", ["ingress", "host"])
 
 
 def test_every_node_answers_and_the_client_keeps_its_address(wire: World, web: Published) -> None:
@@ -140,40 +85,44 @@ def test_datagrams_that_came_before_the_port_was_open_find_it(wire: World, web: 
         assert answering.recvfrom(100) == (b"now", (CLIENT, 6000))
 
 
-def test_a_node_reaches_the_ports_itself(wire: World, web: Published) -> None:
+@MODES
+@PROTOCOLS
+def test_a_node_reaches_the_ports_itself(wire: World, web: Published, protocol: str, mode: str) -> None:
     """By 127.0.0.1, which nobody else can answer to, and by its own address, which the server sees."""
     server = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
-    web.ports = (PortSpec(target=80, published=8080),)
-    web.apply()
+    entries = web.publish(mode, protocol)
+    for host in entries:
+        assert ask(host.namespace, server, "127.0.0.1", 8080, protocol=protocol).startswith("169.254.")
+        assert ask(host.namespace, server, host.address, 8080, protocol=protocol) == host.address
     for host in wire.hosts:
-        assert ask(host.namespace, server, "127.0.0.1", 8080).startswith("169.254.")
-        assert ask(host.namespace, server, host.address, 8080) == host.address
-        assert ask(host.namespace, server, wire.hosts[2].address, 8080) == host.address
+        assert ask(host.namespace, server, entries[-1].address, 8080, protocol=protocol) == host.address
 
 
-def test_containers_reach_the_ports(wire: World, web: Published) -> None:
+@MODES
+@PROTOCOLS
+def test_containers_reach_the_ports(wire: World, web: Published, protocol: str, mode: str) -> None:
     """Their own host's and another's; also the task itself, which then must not see its own address."""
     server = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
     beside = web.add(wire.hosts[0], "taskaaaaaaaa2", "10.64.0.34", "other")
     far = web.add(wire.hosts[1], "taskbbbbbbbb1", "10.64.0.65", "other")
-    web.ports = (PortSpec(target=80, published=8080),)
-    web.apply()
+    entries = web.publish(mode, protocol)[:2]
     for client in (beside, far, server):
-        for host in wire.hosts[:2]:
-            seen = ask(client, server, host.address, 8080)
+        for host in entries:
+            seen = ask(client, server, host.address, 8080, protocol=protocol)
             assert seen in ({client.host.address} if client.host is not host else {seen})
             assert not seen.startswith("10.64.")
 
 
-def test_containers_of_another_network_reach_the_ports(wire: World, web: Published) -> None:
+@MODES
+@PROTOCOLS
+def test_containers_of_another_network_reach_the_ports(wire: World, web: Published, protocol: str, mode: str) -> None:
     server = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
     wire.add_network("othernet00002", "10.64.0.0/16", {"h1": (1,), "h2": (2,)})
-    web.ports = (PortSpec(target=80, published=8080),)
-    web.apply()
+    entries = web.publish(mode, protocol)
     other = wire.hosts[0].start_container("taskcccccccc1", ("othernet00002", "10.64.0.33"))
     web.apply()
-    for host in wire.hosts:
-        ask(other, server, host.address, 8080)
+    for host in entries:
+        ask(other, server, host.address, 8080, protocol=protocol)
 
 
 def test_host_mode_leads_to_tasks_of_the_node_alone(wire: World, web: Published) -> None:
@@ -331,22 +280,27 @@ def test_a_port_that_a_program_of_the_host_has_is_left_to_it(wire: World, web: P
 
 
 @pytest.mark.parametrize(
-    ("rules", "words"),
+    ("policy", "rules", "words"),
     [
-        ((), "chain fw of table inet wall (policy drop, and no rule lets it pass)"),
+        ("drop", (), "chain fw of table inet wall (policy drop, and no rule lets it pass)"),
         (
+            "drop",
             ("ct state established,related accept",),
             "chain fw of table inet wall (policy drop, and no rule lets it pass)",
         ),
-        (("tcp dport 1 accept",), "chain fw of table inet wall (policy drop)"),
-        (('oifname "au*" accept', "ct state established accept"), ""),
+        ("drop", ("tcp dport 1 accept",), "chain fw of table inet wall (policy drop)"),
+        ("accept", ("tcp dport 8080 drop",), "chain fw of table inet wall (one of its rules)"),
+        ("accept", ("tcp dport 1 drop",), ""),
+        ("drop", ('oifname "au*" accept', "ct state established accept"), ""),
     ],
 )
-def test_a_firewall_that_drops_is_named(wire: World, web: Published, rules: tuple[str, ...], words: str) -> None:
+def test_a_firewall_that_drops_is_named(
+    wire: World, web: Published, policy: str, rules: tuple[str, ...], words: str
+) -> None:
     """At once where nothing can pass, else when something came that did not; and no more when it is let through."""
     server = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
     host = wire.hosts[1]
-    hook = "{ type filter hook forward priority 0; policy drop; }"
+    hook = f"{{ type filter hook forward priority 0; policy {policy}; }}"
     host.sh(f"nft add table inet wall; nft 'add chain inet wall fw {hook}'")
     for rule in rules:
         host.sh(f"nft 'add rule inet wall fw {rule}'")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from ingress_world import CLIENT, SAID, ask
 from network_world import Container, Host, Namespace, World, kill, wait_until
 from test_reach import WEB, converse
 
@@ -26,8 +27,15 @@ from argosy.agent.network.desired import AuditTiming, MeshReport, NetworkState
 from argosy.agent.network.netlink import Netlink
 from argosy.agent.network.wireguard import NETLINK_GENERIC, KernelTunnels
 from argosy.agent.network.wireguard_go import TunnelProcesses
-from argosy.core.assignment import MeshAssignment, MeshPeerAssignment, NetworkAssignment
+from argosy.core.assignment import (
+    EndpointAssignment,
+    MeshAssignment,
+    MeshPeerAssignment,
+    NetworkAssignment,
+    PublishedAssignment,
+)
 from argosy.core.mesh import Mesh
+from argosy.core.service import PortSpec
 from tests.e2e.wire import ip_udp, vxlan
 
 T = TypeVar("T")
@@ -188,6 +196,26 @@ def test_nothing_of_what_containers_say_is_on_the_wire(wire: World, ends: tuple[
     assert any(port_of(f) in (51820, 51821) for f in frames)
     assert not any(port_of(f) == 14789 for f in frames)
     assert converse(ends[1], wire.outside, "192.0.2.254") == "192.0.2.2", "the way out is no business of the tunnels"
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_a_published_port_leads_through_the_tunnel_and_back(
+    wire: World, secret: Secret, ends: tuple[Container, Container], protocol: str
+) -> None:
+    """By the node without the task: the client's address arrives, and nothing is in clear between the nodes."""
+    entry, target = secret.hosts
+    endpoint = EndpointAssignment(WEB, ends[1].id, "web", 1, int.from_bytes(socket.inet_aton("10.64.0.65"), "big"))
+    port = PortSpec(protocol=protocol, target=80, published=8080)
+    wire.extra = {"endpoints": (endpoint,), "published": (PublishedAssignment(WEB, "web", "web", ports=(port,)),)}
+    secret.apply()
+    with Frames(target.namespace, "eth0") as capture:
+        assert ask(wire.outside, ends[1], entry.address, 8080, protocol=protocol) == CLIENT
+        frames = capture.take()
+    assert any(port_of(f) in (51820, 51821) for f in frames)
+    assert not any(port_of(f) == 14789 or SAID[protocol] in f for f in frames)
+    assert ask(wire.outside, ends[1], target.address, 8080, protocol=protocol) == CLIENT
+    for host in secret.hosts:
+        assert host.do(host.plane.verify()) == []
 
 
 def port_of(frame: bytes) -> int:

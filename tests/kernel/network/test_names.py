@@ -69,14 +69,14 @@ def ask(container: Namespace, name: str, kind: int = A, *, tcp: bool = False, se
 
 
 class Upstream:
-    """A resolver outside: answers every name with 203.0.113.7, over UDP and TCP, and remembers what it was asked."""
+    """A resolver: answers every name with 203.0.113.7, over UDP and TCP, and remembers what it was asked."""
 
-    def __init__(self, outside: Namespace) -> None:
+    def __init__(self, namespace: Namespace, address: str = "192.0.2.254") -> None:
         self.asked: list[str] = []
         self.silent = False
-        self._udp = outside.open_socket(socket.SOCK_DGRAM)
-        self._udp.bind(("192.0.2.254", 53))
-        self._tcp = outside.listen("192.0.2.254", 53)
+        self._udp = namespace.open_socket(socket.SOCK_DGRAM)
+        self._udp.bind((address, 53))
+        self._tcp = namespace.listen(address, 53)
         self._udp.settimeout(None)
         self._tcp.settimeout(None)
         for serve in (self._serve_udp, self._serve_tcp):
@@ -114,7 +114,7 @@ class Upstream:
                 connection.sendall(struct.pack("!H", len(answer)) + answer)
 
     def close(self) -> None:
-        self._udp.shutdown(socket.SHUT_RDWR) if False else self._udp.close()
+        self._udp.close()
         self._tcp.close()
 
 
@@ -182,6 +182,18 @@ def test_the_order_changes(asker: Container) -> None:
 def test_other_names_are_asked_upstream(tcp: bool, asker: Container, upstream: Upstream) -> None:
     assert ask(asker, "example.org", tcp=tcp).addresses == {"203.0.113.7"}
     assert upstream.asked == ["example.org"]
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+def test_a_resolver_that_only_the_host_itself_reaches_is_asked(tcp: bool, asker: Container) -> None:
+    """As systemd-resolved at 127.0.0.53, which in any other namespace is nobody."""
+    (asker.host.run_dir / "resolv.conf").write_text("nameserver 127.0.0.53\n")
+    own = Upstream(asker.host.namespace, "127.0.0.53")
+    try:
+        wait_until(lambda: ask(asker, "example.org", tcp=tcp).addresses == {"203.0.113.7"})
+        assert set(own.asked) == {"example.org"}
+    finally:
+        own.close()
 
 
 def test_a_silent_upstream_is_a_failure_in_time_and_others_do_not_wait(asker: Container, upstream: Upstream) -> None:
