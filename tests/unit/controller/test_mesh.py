@@ -86,6 +86,27 @@ def test_the_links_are_narrower_by_what_tunnels_take():
     }
 
 
+@pytest.mark.parametrize(
+    ("underlays", "asked", "links"),
+    [
+        ((1500, 1400, 9000), 0, 1350),  # c does not carry it
+        ((9000, 1500, 1280), 0, 1450),
+        ((9000, 0, 1280), 0, 8950),  # b has not told
+        ((0, 0, 1500), 0, 0),
+        ((1500, 1400, 1500), 9000, 1350),
+        ((1500, 1400, 1500), 1300, 1300),
+    ],
+)
+def test_the_narrowest_of_the_hosts_that_carry_a_network_counts(underlays, asked, links):
+    """So that what one host's containers send fits through all the others."""
+    hosts = [
+        replace(h, description=replace(h.description, underlay_mtu=m)) for h, m in zip(HOSTS, underlays, strict=True)
+    ]
+    chosen = replace(network("shop"), spec=NetworkSpec("shop", mtu=asked))
+    snap = snapshot(chosen, *hosts, lease("shop", 1, "a"), lease("shop", 2, "b"))
+    assert next(iter(network_pieces("shop", objects(snap)))).mtu == links
+
+
 @pytest.mark.parametrize("hosts", [(), (host("a", 1), host("b", 2, able=False))], ids=["nobody yet", "some can"])
 def test_the_first_encrypted_network_begins_the_first_epoch(hosts):
     ops, (made,) = networks.created(snapshot(*hosts), "default", [("v", VAULT)], NOW)
