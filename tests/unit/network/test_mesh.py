@@ -1,8 +1,11 @@
 """What the mesh holds, which tunnel leads to a peer, what to set of a device: tables over the pure planner."""
 
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_mesh import (
@@ -107,6 +110,47 @@ SERVING = PeerState(B, ADDRESS, 51820, ((ADDRESS, 32),), NOW)
 def test_only_what_differs_is_set(there: DeviceState, expected: DeviceChange) -> None:
     assert change(there, A, 51820, WANTED, NOW) == expected
     assert bool(expected) == (expected != DeviceChange())
+
+
+def carried_out(there: DeviceState, change: DeviceChange, public_key: bytes, port: int) -> DeviceState:
+    """Return what WireGuard makes of a change: an address is allowed to one peer, the last that it was given to."""
+    peers = {key: peer for key, peer in (there.peers or {}).items() if key not in change.remove}
+    for one in change.put:
+        for key, other in peers.items():
+            peers[key] = replace(other, allowed=tuple(a for a in other.allowed if a[0] != one.address))
+        shaken = peers[one.public_key].handshake_at if one.public_key in peers else 0.0
+        peers[one.public_key] = PeerState(one.public_key, one.address, one.port, ((one.address, 32),), shaken)
+    own = (public_key, port) if change.rekey else (there.public_key, there.port)
+    return DeviceState(*own, peers)
+
+
+keys = st.sampled_from([bytes([n]) * 32 for n in range(1, 6)])
+addresses = st.integers(ADDRESS, ADDRESS + 4)
+wanted_peers = st.lists(
+    st.builds(TunnelPeer, keys, addresses, st.integers(51820, 51821)),
+    max_size=5,
+    unique_by=(lambda p: p.public_key, lambda p: p.address),
+).map(lambda peers: {p.public_key: p for p in peers})
+
+
+@given(st.lists(st.tuples(wanted_peers, st.sampled_from([A, B]), st.sets(keys)), min_size=1, max_size=5))
+def test_changes_lead_where_the_whole_would(
+    steps: list[tuple[dict[bytes, TunnelPeer], bytes, set[bytes]]],
+) -> None:
+    """Some peers shake hands in between, then from wherever they are: those are left so, where it works."""
+    there = DeviceState()
+    for wanted, own, shaking in steps:
+        there = carried_out(there, change(there, own, 51820, wanted, NOW), own, 51820)
+        whole = carried_out(DeviceState(), change(DeviceState(), own, 51820, wanted, NOW), own, 51820)
+        found, expected = dict(there.peers or {}), dict(whole.peers or {})
+        assert {k: p.allowed for k, p in found.items()} == {k: p.allowed for k, p in expected.items()}
+        assert (there.public_key, there.port) == (own, 51820)
+        for key, one in found.items():
+            assert one.handshake_at or (one.address, one.port) == (expected[key].address, expected[key].port)
+        assert not change(there, own, 51820, wanted, NOW)
+        for key in shaking & found.keys():
+            found[key] = replace(found[key], handshake_at=NOW, address=7)
+        there = replace(there, peers=found)
 
 
 def test_one_end_begins() -> None:
