@@ -43,6 +43,9 @@ _PLACEHOLDER_MAC: Final = bytes.fromhex("020000000001")
 _AFTER_DSTNAT: Final = -90
 INGRESS_TABLES: Final = (_IP, _NETDEV)
 
+Place = tuple[int, int]
+"""An address and a port."""
+
 
 @dataclass(frozen=True, slots=True)
 class Door:
@@ -111,6 +114,11 @@ def change(held: Ingress | None, wanted: Ingress | None) -> str:
     if held is None or held.subnet != wanted.subnet:
         return _lines((*_removal(), *_base(wanted.subnet), *_difference(Ingress(wanted.subnet), wanted)))
     return _lines(_difference(held, wanted))
+
+
+def led_datagrams(doors: Iterable[Door]) -> set[tuple[int, Place]]:
+    """Return which UDP doors lead where, as their numbers and the places."""
+    return {(d.number, (address, d.target)) for d in doors if d.protocol == "udp" for address, _ in d.endpoints}
 
 
 def _difference(held: Ingress, wanted: Ingress) -> Iterator[str]:

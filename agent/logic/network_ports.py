@@ -5,7 +5,7 @@ the network's own namespace goes on (network_ingress.py). A door mostly has the 
 has the same port twice, at different addresses of the host, the second one has another.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network
 from zlib import crc32
@@ -13,7 +13,7 @@ from zlib import crc32
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_firewall import PublishedRules
 from argosy.agent.logic.network_foreign import CAME, PASSED
-from argosy.agent.logic.network_ingress import Door
+from argosy.agent.logic.network_ingress import Door, Place
 from argosy.agent.logic.network_services import Services
 from argosy.agent.logic.network_uplink import UplinkPair
 from argosy.core import service as spec
@@ -124,6 +124,15 @@ def doors_of(wanted: Iterable[Opening], network_id: str, services: Services) -> 
         for o in wanted
         if o.network_id == network_id
     )
+
+
+def led_datagrams(wanted: Iterable[Opening], pairs: Mapping[str, UplinkPair]) -> dict[tuple[str, int], Place]:
+    """Return the doors that UDP ports of the host lead to, by address ("" is all of its own) and number."""
+    return {
+        (o.port.host_ip, o.port.number): (pairs[o.network_id].inner, o.door)
+        for o in wanted
+        if o.port.protocol == "udp" and o.network_id in pairs
+    }
 
 
 def published_rules(

@@ -13,19 +13,20 @@ import json
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from functools import partial
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from argosy.agent.logic import network_leads
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_diff import Operation, Put, diff
 from argosy.agent.logic.network_firewall import HostFirewall, PublishedRules, host_ruleset, removal
+from argosy.agent.logic.network_ingress import Place
 from argosy.agent.logic.network_leads import Lead, leads
 from argosy.agent.logic.network_plan import Site, plan_egress, plan_host_uplink
-from argosy.agent.logic.network_ports import Opening, published_rules
+from argosy.agent.logic.network_ports import Opening, led_datagrams, published_rules
 from argosy.agent.logic.network_state import Address, Entry, Key, Link, LinkKind, State, device_of, key_of, state_of
 from argosy.agent.logic.network_uplink import UplinkPair, number_of
-from argosy.agent.network import conntrack, nft, rtnetlink
+from argosy.agent.network import conntrack, datagrams, nft, rtnetlink
 from argosy.agent.network.carried import DELETION_GROUP, NETLINK_NETFILTER
 from argosy.agent.network.kept_tables import KeptTables
 from argosy.agent.network.kernel import KernelNamespace, LinkMaker
@@ -51,6 +52,7 @@ class HostNamespace:
         self._switched: dict[str, bool] = {}
         """The devices that did not forward before, and whether the host as a whole did."""
         self._uplinks: list[tuple[NetworkAssignment, UplinkPair]] = []
+        self._openings: list[Opening] = []
         self._published = PublishedRules()
         self._leads: KeptTables[frozenset[Lead]] = KeptTables(
             _here, (f"ip {ports_table}",), partial(network_leads.change, ports_table)
@@ -91,15 +93,24 @@ class HostNamespace:
 
     def publish(self, openings: Iterable[Opening]) -> None:
         """Take over which of the host's ports lead to services."""
-        openings = list(openings)
-        self._published = published_rules(openings, self._uplinks)
-        self._leads.wanted = leads(openings, {network.id: pair for network, pair in self._uplinks})
+        self._openings = list(openings)
+        self._published = published_rules(self._openings, self._uplinks)
+        self._leads.wanted = leads(self._openings, self._pairs())
 
     def forget_datagrams(self, ports: Collection[int]) -> None:
-        """Have datagrams to ports that were opened just now find that: the kernel remembers where they went before."""
-        if ports:
-            found = conntrack.untranslated_datagrams(self._connections, ports)
-            conntrack.forget(self._connections, found)
+        """Have datagrams to ports that were changed just now find that: the kernel remembers where they went before."""
+        found = conntrack.untranslated_datagrams(self._connections, ports)
+        conntrack.forget(self._connections, found)
+        led, uplinks = led_datagrams(self._openings, self._pairs()), IPv4Network(self._firewall.uplink_range)
+
+        def misled(dialled: Place, reached: Place) -> bool:
+            address, number = str(IPv4Address(dialled[0])), dialled[1]
+            return IPv4Address(reached[0]) in uplinks and led.get((address, number), led.get(("", number))) != reached
+
+        datagrams.forget(self._connections, misled)
+
+    def _pairs(self) -> dict[str, UplinkPair]:
+        return {network.id: pair for network, pair in self._uplinks}
 
     def look_again(self) -> None:
         """Plan anew: the host may have other routes since."""

@@ -15,11 +15,12 @@ from typing import Final
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.host_routes import collision, host_routes
 from argosy.agent.logic.network_firewall import NETWORK_TABLE, HostFirewall
+from argosy.agent.logic.network_ingress import Place, led_datagrams
 from argosy.agent.logic.network_plan import Site, carried_mtu, link_mtu, number_of, placeholder_of
 from argosy.agent.logic.network_services import Changed, Services
 from argosy.agent.logic.network_state import Link, LinkKind, device_of
 from argosy.agent.logic.network_uplink import UplinkPair, allocate, pair
-from argosy.agent.network import namespace, rtnetlink
+from argosy.agent.network import datagrams, namespace, rtnetlink
 from argosy.agent.network.admission import Admission
 from argosy.agent.network.attachments import Attachments
 from argosy.agent.network.audit import EVERYTHING, MESH, Scope, differences
@@ -171,7 +172,7 @@ class Overlay:
         self._ports.want(desired.published, desired.tasks, desired.networks)
         self._open_ports()
         count = self._converge() + self._end_networks()
-        self._host.forget_datagrams(self._ports.opened_for_datagrams())
+        self._forget_datagrams()
         self._ports.look()
         for network_id in self._assigned.keys() & self._left.keys():
             left = self._left.pop(network_id)
@@ -255,6 +256,7 @@ class Overlay:
             if self._ports.try_again():
                 self._open_ports()
                 self._converge()
+                self._forget_datagrams()
             self._ports.look(again=True)
         if drift:
             if not self._host.table_intact():
@@ -330,6 +332,23 @@ class Overlay:
         for network_id in self._assigned:
             self._carried[network_id].open_doors(self._ports.doors_of(network_id))
         self._host.publish(self._ports.openings)
+
+    def _forget_datagrams(self) -> None:
+        """Have datagrams find where ports lead by now; after the tables: one in between would else bring them back."""
+        changed = self._ports.changed_for_datagrams()
+        if changed:
+            self._host.forget_datagrams({opening.port.number for opening in changed})
+        for network_id in {opening.network_id for opening in changed} & self._carried.keys():
+            self._forget_misled(self._carried[network_id])
+
+    def _forget_misled(self, carried: CarriedNetwork) -> None:
+        led = led_datagrams(self._ports.doors_of(carried.network_id))
+        inner = carried.uplink.inner if carried.uplink else None
+
+        def misled(dialled: Place, reached: Place) -> bool:
+            return dialled[0] == inner and (dialled[1], reached) not in led
+
+        datagrams.forget(carried.connections, misled)
 
     def _balance(self, carried: CarriedNetwork, changed: Changed, local: Iterable[int], *, anew: bool) -> None:
         """Tell a network's balancer what it should be; `anew`: it knows nothing yet."""

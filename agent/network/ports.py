@@ -35,7 +35,7 @@ class Ports:
         self._refused: dict[HostPort, str] = {}
         self._looked = True
         self._lost: list[PortProblem] = []
-        self._for_datagrams: set[int] = set()
+        self._for_datagrams: set[Opening] = set()
 
     def want(
         self,
@@ -59,11 +59,11 @@ class Ports:
         changed, self._refused = refused.keys() != self._refused.keys(), refused
         return changed
 
-    def opened_for_datagrams(self) -> set[int]:
-        """Return the UDP ports that are open since this was asked last."""
-        now = {o.port.number for o in self.openings if o.port.protocol == "udp"}
-        fresh, self._for_datagrams = now - self._for_datagrams, now
-        return fresh
+    def changed_for_datagrams(self) -> set[Opening]:
+        """Return the UDP ports that opened, closed, or lead elsewhere since this was asked last, as before and now."""
+        now = {o for o in self.openings if o.port.protocol == "udp"}
+        changed, self._for_datagrams = now ^ self._for_datagrams, now
+        return changed
 
     def look(self, *, again: bool = False) -> None:
         """Find out what stands in the way of ports; unless `again`, only once for the same ports."""

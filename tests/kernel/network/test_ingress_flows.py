@@ -10,11 +10,13 @@ import pytest
 from ingress_world import CLIENT, WEB, Published
 from network_world import Container, Namespace, World
 
-from argosy.core.assignment import EndpointAssignment
+from argosy.core.assignment import EndpointAssignment, PublishedAssignment
 from argosy.core.service import PortSpec
 
 ENTRIES = pytest.mark.parametrize("entry", [0, 1, 2], ids=["its-own-node", "the-next-ones-node", "a-third-node"])
 UDP = PortSpec(protocol="udp", target=53, published=5300)
+KEPT = PortSpec(protocol="udp", target=53, published=5301)
+OTHER = "othernet00002"
 CLIENTS = 50
 FIRST_PORT = 6000
 
@@ -29,7 +31,7 @@ class Flow:
     """One client's datagrams from one port to one address, as of a program that never stops asking."""
 
     def __init__(self, client: Namespace, address: tuple[str, int]) -> None:
-        self._socket = datagrams_at(client, FIRST_PORT)
+        self._socket = datagrams_at(client, FIRST_PORT + address[1])
         self._socket.connect(address)
 
     def reaches(self, servers: Iterable[socket.socket]) -> socket.socket | None:
@@ -59,8 +61,8 @@ class Flow:
 
 
 @contextmanager
-def flow(client: Namespace, address: str) -> Iterator[Flow]:
-    made = Flow(client, (address, 5300))
+def flow(client: Namespace, address: str, port: int = 5300) -> Iterator[Flow]:
+    made = Flow(client, (address, port))
     try:
         yield made
     finally:
@@ -101,6 +103,41 @@ def test_datagrams_find_another_endpoint(
         web.endpoints["taskaaaaaaaa1"] = EndpointAssignment(WEB, "taskaaaaaaaa1", "web", 1, 0x0A400021)
         web.apply()
         assert asking.reaches(servers) is servers[0]
+
+
+@pytest.mark.parametrize("entry", [0, 2], ids=["its-own-node", "a-third-node"])
+@pytest.mark.parametrize(
+    "moved", ["to another service", "while no agent ran", "to another network", "to another port", "nowhere"]
+)
+def test_datagrams_find_where_the_port_leads_now(wire: World, web: Published, entry: int, moved: str) -> None:
+    """While the former endpoint is still there, and has the port that they went to."""
+    wire.add_network(OTHER, "10.64.0.0/16", {"h1": (1,), "h2": (2,), "h3": (3,)})
+    one = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    web.ports = (UDP, KEPT)
+    web.apply()
+    network = OTHER if moved == "to another network" else WEB
+    two = wire.hosts[1].start_container("taskcccccccc1", (network, "10.64.0.65"))
+    endpoint = EndpointAssignment(network, "taskcccccccc1", "other", 1, 0x0A400041)
+    address = wire.hosts[entry].address
+    with ExitStack() as open_, flow(wire.outside, address) as asking, flow(wire.outside, address, 5301) as going_on:
+        before, after, elsewhere = (open_.enter_context(datagrams_at(*at)) for at in ((one, 53), (two, 53), (one, 54)))
+        servers = [before, after, elsewhere]
+        assert asking.reaches(servers) is before
+        assert going_on.reaches(servers) is before
+        ports = (replace(UDP, target=54), KEPT) if moved == "to another port" else (KEPT,)
+        published = [PublishedAssignment(WEB, "web", "web", ports=ports)]
+        if moved in ("to another service", "to another network", "while no agent ran"):
+            published.append(PublishedAssignment(network, "other", "other", ports=(UDP,)))
+        wire.extra = {"endpoints": (*web.endpoints.values(), endpoint), "published": tuple(published)}
+        for host in wire.hosts:
+            if moved == "while no agent ran":
+                host.new_life()
+            host.apply()
+        if moved == "nowhere":
+            assert asking.is_refused()
+        else:
+            assert asking.reaches(servers) is (elsewhere if moved == "to another port" else after)
+        assert going_on.reaches(servers) is before
 
 
 @pytest.fixture

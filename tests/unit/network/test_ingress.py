@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from argosy.agent.logic import network_leads
+from argosy.agent.logic import network_ingress, network_leads, network_ports
 from argosy.agent.logic.network_ingress import BUCKETS, MARKED, Door, Ingress, buckets, change, node_marks, zone_of
 from argosy.agent.logic.network_leads import Lead, leads
 from argosy.agent.logic.network_ports import HostPort, LocalPort, lost_ports, openings, published_rules
@@ -168,6 +168,17 @@ def test_the_host_translates_to_the_uplinks_of_networks_that_have_one():
     assert leads(wanted, {}) is None
     assert published_rules(wanted, [(network, pair)]).chains != ()
     assert published_rules(wanted, []).chains == ()
+
+
+def test_where_datagrams_may_go():
+    """By the address that a port has to itself, by the number else; in the network's namespace to an endpoint."""
+    all_of, one_of = PortSpec(protocol="udp", published=53, target=5), PortSpec(protocol="tcp", published=53, target=5)
+    at = PortSpec(protocol="udp", published=53, target=6, host_ip="192.0.2.7")
+    wanted = openings([published("a", all_of, one_of), published("b", at), published("c", all_of, network="internal")])
+    led = network_ports.led_datagrams(wanted, {"net": UplinkPair(1, 2)})
+    assert led == {("", 53): (2, 53), ("192.0.2.7", 53): (2, next(o.door for o in wanted if o.port.host_ip))}
+    doors = (Door("udp", 53, 5, ((11, 0), (12, 0))), Door("tcp", 53, 7, ((11, 0),)), Door("udp", 54, 6))
+    assert network_ingress.led_datagrams(doors) == {(53, (11, 5)), (53, (12, 5))}
 
 
 def test_ports_that_come_and_go_are_elements_of_a_table_that_stays():
