@@ -408,3 +408,21 @@ def test_the_machine_itself_is_untouched(ends) -> None:
         assert WEB not in root.sh("ip link; cat /proc/self/mountinfo")
     finally:
         root.close()
+
+
+@pytest.mark.parametrize(
+    "damage", ["true", "nft flush chain ip TABLE admit"], ids=["as it was made", "changed by hand"]
+)
+def test_no_table_of_peers_is_left_of_a_former_life(wire: World, pair: tuple[Host, Host], damage: str) -> None:
+    """Whose last network went while no agent ran."""
+    host, _ = pair
+    wire.add_network(WEB, "10.64.0.0/16", {"h1": (1,), "h2": (2,)})
+    host.apply()
+    table = f"argosy-{host.name}/peers"
+    host.sh(damage.replace("TABLE", table))
+    host.new_life()
+    host.do(host.plane.apply(NetworkState()))
+    host.do(host.plane.remove_unwanted(synced=False))
+    assert table in host.sh("nft list tables"), "what is not certain is not acted upon"
+    host.do(host.plane.remove_unwanted(synced=True))
+    assert table not in host.sh("nft list tables")
