@@ -18,6 +18,7 @@ _CHAIN: Final = re.compile(r"\s+chain (\S+) \{")
 _HOOK: Final = re.compile(r"\s+type filter hook forward priority [^;]*; policy (\w+);")
 _COUNTER: Final = re.compile(r"counter (\w+) \{\s*packets (\d+)")
 _PASSING: Final = re.compile(r"\b(accept|jump|goto|queue|vmap)\b")
+_DROPPING: Final = re.compile(r"\b(drop|reject|jump|goto|queue|vmap)\b")
 _KNOWN_ONLY: Final = re.compile(r"ct state (\{ )?(established|related)(,\s?(established|related))*( \})? ")
 
 
@@ -50,8 +51,16 @@ def foreign_chains(listing: str, own: Collection[str]) -> list[ForeignChain]:
 
 def may_pass(chain_listing: str) -> bool:
     """Whether some rule of a chain could let a new connection pass, by what `list chain` prints."""
-    rules = (line for line in chain_listing.splitlines() if not _HOOK.fullmatch(line))
-    return any(_PASSING.search(rule) and not _KNOWN_ONLY.search(rule) for rule in rules)
+    return any(_PASSING.search(rule) and not _KNOWN_ONLY.search(rule) for rule in _rules(chain_listing))
+
+
+def may_drop(chain_listing: str) -> bool:
+    """Whether some rule of a chain could drop something, by what `list chain` prints; its policy is another matter."""
+    return any(_DROPPING.search(rule) for rule in _rules(chain_listing))
+
+
+def _rules(chain_listing: str) -> Iterable[str]:
+    return (line for line in chain_listing.splitlines() if not _HOOK.fullmatch(line))
 
 
 def counted(listing: str) -> tuple[int, int]:
@@ -60,22 +69,19 @@ def counted(listing: str) -> tuple[int, int]:
     return counts.get(CAME, 0), counts.get(PASSED, 0)
 
 
-def why_dropped(chains: Iterable[ForeignChain], certain: Collection[ForeignChain], *, dropping: bool) -> str:
+def why_dropped(suspects: Iterable[ForeignChain], certain: Collection[ForeignChain], *, dropping: bool) -> str:
     """Return what to tell of published ports; "" when nothing drops what comes to them.
 
-    `certain`: chains that let nothing new pass; `dropping`: what came of late has not passed.
+    `suspects`: chains that may drop it, by policy or by a rule; `certain`: of these, those that let nothing new pass;
+    `dropping`: what came of late has not passed.
     """
-    chains = list(chains)
-    policies = [chain for chain in chains if chain.drops]
     if certain:
-        blamed, how = [c for c in policies if c in certain], "policy drop, and no rule lets it pass"
-    elif dropping and policies:
-        blamed, how = policies, "policy drop"
+        blamed = [f"{chain} (policy drop, and no rule lets it pass)" for chain in certain]
     elif dropping:
-        blamed, how = chains, "one of its rules"
+        blamed = [f"{chain} ({'policy drop' if chain.drops else 'one of its rules'})" for chain in suspects]
     else:
         return ""
-    names = " or ".join(f"{chain} ({how})" for chain in blamed) or "another firewall than nftables"
+    names = " or ".join(blamed) or "another firewall than nftables"
     return (
         f"what comes from other hosts is dropped by the host's firewall, {names}: "
         'let pass what is forwarded to "au*", and back'

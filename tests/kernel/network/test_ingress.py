@@ -327,6 +327,30 @@ def test_a_firewall_that_drops_is_named(
         assert said == []
 
 
+def test_of_several_chains_all_that_may_have_dropped_are_named(wire: World, web: Published) -> None:
+    """One whose policy is to drop and that lets it pass, one that drops it by a rule, and one that drops nothing."""
+    web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    host = wire.hosts[1]
+    host.sh("nft add table inet wall")
+    for name, policy, rule in (
+        ("first", "drop", "accept"),
+        ("second", "accept", "tcp dport 8080 drop"),
+        ("third", "accept", "counter"),
+    ):
+        hook = f"{{ type filter hook forward priority 0; policy {policy}; }}"
+        host.sh(f"nft 'add chain inet wall {name} {hook}; add rule inet wall {name} {rule}'")
+    web.ports = (PortSpec(target=80, published=8080),)
+    web.apply()
+    with wire.outside.open_socket() as calling:
+        calling.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            calling.connect((host.address, 8080))
+    host.do(host.plane.repair())
+    (problem,) = host.plane.port_problems
+    first, second = (f"chain {name} of table inet wall" for name in ("first", "second"))
+    assert f"firewall, {first} (policy drop) or {second} (one of its rules): let pass" in problem.reason
+
+
 def test_a_client_within_the_networks_own_range_is_served(wire: World, web: Published) -> None:
     """It cannot be told from a container there, so it loses its address."""
     server = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from argosy.agent.logic.network_foreign import ForeignChain, counted, foreign_chains, may_pass, why_dropped
+from argosy.agent.logic.network_foreign import ForeignChain, counted, foreign_chains, may_drop, may_pass, why_dropped
 
 LISTING = """table ip argosy-node1 {
 	chain forward {
@@ -55,18 +55,34 @@ def test_whether_something_new_may_pass(rules, passes):
 
 
 @pytest.mark.parametrize(
-    ("chains", "certain", "dropping", "said"),
+    ("rule", "drops"),
+    [
+        ("counter packets 0 bytes 0", False),
+        ("tcp dport 80 accept", False),
+        ("tcp dport 80 drop", True),
+        ("reject with icmpx admin-prohibited", True),
+        ("jump filter_FORWARD_POLICIES", True),
+    ],
+)
+def test_whether_a_rule_may_drop(rule, drops):
+    hook = "type filter hook forward priority filter; policy drop;"
+    assert may_drop(f"table inet wall {{\n\tchain fw {{\n\t\t{hook}\n\t\t{rule}\n\t}}\n}}\n") is drops
+
+
+@pytest.mark.parametrize(
+    ("suspects", "certain", "dropping", "said"),
     [
         ([], [], False, ""),
         ([DROPS, LETS], [], False, ""),
         ([DROPS, LETS], [DROPS], False, "chain FORWARD of table ip filter (policy drop, and no rule lets it pass):"),
-        ([DROPS, LETS], [], True, "chain FORWARD of table ip filter (policy drop):"),
+        ([DROPS], [], True, "chain FORWARD of table ip filter (policy drop):"),
+        ([DROPS, LETS], [], True, "(policy drop) or chain fw of table inet wall (one of its rules):"),
         ([LETS], [], True, "chain fw of table inet wall (one of its rules):"),
         ([], [], True, "another firewall than nftables:"),
     ],
 )
-def test_what_is_said(chains, certain, dropping, said):
-    told = why_dropped(chains, certain, dropping=dropping)
+def test_what_is_said(suspects, certain, dropping, said):
+    told = why_dropped(suspects, certain, dropping=dropping)
     assert said in told
     assert bool(told) is bool(said)
 
