@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import grpc
 
@@ -20,9 +20,9 @@ from argosy.controller.logic.rebalance import is_at_rest, is_movable, plan_moves
 from argosy.controller.logic.shunned import shunned_nodes
 from argosy.controller.loops.forecast import tasks_there
 from argosy.controller.loops.placing import view_of, waits
-from argosy.controller.store import Snapshot, update
+from argosy.controller.store import MAX_OPS, Snapshot, update
 from argosy.core.codec import encode, encode_into
-from argosy.core.errors import ConflictError, InvalidError
+from argosy.core.errors import ConflictError, InvalidError, PreconditionError
 from argosy.core.meta import Scheduling
 from argosy.core.service import Revision, Service, ServiceMode
 from argosy.core.task import Task
@@ -30,6 +30,9 @@ from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import types_pb2 as tpb
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+MOST_PLANNED_MOVES: Final = MAX_OPS
+"""What one transaction takes."""
 
 
 class PlacementHandlers(PlanHandlers):
@@ -66,20 +69,29 @@ class PlacementHandlers(PlanHandlers):
         snap, now = planned or self._cache.snapshot, time.time()
         tasks, notice = await asyncio.to_thread(moves_of, snap)
         evicted = [replace(t, evict=True, meta=replace(t.meta, updated_at=now)) for t in tasks]
-        outcomes = await self._store.commit_batched([[update(task)] for task in evicted])
-        response = pb.RebalanceResponse(notice=notice)
-        revision = 0
-        for task, outcome in zip(evicted, outcomes, strict=True):
-            revision = max(revision, outcome.revision)
-            if outcome.error is None:
-                encode_into(task, response.tasks.add())
-            elif not isinstance(outcome.error, ConflictError):  # one that has changed since is not at rest
-                raise outcome.error
-        await self._cache.wait_for(revision)
+        marked = await (self._mark_as_planned(planned, evicted) if planned else self._mark(evicted))
+        response = pb.RebalanceResponse(notice=notice or _too_many(len(evicted)))
+        for task in marked:
+            encode_into(task, response.tasks.add())
         for service_id in sorted({task.service_id for task in response.tasks}):
             if found := self._cache.snapshot.get(Service, service_id):
                 encode_into(found, response.services.add())
         return response
+
+    async def _mark(self, evicted: Sequence[Task]) -> Sequence[Task]:
+        """Store tasks that are to move, but those that have changed meanwhile: they are not at rest."""
+        outcomes = await self._store.commit_batched([[update(task)] for task in evicted])
+        for outcome in outcomes:
+            if outcome.error is not None and not isinstance(outcome.error, ConflictError):
+                raise outcome.error
+        await self._cache.wait_for(max((outcome.revision for outcome in outcomes), default=0))
+        return [task for task, outcome in zip(evicted, outcomes, strict=True) if outcome.ok]
+
+    async def _mark_as_planned(self, planned: Snapshot, evicted: Sequence[Task]) -> Sequence[Task]:
+        """Store all tasks that are to move, or none."""
+        if len(evicted) > MOST_PLANNED_MOVES:
+            raise PreconditionError(f"{_too_many(len(evicted))}; nothing was done")
+        return await change(self._store, self._cache, lambda _: ([update(t) for t in evicted], evicted), planned)
 
 
 def moves_of(snap: Snapshot) -> tuple[Sequence[Task], str]:
@@ -94,6 +106,16 @@ def moves_of(snap: Snapshot) -> tuple[Sequence[Task], str]:
     specs = {(r.service_id, r.number): r.spec.task for r in snap.all(Revision)}
     moves = plan_moves(tasks, specs, view)
     return [move.task for move in moves], "" if moves else _even(snap, quiet)
+
+
+def _too_many(moves: int) -> str:
+    """Return why so many moves cannot be held to a plan; empty when they can."""
+    if moves <= MOST_PLANNED_MOVES:
+        return ""
+    return (
+        f"{moves} tasks are to move, and only {MOST_PLANNED_MOVES} can be all or none: `argosy rebalance` without "
+        "--plan-id moves each on its own"
+    )
 
 
 def _even(snap: Snapshot, quiet: Collection[str]) -> str:

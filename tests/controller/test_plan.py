@@ -4,15 +4,18 @@ import asyncio
 import contextlib
 import threading
 from collections import Counter
+from dataclasses import replace
 
 import grpc
 import pytest
 
+from argosy.controller.api import placement
 from argosy.controller.loops import forecast
+from argosy.controller.store import Put, update
 from argosy.core.codec import encode
 from argosy.core.meta import Scheduling
-from argosy.core.network import NetworkSpec
-from argosy.core.node import Node, NodeState
+from argosy.core.network import Network, NetworkSpec
+from argosy.core.node import Availability, Node, NodeState
 from argosy.core.service import Affinity, ContainerSpec, Placement, Service, ServiceSpec, TaskSpec
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState
@@ -168,6 +171,135 @@ async def test_after_a_node_joined_rebalancing_evens_out_and_then_has_nothing_to
         await until(lambda: running(leader) == {("web", "n1"): 2, ("web", "n2"): 2})
         nothing = await leader.control.Rebalance(pb.RebalanceRequest())
         assert (len(nothing.tasks), nothing.notice) == (0, "every service is spread as evenly as it can be")
+
+
+async def stale(call) -> str:
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await call
+    assert refusal.value.code() is grpc.StatusCode.FAILED_PRECONDITION, refusal.value.details()
+    return refusal.value.details()
+
+
+def right_before(store, writes, do):
+    """Have `do` happen once, between the check of a plan and the first transaction that `writes` what it looks for."""
+    apply, done = store._apply, []
+
+    async def applied(groups, fence):
+        puts = [part.op.obj for group in groups for part in group.parts if isinstance(part.op, Put)]
+        if not done and any(writes(obj) for obj in puts):
+            done.append(True)
+            await do()
+        return await apply(groups, fence)
+
+    store._apply = applied
+    return done
+
+
+async def drain_of(leader, name):
+    node = await leader.control.GetNode(pb.GetNodeRequest(ref=name))
+    node.spec.availability = types_pb2.AVAILABILITY_DRAIN
+    return pb.UpdateNodeRequest(ref=name, spec=node.spec)
+
+
+def availability(leader, name):
+    return next(n.spec.availability for n in leader.cache.snapshot.all(Node) if n.spec.name == name)
+
+
+async def test_a_stale_plan_of_a_deploy_does_nothing(leader, agents):
+    await leader.add_image()
+    async with hosts(leader, agents, "n1") as add:
+        request = stack(a_service_spec("shop_web", networks=("front",)))
+        request.plan_id = (await leader.control.GetPlan(pb.GetPlanRequest(apply_stack=request))).id
+        await leader.control.CreateNetwork(pb.CreateNetworkRequest(spec=types_pb2.NetworkSpec(name="other")))
+        await leader.create("other")
+        await add("n2")
+        said = await stale(leader.control.ApplyStack(request))
+        assert "create shop_web.1 (n2)" in said
+        assert [s.spec.name for s in leader.cache.snapshot.all(Service)] == ["other"]
+        assert not leader.cache.snapshot.by_name(Network, "default", "front")
+
+
+async def test_a_stale_plan_of_a_drain_does_nothing(leader, agents):
+    await leader.add_image()
+    async with hosts(leader, agents, "n1", "n2") as add:
+        await leader.create(replicas=2)
+        await until(lambda: running(leader).total() == 2)
+        request = await drain_of(leader, "n1")
+        request.plan_id = (await leader.control.GetClusterPlan(pb.GetClusterPlanRequest(update_node=request))).id
+        await add("n3")
+        said = await stale(leader.control.UpdateNode(request))
+        assert "(n3)" in said
+        assert availability(leader, "n1") is Availability.ACTIVE
+        assert not any(task.evict for task in leader.tasks())
+
+
+async def test_a_plan_of_a_drain_does_not_outlive_a_change_of_the_node_before_the_writing(leader, agents):
+    await leader.add_image()
+    async with hosts(leader, agents, "n1", "n2"):
+        request = await drain_of(leader, "n1")
+        request.plan_id = (await leader.control.GetClusterPlan(pb.GetClusterPlanRequest(update_node=request))).id
+
+        async def label():
+            node = await leader.control.GetNode(pb.GetNodeRequest(ref="n1"))
+            node.spec.labels["disk"] = "ssd"
+            await leader.control.UpdateNode(pb.UpdateNodeRequest(ref="n1", spec=node.spec))
+
+        changed = right_before(
+            leader.store, lambda o: isinstance(o, Node) and o.spec.availability is Availability.DRAIN, label
+        )
+        said = await stale(leader.control.UpdateNode(request))
+        assert changed
+        assert said.startswith("the plan is stale: the node ")
+        assert availability(leader, "n1") is Availability.ACTIVE
+
+
+async def uneven(leader, add):
+    """Return a plan to move two of four tasks to a node that has joined."""
+    await leader.add_image()
+    await leader.create(replicas=4)
+    await until(lambda: running(leader).total() == 4)
+    await add("n2")
+    return await leader.control.GetClusterPlan(pb.GetClusterPlanRequest(rebalance=pb.RebalanceRequest()))
+
+
+async def test_a_stale_plan_of_a_rebalance_moves_nothing(leader, agents):
+    async with hosts(leader, agents, "n1") as add:
+        plan = await uneven(leader, add)
+        await add("n3")
+        said = await stale(leader.control.Rebalance(pb.RebalanceRequest(plan_id=plan.id)))
+        assert "(n3)" in said
+        assert running(leader) == {("web", "n1"): 4}
+        assert not any(task.evict for task in leader.tasks())
+
+
+async def test_a_planned_rebalance_moves_all_or_nothing(leader, agents):
+    """One of its tasks is changed between the check and the writing: the other does not move either."""
+    async with hosts(leader, agents, "n1") as add:
+        plan = await uneven(leader, add)
+
+        async def touch():
+            task = next(t for t in leader.tasks() if f"web.{t.slot}" == plan.tasks[0].task)
+            version = await leader.store.commit([update(replace(task, failures=1))])
+            await leader.cache.wait_for(version)
+
+        changed = right_before(leader.store, lambda o: isinstance(o, Task) and o.evict, touch)
+        said = await stale(leader.control.Rebalance(pb.RebalanceRequest(plan_id=plan.id)))
+        assert changed
+        assert said.startswith("the plan is stale: the task ")
+        assert not any(task.evict for task in leader.tasks())
+        moved = await leader.control.Rebalance(pb.RebalanceRequest())
+        assert len(moved.tasks) == 2
+
+
+async def test_a_rebalance_too_large_for_all_or_nothing_says_so_before_and_refuses(leader, agents, monkeypatch):
+    monkeypatch.setattr(placement, "MOST_PLANNED_MOVES", 1)
+    async with hosts(leader, agents, "n1") as add:
+        plan = await uneven(leader, add)
+        (notice,) = plan.notices
+        assert notice.startswith("2 tasks are to move, and only 1 can be all or none: `argosy rebalance` without ")
+        said = await stale(leader.control.Rebalance(pb.RebalanceRequest(plan_id=plan.id)))
+        assert said == f"{notice}; nothing was done"
+        assert not any(task.evict for task in leader.tasks())
 
 
 async def test_an_explanation_says_of_each_node_why_it_is_refused(leader, agents):
