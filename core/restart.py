@@ -15,6 +15,7 @@ from typing import Final
 from argosy.core.service import RestartCondition, RestartPolicy
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState, is_failure
+from argosy.core.units import format_duration
 
 MAX_DELAY_S: Final = 300.0
 """The delay doubles up to this while a slot keeps failing, or stays at the policy's own delay if that is longer."""
@@ -84,6 +85,35 @@ def succeed(task: Task, policy: RestartPolicy, now: float) -> Heritage | NoSucce
 def inherit(task: Task, now: float) -> Heritage:
     """Return what the replacement of a task inherits that is moved, not restarted: it may run at once."""
     return Heritage(_failures_before(task, now), attempts=task.attempts, attempts_since=task.attempts_since)
+
+
+def idle_settings(policy: RestartPolicy) -> dict[str, tuple[str, str]]:
+    """Return which settings have no effect: by the setting's name why, and what to do.
+
+    Docker accepts them all, so it is no error to have them; but whoever writes one expects something of it.
+    """
+    idle: dict[str, tuple[str, str]] = {}
+    attempts, window = policy.max_attempts, policy.window
+    if policy.condition is RestartCondition.NONE:
+        never = ("what is never restarted makes no attempts: it has no effect", "remove it, or the condition 'none'")
+        return {name: never for name, value in (("max_attempts", attempts), ("window", window)) if value}
+    if window and not attempts:
+        idle["window"] = ("attempts are counted within it, and not limited: it has no effect", "add max_attempts")
+    needed = _shortest(policy)
+    if window and attempts and window <= needed:
+        idle["max_attempts"] = (
+            f"with the delays between them, so many attempts take more than {format_duration(needed)}, and after a "
+            f"window of {format_duration(window)} they are counted anew: what fails is restarted for ever",
+            f"write a window longer than {format_duration(needed)}, or none",
+        )
+    return idle
+
+
+def _shortest(policy: RestartPolicy) -> float:
+    """Return how long `max_attempts` restarts take of a program that fails at once."""
+    growing = min(policy.max_attempts, 32)
+    grown = sum(_delay(policy, failures) for failures in range(1, growing + 1))
+    return grown + (policy.max_attempts - growing) * _delay(policy, growing)
 
 
 def _failures_before(task: Task, end: float) -> int:

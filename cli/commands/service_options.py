@@ -191,6 +191,18 @@ def apply_options(given: Mapping[str, Any], spec: "types.ServiceSpec") -> None:
             _set(option, value, spec)
         except InvalidError as error:
             raise click.UsageError(f"{option.name}: {error}") from None
+    _refuse_idle(given, spec)
+
+
+def _refuse_idle(given: Mapping[str, Any], spec: "types.ServiceSpec") -> None:
+    """Refuse options of the restart policy that would have no effect."""
+    from argosy.core.codec import decode
+    from argosy.core.restart import idle_settings
+    from argosy.core.service import RestartPolicy
+
+    for name, (why, instead) in idle_settings(decode(spec.task.restart, RestartPolicy)).items():
+        if given.get(f"restart_{name}") is not None:
+            raise click.UsageError(f"--restart-{name.replace('_', '-')}: {why}; {instead}")
 
 
 def _is_without(given: Mapping[str, Any], switch: str, check: str) -> bool:

@@ -7,6 +7,7 @@ from argosy.cli.compose.cursor import Cursor
 from argosy.cli.compose.extension import progress_deadline
 from argosy.cli.compose.jobs import JOBS
 from argosy.core.node import Platform, Resources
+from argosy.core.restart import idle_settings
 from argosy.core.service import (
     EndpointMode,
     FailureAction,
@@ -154,12 +155,17 @@ def restart_policy(service: Cursor, condition: RestartCondition = RestartConditi
     if older is not None:
         older.notice("'deploy.restart_policy' is used instead of it")
     policy.mapping()
-    return RestartPolicy(
+    found = RestartPolicy(
         condition=_value(policy, "condition", lambda at: at.choice(_CONDITIONS), default.condition),
         delay=_value(policy, "delay", Cursor.duration, default.delay),
         max_attempts=_value(policy, "max_attempts", lambda at: at.integer(least=0), default.max_attempts),
         window=_value(policy, "window", Cursor.duration, default.window),
     )
+    for name, (why, instead) in idle_settings(found).items():
+        setting = policy.get(name)
+        if setting is not None:
+            setting.notice(why, instead)
+    return found
 
 
 def _older_restart(at: Cursor) -> RestartPolicy:

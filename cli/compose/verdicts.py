@@ -204,8 +204,16 @@ TABLE: Final[tuple[Row, ...]] = (
     _syntax("services.*.deploy.restart_policy", "see its keys"),
     _honoured("services.*.deploy.restart_policy.condition", "test_deploy_restart_policy"),
     _honoured("services.*.deploy.restart_policy.delay", "test_deploy_restart_policy", "doubles while a task fails"),
-    _honoured("services.*.deploy.restart_policy.max_attempts", "test_deploy_restart_policy"),
-    _honoured("services.*.deploy.restart_policy.window", "test_deploy_restart_policy"),
+    _honoured(
+        "services.*.deploy.restart_policy.max_attempts",
+        "test_deploy_restart_policy",
+        "a notice where it cannot have an effect",
+    ),
+    _honoured(
+        "services.*.deploy.restart_policy.window",
+        "test_deploy_restart_policy",
+        "a notice where it cannot have an effect",
+    ),
     *(
         _honoured(f"services.*.deploy.{which}.{key}", f"test_deploy_{which}")
         for which in ("rollback_config", "update_config")

@@ -23,17 +23,17 @@ from argosy.core.service import (
     UpdateStatus,
 )
 from argosy.core.task import Task
-from argosy.core.validate import validate_service
+from argosy.core.validate import Problem, validate_service
 
 
 def check(spec: ServiceSpec) -> None:
     """Refuse a spec that cannot be; all its problems at once."""
-    problems = validate_service(spec)
+    _refuse(validate_service(spec), f"service {spec.name or '(without a name)'} cannot be accepted")
+
+
+def _refuse(problems: Sequence[Problem], text: str) -> None:
     if problems:
-        raise InvalidError(
-            f"service {spec.name or '(without a name)'} cannot be accepted",
-            tuple((p.where, p.what) for p in problems),
-        )
+        raise InvalidError(text, tuple((p.where, p.what) for p in problems))
 
 
 def resolve(
@@ -170,19 +170,29 @@ def scaled(snap: Snapshot, project: str, replicas: Mapping[str, int], now: float
 
 
 def rolled_back(snap: Snapshot, service: Service, to_number: int, now: float) -> tuple[list[Op], Service]:
-    """Return a service to an earlier revision, by hand."""
+    """Return a service to an earlier revision, by hand.
+
+    It is judged as a deploy of it would be: what else was said of the service since, and what other services have
+    taken, may leave no room for it. What is wrong with the service already is not held against it.
+    """
     status = UpdateStatus(UpdateState.ROLLBACK_STARTED, started_at=now, message="rolled back by hand")
     change = change_service.roll_back(
         service, to_number, status, snap.revisions_of_service(service.meta.id), revisions_in_use(snap, service), now
     )
-    networks = [snap.get(Network, n.target) for n in change.service.spec.task.networks]
+    spec, number = change.service.spec, to_number or service.previous_revision
+    known = validate_service(service.spec)
+    _refuse(
+        [p for p in validate_service(spec) if p not in known],
+        f"service {spec.name} cannot be rolled back to revision {number} as it is now: deploy it anew",
+    )
+    networks = [snap.get(Network, n.target) for n in spec.task.networks]
     if any(n is None or n.removing for n in networks):
-        number = to_number or service.previous_revision
         raise PreconditionError(
-            f"revision {number} of service {service.spec.name} joins a network that was removed: deploy it anew with "
+            f"revision {number} of service {spec.name} joins a network that was removed: deploy it anew with "
             "the networks that there are"
         )
-    claimed = static_addresses.claims(snap, [(service.meta.id, change.service.spec)], {}, now)
+    published_ports.check(snap, service.meta.project, [spec])
+    claimed = static_addresses.claims(snap, [(service.meta.id, spec)], {}, now)
     return [*operations(change), *claimed], change.service
 
 

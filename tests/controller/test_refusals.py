@@ -161,6 +161,42 @@ async def test_no_rollback_to_a_network_that_is_gone(leader):
     assert "revision 1 of service web joins a network that was removed" in text
 
 
+def with_port(name, number):
+    spec = a_service_spec(name)
+    spec.task.host_ports.add(protocol="tcp", port=number)
+    return spec
+
+
+async def test_no_rollback_to_a_port_that_another_service_has_by_now(leader):
+    await leader.add_image()
+    await leader.control.CreateService(pb.CreateServiceRequest(spec=with_port("web", 8080)))
+    await leader.control.UpdateService(pb.UpdateServiceRequest(ref="web", spec=a_service_spec("web")))
+    await leader.control.CreateNetwork(pb.CreateNetworkRequest(spec=types_pb2.NetworkSpec(name="front")))
+    everywhere = a_service_spec("api", networks=("front",))
+    everywhere.endpoint.ports.add(protocol="tcp", published=8080, target=80)
+    await leader.control.CreateService(pb.CreateServiceRequest(spec=everywhere))
+    code, text = await refusal(leader.control.RollbackService(pb.RollbackServiceRequest(ref="web")))
+    assert code is grpc.StatusCode.ALREADY_EXISTS
+    assert "port 8080/tcp is published by service api" in text
+    assert (await leader.control.GetService(pb.GetServiceRequest(ref="web"))).revision == 2
+
+
+async def test_no_rollback_to_what_is_said_of_the_service_since_does_not_allow(leader):
+    """Tasks with a port of the node's stop before others start; since then none may ever be missing."""
+    await leader.add_image()
+    await leader.control.CreateService(pb.CreateServiceRequest(spec=with_port("web", 8080)))
+    careful = a_service_spec("web", max_unavailable="0")
+    careful.update.order = careful.rollback.order = types_pb2.UPDATE_ORDER_START_FIRST
+    await leader.control.UpdateService(pb.UpdateServiceRequest(ref="web", spec=careful))
+    code, text = await refusal(leader.control.RollbackService(pb.RollbackServiceRequest(ref="web")))
+    assert code is INVALID
+    assert text.startswith(
+        "service web cannot be rolled back to revision 1 as it is now: deploy it anew\nmax_unavailable: "
+    )
+    assert "a host port is free for the new task only when the old one has stopped" in text
+    assert (await leader.control.GetService(pb.GetServiceRequest(ref="web"))).revision == 2
+
+
 async def test_projects_share_nothing(leader):
     """The same names in two projects: each request sees its own only, by name, id and the beginning of an id."""
     await leader.add_image()

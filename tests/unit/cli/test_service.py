@@ -134,6 +134,11 @@ def test_create_a_job(argosy: Argosy, cluster: FakeCluster) -> None:
         (("--name", "a", "--update-delay", "5", "web:1"), '--update-delay: duration "5" has no unit'),
         (("--name", "a", "--entrypoint", "'x", "web:1"), "--entrypoint: No closing quotation"),
         (("--name", "a", "--no-healthcheck", "--health-cmd", "x", "web:1"), "contradict each other"),
+        (
+            ("--name", "a", "--restart-condition", "none", "--restart-max-attempts", "3", "web:1"),
+            "--restart-max-attempts: what is never restarted makes no attempts",
+        ),
+        (("--name", "a", "--restart-window", "2m", "web:1"), "--restart-window: attempts are counted within it"),
     ],
 )
 def test_create_of_nonsense(argosy: Argosy, arguments: tuple[str, ...], said: str) -> None:

@@ -217,6 +217,21 @@ NOTICES = [
         "services.web.restart",
         "restart_policy' is used instead",
     ),
+    (
+        "deploy: {restart_policy: {condition: none, max_attempts: 3}}",
+        "services.web.deploy.restart_policy.max_attempts",
+        "compose.yaml:4:62: services.web.deploy.restart_policy.max_attempts: what is never restarted makes no attempts",
+    ),
+    (
+        "deploy: {restart_policy: {window: 2m}}",
+        "services.web.deploy.restart_policy.window",
+        "not limited: it has no effect; add max_attempts",
+    ),
+    (
+        "deploy: {restart_policy: {delay: 30s, window: 10s, max_attempts: 3}}",
+        "services.web.deploy.restart_policy.max_attempts",
+        "take more than 3m30s, and after a window of 10s they are counted anew: what fails is restarted for ever",
+    ),
 ]
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from argosy.core.restart import Heritage, NoSuccessor, inherit, succeed
+from argosy.core.restart import Heritage, NoSuccessor, idle_settings, inherit, succeed
 from argosy.core.service import RestartCondition, RestartPolicy, ServiceSpec
 from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState as S
@@ -158,3 +158,41 @@ def test_a_finished_program_stays_finished_when_its_service_is_looked_at_again()
     world.scale(3)
     world.run(60)
     assert world.created == 3
+
+
+@pytest.mark.parametrize(
+    ("policy", "idle"),
+    [
+        (RestartPolicy(), set()),
+        (RestartPolicy(max_attempts=3), set()),
+        (RestartPolicy(NONE), set()),
+        (RestartPolicy(NONE, max_attempts=3, window=120), {"max_attempts", "window"}),
+        (RestartPolicy(window=120), {"window"}),
+        (RestartPolicy(delay=5, max_attempts=3, window=120), set()),
+        (RestartPolicy(delay=5, max_attempts=3, window=35), {"max_attempts"}),
+        (RestartPolicy(delay=5, max_attempts=3, window=35.1), set()),
+        (RestartPolicy(delay=30, max_attempts=1, window=10), {"max_attempts"}),
+        (RestartPolicy(delay=0, max_attempts=3, window=1), set()),
+        (RestartPolicy(delay=5, max_attempts=1_000_000, window=86_400), {"max_attempts"}),
+    ],
+)
+def test_settings_that_have_no_effect_are_told(policy: RestartPolicy, idle: set[str]) -> None:
+    assert set(idle_settings(policy)) == idle
+
+
+@pytest.mark.parametrize(("window", "gives_up"), [(35.0, False), (35.1, True)])
+def test_attempts_are_used_up_only_in_a_window_that_their_delays_fit_in(window: float, gives_up: bool) -> None:
+    policy, task, now = RestartPolicy(delay=5, max_attempts=3, window=window), ended(S.FAILED), NOW
+    for _ in range(3):
+        heritage = succeed(task, policy, now)
+        assert isinstance(heritage, Heritage)
+        now = heritage.not_before
+        task = ended(
+            S.FAILED,
+            at=now,
+            failures=heritage.failures,
+            attempts=heritage.attempts,
+            attempts_since=heritage.attempts_since,
+        )
+    assert (succeed(task, policy, now) is NoSuccessor.GAVE_UP) is gives_up
+    assert bool(idle_settings(policy)) is not gives_up
