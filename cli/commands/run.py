@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
@@ -266,7 +266,7 @@ class _Following:
                 self._say_if_broken()
                 for reader in self._readers.values():
                     reader.join(_LAST_LINES_S)
-                return self._status(tasks)
+                return exit_status(self._service.spec.name, tasks)
             if self._broke:
                 raise self._connection_broke()
 
@@ -331,17 +331,18 @@ class _Following:
         except (OSError, ValueError):
             return  # nobody reads our output any more
 
-    def _status(self, tasks: "list[Task]") -> int:
-        """Return the exit status of the run, and say what its output cannot."""
-        from argosy.core.task_state import TaskState
 
-        if any(task.status.state is TaskState.COMPLETE for task in tasks):
-            return 0
-        last = max(tasks, key=lambda task: (task.status.at, task.meta.id))
-        status = last.status
-        code = status.exit_code
-        if status.reason and status.reason != f"exit code {code}":
-            notice(f"{self._service.spec.name}: {status.reason}")
-        if status.state is TaskState.REJECTED:
-            return EXIT_CANNOT_RUN
-        return EXIT_FAILED if code is None else code
+def exit_status(name: str, tasks: "Sequence[Task]") -> int:
+    """Return the exit status of a run that is over, and say what its output cannot."""
+    from argosy.core.task_state import TaskState
+
+    if any(task.status.state is TaskState.COMPLETE for task in tasks):
+        return 0
+    last = max(tasks, key=lambda task: (task.status.at, task.meta.id))
+    status = last.status
+    code = status.exit_code
+    if status.reason and status.reason != f"exit code {code}":
+        notice(f"{name}: {status.reason}")
+    if status.state is TaskState.REJECTED:
+        return EXIT_CANNOT_RUN
+    return EXIT_FAILED if code is None else code

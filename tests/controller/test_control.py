@@ -14,7 +14,7 @@ from argosy.core.image import Image
 from argosy.core.meta import Meta
 from argosy.core.network import Network, NetworkSpec, Slice
 from argosy.core.node import Availability, Node, NodeDescription, NodeSpec, NodeState, NodeStatus
-from argosy.core.service import Service, ServiceSpec
+from argosy.core.service import Revision, Service, ServiceSpec, revision_id
 from argosy.core.task import TaskStatus
 from argosy.core.task_state import TaskState
 from argosy.proto.argosy.v1 import control_pb2 as pb
@@ -204,6 +204,35 @@ async def test_an_image_whose_name_moves_stays_while_a_revision_runs_it(leader):
     third = await leader.add_image(digest="sha256:" + "2" * 64)
     await leader.store.commit_batched(images.unneeded(leader.cache.snapshot))
     await until(lambda: {i.digest for i in leader.cache.snapshot.all(Image)} == {DIGEST, third.digest})
+
+
+async def test_a_rollback_restores_the_digest_that_its_revision_had(leader):
+    """One name throughout, which moved twice: no revision says more than the name, but for the digest."""
+    digests = [DIGEST, "sha256:" + "1" * 64, "sha256:" + "2" * 64]
+    await leader.add_image()
+    service = await leader.create()
+    for digest in digests[1:]:
+        await leader.add_image(digest=digest)
+        changed = await leader.control.UpdateService(pb.UpdateServiceRequest(ref="web", spec=a_service_spec("web")))
+        assert changed.spec.task.container.image_digest == digest
+    outcomes = await leader.store.commit_batched(images.unneeded(leader.cache.snapshot))
+    assert outcomes == []  # the second image has no name any more and no task, but a revision
+    for number in (2, 1):
+        back = await leader.control.RollbackService(pb.RollbackServiceRequest(ref="web", to_revision=number))
+        has = back.spec.task.container
+        assert (has.image, has.image_digest) == ("web:1", digests[number - 1])
+        await until(lambda b=back, d=digests[number - 1]: running_digests(leader, service, b.revision) == {d})
+    later = await leader.control.UpdateService(
+        pb.UpdateServiceRequest(ref="web", spec=a_service_spec("web", replicas=2))
+    )
+    assert later.spec.task.container.image_digest == digests[2]  # a deploy takes what the name means by then
+
+
+def running_digests(leader, service, number):
+    """Return the digests that the tasks of a revision are told to run."""
+    snap = leader.cache.snapshot
+    here = [t for t in leader.tasks(service.meta.id) if t.revision == number]
+    return {snap.get(Revision, revision_id(service.meta.id, t.revision)).spec.task.container.image_digest for t in here}
 
 
 @pytest.mark.parametrize("project", ["a/b", "A", "x" * 100, "ä"])

@@ -105,6 +105,54 @@ async def test_a_rollback_stays_until_a_newer_version_comes(leader):
     await until(lambda: numbers(present(leader)) == ["3"])
 
 
+async def test_a_rollback_to_a_revision_restores_the_version_of_each_file_that_it_had(leader, agents):
+    agent = await agents(leader.address, obedient=True)
+    await put_config(leader, b"c1")
+    await put_secret(leader, b"s1")
+    await web(leader, CONF, PASS)
+    for put, has in (
+        (put_config(leader, b"c2"), ["2", "1"]),
+        (put_secret(leader, b"s2"), ["2", "2"]),
+        (put_config(leader, b"c3"), ["3", "2"]),
+    ):
+        await put
+        await until(lambda has=has: numbers(present(leader)) == has)
+    assert present(leader).revision == 4
+    for to, has in ((2, ["2", "1"]), (1, ["1", "1"]), (3, ["2", "2"])):
+        await leader.control.RollbackService(pb.RollbackServiceRequest(ref="web", to_revision=to))
+        assert numbers(present(leader)) == has
+        wanted = {f"c{has[0]}".encode(), f"s{has[1]}".encode()}
+        await until(lambda wanted=wanted: wanted <= contents(agent))
+    assert followed(leader.cache.snapshot, present(leader)) is None
+
+
+def contents(agent) -> set[bytes]:
+    """Return what the files hold that a node has."""
+    return {piece.data for key, piece in agent.pieces.items() if key.startswith(("config/", "secret/"))}
+
+
+async def test_a_rollback_restores_files_whose_names_were_removed_since(leader, agents):
+    agent = await agents(leader.address, obedient=True)
+    await put_config(leader, b"one")
+    await put_secret(leader)
+    await web(leader, CONF, PASS)
+    await put_config(leader, b"two")
+    await until(lambda: numbers(present(leader)) == ["2", "1"])
+    await leader.control.UpdateService(pb.UpdateServiceRequest(ref="web", spec=spec_with("web")))
+    await leader.control.RemoveConfig(pb.RemoveConfigRequest(ref="conf"))
+    await leader.control.RemoveSecret(pb.RemoveSecretRequest(ref="pass"))
+    await until(lambda: not contents(agent))
+    assert (await put_config(leader, b"another")).config.number == 1  # of the same name, and no other version of it
+    for to, wanted in ((1, b"one"), (2, b"two")):
+        await leader.control.RollbackService(pb.RollbackServiceRequest(ref="web", to_revision=to))
+        await until(lambda wanted=wanted: contents(agent) >= {wanted, SECRET})
+    assert followed(leader.cache.snapshot, present(leader)) is None
+    error = await refused(
+        leader.control.UpdateService(pb.UpdateServiceRequest(ref="web", spec=spec_with("web", PASS, replicas=2)))
+    )
+    assert "there is no secret 'pass'" in error.details()  # a deploy says a name, and finds what has it by then
+
+
 async def test_a_change_before_the_leader_moved_a_service_takes_the_new_version(controllers):
     controller = await controllers()  # nobody leads: nothing is moved
     await put_config(controller, b"one")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from dataclasses import replace
 
 import grpc
@@ -12,12 +13,13 @@ from argosy.controller.session.heard import BeatProtocol, HeardNodes
 from argosy.controller.session.term import Term
 from argosy.controller.store import Fence, Put, StoreFullError, StoreUnavailableError, update
 from argosy.controller.term import Leader
+from argosy.core.codec import encode
 from argosy.core.errors import LostLeadershipError, NoLeaderError
 from argosy.core.node import BeatKey, Node, NodeState
-from argosy.core.service import Service
+from argosy.core.service import ContainerSpec, RestartPolicy, Service, ServiceSpec, TaskSpec
 from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState
-from argosy.proto.argosy.v1 import control_pb2
+from argosy.proto.argosy.v1 import control_pb2, types_pb2
 from tests.controller.harness import Controller, FakeAgent, until
 from tests.store.etcd_server import EtcdServer
 
@@ -49,6 +51,36 @@ async def test_another_controller_takes_over_and_goes_on(controllers, agents):
     await second.control.ScaleServices(control_pb2.ScaleServicesRequest(replicas={service.meta.id: 3}))
     await until(lambda: len(agent.tasks()) == 3)
     assert ids < set(agent.tasks())
+
+
+async def test_in_a_crash_loop_the_delay_goes_on_growing_over_a_change_of_leaders(controllers, agents):
+    first = await (await controllers("c1")).lead()
+    second = await controllers("c2")
+    await first.add_image()
+    agent = await agents(first.address)
+    spec = TaskSpec(ContainerSpec("web:1"), restart=RestartPolicy(delay=0.3))
+    request = control_pb2.CreateServiceRequest(spec=encode(ServiceSpec("web", task=spec), types_pb2.ServiceSpec))
+    await first.control.CreateService(request)
+    seen = set()
+
+    async def crash(leader):
+        """Have the present task fail as soon as it may run; return for how long its successor has to wait."""
+        (task_id,) = await until(lambda: agent.tasks().keys() - seen)
+        seen.add(task_id)
+        due_at = agent.tasks()[task_id].not_before
+        await until(lambda: time.time() >= due_at)
+        end = time.time()
+        await agent.report({task_id: TaskStatus(TaskState.FAILED, at=end, exit_code=1, released=True)})
+        await until(lambda: [t for t in leader.tasks() if t.meta.id not in seen])
+        (heir,) = (t for t in leader.tasks() if t.meta.id not in seen)
+        return heir.failures, round(heir.not_before - end, 2)
+
+    assert [await crash(first), await crash(first)] == [(1, 0.3), (2, 0.6)]
+    await first.resign()
+    await until(lambda: agent.error)
+    await second.lead()
+    await agent.connect(second.address)
+    assert [await crash(second), await crash(second)] == [(3, 1.2), (4, 2.4)]
 
 
 async def test_a_new_leader_knows_the_beats_of_a_host_whose_agent_is_away(controllers, agents):

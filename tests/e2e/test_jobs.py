@@ -164,6 +164,13 @@ def test_run_of_what_cannot_be_started(cluster, command, status, said):
     assert said in done.stderr
 
 
+def test_run_of_a_program_that_a_signal_ends(cluster):
+    """No process of its own can kill the first one of a container: here the kernel does, as its memory is used up."""
+    done = cluster.run("run", "--limit-memory", "16m", "busybox:1", "tail", "/dev/zero")
+    assert done.returncode == 128 + signal.SIGKILL
+    assert "memory" in done.stderr
+
+
 def test_run_of_an_unknown_image(cluster):
     done = cluster.run("run", "nobody-has-it", "true")
     assert done.returncode == 125

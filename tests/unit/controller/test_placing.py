@@ -91,6 +91,43 @@ def test_a_cluster_is_spread_or_packed_as_it_says():
     assert sorted(on_nodes(Placing().decide(snap, wide, 1.0)[0]).values()) == ["a"] + ["b"] * 7
 
 
+def test_a_leader_packs_from_the_moment_that_it_is_told_to():
+    """The view of its nodes' load is there already, and is not made anew for it."""
+    spec = TaskSpec(reservations=Resources(0.5))
+    large = TaskSpec(reservations=Resources(1))
+    snap = snapshot(node("a"), node("b"), service("web", task=spec), service("db", task=large), task("db", 1, "b"))
+    placing = Placing()
+    assert on_nodes(placing.decide(snap, [task("web", 1, state=NEW)], 1.0)[0]) == {"web1": "a"}
+    view = placing.view(snap)
+    for scheduling, next_one, goes_to in ((Scheduling.BINPACK, 2, ["b", "b"]), (Scheduling.SPREAD, 4, ["a", "a"])):
+        snap, changes = changed(snap, Cluster(Meta("cluster", version=next_one), scheduling=scheduling))
+        placing.follow(changes, snap)
+        waiting = [task("web", i, state=NEW) for i in (next_one, next_one + 1)]
+        assert sorted(on_nodes(placing.decide(snap, waiting, 1.0)[0]).values()) == goes_to
+    assert placing.view(snap) is view
+
+
+def test_a_node_on_which_a_service_keeps_failing_comes_last_for_it_until_that_is_long_ago():
+    def failed(number):
+        one = task("web", 1, "a", TaskState.FAILED)
+        return replace(one, meta=replace(one.meta, id=f"f{number}"), status=replace(one.status, at=1000.0 + number))
+
+    snap = snapshot(node("a"), node("b"), service("web"), service("db"), task("db", 1, "b"))
+    placing = Placing()
+    assert on_nodes(placing.decide(snap, [task("web", 1, state=NEW)], 1000.0)[0]) == {"web1": "a"}
+    placing.reset()
+    for number, goes_to in ((1, "a"), (2, "a"), (3, "b")):
+        snap, changes = changed(snap, failed(number))
+        placing.follow(changes, snap)
+        placing.reset()
+        assert on_nodes(placing.decide(snap, [task("web", 1, state=NEW)], 1010.0)[0]) == {"web1": goes_to}
+    assert on_nodes(placing.decide(snap, [task("db", 2, state=NEW)], 1010.0)[0]) == {"db2": "a"}
+    placing.reset()
+    assert on_nodes(placing.decide(snap, [task("web", 1, state=NEW)], 1310.0)[0]) == {"web1": "a"}
+    only_there, changes = changed(snap, node("b", availability=Availability.PAUSE))
+    assert on_nodes(Placing().decide(only_there, [task("web", 1, state=NEW)], 1010.0)[0]) == {"web1": "a"}
+
+
 SPECS = [
     TaskSpec(reservations=Resources(1)),
     TaskSpec(host_ports=(HostPort("tcp", 80),)),

@@ -1,0 +1,31 @@
+"""What `argosy run` ends with: the status of its program, as `docker run` has it."""
+
+import pytest
+
+from argosy.cli.commands.run import exit_status
+from argosy.core.meta import Meta
+from argosy.core.task import Task, TaskStatus
+from argosy.core.task_state import TaskState as S
+
+
+def ended(state: S, code: int | None, reason: str = "", at: float = 5.0) -> Task:
+    return Task(Meta(f"t{at}"), "r", 1, "n1", 1, status=TaskStatus(state, at=at, reason=reason, exit_code=code))
+
+
+@pytest.mark.parametrize(
+    ("tasks", "status", "said"),
+    [
+        ([ended(S.COMPLETE, 0)], 0, ""),
+        ([ended(S.FAILED, 42, "exit code 42")], 42, ""),
+        ([ended(S.FAILED, 137, "exit code 137: ended by signal 9")], 137, "once: exit code 137: ended by signal 9"),
+        ([ended(S.FAILED, 143, "exit code 143: ended by signal 15")], 143, "once: exit code 143: ended by signal 15"),
+        ([ended(S.FAILED, 127, "no such program: x")], 127, "once: no such program: x"),
+        ([ended(S.REJECTED, None, "no such user")], 125, "once: no such user"),
+        ([ended(S.FAILED, None, "nobody knows how it ended")], 1, "once: nobody knows how it ended"),
+        ([ended(S.FAILED, 3, at=6.0), ended(S.FAILED, 9, at=5.0)], 3, ""),  # the last one counts
+        ([ended(S.FAILED, 3, at=6.0), ended(S.COMPLETE, 0, at=5.0)], 0, ""),
+    ],
+)
+def test_the_status_of_a_run(capsys: pytest.CaptureFixture[str], tasks: list[Task], status: int, said: str) -> None:
+    assert exit_status("once", tasks) == status
+    assert said in capsys.readouterr().err
