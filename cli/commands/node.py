@@ -97,8 +97,9 @@ def drain(
     """Move all tasks away from nodes, and wait until none runs there.
 
     Each task is started elsewhere and is well there before it stops here, as the services' availability budgets
-    (max_unavailable) allow; tasks of global services stop last. A task that can run nowhere else stays, and it is said
-    why, until the deadline, if there is one. 'argosy node activate' ends a drain: what has not moved stays.
+    (max_unavailable) allow; tasks of global services stop last. A job's task goes on to its end, and a task that can
+    run nowhere else stays, and it is said why, until the deadline, if there is one. 'argosy node activate' ends a
+    drain: what has not moved stays.
     """
     from argosy.cli.progress.drained import NodeDrained
     from argosy.cli.progress.jobs import AllOf

@@ -51,6 +51,9 @@ def what_holds(task: Task, node: Node, picture: Picture) -> str:
         return f"it cannot be told to stop: the node is {node.status.state.name}{_instead(task, picture)}"
     if task.desired_state > TaskState.RUNNING:
         return "it is stopping"
+    if task.iteration:
+        bound = "" if node.spec.drain.deadline else " (--deadline would bound that)"
+        return f"a job's task goes on to its end{bound}"
     if not task.slot:
         return "a global service's task leaves last"
     heirs = [t for t in picture.tasks_of(task.service_id) if _is_heir(t, task)]
@@ -98,7 +101,8 @@ def _is_replaced(task: Task, picture: Picture) -> bool:
 
 def _is_heir(other: Task, task: Task) -> bool:
     wanted = other.desired_state <= TaskState.RUNNING and not is_terminal(other.status.state)
-    return wanted and other.slot == task.slot and other.node_id != task.node_id
+    same = (other.slot, other.iteration) == (task.slot, task.iteration)
+    return wanted and same and other.node_id != task.node_id
 
 
 def _limits(task: Task, node: Node, picture: Picture) -> str:

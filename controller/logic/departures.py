@@ -34,7 +34,7 @@ class Departures:
             if node.spec.availability is not Availability.DRAIN:
                 continue
             node_id = node.meta.id
-            left = [task for task in tasks_on_node(node_id) if task.slot and not is_terminal(task.status.state)]
+            left = [task for task in tasks_on_node(node_id) if _is_served(task) and not is_terminal(task.status.state)]
             if left:
                 occupied.append(node_id)
             if node.spec.drain.pace:
@@ -59,12 +59,22 @@ def _on_their_way(tasks: list[Task], tasks_of_service: Tasks, there: Set[str]) -
     """Count those that are stopping, or have an heir somewhere; `there` are the nodes that may be counted on."""
     own = {task.meta.id for task in tasks}
     heirs = {
-        (task.service_id, task.slot)
+        _place_of(task)
         for service_id in {task.service_id for task in tasks}
         for task in tasks_of_service(service_id)
         if is_coming(task) and task.meta.id not in own and task.node_id in there
     }
-    return sum(not is_wanted(task) or (task.service_id, task.slot) in heirs for task in tasks)
+    return sum(not is_wanted(task) or _place_of(task) in heirs for task in tasks)
+
+
+def _place_of(task: Task) -> tuple[str, int, int]:
+    """Return what a task and its heir have in common. A job's runs share slots: none of them is another's heir."""
+    return task.service_id, task.slot, task.iteration
+
+
+def _is_served(task: Task) -> bool:
+    """Whether a task is no global service's. A global job's has no slot either, but a run."""
+    return bool(task.slot or task.iteration)
 
 
 def is_wanted(task: Task) -> bool:

@@ -7,8 +7,10 @@ one. `Task.iteration` is the run it belongs to. In each run:
   as the restart policy says (never `any`); where that allows no more the slot has given up, and the others go on.
 - At most `max_concurrent` slots have a task that has not ended (0: all), the lowest numbers first. One that waits for
   its restart delay holds no place.
-- A task that has to leave its node is stopped, then run again elsewhere; that is no attempt. On a node that is lost it
-  counts as gone, so a completion can happen twice there, but is counted once.
+- A task that runs on a drained node goes on to its end there, or to the drain's deadline: it has no other to take over
+  from it, so to stop it would throw its work away. One that has to leave its node otherwise, or has not begun, is
+  stopped, then run again elsewhere; that is no attempt. On a node that is lost it counts as gone, so a completion can
+  happen twice there, but is counted once.
 - The run is COMPLETE when every slot is, FAILED when the others have given up and nothing runs.
 
 A changed spec is another iteration, not an update: nothing rolls. When one begins, the tasks of those before are
@@ -24,7 +26,7 @@ from argosy.controller.logic.counted import of_all
 from argosy.controller.logic.cron import due, job_of, runs_side_by_side
 from argosy.controller.logic.draft import Draft
 from argosy.controller.logic.reap import forget, trim
-from argosy.controller.logic.slots import Key, Slot, group
+from argosy.controller.logic.slots import Key, Slot, group, serves
 from argosy.controller.logic.view import View
 from argosy.core.node import Availability, NodeState
 from argosy.core.restart import Heritage, NoSuccessor, ended_by_itself, inherit, succeed
@@ -107,7 +109,7 @@ def _stop_all(draft: Draft, slots: Iterable[Slot]) -> None:
 def _lead(view: View, draft: Draft, slots: Mapping[Key, Slot], revision: int) -> _Run:
     """Stop what is not to run, and say what each slot needs."""
     run = _Run()
-    keys, shut = _nodes(view) if _is_global(view) else (_numbers(view), frozenset[Key]())
+    keys, shut = _nodes(view, slots) if _is_global(view) else (_numbers(view), frozenset[Key]())
     for key in keys:
         slot = slots.get(key) or Slot(key)
         _sort(view, draft, run, slot, revision, shut=key in shut)
@@ -122,18 +124,25 @@ def _numbers(view: View) -> list[Key]:
     return [(number, "") for number in range(1, job_of(view.service.spec).total_completions + 1)]
 
 
-def _nodes(view: View) -> tuple[list[Key], frozenset[Key]]:
+def _nodes(view: View, slots: Mapping[Key, Slot]) -> tuple[list[Key], frozenset[Key]]:
     """Return a global job's slots, and those of them that get no new task for now."""
     keys, shut = [], set()
     for node_id in sorted(view.nodes):
-        node = view.nodes[node_id]
-        if node.spec.availability is Availability.DRAIN or not view.node_fits(node_id):
+        node, key = view.nodes[node_id], (0, node_id)
+        drained = node.spec.availability is Availability.DRAIN
+        if not view.node_fits(node_id) or (drained and not _counts_though_drained(view, slots.get(key) or Slot(key))):
             continue
-        keys.append((0, node_id))
+        keys.append(key)
         answers = node.status.state in (NodeState.READY, NodeState.UNKNOWN)
         if not answers or node.spec.availability is not Availability.ACTIVE:
-            shut.add((0, node_id))
+            shut.add(key)
     return keys, frozenset(shut)
+
+
+def _counts_though_drained(view: View, slot: Slot) -> bool:
+    """Whether a drained node has done its part of a global job, or is about to."""
+    done = any(task.status.state is TaskState.COMPLETE for task in slot.ended)
+    return done or any(not _has_to_leave(view, task) for task in slot.live)
 
 
 def _sort(view: View, draft: Draft, run: _Run, slot: Slot, revision: int, *, shut: bool) -> None:
@@ -149,8 +158,10 @@ def _sort(view: View, draft: Draft, run: _Run, slot: Slot, revision: int, *, shu
         slot.live.sort(key=lambda t: (view.is_leaving(t), -t.status.state, t.meta.created_at, t.meta.id))
         for task in slot.live if slot.ending else slot.live[1:]:
             draft.stop(task)
-        if slot.live and view.is_leaving(slot.live[0]):
-            draft.stop(slot.live[0])
+        if slot.live:
+            draft.wake(view.drain_deadline(slot.live[0]))
+            if _has_to_leave(view, slot.live[0]):
+                draft.stop(slot.live[0])
         return
     if shut:
         return
@@ -163,6 +174,12 @@ def _sort(view: View, draft: Draft, run: _Run, slot: Slot, revision: int, *, shu
         draft.wake(heritage.not_before)
     else:
         run.ready.append((slot, heritage))
+
+
+def _has_to_leave(view: View, task: Task) -> bool:
+    """Whether a task is stopped to be run again elsewhere."""
+    goes_on = serves(task) and not view.is_overdue(task)
+    return view.is_evicted(task) or (view.is_drained(task) and not goes_on)
 
 
 def _heritage(view: View, last: Task | None, revision: int) -> Heritage | NoSuccessor:

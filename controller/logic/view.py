@@ -172,10 +172,16 @@ class View:
 
     def is_leaving(self, task: Task) -> bool:
         """Whether a task has to move: its node is drained, or no longer fits it, or it was asked to (`evict`)."""
+        return self.is_drained(task) or self.is_evicted(task)
+
+    def is_drained(self, task: Task) -> bool:
+        """Whether a task's node is drained."""
         node = self.nodes.get(task.node_id)
-        if node is None:
-            return False
-        return task.evict or node.spec.availability is Availability.DRAIN or self._is_out_of_place(task)
+        return node is not None and node.spec.availability is Availability.DRAIN
+
+    def is_evicted(self, task: Task) -> bool:
+        """Whether a task's node no longer fits it, or it was asked to leave it."""
+        return task.node_id in self.nodes and (task.evict or self._is_out_of_place(task))
 
     def _is_out_of_place(self, task: Task) -> bool:
         """Whether a task's node does not meet the placement by which it would be placed again.
@@ -195,10 +201,7 @@ class View:
 
     def drain_deadline(self, task: Task) -> float:
         """Return until when a drained task may take its time, by the wall clock; 0: for ever."""
-        node = self.nodes.get(task.node_id)
-        if node is None or node.spec.availability is not Availability.DRAIN:
-            return 0.0
-        return node.spec.drain.deadline
+        return self.nodes[task.node_id].spec.drain.deadline if self.is_drained(task) else 0.0
 
     def answers(self, task: Task) -> bool:
         """Whether a task's node is there, as far as is known: one whose agent alone is lost still serves."""

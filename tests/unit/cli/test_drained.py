@@ -61,6 +61,16 @@ def test_what_is_not_moving_says_so() -> None:
     assert what_holds(replace(OLD, slot=0), NODE, picture(OLD)) == "a global service's task leaves last"
 
 
+@pytest.mark.parametrize("slot", [0, 1])
+def test_a_jobs_task_goes_on_and_no_later_run_takes_over_from_it(slot: int) -> None:
+    old, later = replace(OLD, slot=slot, iteration=1), replace(HEIR, slot=slot, iteration=2)
+    says = "a job's task goes on to its end"
+    assert what_holds(old, NODE, picture(old, later)) == f"{says} (--deadline would bound that)"
+    bounded = replace(NODE, spec=replace(NODE.spec, drain=Drain(deadline=1000.0)))
+    assert what_holds(old, bounded, picture(old, later)) == says
+    assert what_holds(old, DOWN, picture(old, later, node=DOWN)).endswith("it is not replaced yet")
+
+
 DOWN = replace(NODE, status=NodeStatus(NodeState.DOWN))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from argosy.controller.logic.departures import Departures
 from argosy.core.meta import Meta
-from argosy.core.node import Availability, NodeState
+from argosy.core.node import Availability, Drain, Node, NodeSpec, NodeState
 from argosy.core.service import (
     Disconnect,
     HostPort,
@@ -216,6 +216,26 @@ def test_global_tasks_leave_a_drained_node_last(disconnect: Disconnect) -> None:
     world.others["n1"] = [replace(world.others["n1"][0], status=TaskStatus(S.SHUTDOWN))]
     world.settle()
     assert nodes_of(world) == {"n2": 1, "n3": 1}
+
+
+def test_tasks_of_global_services_stay_for_a_global_job() -> None:
+    world = web(mode=ServiceMode.GLOBAL, replicas=1)
+    world.others["n1"] = [Task(Meta("o1"), "job", 0, "n1", iteration=1, status=TaskStatus(S.RUNNING))]
+    drain(world)
+    world.settle()
+    assert nodes_of(world) == {"n1": 1, "n2": 1, "n3": 1}
+
+
+def test_runs_of_a_job_beside_each_other_are_not_on_their_way() -> None:
+    """What goes on to its end on a drained node holds no place in its pace, though a later run has the same slot."""
+    node = Node(Meta("n1"), NodeSpec("n1", availability=Availability.DRAIN, drain=Drain(pace=1)))
+    goes_on = Task(Meta("r1"), "job", 1, "n1", iteration=1, status=TaskStatus(S.RUNNING))
+    later = Task(Meta("r2"), "job", 1, "n2", iteration=2, status=TaskStatus(S.RUNNING))
+    others = [node, Node(Meta("n2"), NodeSpec("n2"))]
+    for iteration, may in ((2, True), (1, False)):
+        heir = replace(later, iteration=iteration)
+        found = Departures.build(others, lambda node_id: [goes_on], lambda service_id, heir=heir: [goes_on, heir])  # type: ignore[misc]
+        assert found.may_begin("n1") is may
 
 
 def test_global_tasks_do_not_outlast_the_deadline() -> None:

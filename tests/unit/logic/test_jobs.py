@@ -78,9 +78,10 @@ def test_all_completions_run_at_once() -> None:
 def test_what_leaves_a_drained_node_holds_its_place_until_it_has_ended() -> None:
     world = job(mode=ServiceMode.GLOBAL_JOB, job=JobSpec(max_concurrent=1))
     (first,) = world.running()
-    world.set_availability(first.node_id, Availability.DRAIN)
+    world.drain(first.node_id, deadline=1)
+    world.now += 1
     world.orchestrate()
-    assert [t.meta.id for t in world.tasks.values()] == [first.meta.id]  # told to stop, and not succeeded yet
+    assert [t.desired_state for t in world.tasks.values()] == [S.SHUTDOWN]  # told to stop, and not succeeded yet
     world.settle()
     assert len(world.running()) == 1
 
@@ -165,14 +166,58 @@ def test_a_task_on_a_lost_node_runs_again_and_counts_once() -> None:
     assert {t.status.state for t in world.tasks.values()} == {S.COMPLETE}
 
 
-def test_a_drained_node_has_its_task_run_elsewhere_which_is_no_attempt() -> None:
+def test_what_runs_on_a_drained_node_goes_on_to_its_end() -> None:
+    world = job(2, 1)
+    (first,) = world.running()
+    world.drain(first.node_id)
+    world.run(3600)
+    assert [t.meta.id for t in world.running()] == [first.meta.id]
+    end(world, 1)
+    (second,) = world.running()
+    assert (second.slot, second.node_id != first.node_id) == (2, True)
+
+
+def test_at_the_drains_deadline_it_is_run_again_elsewhere_which_is_no_attempt() -> None:
     world = job(1, restart=NEVER)
     (first,) = world.running()
-    world.set_availability(first.node_id, Availability.DRAIN)
-    world.settle()
+    world.drain(first.node_id, deadline=60)
+    world.run(59)
+    assert [t.meta.id for t in world.running()] == [first.meta.id]
+    world.run(1)
     (second,) = world.running()
     assert second.node_id != first.node_id
     assert second.attempts == 0
+
+
+def test_what_fails_on_a_drained_node_is_tried_again_elsewhere() -> None:
+    world = job(1)
+    (first,) = world.running()
+    world.drain(first.node_id)
+    end(world, 1, S.FAILED)
+    world.run(5)
+    (second,) = world.running()
+    assert (second.node_id != first.node_id, second.attempts) == (True, 1)
+
+
+def test_what_has_not_begun_leaves_a_drained_node_at_once() -> None:
+    world = World(
+        spec=ServiceSpec("web", mode=ServiceMode.REPLICATED_JOB, job=JobSpec(), task=image("v1", restart=NEVER))
+    )
+    while not (waits := [t for t in world.tasks.values() if t.node_id]):
+        assert world.orchestrate() | world.schedule()
+    world.drain(waits[0].node_id)
+    world.settle()
+    (runs,) = world.running()
+    assert runs.node_id != waits[0].node_id
+
+
+def test_an_evicted_task_is_run_again_elsewhere_at_once() -> None:
+    world = job(1)
+    (first,) = world.running()
+    world.evict(first.meta.id)
+    world.settle()
+    (second,) = world.running()
+    assert second.meta.id != first.meta.id
 
 
 def test_removal_leaves_nothing() -> None:
@@ -215,6 +260,31 @@ def test_a_global_job_runs_on_a_node_that_joins() -> None:
     world.settle()
     assert [t.node_id for t in world.running()] == ["n4"]
     assert status(world).state is JobState.RUNNING
+
+
+def test_a_global_job_ends_on_a_node_that_is_drained_meanwhile_and_begins_on_no_such() -> None:
+    world = job(mode=ServiceMode.GLOBAL_JOB)
+    world.drain("n1")
+    world.add_node("n4")
+    world.drain("n4")
+    world.run(3600)
+    assert [t.node_id for t in world.running()] == ["n1", "n2", "n3"]
+    for task in world.running()[1:]:
+        world.end(task.meta.id, S.COMPLETE)
+    world.settle()
+    assert status(world).state is JobState.RUNNING
+    end(world, 0)
+    assert status(world).state is JobState.COMPLETE
+
+
+def test_a_global_job_that_has_run_on_its_only_node_is_complete_though_that_is_drained() -> None:
+    world = World(spec=ServiceSpec("web", mode=ServiceMode.GLOBAL_JOB, task=image("v1", restart=NEVER)))
+    for name in ("n2", "n3"):
+        world.drain(name)
+    world.settle()
+    world.drain("n1")
+    end(world, 0)
+    assert status(world).state is JobState.COMPLETE
 
 
 def test_a_global_job_does_not_wait_for_a_paused_node() -> None:
