@@ -8,12 +8,13 @@ from argosy.controller.logic.plan_diff import FieldChange, TaskChange, Verb, fie
 from argosy.controller.loops.forecast import after, forecast, tasks_there
 from argosy.controller.store import create, update
 from argosy.core.addresses import format_ipv4
-from argosy.core.node import Availability, Node, NodeState, Resources
+from argosy.core.node import Availability, Drain, Node, NodeState, Resources
 from argosy.core.service import (
     ContainerSpec,
     Cron,
     FileRef,
     JobSpec,
+    JobState,
     JobStatus,
     NetworkAttachmentSpec,
     Placement,
@@ -122,6 +123,18 @@ def test_a_job_that_runs_every_minute_lets_the_cluster_come_to_rest():
     short, _, then = diff(snap, ops)
     assert short == [("create", "web.4", "", "a")]
     assert then.get(Service, "tick").job == tick.job
+
+
+def test_what_runs_of_a_job_stays_on_a_drained_node_and_in_no_plan():
+    snap, _ = three_nodes()
+    batch, revision = service("batch", mode=ServiceMode.REPLICATED_JOB, job=JobSpec())
+    batch = replace(batch, job=JobStatus(iteration=1, state=JobState.RUNNING))
+    snap, _ = after(snap, [create(o) for o in (batch, revision, task("batch", 1, "a", iteration=1))])
+    host = snap.get(Node, "a")
+    for deadline in (0.0, NOW + 3600):
+        drained = replace(host.spec, availability=Availability.DRAIN, drain=Drain(deadline=deadline))
+        short, _, _ = diff(snap, [update(replace(host, spec=drained))])
+        assert short == [("move", "web.1", "a", "b")]
 
 
 def test_fields_that_differ():
