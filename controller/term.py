@@ -72,7 +72,7 @@ class Leader:
                 group.create_task(term.run(), name="sessions")
                 services = ServicesLoop(store, cache, fence, term.grants, term.arrivals, ambient)
                 group.create_task(services.run(), name="services")
-                group.create_task(SchedulerLoop(store, cache, fence, ambient).run(), name="scheduler")
+                group.create_task(SchedulerLoop(store, cache, fence, heard, ambient).run(), name="scheduler")
                 group.create_task(NodesLoop(store, cache, fence, heard, ambient).run(), name="nodes")
                 group.create_task(NetworksLoop(store, cache, fence, ambient).run(), name="networks")
                 group.create_task(PublishedPortsLoop(store, cache, fence, ambient).run(), name="published ports")

@@ -63,7 +63,8 @@ class Succession:
 class RevisionAssignment:
     """The spec that tasks of one revision run; sent once for all of them.
 
-    `fenced`: they run only while their node holds a grant (core/fence.py).
+    `fenced`: they run only while their node holds a grant (core/fence.py). `dependent`: their service depends on others
+    that have to run; after a restart of the host a controller says when they start (agent/logic/succession.py).
     """
 
     service_id: str = ""
@@ -72,6 +73,7 @@ class RevisionAssignment:
     service_labels: Mapping[str, str] = field(default_factory=dict)
     spec: TaskSpec = TaskSpec()
     fenced: bool = False
+    dependent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

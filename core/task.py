@@ -13,7 +13,8 @@ class TaskStatus:
 
     `exit_code` None means not ended, or unknown. `released`: ended, and the agent holds no resource of it any more.
     `unready`: its readiness check fails, so it gets no requests. `held`: it waits for another service, not for a node.
-    `ran_s`: of one that ended, for how long it had been RUNNING; None: it never was.
+    `ran_s`: of one that ended, for how long it had been RUNNING; None: it never was. `host_restarted`: of one that
+    ended, that it did so with its host.
     """
 
     state: TaskState = TaskState.NEW
@@ -26,6 +27,7 @@ class TaskStatus:
     unready: bool = False
     held: bool = False
     ran_s: float | None = None
+    host_restarted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

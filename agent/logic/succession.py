@@ -9,6 +9,10 @@ was changed, moved or removed meanwhile stops it like any other of its tasks.
 Not restarted is what the controller may restart otherwise: a task whose end it has confirmed to know. Nor is one that
 may run only while a controller vouches for it (`fenced`), a run of a job that completed, or what this host could not
 even start (REJECTED): that is for another host.
+
+What depends on other services and went with its host, when that restarted, is left to a controller for LEFT_S: it knows
+what the others do. After a power cut all hosts restart, and the controllers are back last. A plain crash beside running
+others is mended at once.
 """
 
 from collections.abc import Mapping
@@ -22,6 +26,9 @@ from argosy.core.service import RestartPolicy
 from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState
 
+LEFT_S: Final = 600.0
+"""Large servers take minutes to boot, and most of those that etcd runs on have to be back. With no controller for so
+long a start out of order is better than none."""
 ENDED_KEPT: Final = 5
 """How many successors of one root that have ended are kept to be told of: a service's history is no longer."""
 
@@ -36,12 +43,19 @@ class Ended:
     confirmed: bool
 
 
-def succession_of(ended: Ended, root: str, policy: RestartPolicy, *, fenced: bool, now: float) -> Succession | None:
-    """Return how a task is to be succeeded here and now; None: not, or not yet."""
+def succession_of(
+    ended: Ended, root: str, policy: RestartPolicy, *, fenced: bool, dependent: bool, alone_s: float, now: float
+) -> Succession | None:
+    """Return how a task is to be succeeded here and now; None: not, or not yet.
+
+    `dependent`: its service depends on others; `alone_s`: for how long there has been no controller.
+    """
     assigned, status = ended.assigned, ended.status
     if fenced or ended.confirmed or not status.released or assigned.desired_state is not TaskState.RUNNING:
         return None
     if status.state is not TaskState.FAILED and (status.state is not TaskState.COMPLETE or assigned.iteration):
+        return None
+    if dependent and status.host_restarted and alone_s < LEFT_S:
         return None
     task = Task(
         status=status,

@@ -127,7 +127,7 @@ def _run(assigned: TaskAssignment, seen: Observed, now: float, waits: bool) -> D
         case ContainerState.NONE | ContainerState.STOPPED if seen.status.state < TaskState.STARTING:
             return _prepare(seen)
         case ContainerState.NONE:
-            return _end(seen, TaskState.FAILED, "its container is gone: the host restarted?")
+            return _end(seen, TaskState.FAILED, "its container is gone: the host restarted?", host_restarted=True)
         case ContainerState.CREATED:
             if assigned.desired_state < TaskState.RUNNING or waits:
                 return WAIT
@@ -204,7 +204,7 @@ def _stop(seen: Observed, grace_s: float, now: float, state: TaskState, reason: 
     return Decision(Step.KILL) if now >= deadline else Decision(Step.WAIT, until=deadline)
 
 
-def _end(seen: Observed, state: TaskState, reason: str) -> Decision:
+def _end(seen: Observed, state: TaskState, reason: str, *, host_restarted: bool = False) -> Decision:
     end = seen.exit
     return Decision(
         Step.END,
@@ -214,5 +214,6 @@ def _end(seen: Observed, state: TaskState, reason: str) -> Decision:
             exit_code=end.code if end else None,
             oom_killed=end.oom_killed if end else False,
             pid=0,
+            host_restarted=host_restarted,
         ),
     )

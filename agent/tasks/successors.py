@@ -53,10 +53,11 @@ class Successors:
             await self._lost.wait()
             await asyncio.sleep(LOOK_S)
             since, now = self._offline_since, asyncio.get_running_loop().time()
-            if since is not None and now - since >= OFFLINE_AFTER_S and self._restart_ended():
+            alone_s = now - since if since is not None else 0.0
+            if alone_s >= OFFLINE_AFTER_S and self._restart_ended(alone_s):
                 await self._renew()
 
-    def _restart_ended(self) -> bool:
+    def _restart_ended(self, alone_s: float) -> bool:
         """Make the successors that are due; whether there were any."""
         host, now = self._host, self._host.ambient.wall()
         ended, newest = self._tasks.ended(), {s.root: task_id for task_id, s in host.successions.items()}
@@ -67,7 +68,15 @@ class Successors:
             revision = host.assignments.revision_of(one.assigned)
             if revision is None or newest.get(root, root) != task_id or self._tasks.knows(heir):
                 continue
-            found = succession_of(one, root, revision.spec.restart, fenced=revision.fenced, now=now)
+            found = succession_of(
+                one,
+                root,
+                revision.spec.restart,
+                fenced=revision.fenced,
+                dependent=revision.dependent,
+                alone_s=alone_s,
+                now=now,
+            )
             if found is not None:
                 log.info("restarted without a controller", task=task_id, successor=heir, attempts=found.attempts)
                 host.successions[heir] = found

@@ -163,7 +163,7 @@ TABLE: Final[tuple[Row, ...]] = (
     _honoured(
         "services.*.depends_on",
         "test_depends_on",
-        "held at the first deploy, when both change in one deploy, and after a restart of the whole cluster",
+        "held at the first deploy, when both change in one deploy, and after hosts restart, one or all (docs/jobs.md)",
     ),
     _honoured("services.*.depends_on.*", "test_depends_on"),
     _honoured("services.*.depends_on.*.condition", "test_depends_on", "one task that has reached it is enough"),

@@ -31,7 +31,7 @@ from argosy.core.image import Image
 from argosy.core.mesh import Mesh
 from argosy.core.network import Network, Slice, SliceUse
 from argosy.core.node import Node, NodeState
-from argosy.core.service import Disconnect, EndpointMode, Revision, Service
+from argosy.core.service import DependencyCondition, Disconnect, EndpointMode, Revision, Service
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState
 
@@ -234,8 +234,10 @@ def _revision_pieces(task: Task, objects: ClusterObjects) -> Iterable[Piece | No
         return
     present = service.spec if service else revision.spec
     fenced = present.disconnect is Disconnect.FENCE
+    # What had only to complete holds no restart (logic/dependencies.py).
+    dependent = any(d.condition is not DependencyCondition.COMPLETED for d in present.depends_on)
     yield RevisionAssignment(
-        task.service_id, task.revision, revision.spec.name, present.labels, revision.spec.task, fenced
+        task.service_id, task.revision, revision.spec.name, present.labels, revision.spec.task, fenced, dependent
     )
     yield objects.image(task.meta.project, revision.spec.task.container.image_digest)
     for ref in revision.spec.task.container.files:  # without what they hold: that is put in when it is sent

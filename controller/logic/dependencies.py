@@ -11,12 +11,21 @@ One task is enough for the first two: a service answers then, and a host that is
 on it. When both services change in one deploy the new tasks wait until the dependency's update has come through, too.
 
 A replacement is not held: where a task of the slot has run the same revision before, it is enough that the dependency
-runs at all. So a crash beside a dependency that is ill, or updated, or removed, is mended; and after a loss of the
-whole cluster, when nothing runs, everything starts in order.
+runs at all. So a crash beside a dependency that is ill, or updated, or removed, is mended. What went with its host is
+held as at first, though not for an update, nor for what had only to complete: after a loss of the whole cluster
+everything starts in order.
+
+What a record says of a host counts while somebody vouches for it:
+
+    READY        once its agent has told this leader what runs there: the host may be back from a restart
+    AGENT_LOST   the host has been up all the time, so most likely what ran there runs
+    UNKNOWN      not: a new leader waits for a node no longer than a grace period, and most are back in a second
+    DOWN         not; and it does not keep a dependency from having completed either
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from argosy.core.dependencies import CONDITION_NAMES
 from argosy.core.node import Node, NodeState
@@ -37,12 +46,16 @@ from argosy.core.task_state import TaskState, is_failure, is_terminal
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """How the cluster's objects are found: a service by (project, name), its tasks and revisions by its id."""
+    """How the cluster's objects are found: a service by (project, name), its tasks and revisions by its id.
+
+    `has_reported`: whether the agent of a node has told this leader what runs there, since its session began.
+    """
 
     service: Callable[[str, str], Service | None]
     tasks: Callable[[str], Sequence[Task]]
     revisions: Callable[[str], Sequence[Revision]]
     node: Callable[[str], Node | None]
+    has_reported: Callable[[str], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,52 +66,75 @@ class Held:
     at_rest: bool = False
 
 
+class _Before(Enum):
+    """What became of the last task that ran the same revision in the same place."""
+
+    NONE = auto()
+    """There was none."""
+    ENDED = auto()
+    """It crashed, was stopped or moved; its host lives."""
+    LOST = auto()
+    """It went with its host."""
+
+
 class Gate:
     """Answers for many tasks at one moment; keeps what it found out, so each question is answered once."""
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
-        self._ran: dict[str, frozenset[tuple[int, str, int]]] = {}
-        self._unmet: dict[tuple[str, str, int, bool], Held] = {}
+        self._ran: dict[str, dict[tuple[int, str, int], Task]] = {}
+        self._unmet: dict[tuple[str, str, int, _Before], Held] = {}
 
     def what_holds(self, service: Service, task: Task) -> Held | None:
         """Return what a task waits for; None when it may start."""
-        replaces = bool(service.spec.depends_on) and self._has_run(task)
-        found = [self._why_unmet(service, task.revision, d, replaces) for d in service.spec.depends_on]
+        if not service.spec.depends_on:
+            return None
+        before = self._before(task)
+        found = [self._why_unmet(service, task.revision, d, before) for d in service.spec.depends_on]
         unmet = [held for held in found if held.reason]
         if not unmet:
             return None
         reason = "; ".join(held.reason for held in unmet)
         return Held(f"waiting for {reason}", any(held.at_rest for held in unmet))
 
-    def _has_run(self, task: Task) -> bool:
-        """Whether a task of the same slot and revision has run before."""
-        ran = self._ran.get(task.service_id)
-        if ran is None:
-            tasks = self._objects.tasks(task.service_id)
-            ran = self._ran[task.service_id] = frozenset(_place(t) for t in tasks if t.running_since)
-        return _place(task) in ran
+    def _before(self, task: Task) -> _Before:
+        if task.service_id not in self._ran:
+            tasks = sorted(self._objects.tasks(task.service_id), key=lambda t: (t.meta.created_at, t.meta.id))
+            self._ran[task.service_id] = {_place(t): t for t in tasks if t.running_since}
+        last = self._ran[task.service_id].get(_place(task))
+        if last is None:
+            return _Before.NONE
+        lost = last.status.host_restarted or last.status.state is TaskState.ORPHANED or self._is_away(last)
+        return _Before.LOST if lost else _Before.ENDED
 
-    def _why_unmet(self, service: Service, revision: int, wanted: Dependency, replaces: bool) -> Held:
-        key = (service.meta.id, wanted.service, revision, replaces)
+    def _why_unmet(self, service: Service, revision: int, wanted: Dependency, before: _Before) -> Held:
+        key = (service.meta.id, wanted.service, revision, before)
         if key not in self._unmet:
-            self._unmet[key] = self._judge(service, revision, wanted, replaces)
+            self._unmet[key] = self._judge(service, revision, wanted, before)
         return self._unmet[key]
 
-    def _judge(self, service: Service, revision: int, wanted: Dependency, replaces: bool) -> Held:
+    def _judge(self, service: Service, revision: int, wanted: Dependency, before: _Before) -> Held:
         name, condition = wanted.service, wanted.condition
+        is_first = before is _Before.NONE
         found = self._objects.service(service.meta.project, name)
         if found is None or found.removing:
-            return Held("" if wanted.optional or replaces else f"{name}: there is no such service")
-        state = _State(found, [t for t in self._objects.tasks(found.meta.id) if not self._is_away(t)])
-        if replaces and (condition is DependencyCondition.COMPLETED or state.runs()):
+            return Held("" if wanted.optional or not is_first else f"{name}: there is no such service")
+        if not is_first and condition is DependencyCondition.COMPLETED:
             return Held("")
-        changing = self._changing_with(service, revision, found)
+        state = self._state_of(found)
+        if before is _Before.ENDED and state.runs():
+            return Held("")
+        changing = self._changing_with(service, revision, found) if is_first else Held("")
         if changing.reason:
             return Held(f"{name}: {changing.reason}", changing.at_rest)
         if state.has_reached(condition):
             return Held("")
         return Held(f"{name}: {CONDITION_NAMES[condition]}{state.why_not(condition)}")
+
+    def _state_of(self, service: Service) -> "_State":
+        tasks = [t for t in self._objects.tasks(service.meta.id) if not self._is_away(t)]
+        unheard = {t.meta.id: node for t in tasks if (node := self._unheard(t))}
+        return _State(service, tasks, unheard)
 
     def _changing_with(self, service: Service, revision: int, found: Service) -> Held:
         """Say what is left of an update of the dependency that came in the same deploy as the revision; "" if nothing.
@@ -129,17 +165,35 @@ class Gate:
         node = self._objects.node(task.node_id)
         return node is None or node.status.state is NodeState.DOWN
 
+    def _unheard(self, task: Task) -> str:
+        """Return the name of the node of a task that runs only as far as is known; "" where somebody vouches for it."""
+        if not TaskState.STARTING <= task.status.state <= TaskState.RUNNING:
+            return ""
+        node = self._objects.node(task.node_id)
+        if node is None or node.status.state is NodeState.AGENT_LOST:
+            return ""
+        if node.status.state is NodeState.READY and self._objects.has_reported(task.node_id):
+            return ""
+        return node.spec.name or task.node_id
+
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """A dependency and its tasks, those on lost nodes left out."""
+    """A dependency and its tasks, those on lost nodes left out.
+
+    `unheard`: tasks that count as little as if they did not run, with the nodes that have not told yet.
+    """
 
     service: Service
     tasks: Sequence[Task]
+    unheard: Mapping[str, str]
 
     def runs(self) -> bool:
         """Whether any of its programs runs."""
-        return any(_wanted(t) and TaskState.STARTING <= t.status.state <= TaskState.RUNNING for t in self.tasks)
+        return any(_wanted(t) and TaskState.STARTING <= t.status.state <= TaskState.RUNNING for t in self._known())
+
+    def _known(self) -> list[Task]:
+        return [t for t in self.tasks if t.meta.id not in self.unheard]
 
     def has_reached(self, condition: DependencyCondition) -> bool:
         """Whether the condition holds."""
@@ -148,9 +202,9 @@ class _State:
             return True
         match condition:
             case DependencyCondition.STARTED:
-                return any(_has_started(t) and (not is_job or t.iteration == job.iteration) for t in self.tasks)
+                return any(_has_started(t) and (not is_job or t.iteration == job.iteration) for t in self._known())
             case DependencyCondition.HEALTHY:
-                return any(_is_healthy(t) and (not is_job or t.iteration == job.iteration) for t in self.tasks)
+                return any(_is_healthy(t) and (not is_job or t.iteration == job.iteration) for t in self._known())
             case DependencyCondition.COMPLETED:
                 return not is_job and self._has_finished()
 
@@ -180,6 +234,8 @@ class _State:
 
     def _told(self) -> str:
         """Return the reason of the task that says most: one that waits, else the one that failed last."""
+        if self.unheard and all(t.meta.id in self.unheard for t in self.tasks if not is_terminal(t.status.state)):
+            return f" ({next(iter(self.unheard.values()))}, where it ran, has not told yet what runs there)"
         waiting = [t for t in self.tasks if not is_terminal(t.status.state) and t.status.reason and _wanted(t)]
         if waiting:
             task = max(waiting, key=lambda t: (t.status.at, t.meta.id))

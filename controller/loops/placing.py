@@ -7,7 +7,7 @@ one for a term; a forecast (forecast.py) makes its own.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from argosy.controller.logic.address_pool import AddressPool, Asking, Attached, Full, attach
@@ -108,13 +108,19 @@ class Placing:
             self._view = view_of(snap)
         return self._view
 
-    def decide(self, snap: Snapshot, waiting: Iterable[Task], now: float) -> tuple[list[Task], list[Slice]]:
+    def decide(
+        self,
+        snap: Snapshot,
+        waiting: Iterable[Task],
+        now: float,
+        has_reported: Callable[[str], bool] = lambda node_id: True,
+    ) -> tuple[list[Task], list[Slice]]:
         """Return the waiting tasks as they are to be stored (ASSIGNED, or PENDING with a reason), and slices to lease.
 
         What other services hold back (`depends_on`) is held before a node is looked for.
         What was placed is noted here: it counts in the next round whether or not its change was followed by then.
         """
-        tasks, held = _gate(snap, waiting, now)
+        tasks, held = _gate(snap, waiting, now, has_reported)
         view = self.view(snap)
         for task in tasks.values():
             self._know(view, task, snap)
@@ -197,7 +203,9 @@ def _order(service: Service) -> UpdateOrder:
     return (service.spec.rollback if service.update.state in _GOING_BACK else service.spec.update).order
 
 
-def _gate(snap: Snapshot, waiting: Iterable[Task], now: float) -> tuple[dict[str, Task], list[tuple[Task, Held]]]:
+def _gate(
+    snap: Snapshot, waiting: Iterable[Task], now: float, has_reported: Callable[[str], bool]
+) -> tuple[dict[str, Task], list[tuple[Task, Held]]]:
     """Return the tasks to place, by id, and those that their services' dependencies hold, with what they wait for."""
     gate = Gate(
         Objects(
@@ -205,6 +213,7 @@ def _gate(snap: Snapshot, waiting: Iterable[Task], now: float) -> tuple[dict[str
             tasks=snap.tasks_of_service,
             revisions=snap.revisions_of_service,
             node=lambda node_id: snap.get(Node, node_id),
+            has_reported=has_reported,
         )
     )
     free: dict[str, Task] = {}

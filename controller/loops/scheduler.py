@@ -14,6 +14,7 @@ from dataclasses import replace
 from argosy.controller.logic.idle_slices import IdleSlices, blocks_of
 from argosy.controller.loops.placing import Placing, waits
 from argosy.controller.loops.triggers import Wake, batches
+from argosy.controller.session.heard import HeardNodes
 from argosy.controller.sparing import in_turns
 from argosy.controller.store import Cache, ChangeBatch, Fence, Op, Snapshot, Store, create, delete, update
 from argosy.core.ambient import SYSTEM, Ambient
@@ -33,10 +34,11 @@ AT_ONCE = 250
 class SchedulerLoop:
     """One for a term of leadership."""
 
-    def __init__(self, store: Store, cache: Cache, fence: Fence, ambient: Ambient = SYSTEM) -> None:
+    def __init__(self, store: Store, cache: Cache, fence: Fence, heard: HeardNodes, ambient: Ambient = SYSTEM) -> None:
         self._store = store
         self._cache = cache
         self._fence = fence
+        self._heard = heard
         self._ambient = ambient
         self._wake = Wake(ambient.monotonic)
         self._fresh: dict[str, None] = {}  # tasks that were never tried, oldest first
@@ -46,6 +48,7 @@ class SchedulerLoop:
         self._placing = Placing()
         self._idle = IdleSlices(ambient.monotonic())
         self._next_look = ambient.monotonic() + LOOK_PERIOD_S
+        heard.on_report = self._try_again
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -61,6 +64,11 @@ class SchedulerLoop:
                 self._wake.now()
             else:
                 self._wake.at(min(self._next_look, self._next_retry) if self._owed else self._next_look)
+
+    def _try_again(self) -> None:
+        """Take that it is known now what runs on a node: other services may have waited for that."""
+        self._owed = len(self._refused)
+        self._wake.now()
 
     async def _follow(self, batch: ChangeBatch) -> None:
         if batch.resync:
@@ -107,7 +115,7 @@ class SchedulerLoop:
             return
         for _ in self._placing.begin(snap):
             await asyncio.sleep(0)
-        placed, slices = self._placing.decide(snap, tasks, self._ambient.wall())
+        placed, slices = self._placing.decide(snap, tasks, self._ambient.wall(), self._heard.has_reported)
         if not await self._lease(slices):
             return
         changed = [t for t in placed if t != snap.get(Task, t.meta.id)]

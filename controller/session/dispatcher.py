@@ -150,9 +150,7 @@ class DispatcherServicer(rpc.DispatcherServicer):
                             for t in message.report.tasks
                             if t.HasField("succession")
                         },
-                        acknowledge=lambda: session.send(
-                            pb.ControllerMessage(report_ack=pb.ReportAck(sequence=sequence))
-                        ),
+                        acknowledge=lambda: _acknowledge(term, session, sequence),
                     )
                 )
             case "ack":
@@ -177,6 +175,13 @@ class DispatcherServicer(rpc.DispatcherServicer):
         """Take what an agent that was asked for it found out about its networks."""
         self.network_reports.receive(request)
         return pb.ReportNetworksResponse()
+
+
+def _acknowledge(term: Term, session: NodeSession, sequence: int) -> None:
+    """Take that a report is stored; one of a session that was replaced says nothing of what runs now."""
+    if not session.closed:
+        term.heard.report(session.node_id)
+    session.send(pb.ControllerMessage(report_ack=pb.ReportAck(sequence=sequence)))
 
 
 def _statuses(node_id: str, reported: Iterable[pb.TaskReport]) -> dict[str, TaskStatus]:

@@ -1,5 +1,7 @@
 """When each node was last heard: its agent (session) and its host (the launcher's own beat), in the leader's memory.
 
+And whether its agent has told what runs there: a host that is back may have restarted, and its tasks' records be old.
+
 Beats are UDP datagrams `NODE_ID SEQUENCE MAC`: keyed BLAKE2s (RFC 7693), with a key that the agent gave in a hello to
 this leader or an earlier one: a new leader knows hosts whose agents are away. The sequence is the host's CLOCK_BOOTTIME
 in nanoseconds: it only grows, so a recorded beat cannot be played again to the leader that heard it, nor for longer
@@ -24,7 +26,9 @@ class HeardNodes:
         self._clock = ambient.monotonic
         self.heard: dict[str, Heard] = {}
         self._sequences: dict[str, int] = {}
+        self._reported: set[str] = set()
         self.on_hello: Callable[[], None] = lambda: None
+        self.on_report: Callable[[], None] = lambda: None
 
     def period_s(self, nodes: int) -> float:
         """Return the heartbeat period of a cluster of this size."""
@@ -33,6 +37,7 @@ class HeardNodes:
     def hello(self, node_id: str) -> None:
         """Note that an agent has begun a session."""
         self._sequences.pop(node_id, None)
+        self._reported.discard(node_id)
         self.agent(node_id)
         self.on_hello()
 
@@ -40,6 +45,16 @@ class HeardNodes:
         """Note that an agent was heard just now."""
         old = self.heard.get(node_id)
         self.heard[node_id] = Heard(agent_at=self._clock(), host_at=old.host_at if old else None)
+
+    def report(self, node_id: str) -> None:
+        """Note that a report of an agent's session is stored: the first one tells of all that runs there."""
+        if node_id not in self._reported:
+            self._reported.add(node_id)
+            self.on_report()
+
+    def has_reported(self, node_id: str) -> bool:
+        """Whether the records of a node's tasks are as its agent has told in this session, or in its last one."""
+        return node_id in self._reported
 
     def beat(self, datagram: bytes) -> None:
         """Take a host's beat; one that is malformed, unsigned or played again is ignored."""

@@ -5,6 +5,7 @@ import itertools
 
 from argosy.controller.loops import scheduler
 from argosy.core.service import Dependency
+from argosy.core.task import TaskStatus
 from argosy.core.task_state import TaskState
 from argosy.proto.argosy.v1 import control_pb2
 from tests.controller.harness import until
@@ -36,3 +37,20 @@ async def test_what_waits_is_tried_again_while_new_tasks_keep_coming(controllers
         coming.cancel()
         await asyncio.wait([coming])
     assert len(leader.tasks()) > 5
+
+
+async def test_what_ran_on_a_host_that_is_back_counts_once_its_agent_has_told_so(leader, agents):
+    await leader.add_image()
+    agent = await agents(leader.address, obedient=True)
+    base = await leader.create("base")
+    web = await leader.create("web", replicas=0, depends_on=(Dependency("base"),))
+    await until(lambda: any(t.status.state is TaskState.RUNNING for t in leader.tasks(base.meta.id)))
+    await agent.close()
+    agent.obedient = False
+    await agent.connect(leader.address)  # perhaps from a restart: then nothing runs there any more
+    await leader.control.ScaleServices(control_pb2.ScaleServicesRequest(replicas={"web": 1}))
+    (waiting,) = await until(lambda: [t for t in leader.tasks(web.meta.id) if t.status.state > TaskState.NEW])
+    assert waiting.status.reason == "waiting for base: started (n1, where it ran, has not told yet what runs there)"
+    (running,) = leader.tasks(base.meta.id)
+    await agent.report({running.meta.id: TaskStatus(TaskState.RUNNING)})
+    await until(lambda: [t for t in leader.tasks(web.meta.id) if t.status.state is TaskState.ASSIGNED])

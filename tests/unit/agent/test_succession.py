@@ -7,6 +7,7 @@ import pytest
 from argosy.agent.logic.assignments import Assignments
 from argosy.agent.logic.succession import (
     ENDED_KEPT,
+    LEFT_S,
     Ended,
     settled,
     succession_of,
@@ -27,12 +28,13 @@ ROOT = TaskAssignment(
 )
 
 
-def ended(state=S.FAILED, at=NOW, released=True, confirmed=False, running_since=0.0, **assigned):
-    return Ended(replace(ROOT, **assigned), TaskStatus(state, at=at, released=released), running_since, confirmed)
+def ended(state=S.FAILED, at=NOW, released=True, confirmed=False, running_since=0.0, host_restarted=False, **assigned):
+    status = TaskStatus(state, at=at, released=released, host_restarted=host_restarted)
+    return Ended(replace(ROOT, **assigned), status, running_since, confirmed)
 
 
-def successor(one, policy=POLICY, fenced=False, now=NOW):
-    return succession_of(one, "root", policy, fenced=fenced, now=now)
+def successor(one, policy=POLICY, fenced=False, dependent=False, alone_s=3.0, now=NOW):
+    return succession_of(one, "root", policy, fenced=fenced, dependent=dependent, alone_s=alone_s, now=now)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +68,24 @@ def test_what_restarts(what, one, policy, restarts):
 
 def test_a_fenced_task_is_not_restarted():
     assert successor(ended(), fenced=True) is None
+
+
+@pytest.mark.parametrize(
+    ("dependent", "host_restarted", "alone_s", "restarts"),
+    [
+        (False, False, 3, True),
+        (False, True, 3, True),  # what others wait for is there soon
+        (True, False, 3, True),  # a crash
+        (True, True, 3, False),
+        (True, True, LEFT_S - 1, False),
+        (True, True, LEFT_S, True),
+    ],
+)
+def test_what_depends_on_others_and_went_with_its_host_is_left_to_a_controller(
+    dependent, host_restarted, alone_s, restarts
+):
+    one = ended(host_restarted=host_restarted)
+    assert (successor(one, dependent=dependent, alone_s=alone_s) is not None) is restarts
 
 
 def test_a_restart_counts_and_waits_as_the_controllers_own():

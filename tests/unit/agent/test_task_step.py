@@ -143,6 +143,13 @@ def test_how_it_ended(assigned, end, state, reason):
     assert decision.status.exit_code == end.code
 
 
+@pytest.mark.parametrize("state", [TaskState.STARTING, TaskState.RUNNING])
+def test_what_was_started_and_has_no_container_went_with_its_host(state):
+    status = next_step(wanted(), seen(state), GRACE_S, NOW).status
+    assert (status.state, status.host_restarted) == (TaskState.FAILED, True)
+    assert not next_step(wanted(TaskState.SHUTDOWN), seen(state), GRACE_S, NOW).status.host_restarted
+
+
 def test_an_unhealthy_task_fails_with_the_reason():
     observed = seen(TaskState.RUNNING, STOPPED, exit=ExitStatus(137), unhealthy="its check failed")
     decision = next_step(wanted(), observed, GRACE_S, NOW)

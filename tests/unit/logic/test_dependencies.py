@@ -7,7 +7,7 @@ import pytest
 
 from argosy.controller.logic.dependencies import Gate, Held, Objects
 from argosy.core.meta import Meta
-from argosy.core.node import Node, NodeState, NodeStatus
+from argosy.core.node import Node, NodeSpec, NodeState, NodeStatus
 from argosy.core.service import (
     Dependency,
     DependencyCondition,
@@ -34,7 +34,8 @@ ONCE = TaskSpec(restart=RestartPolicy(RestartCondition.ON_FAILURE))
 
 
 def a_task(name: str, state: S, slot: int = 1, **fields: object) -> Task:
-    status = TaskStatus(state, at=5.0, reason=str(fields.pop("reason", "")), held=bool(fields.pop("held", False)))
+    flags = {name: bool(fields.pop(name, False)) for name in ("held", "host_restarted")}
+    status = TaskStatus(state, at=5.0, reason=str(fields.pop("reason", "")), **flags)
     task = Task(Meta(f"{name}-{slot}-{state.name}"), name, slot, "n1", 1, status=status)
     return replace(task, **fields)  # type: ignore[arg-type]
 
@@ -49,6 +50,7 @@ class World:
     revisions: list[Revision] = field(default_factory=list)
     optional: bool = False
     node_state: NodeState = NodeState.READY
+    reported: bool = True
 
     def why(self, task: Task | None = None) -> str:
         """Return what a new task of web waits for."""
@@ -58,12 +60,13 @@ class World:
     def what_holds(self, task: Task | None = None) -> Held | None:
         depends = (Dependency("db", self.condition, optional=self.optional),)
         web = Service(Meta("web", "p"), ServiceSpec(name="web", depends_on=depends), revision=1)
-        node = Node(Meta("n1"), status=NodeStatus(self.node_state))
+        node = Node(Meta("n1"), NodeSpec("host1"), status=NodeStatus(self.node_state))
         objects = Objects(
             service=lambda project, name: self.db if (project, name) == ("p", "db") else None,
             tasks=lambda service_id: [t for t in self.tasks if t.service_id == service_id],
             revisions=lambda service_id: [r for r in self.revisions if r.service_id == service_id],
             node=lambda node_id: node if node_id == "n1" else None,
+            has_reported=lambda node_id: self.reported,
         )
         return Gate(objects).what_holds(web, task or replace(a_task("web", S.NEW), node_id=""))
 
@@ -102,9 +105,41 @@ def test_a_task_that_is_not_ready_is_not_healthy() -> None:
     assert World(HEALTHY, tasks=[replace(running, status=replace(running.status, unready=True))]).why()
 
 
-def test_tasks_on_a_lost_node_and_stopping_ones_do_not_count() -> None:
-    assert World(tasks=states([S.RUNNING]), node_state=NodeState.DOWN).why()
+def test_stopping_tasks_do_not_count() -> None:
     assert World(tasks=[a_task("db", S.RUNNING, desired_state=S.SHUTDOWN)]).why()
+
+
+NOT_HEARD = " (host1, where it ran, has not told yet what runs there)"
+
+
+@pytest.mark.parametrize("condition", [STARTED, HEALTHY])
+@pytest.mark.parametrize("before", [False, True], ids=["first", "replacement"])
+@pytest.mark.parametrize(
+    ("state", "reported", "counts", "why"),
+    [
+        (NodeState.READY, True, True, ""),
+        (NodeState.READY, False, False, NOT_HEARD),  # it is back: perhaps from a restart
+        (NodeState.UNKNOWN, True, False, NOT_HEARD),  # one of many that fell silent
+        (NodeState.UNKNOWN, False, False, NOT_HEARD),  # a new leader has not heard it
+        (NodeState.AGENT_LOST, True, True, ""),  # its host has been up all the time: so most likely it runs
+        (NodeState.AGENT_LOST, False, True, ""),
+        (NodeState.DOWN, True, False, ""),
+        (NodeState.DISCONNECTED, True, False, NOT_HEARD),
+    ],
+)
+def test_only_what_is_known_to_run_counts(
+    condition: DependencyCondition, before: bool, state: NodeState, reported: bool, counts: bool, why: str
+) -> None:
+    ran = [a_task("web", S.FAILED, running_since=3.0, node_id="gone")] if before else []
+    world = World(condition, tasks=[*states([S.RUNNING]), *ran], node_state=state, reported=reported)
+    assert world.why() == ("" if counts else f"waiting for db: {condition.name.lower()}{why}")
+
+
+def test_what_may_still_run_has_not_completed() -> None:
+    world = World(COMPLETED, tasks=states([S.COMPLETE, S.RUNNING]), node_state=NodeState.UNKNOWN)
+    assert world.db is not None
+    world.db = replace(world.db, spec=replace(world.db.spec, task=ONCE))
+    assert world.why()
 
 
 def test_a_service_that_is_not_there() -> None:
@@ -182,6 +217,46 @@ def test_a_replacement(condition: DependencyCondition, db: list[S], waits: bool)
     before = a_task("web", S.FAILED, running_since=3.0)
     world = World(condition, tasks=[*states(db), before])
     assert bool(world.why()) is waits
+
+
+LOST = [
+    a_task("web", S.FAILED, running_since=3.0, host_restarted=True),
+    a_task("web", S.ORPHANED, running_since=3.0),
+    a_task("web", S.RUNNING, running_since=3.0, node_id="gone", desired_state=S.SHUTDOWN),
+]
+
+
+@pytest.mark.parametrize(
+    ("condition", "db", "waits"),
+    [
+        (STARTED, [S.READY], True),
+        (STARTED, [S.STARTING], False),
+        (HEALTHY, [S.STARTING], True),  # it runs, which is not enough: all begins anew
+        (HEALTHY, [S.RUNNING], False),
+        (COMPLETED, [S.FAILED], False),  # it had completed when the revision was first run
+    ],
+)
+@pytest.mark.parametrize("before", LOST, ids=lambda t: t.status.state.name)
+def test_what_went_with_its_host_is_held_as_at_first(
+    before: Task, condition: DependencyCondition, db: list[S], waits: bool
+) -> None:
+    world = World(condition, tasks=[*states(db), before])
+    assert bool(world.why()) is waits
+
+
+def test_only_the_latest_end_counts() -> None:
+    lost = replace(LOST[0], meta=Meta("web-a", created_at=1.0))
+    crashed = a_task("web", S.FAILED, running_since=4.0, meta=Meta("web-b", created_at=2.0))
+    assert World(HEALTHY, tasks=[*states([S.STARTING]), crashed, lost]).why() == ""
+
+
+def test_what_went_with_its_host_beside_a_dependency_that_was_removed_or_rolled_back() -> None:
+    assert World(db=None, tasks=[LOST[0]]).why() == ""
+    revisions = [revision("db", 1, 1.0), revision("db", 2, 7.0), revision("web", 1, 7.0)]
+    world = World(tasks=[*states([S.RUNNING]), LOST[0]], revisions=revisions)
+    assert world.db is not None
+    world.db = replace(world.db, revision=3, update=UpdateStatus(UpdateState.ROLLBACK_COMPLETED))
+    assert world.why() == ""
 
 
 def test_a_replacement_beside_a_removed_dependency() -> None:
