@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
+from argosy.cli.dev import cgroups
 from argosy.proto.argosy.v1 import types_pb2
 from tests.e2e import host_view
 
@@ -208,6 +209,30 @@ class DevCluster:
                 flag.unlink()
         for process, pid in zip(processes, pids, strict=True):
             self.wait_restarted(process, pid, timeout=30)
+
+    @contextlib.contextmanager
+    def powered_off(self, node):
+        """Have a host lose all that runs on it, and all that is not on its disk; it is back after the body."""
+        with self.held_down(f"agent-{node}"):
+            wait_until(lambda: not self._end_all(node), 20, f"nothing runs on {node}")
+            cgroups.end(f"/argosy/dev-{self.name}/{node}")
+            anew = "umount --recursive --lazy /run/argosy && mount -t tmpfs -o mode=755 tmpfs /run/argosy"
+            enter = ["nsenter", f"--target={self.holder(node)}", "--mount", "--"]
+            subprocess.run([*enter, "sh", "-c", anew], check=True, timeout=30)
+            yield
+
+    def _end_all(self, node):
+        """Kill the host's own processes, the agent's parts first; return which there were."""
+        holder = self.holder(node)
+        own = {os.readlink(f"/proc/{holder}/ns/{kind}") for kind in ("net", "mnt")}
+        own -= {os.readlink(f"/proc/self/ns/{kind}") for kind in ("net", "mnt")}
+        found = []
+        for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+            with contextlib.suppress(OSError):
+                if pid != holder and own & {os.readlink(f"/proc/{pid}/ns/{kind}") for kind in ("net", "mnt")}:
+                    found.append(pid)
+                    os.kill(pid, signal.SIGKILL)
+        return found
 
     def container_pid(self, task):
         """Return the id of a task's first process."""

@@ -127,6 +127,8 @@ class Controller:
         return self.alive and not self.process.paused and self.dispatcher.term is not None  # type: ignore[union-attr]
 
     def start(self) -> None:
+        if self.alive:
+            return
         self.lives += 1
         self.process = Process(self.world.loop, f"{self.name}#{self.lives}")
         self.world.note(f"{self.process.name} starts")

@@ -1,5 +1,6 @@
 """What breaks in the simulator, and what comes back: agents, hosts, leaders, etcd, the network, the weather."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from argosy.core.errors import TransientError
@@ -17,6 +18,7 @@ class Faults:
         self.acts: list[tuple[int, Act]] = [
             (7, self._crash_agent),
             (5, self._power),
+            (3, self._power_of_all),
             (7, self._cut_host),
             (7, self._crash_leader),
             (5, self._pause_leader),
@@ -53,6 +55,21 @@ class Faults:
         if host.kernel.powered:
             host.power_off()
             self.world.loop.later(self.chance.choice((0.5, 4.0, 15.0)), self._power_on, host)
+
+    async def _power_of_all(self) -> None:
+        """Have everything lose power; hosts come back at different times, and the controllers often last."""
+        self.world.watcher.power_cut()
+        for host in self.world.agents.values():
+            if host.kernel.powered:
+                host.power_off()
+        for controller in self.world.controllers.values():
+            if controller.process is not None and controller.process.paused:
+                controller.process.resume()
+            controller.crash(revive=False)
+            self.world.loop.later(self.chance.choice((0.5, 6.0, 15.0)), self._restart, controller)
+        for host in self.world.agents.values():
+            self.world.loop.later(self.chance.choice((0.5, 4.0, 15.0, 25.0)), self._power_on, host)
+        await asyncio.sleep(self.chance.choice((0.0, 8.0, 26.0)))
 
     def _power_on(self, host: AgentHost) -> None:
         if not host.kernel.powered:

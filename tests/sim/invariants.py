@@ -18,7 +18,7 @@ from argosy.core.network import SLICE_SIZE, Network, Slice
 from argosy.core.node import Availability, BeatKey, Node, NodeState
 from argosy.core.service import JOB_MODES, Revision, Service, ServiceMode, UpdateState, revision_id
 from argosy.core.task import Task
-from argosy.core.task_state import TaskState
+from argosy.core.task_state import TaskState, is_terminal
 from tests.sim.etcd_channel import Writer
 from tests.sim.etcd_model import Changed
 from tests.sim.etcd_model import Revision as StoreRevision
@@ -556,15 +556,21 @@ class Watcher:
         if self.ran[container.id] > 1:
             self.fail("a task runs once", f"{container.id} was started again on {container.host}")
         self._judges.disconnections.started(container, self._world.agents.values())
+        self._judges.dependencies.started(container, self._world.agents[container.host])
         self._judge_files(container)
         host = self._world.agents[container.host]
-        beside = [c for c in host.kernel.containers.values() if c.status == "running"]
+        beside = [c for c in host.kernel.containers.values() if c.status == "running" and not self._is_over(c.id)]
         cpus = sum(float(c.env.get("CPUS", 0)) for c in beside)
         if cpus > host.description.resources.cpus + 1e-6:
             self.fail("nothing oversubscribed", f"{cpus} CPUs are promised on {container.host}")
         ports = [c.env["PORT"] for c in beside if "PORT" in c.env]
         if len(ports) != len(set(ports)):
             self.fail("nothing oversubscribed", f"host port twice on {container.host}: {ports}")
+
+    def _is_over(self, task_id: str) -> bool:
+        """Whether a task had ended: a host that lost the memory of that runs it again, until it is told."""
+        task = self.tasks.get(task_id)
+        return task_id in self.created_at if task is None else is_terminal(task.status.state)
 
     def answered_ready(self, container: Container) -> None:
         """A program was asked whether it is ready, and is."""
@@ -601,6 +607,10 @@ class Watcher:
         task = self.tasks.get(container.id)
         if task is not None and task.desired_state <= S.RUNNING:
             self.fail("healthy programs run on", f"{container.host} takes the links of {_of(task)}")
+
+    def power_cut(self) -> None:
+        """All hosts are about to lose what they run."""
+        self._judges.dependencies.power_cut(self._world.agents.values())
 
     def rebooted(self, host: str) -> None:
         """A host has lost all that it ran, and perhaps the memory of it: it may run a task again."""

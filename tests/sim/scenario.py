@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from argosy.controller.changes import files, images, networks, services
 from argosy.controller.store import Snapshot
+from argosy.core.errors import NotFoundError
 from argosy.core.files import Config, Secret
 from argosy.core.image import Image, ImageConfig, Layer
 from argosy.core.meta import DEFAULT_PROJECT, Meta
@@ -115,7 +116,17 @@ class Scenario:
                 )
         for service in list(world.watcher.services.values()):
             if not service.removing:
-                await self._must(f"mend {service.spec.name}", lambda snap, now, s=service: _mended(snap, s, now))
+                await self._must(f"mend {service.spec.name}", lambda snap, now, s=service: self._mended(snap, s, now))
+
+    def _mended(self, snap: Snapshot, service: Service, now: float) -> object:
+        """Give a service a spec that can run on these hosts, whatever it was given before."""
+        present = snap.get(Service, service.meta.id)
+        if present is None and service.meta.id in self.world.watcher.services:
+            raise NotFoundError(f"{service.spec.name} is not known here yet")
+        if present is None or present.removing:
+            return [], service
+        others = {s.spec.name: s for s in snap.all(Service) if not s.removing}
+        return services.updated(snap, present, mended(present, others), now)
 
     async def _come_to_rest(self, when: str) -> None:
         """Wait until all is as declared and nothing is written any more."""
@@ -195,12 +206,3 @@ def _image(name: str) -> Image:
     layer = Layer(digest, digest, 1000)
     meta = Meta(project=DEFAULT_PROJECT)
     return Image(meta, name=name, digest=digest, platform=LINUX, layers=(layer,), config=ImageConfig(command=("run",)))
-
-
-def _mended(snap: Snapshot, service: Service, now: float) -> object:
-    """Give a service a spec that can run on these hosts, whatever it was given before."""
-    present = snap.get(Service, service.meta.id)
-    if present is None or present.removing:
-        return [], service
-    others = {s.spec.name: s for s in snap.all(Service) if not s.removing}
-    return services.updated(snap, present, mended(present, others), now)
