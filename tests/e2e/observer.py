@@ -22,6 +22,8 @@ GONE_S = 5.0
 """So long after a task or node is gone nothing may be left that leads to it."""
 NEW_LEADER_S = 10.0
 """How much longer a new leader waits for a node that it has not heard yet (docs/availability.md)."""
+HEARD_S = 5.0
+"""So soon after an election a leader may not have heard a host yet whose agent is itself being started again."""
 _MARK = "----\n"
 _LOOK = (
     "ip -j -4 route show table main; echo ----; ip -j -4 neigh show nud permanent; echo ----;"
@@ -217,7 +219,7 @@ class Observer:
         """Return on whom it depends that a host forgets one which was on `last`, and how long that may take."""
         if last not in self._cut:
             return (host, "controllers", last), GONE_S
-        led_anew = self._calm_since["controllers"] > self._cut[last]
+        led_anew = self._calm_since["controllers"] > self._cut[last] - HEARD_S
         return (host, "controllers"), GONE_S + (NEW_LEADER_S if led_anew else 0.0)
 
 
