@@ -197,3 +197,23 @@ def test_ctrl_c_stops_a_run_that_waits_for_a_node_or_runs(cluster):
             process.kill()
         assert process.returncode == 130
         assert "stoppable: stopped and removed" in said
+
+
+def test_what_runs_on_a_drained_node_goes_on_to_its_end(cluster):
+    cluster.argosy("run", "-d", "--name", "long", "busybox:1", "sh", "-c", "sleep 4; echo done")
+
+    def all_of_it():
+        return [t for t in cluster.tasks(ended=True) if t["service"] == "long"]
+
+    try:
+        wait_until(lambda: [t["state"] for t in all_of_it()] == ["RUNNING"], 20, "the job to run")
+        (task,) = all_of_it()
+        try:
+            drained = cluster.run("node", "drain", "--timeout", "60s", task["node"])
+            assert drained.returncode == 0, drained.stderr
+            assert "long: a job's task goes on to its end" in drained.stderr
+        finally:
+            cluster.argosy("node", "activate", task["node"])
+        assert [(t["id"], t["state"]) for t in all_of_it()] == [(task["id"], "COMPLETE")]
+    finally:
+        cluster.argosy("service", "rm", "long")
