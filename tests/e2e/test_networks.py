@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from tests.e2e.dev_cluster import wait_until
+from tests.e2e.host_view import container_pids
 from tests.e2e.terminal import at_terminal
 
 STACK = """
@@ -177,17 +178,18 @@ networks:
 
 
 def test_static_address(cluster, tmp_path):
-    """The address stays over an update, a lost node and a drain; all nodes reach it, and nobody else gets it."""
+    """The address stays over an update, a drain and a lost node; all nodes reach it, and nobody else gets it."""
     cluster.deploy("shop", STATIC.replace("VALUE", "100000"), tmp_path)
     everywhere = cluster.wait_running("shop_app", 3)
     assert all(
         a["addresses"][0].startswith("10.77.") and int(a["addresses"][0].split(".")[2]) > 127 for a in everywhere
     )
 
-    def reached_by_all():
+    def reached_by_all(nodes=tuple(cluster.nodes)):
         return all(
             cluster.try_inside(app, "ping", "-c", "1", "-W", "1", "10.77.1.70").returncode == 0
             for app in cluster.wait_running("shop_app", 3)
+            if app["node"] in nodes
         )
 
     (first,) = cluster.wait_running("shop_db", 1)
@@ -206,6 +208,17 @@ def test_static_address(cluster, tmp_path):
     assert third["addresses"] == ["10.77.1.70"], other
     cluster.argosy("node", "activate", second["node"])
     wait_until(reached_by_all, 20, "all reach the address after the move")
+
+    lost = third["node"]
+    others = [n for n in cluster.nodes if n != lost]
+    cluster.cut(lost)
+    (fourth,) = cluster.wait_running("shop_db", 1, avoid=(lost,))
+    assert fourth["addresses"] == ["10.77.1.70"]
+    wait_until(lambda: reached_by_all(others), 20, "the others reach the address while its former node is lost")
+    cluster.heal(lost)
+    cluster.wait_node(lost, "READY")
+    wait_until(lambda: third["id"] not in container_pids(cluster.name, lost), 20, "the former one is stopped on return")
+    wait_until(reached_by_all, 20, "all reach the address, its former node as well")
 
     (shown,) = cluster.json("network", "inspect", "shop_back")
     assert shown["statics"] == [{"address": "10.77.1.70", "service": "shop_db"}]
