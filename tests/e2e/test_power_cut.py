@@ -43,6 +43,13 @@ def first_line_at(cluster, task):
     return datetime.fromisoformat(lines[0].split()[0]) if lines else None
 
 
+def running_anew(cluster, service, before):
+    found = wait_until(
+        lambda: [t for t in cluster.running(service) if t["id"] not in before], 60, f"{service} runs again"
+    )
+    return found[0]
+
+
 @pytest.mark.usefixtures("stack")
 @pytest.mark.parametrize(
     "order",
@@ -66,8 +73,6 @@ def test_what_depends_on_others_starts_after_them(cluster, order):
         if order[-1] == "node1":
             said = [t["reason"] for t in cluster.tasks("p_web")]
             assert any(reason.startswith("waiting for p_db: healthy") for reason in said), said
-    (db,) = cluster.wait_running("p_db", 1, 60)
-    (web,) = cluster.wait_running("p_web", 1, 60)
-    assert not before & {db["id"], web["id"]}
+    db, web = (running_anew(cluster, service, before) for service in ("p_db", "p_web"))
     wrote = wait_until(lambda: first_line_at(cluster, web), 20, "web writes")
     assert wrote > first_line_at(cluster, db)

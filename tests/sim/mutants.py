@@ -214,16 +214,13 @@ MUTANTS = (
         "what went with its host restarted without a controller",
         "agent/logic/succession.py",
         ("    if dependent and status.host_restarted and alone_s < LEFT_S:\n", "    if False:\n"),
+        first=(105,),
     ),
     _mutant(
         "what nobody vouches for counts as running",
         "controller/logic/dependencies.py",
         ("        return node.spec.name or task.node_id\n", '        return ""\n'),
-    ),
-    _mutant(
-        "what went with its host is a mere replacement",
-        "controller/logic/dependencies.py",
-        ("        return _Before.LOST if lost else _Before.ENDED\n", "        return _Before.ENDED\n"),
+        first=(341,),
     ),
     _mutant(
         "canaries promoted by themselves",
