@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.container import IS_V2, Container
 from tests.e2e.dev_cluster import wait_until
-from tests.e2e.wire import datagrams, listen
+from tests.e2e.wire import datagrams, listen, socket_in
 from tests.rootfs import busybox_rootfs_tar
 
 COMPOSE = Path(__file__).parent / "compose"
@@ -750,7 +750,39 @@ def test_argosy_disconnect(stacks):
 
 
 def test_argosy_drain_timeout(stacks):
-    assert stacks.inspect("u_stuck")["spec"]["task"]["drain_timeout"] == 3
+    """A task that is to go serves the connections that it has: to their end, or until the time is over."""
+    with connected(stacks, "r_patient") as held:
+        began = time.monotonic()
+        old = drained(stacks, "r_patient")
+        held.close()
+        stacks.wait("r_patient", lambda tasks: ended(tasks, old), "it ends with its connection")
+        assert time.monotonic() - began < 25, "not only when its time was over"
+    with connected(stacks, "r_hurried"):
+        began = time.monotonic()
+        old = drained(stacks, "r_hurried")
+        stacks.wait("r_hurried", lambda tasks: ended(tasks, old), "it ends though it is connected")
+        assert time.monotonic() - began >= 2
+
+
+def connected(stacks, service):
+    """Return a connection from another container to the only task of a service."""
+    (client,), (task,) = stacks.now("r_deaf"), stacks.cluster.running(service)
+    held = socket_in(f"/proc/{client.pid}/ns/net", socket.AF_INET, socket.SOCK_STREAM)
+    held.settimeout(10)
+    held.connect((task["addresses"][0], 7002))
+    return held
+
+
+def drained(stacks, service):
+    """Have the only task of a service replaced; return it, once it says that it waits for a connection."""
+    (old,) = stacks.cluster.running(service)
+    stacks.cluster.argosy("service", "update", "--force", "--detach", service)
+
+    def says(tasks):
+        return [t for t in tasks if (t["id"], t["reason"]) == (old["id"], "draining 1 connection")]
+
+    stacks.wait(service, says, "it finishes what it has")
+    return old
 
 
 def test_argosy_weight(stacks):

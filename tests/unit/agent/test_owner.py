@@ -90,13 +90,18 @@ async def test_a_task_starts_when_those_that_it_follows_have_ended(nodes):
     await node.until_state(TaskState.SHUTDOWN, released=True)
 
 
+async def until_created(node):
+    """Wait until there is a container that waits for its start: in between there is none."""
+    await node.until(lambda: (found := node.runtime.containers.get("t1")) and found.status == "created")
+
+
 async def test_a_container_that_ends_before_its_start_is_made_anew(nodes):
     """As all that wait do when their launcher is killed."""
     node = await nodes()
     node.apply(assignments(replace(RUNNING, desired_state=TaskState.READY)))
     await node.until_state(TaskState.READY)
     node.runtime.end("t1", 1)
-    await node.until(lambda: node.runtime.containers["t1"].status == "created")
+    await until_created(node)
     await node.until_state(TaskState.READY)
     node.apply(assignments(RUNNING))
     await node.until_state(TaskState.RUNNING)
@@ -133,7 +138,7 @@ async def test_what_is_made_anew_has_its_network_also_where_the_agent_dies_over_
     first.network.attached.clear()  # as of a container that is gone
     first.network.faults.hold("attach")
     first.runtime.end("t1", 1)
-    await first.until(lambda: first.runtime.containers["t1"].status == "created")
+    await until_created(first)
     second = await first.successor(assignments(RUNNING))
     await second.until_state(TaskState.RUNNING)
     assert second.network.attached == {"t1"}
@@ -153,7 +158,7 @@ async def test_one_that_always_ends_before_its_start_fails(nodes):
     node.apply(assignments(replace(RUNNING, desired_state=TaskState.READY)))
     await node.until_state(TaskState.READY)
     for _ in range(MOST_LOST + 1):
-        await node.until(lambda: node.runtime.containers["t1"].status == "created")
+        await until_created(node)
         node.runtime.end("t1", 137)
     status = await node.until_state(TaskState.FAILED, released=True)
     assert (
