@@ -9,6 +9,7 @@ from argosy.core.errors import PreconditionError
 from argosy.core.node import Availability, NodeState
 from argosy.core.service import (
     Cron,
+    Disconnect,
     JobSpec,
     JobState,
     Overlap,
@@ -164,6 +165,33 @@ def test_a_task_on_a_lost_node_runs_again_and_counts_once() -> None:
     world.settle()
     assert status(world).state is JobState.COMPLETE
     assert {t.status.state for t in world.tasks.values()} == {S.COMPLETE}
+
+
+def test_a_fenced_jobs_task_on_a_lost_node_runs_again_only_when_it_has_surely_ended() -> None:
+    world = job(1, disconnect=Disconnect.FENCE)
+    (first,) = world.running()
+    world.fence_ends[first.node_id] = world.now + 15
+    world.set_node(first.node_id, NodeState.DOWN)
+    world.run(24.9)  # its grace period is 10 s
+    assert [task.meta.id for task in world.live()] == [first.meta.id]
+    world.run(0.2)
+    (second,) = world.running()
+    assert second.node_id != first.node_id
+    end(world, 1)
+    assert status(world).state is JobState.COMPLETE
+
+
+def test_a_kept_jobs_task_on_a_lost_node_is_waited_for() -> None:
+    world = job(1, disconnect=Disconnect.KEEP)
+    (first,) = world.running()
+    world.set_node(first.node_id, NodeState.DOWN)
+    world.run(3600)
+    assert [task.meta.id for task in world.live()] == [first.meta.id]
+    assert status(world).state is JobState.RUNNING
+    world.set_node(first.node_id, NodeState.READY)
+    end(world, 1)
+    assert status(world).state is JobState.COMPLETE
+    assert len(world.tasks) == 1
 
 
 def test_what_runs_on_a_drained_node_goes_on_to_its_end() -> None:
