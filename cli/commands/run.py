@@ -10,7 +10,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,7 +46,7 @@ EXIT_CANNOT_RUN: Final = 125
 """The program was never tried, as docker run says it."""
 _TICK_S: Final = 0.5
 _LAST_LINES_S: Final = 10.0
-"""How long to wait for the rest of the output once the task has ended."""
+"""How long to wait for more of the output once the task has ended."""
 _STOP_TIMEOUT_S: Final = 60.0
 _PATIENCE_S: Final = 60.0
 """How long no controller may be reachable until the run is given up; its output and its end are missed until then."""
@@ -211,6 +212,22 @@ def _terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def await_rest(reader: threading.Thread, passed: Callable[[], int]) -> bool:
+    """Wait until all output of a task that has ended is here, for as long as more comes; False if it came no more.
+
+    `passed` tells how much has come.
+    """
+    before, quiet_since = passed(), time.monotonic()
+    while reader.is_alive():
+        interrupt.check()
+        reader.join(_TICK_S)
+        if passed() != before:
+            before, quiet_since = passed(), time.monotonic()
+        elif time.monotonic() - quiet_since > _LAST_LINES_S:
+            return not reader.is_alive()
+    return True
+
+
 class ConnectionBroke(CliError):
     """The connection to an interactive program broke, which is its end."""
 
@@ -230,6 +247,7 @@ class _Following:
         self._attached: threading.Thread | None = None
         self._broke = ""
         self._readers: dict[str, threading.Thread] = {}
+        self._passed = 0  # lines: that they come, not how many
         self._told: set[str] = set()
 
     def stop(self) -> None:
@@ -265,7 +283,8 @@ class _Following:
             if service.job.state in (JobState.COMPLETE, JobState.FAILED):
                 self._say_if_broken()
                 for reader in self._readers.values():
-                    reader.join(_LAST_LINES_S)
+                    if not await_rest(reader, lambda: self._passed):
+                        notice(f"{self._service.spec.name}: the rest of its output does not come")
                 return exit_status(self._service.spec.name, tasks)
             if self._broke:
                 raise self._connection_broke()
@@ -324,6 +343,7 @@ class _Following:
                 stream = sys.stderr.buffer if entry.stderr else sys.stdout.buffer
                 stream.write(entry.line + b"\n")
                 stream.flush()
+                self._passed += 1
         except (grpc.RpcError, UnreachableError) as error:
             if not isinstance(error, grpc.Call) or error.code() is not grpc.StatusCode.NOT_FOUND:
                 told = explain(error) if isinstance(error, grpc.RpcError) else error

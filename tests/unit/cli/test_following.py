@@ -1,10 +1,12 @@
 """Reading on behind the last line when the connection to the cluster is lost."""
 
+import threading
 from types import SimpleNamespace
 
 import grpc
 import pytest
 
+from argosy.cli.commands.run import await_rest
 from argosy.cli.errors import UnreachableError
 from argosy.cli.following import follow
 from argosy.proto.argosy.v1 import control_pb2 as pb
@@ -84,3 +86,24 @@ def test_what_is_refused_or_never_answered_is_not_asked_again() -> None:
     away = Cluster([], [UnreachableError(("c:1",))])
     with pytest.raises(UnreachableError):
         list(follow(away, pb.LogsRequest(), lambda: None))
+
+
+@pytest.mark.parametrize("falls_silent", [False, True])
+def test_run_takes_output_for_as_long_as_more_comes(monkeypatch, falls_silent) -> None:
+    monkeypatch.setattr("argosy.cli.commands.run._LAST_LINES_S", 0.5)
+    monkeypatch.setattr("argosy.cli.commands.run._TICK_S", 0.01)
+    passed, ends = [], threading.Event()
+
+    def read() -> None:
+        for _ in range(10):
+            ends.wait(0.1)
+            passed.append(1)
+        if falls_silent:
+            ends.wait(60)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert await_rest(reader, lambda: len(passed)) is not falls_silent
+    assert len(passed) == 10
+    ends.set()
+    reader.join()
