@@ -1,6 +1,6 @@
 """`--config` and `--secret` of the service commands, as Docker writes them: NAME, or source=NAME,target=PATH,uid=,…"""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import click
@@ -47,24 +47,24 @@ def _number(text: str, base: int, option: str, key: str) -> int:
 
 
 def add_files(container: "types.ContainerSpec", texts: Iterable[str], *, secret: bool) -> None:
-    """Add references to a spec; one with the same name is replaced."""
+    """Add references to a spec; one with the same target is replaced. The same file may be at several."""
     from argosy.core.codec import encode_into
 
     for text in texts:
         reference = parse_file(text, secret=secret)
-        _drop(container, reference.name, secret=secret)
+        _drop(container, lambda ref, new=reference: (ref.secret, ref.target) == (new.secret, new.target))  # type: ignore[misc]
         encode_into(reference, container.files.add())
 
 
 def remove_files(container: "types.ContainerSpec", names: Iterable[str], *, secret: bool) -> None:
     """Take references out of a spec; click.UsageError for one that it does not have."""
     for name in names:
-        if not _drop(container, name, secret=secret):
+        if not _drop(container, lambda ref, name=name: (ref.secret, ref.name) == (secret, name)):  # type: ignore[misc]
             raise click.UsageError(f"the service has no {'secret' if secret else 'config'} '{name}' to remove")
 
 
-def _drop(container: "types.ContainerSpec", name: str, *, secret: bool) -> bool:
-    found = [i for i, ref in enumerate(container.files) if ref.secret == secret and ref.name == name]
+def _drop(container: "types.ContainerSpec", fits: "Callable[[types.FileRef], bool]") -> bool:
+    found = [i for i, ref in enumerate(container.files) if fits(ref)]
     for index in reversed(found):
         del container.files[index]
     return bool(found)

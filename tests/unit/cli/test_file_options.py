@@ -37,10 +37,13 @@ def test_what_cannot_be_read_is_said(text: str, said: str) -> None:
 
 
 def test_adding_replaces_and_removing_is_exact() -> None:
+    """What is added takes the place of what has its target; a file may be at several."""
     container = types.ContainerSpec()
-    add_files(container, ["web", "source=web,target=/etc/web"], secret=False)
+    add_files(container, ["web", "source=web,target=/etc/web", "source=new,target=/etc/web", "web"], secret=False)
     add_files(container, ["web"], secret=True)
-    assert [(f.secret, f.target) for f in container.files] == [(False, "/etc/web"), (True, "web")]
+    found = [(f.secret, f.name, f.target) for f in container.files]
+    assert found == [(False, "new", "/etc/web"), (False, "web", "web"), (True, "web", "web")]
+    remove_files(container, ["new"], secret=False)
     remove_files(container, ["web"], secret=False)
     assert [f.secret for f in container.files] == [True]
     with pytest.raises(click.UsageError, match="the service has no config 'web' to remove"):
