@@ -1,43 +1,21 @@
 """Connections that the kernel tracks in a namespace: whom they go to, which are open, and forgetting some.
 
-Layout: linux/netfilter/nfnetlink_conntrack.h. A dump walks the table of all namespaces (9 ms for the 262,144 buckets of
+A dump walks the table of all namespaces (9 ms for the 262,144 buckets of
 a host with 4 GiB or more) and yields one namespace's entries; for a single address the kernel filters (since Linux
 5.8), so that only its connections are copied.
 """
 
 import socket
-import struct
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from argosy.agent.network import ctnetlink as ct
 from argosy.agent.network.netlink import GONE, Message, Netlink, attribute, attribute_u32, attributes
 
 TCP: Final = socket.IPPROTO_TCP
 UDP: Final = socket.IPPROTO_UDP
 
-_GET: Final = (1 << 8) | 1  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET
-_DELETE: Final = (1 << 8) | 2
-_GET_STATISTICS: Final = (1 << 8) | 5
-_ENTRIES: Final = 1
-_HEADER: Final = struct.pack("=BBH", socket.AF_INET, 0, 0)
-_NESTED: Final = 0x8000
-_TUPLE_ORIGINAL: Final = 1
-_TUPLE_REPLY: Final = 2
-_PROTOCOL_INFO: Final = 4
-_FILTER: Final = 25
-_FILTER_ORIGINAL: Final = 1
-_FILTER_REPLY: Final = 2
-_FILTER_SOURCE: Final = 1
-_IP: Final = 1
-_PROTOCOL: Final = 2
-_SOURCE: Final = 1
-_DESTINATION: Final = 2
-_NUMBER: Final = 1
-_SOURCE_PORT: Final = 2
-_DESTINATION_PORT: Final = 3
-
-_TIMEOUT: Final = 7
 _SYN_SENT: Final = 1
 _OPEN_STATES: Final = frozenset({2, 3, 4, 5})
 """From SYN_RECV to CLOSE_WAIT: while one side may still say something. After that both have said that they end."""
@@ -71,8 +49,8 @@ class Connection:
 
 def tracks_any(netlink: Netlink) -> bool:
     """Tell whether there is any connection, which costs nothing; a dump walks the whole table. Raises OSError."""
-    found = netlink.request(Message(_GET_STATISTICS, 0, _HEADER, about="the number of connections"))
-    entries = attributes(found[1][len(_HEADER) :]).get(_ENTRIES) if found else None
+    found = netlink.request(Message(ct.GET_STATISTICS, 0, ct.HEADER, about="the number of connections"))
+    entries = attributes(found[1][len(ct.HEADER) :]).get(ct.ENTRIES) if found else None
     return entries is None or any(entries)
 
 
@@ -80,19 +58,19 @@ def served_by(netlink: Netlink, addresses: Collection[int]) -> list[Connection]:
     """Return the connections that are answered by one of the addresses. Raises OSError."""
     if not addresses or not tracks_any(netlink):
         return []
-    body = _HEADER
+    body = ct.HEADER
     if len(addresses) == 1:
         (address,) = addresses
-        source = attribute(_IP | _NESTED, attribute(_SOURCE, address.to_bytes(4, "big")))
-        flags = attribute_u32(_FILTER_ORIGINAL, 0) + attribute_u32(_FILTER_REPLY, _FILTER_SOURCE)
-        body += attribute(_TUPLE_REPLY | _NESTED, source) + attribute(_FILTER | _NESTED, flags)
-    found = map(_connection, netlink.dump(Message(_GET, 0, body, about="connections")))
+        source = attribute(ct.IP | ct.NESTED, attribute(ct.SOURCE, address.to_bytes(4, "big")))
+        flags = attribute_u32(ct.FILTER_ORIGINAL, 0) + attribute_u32(ct.FILTER_REPLY, ct.FILTER_SOURCE)
+        body += attribute(ct.REPLY | ct.NESTED, source) + attribute(ct.FILTER | ct.NESTED, flags)
+    found = map(_connection, netlink.dump(Message(ct.GET, 0, body, about="connections")))
     return [c for c in found if c.served_by in addresses]
 
 
 def all_translated(netlink: Netlink) -> list[Connection]:
     """Return all connections through virtual addresses. Raises OSError."""
-    found = map(_connection, netlink.dump(Message(_GET, 0, _HEADER, about="connections")))
+    found = map(_connection, netlink.dump(Message(ct.GET, 0, ct.HEADER, about="connections")))
     return [c for c in found if c.translated]
 
 
@@ -103,18 +81,18 @@ def untranslated_datagrams(netlink: Netlink, ports: Collection[int]) -> list[Con
     """
     if not ports or not tracks_any(netlink):
         return []
-    bodies = netlink.dump(Message(_GET, 0, _HEADER, about="connections"))
-    return [_connection(body) for body in bodies if _goes_straight_to(attributes(body[len(_HEADER) :]), ports)]
+    bodies = netlink.dump(Message(ct.GET, 0, ct.HEADER, about="connections"))
+    return [_connection(body) for body in bodies if _goes_straight_to(attributes(body[len(ct.HEADER) :]), ports)]
 
 
 def _goes_straight_to(found: Mapping[int, bytes], ports: Collection[int]) -> bool:
-    asked, answers = (attributes(found[side]) for side in (_TUPLE_ORIGINAL, _TUPLE_REPLY))
-    there, back = (attributes(side[_PROTOCOL]) for side in (asked, answers))
-    if there[_NUMBER][0] != UDP or int.from_bytes(there[_DESTINATION_PORT], "big") not in ports:
+    asked, answers = (attributes(found[side]) for side in (ct.ORIGINAL, ct.REPLY))
+    there, back = (attributes(side[ct.PROTOCOL]) for side in (asked, answers))
+    if there[ct.NUMBER][0] != UDP or int.from_bytes(there[ct.DESTINATION_PORT], "big") not in ports:
         return False
-    way, way_back = attributes(asked[_IP]), attributes(answers[_IP])
-    mirrored = way[_SOURCE] == way_back[_DESTINATION] and way[_DESTINATION] == way_back[_SOURCE]
-    return mirrored and there[_SOURCE_PORT] == back[_DESTINATION_PORT]
+    way, way_back = attributes(asked[ct.IP]), attributes(answers[ct.IP])
+    mirrored = way[ct.SOURCE] == way_back[ct.DESTINATION] and way[ct.DESTINATION] == way_back[ct.SOURCE]
+    return mirrored and there[ct.SOURCE_PORT] == back[ct.DESTINATION_PORT]
 
 
 def forget(netlink: Netlink, connections: Iterable[Connection]) -> int:
@@ -124,7 +102,7 @@ def forget(netlink: Netlink, connections: Iterable[Connection]) -> int:
     by its ports might be that one by now.
     """
     messages = [
-        Message(_DELETE, 0, _HEADER + attribute(_TUPLE_ORIGINAL | _NESTED, c.original), GONE, "a connection")
+        Message(ct.DELETE, 0, ct.HEADER + attribute(ct.ORIGINAL | ct.NESTED, c.original), GONE, "a connection")
         for c in connections
         if not c.ended
     ]
@@ -133,23 +111,23 @@ def forget(netlink: Netlink, connections: Iterable[Connection]) -> int:
 
 
 def _connection(body: bytes) -> Connection:
-    found = attributes(body[len(_HEADER) :])
-    original = attributes(found[_TUPLE_ORIGINAL])
-    asked = attributes(original[_IP])
-    answers = attributes(attributes(found[_TUPLE_REPLY])[_IP])
-    protocol = attributes(original[_PROTOCOL])[_NUMBER][0]
+    found = attributes(body[len(ct.HEADER) :])
+    original = attributes(found[ct.ORIGINAL])
+    asked = attributes(original[ct.IP])
+    answers = attributes(attributes(found[ct.REPLY])[ct.IP])
+    protocol = attributes(original[ct.PROTOCOL])[ct.NUMBER][0]
     is_open, state = False, 0
-    if protocol == TCP and _PROTOCOL_INFO in found:
-        tcp = attributes(attributes(found[_PROTOCOL_INFO]).get(1, b""))
+    if protocol == TCP and ct.PROTOCOL_INFO in found:
+        tcp = attributes(attributes(found[ct.PROTOCOL_INFO]).get(1, b""))
         state = tcp.get(1, b"\0")[0]
-        left_s = int.from_bytes(found.get(_TIMEOUT, b"\0"), "big")
+        left_s = int.from_bytes(found.get(ct.TIMEOUT, b"\0"), "big")
         is_open = state in _OPEN_STATES or (state == _SYN_SENT and left_s > _SYN_SENT_S - _DIALLING_S)
     return Connection(
         protocol,
-        int.from_bytes(asked[_SOURCE], "big"),
-        int.from_bytes(asked[_DESTINATION], "big"),
-        int.from_bytes(answers[_SOURCE], "big"),
+        int.from_bytes(asked[ct.SOURCE], "big"),
+        int.from_bytes(asked[ct.DESTINATION], "big"),
+        int.from_bytes(answers[ct.SOURCE], "big"),
         is_open,
         state == _TIME_WAIT,
-        found[_TUPLE_ORIGINAL],
+        found[ct.ORIGINAL],
     )

@@ -6,29 +6,11 @@ pauses would never find what its port leads to by now, nor hear that it leads no
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 from argosy.agent.logic.network_ingress import Place
+from argosy.agent.network import ctnetlink as ct
 from argosy.agent.network.conntrack import UDP, tracks_any
 from argosy.agent.network.netlink import GONE, Message, Netlink, attribute, attribute_u32, attributes
-
-_GET: Final = (1 << 8) | 1  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET
-_DELETE: Final = (1 << 8) | 2
-_HEADER: Final = b"\x02\0\0\0"  # AF_INET
-_NESTED: Final = 0x8000
-_ORIGINAL: Final = 1
-_REPLY: Final = 2
-_FILTER: Final = 25
-_FILTER_ORIGINAL: Final = 1
-_FILTER_REPLY: Final = 2
-_FILTER_PROTOCOL: Final = 1 << 3
-_IP: Final = 1
-_PROTOCOL: Final = 2
-_SOURCE: Final = 1
-_DESTINATION: Final = 2
-_NUMBER: Final = 1
-_SOURCE_PORT: Final = 2
-_DESTINATION_PORT: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +30,7 @@ def forget(netlink: Netlink, misled: Callable[[Place, Place], bool]) -> int:
     found = [flow for flow in _flows(netlink) if misled(flow.dialled, flow.reached)]
     netlink.execute(
         [
-            Message(_DELETE, 0, _HEADER + attribute(_ORIGINAL | _NESTED, flow.original), GONE, "datagrams")
+            Message(ct.DELETE, 0, ct.HEADER + attribute(ct.ORIGINAL | ct.NESTED, flow.original), GONE, "datagrams")
             for flow in found
         ]
     )
@@ -59,22 +41,22 @@ def _flows(netlink: Netlink) -> list[Flow]:
     """Return what goes by UDP; the kernel passes over everything else."""
     if not tracks_any(netlink):
         return []
-    protocol = attribute(_PROTOCOL | _NESTED, attribute(_NUMBER, bytes((UDP,))))
-    flags = attribute_u32(_FILTER_ORIGINAL, _FILTER_PROTOCOL) + attribute_u32(_FILTER_REPLY, 0)
-    body = _HEADER + attribute(_ORIGINAL | _NESTED, protocol) + attribute(_FILTER | _NESTED, flags)
-    return [_flow(found) for found in netlink.dump(Message(_GET, 0, body, about="datagrams"))]
+    protocol = attribute(ct.PROTOCOL | ct.NESTED, attribute(ct.NUMBER, bytes((UDP,))))
+    flags = attribute_u32(ct.FILTER_ORIGINAL, ct.FILTER_PROTOCOL) + attribute_u32(ct.FILTER_REPLY, 0)
+    body = ct.HEADER + attribute(ct.ORIGINAL | ct.NESTED, protocol) + attribute(ct.FILTER | ct.NESTED, flags)
+    return [_flow(found) for found in netlink.dump(Message(ct.GET, 0, body, about="datagrams"))]
 
 
 def _flow(body: bytes) -> Flow:
-    found = attributes(body[len(_HEADER) :])
+    found = attributes(body[len(ct.HEADER) :])
     return Flow(
-        _place(found[_ORIGINAL], _DESTINATION, _DESTINATION_PORT),
-        _place(found[_REPLY], _SOURCE, _SOURCE_PORT),
-        found[_ORIGINAL],
+        _place(found[ct.ORIGINAL], ct.DESTINATION, ct.DESTINATION_PORT),
+        _place(found[ct.REPLY], ct.SOURCE, ct.SOURCE_PORT),
+        found[ct.ORIGINAL],
     )
 
 
 def _place(side: bytes, address: int, port: int) -> Place:
     parts = attributes(side)
-    addresses, ports = attributes(parts[_IP]), attributes(parts[_PROTOCOL])
+    addresses, ports = attributes(parts[ct.IP]), attributes(parts[ct.PROTOCOL])
     return int.from_bytes(addresses[address], "big"), int.from_bytes(ports[port], "big")

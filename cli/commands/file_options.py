@@ -1,6 +1,6 @@
 """`--config` and `--secret` of the service commands, as Docker writes them: NAME, or source=NAME,target=PATH,uid=,…"""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -52,19 +52,19 @@ def add_files(container: "types.ContainerSpec", texts: Iterable[str], *, secret:
 
     for text in texts:
         reference = parse_file(text, secret=secret)
-        _drop(container, lambda ref, new=reference: (ref.secret, ref.target) == (new.secret, new.target))  # type: ignore[misc]
+        _drop(container, [ref.secret == secret and ref.target == reference.target for ref in container.files])
         encode_into(reference, container.files.add())
 
 
 def remove_files(container: "types.ContainerSpec", names: Iterable[str], *, secret: bool) -> None:
     """Take references out of a spec; click.UsageError for one that it does not have."""
     for name in names:
-        if not _drop(container, lambda ref, name=name: (ref.secret, ref.name) == (secret, name)):  # type: ignore[misc]
+        if not _drop(container, [ref.secret == secret and ref.name == name for ref in container.files]):
             raise click.UsageError(f"the service has no {'secret' if secret else 'config'} '{name}' to remove")
 
 
-def _drop(container: "types.ContainerSpec", fits: "Callable[[types.FileRef], bool]") -> bool:
-    found = [i for i, ref in enumerate(container.files) if fits(ref)]
-    for index in reversed(found):
+def _drop(container: "types.ContainerSpec", which: Sequence[bool]) -> bool:
+    """Take out the references that `which` says so of; tell whether there was any."""
+    for index in reversed([i for i, goes in enumerate(which) if goes]):
         del container.files[index]
-    return bool(found)
+    return any(which)
