@@ -150,8 +150,7 @@ def measure(count: int, changes: int) -> None:
         argosy("image", "import", "bench:1", str(tar))
     argosy("network", "create", "bench")
     replicas = 2 * count
-    settings = ("--replicas", str(replicas), "--network", "bench", "--init", "--restart-delay", "10ms")
-    settings += ("--restart-window", "1ms")  # each failure is the first
+    settings = ("--replicas", str(replicas), "--network", "bench", "--init", "--restart-delay", "0s")
     argosy("service", "create", "--name", SERVICE, *settings, "bench:1", *COMMAND.decode().split("\0"))
     holders = json.loads(Path(f"/run/argosy/dev/{CLUSTER}/processes.json").read_text())["holders"]
     running = tasks(replicas)
