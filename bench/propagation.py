@@ -19,6 +19,7 @@ import ctypes
 import json
 import os
 import re
+import select
 import socket
 import subprocess
 import sys
@@ -68,6 +69,8 @@ class Node:
                 events.recv(1 << 20)
                 at = time.monotonic()
                 now = self._listed()
+                if select.select([events], [], [], 0)[0]:
+                    at = time.monotonic()  # changed again meanwhile: what is listed may be of that, so this is the latest
                 for address in now ^ self.addresses:
                     self.changed[address, address in now] = at
                 self.addresses = now
