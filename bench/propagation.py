@@ -23,14 +23,14 @@ import select
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
 from statistics import median, quantiles
 
-PROJECT = Path(__file__).resolve().parent.parent
-ARGOSY = str(PROJECT / ".venv/bin/argosy")
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from _cluster import IMAGE, DevCluster  # beside this file
+
 CLUSTER = "propagation"
 SERVICE = "web"
 COMMAND = b"sleep\x00100000"
@@ -38,14 +38,6 @@ DEADLINE_S = 30.0
 CHAIN = re.compile(r"\tchain s-\S+ \{\n(.*?)\n\t\}", re.DOTALL)
 ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+")
 NETFILTER, NFT_GROUP, CLONE_NEWNET = 12, 7, 0x40000000
-
-
-def argosy(*args: str) -> str:
-    """Run the CLI against the bench's cluster; return its output."""
-    done = subprocess.run([ARGOSY, "--context", f"dev/{CLUSTER}", *args], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"argosy {' '.join(args)}: {done.stderr}{done.stdout}")
-    return done.stdout
 
 
 class Node:
@@ -70,7 +62,9 @@ class Node:
                 at = time.monotonic()
                 now = self._listed()
                 if select.select([events], [], [], 0)[0]:
-                    at = time.monotonic()  # changed again meanwhile: what is listed may be of that, so this is the latest
+                    at = (
+                        time.monotonic()
+                    )  # changed again meanwhile: what is listed may be of that, so this is the latest
                 for address in now ^ self.addresses:
                     self.changed[address, address in now] = at
                 self.addresses = now
@@ -91,11 +85,11 @@ def wait(condition, what: str):  # type: ignore[no-untyped-def]
     return found
 
 
-def tasks(count: int) -> dict[str, tuple[int, str]]:
+def tasks(cluster: DevCluster, count: int) -> dict[str, tuple[int, str]]:
     """Wait until so many tasks run; return process and address by task."""
 
     def running() -> dict[str, tuple[int, str]]:
-        rows = json.loads(argosy("ps", SERVICE, "--format", "json"))
+        rows = json.loads(cluster.argosy("ps", SERVICE, "--format", "json"))
         found = {t["id"]: (t["pid"], t["addresses"][0]) for t in rows if t["state"] == t["desired_state"] == "RUNNING"}
         return found if len(found) == count else {}
 
@@ -136,31 +130,20 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=5)
     parser.add_argument("--changes", type=int, default=100)
     options = parser.parse_args()
-    argosy("dev", "down", "--name", CLUSTER)
-    try:
-        measure(options.nodes, options.changes)
-    finally:
-        argosy("dev", "down", "--name", CLUSTER)
+    with DevCluster(CLUSTER, options.nodes) as cluster:
+        measure(cluster, options.nodes, options.changes)
 
 
-def measure(count: int, changes: int) -> None:
-    """Bring the cluster up and carry the changes out."""
-    print(argosy("dev", "up", "--name", CLUSTER, "--nodes", str(count)).splitlines()[0])
-    with tempfile.TemporaryDirectory() as work:
-        tar = Path(work, "image.tar")
-        with tar.open("wb") as out:
-            subprocess.run([str(PROJECT / "deploy/demo/image.sh"), "1"], stdout=out, check=True)
-        argosy("image", "import", "bench:1", str(tar))
-    argosy("network", "create", "bench")
+def measure(cluster: DevCluster, count: int, changes: int) -> None:
+    """Carry the changes out."""
+    cluster.argosy("network", "create", "bench")
     replicas = 2 * count
     settings = ("--replicas", str(replicas), "--network", "bench", "--init", "--restart-delay", "0s")
-    argosy("service", "create", "--name", SERVICE, *settings, "bench:1", *COMMAND.decode().split("\0"))
-    holders = json.loads(Path(f"/run/argosy/dev/{CLUSTER}/processes.json").read_text())["holders"]
-    running = tasks(replicas)
+    cluster.argosy("service", "create", "--name", SERVICE, *settings, IMAGE, *COMMAND.decode().split("\0"))
+    running = tasks(cluster, replicas)
     nodes = [
         Node(name, next(Path(f"/proc/{pid}/root/run/argosy/netns").iterdir()))
-        for name, pid in sorted(holders.items())
-        if name != "switch"
+        for name, pid in sorted(cluster.holders().items())
     ]
     addresses = {address for _, address in running.values()}
     wait(lambda: all(n.addresses == addresses for n in nodes), "every node leads to every task")
@@ -172,20 +155,19 @@ def measure(count: int, changes: int) -> None:
         began = time.monotonic()
         os.kill(pid, 9)
         lost.append(everywhere(nodes, address, False, began))
-        after = tasks(replicas)
+        after = tasks(cluster, replicas)
         ((new_pid, new_address),) = [after[t] for t in after.keys() - running.keys()]
         gained.append(everywhere(nodes, new_address, True, started_at(new_pid)))
         running = after
     for _ in range(max(2, changes // 10)):
-        down = [ARGOSY, "--context", f"dev/{CLUSTER}", "scale", f"{SERVICE}={replicas - 1}"]
-        stopping = subprocess.Popen(down, stdout=subprocess.DEVNULL)
+        stopping = cluster.spawn("scale", f"{SERVICE}={replicas - 1}")
         address = wait(lambda now=running: ended(now), "a program has ended")
         at = time.monotonic()
         wait(lambda gone=(address, False): all(gone in n.changed for n in nodes), "every node has let it go")
         drained.append([at - min(n.changed[address, False] for n in nodes)])
         stopping.wait()
-        argosy("scale", f"{SERVICE}={replicas}")
-        running = tasks(replicas)
+        cluster.argosy("scale", f"{SERVICE}={replicas}")
+        running = tasks(cluster, replicas)
         wait(lambda: all(len(n.addresses) == replicas for n in nodes), "every node leads to every task")
     for what, times in (("lost", lost), ("gained", gained), ("drained", drained)):
         tell(what, times)

@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from scale_out import ARGOSY, CLUSTER, argosy, make_cluster  # beside this file
+from _cluster import DevCluster  # beside this file
+from scale_out import CLUSTER, deploy
 
 FLOOR = [sys.executable, "-c", "import grpc"]
 
@@ -32,10 +33,10 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--replicas", type=int, default=30)
     options = parser.parse_args()
-    make_cluster()
-    try:
-        argosy("scale", f"bench_echo={options.replicas}")
-        ps = [ARGOSY, "--context", f"dev/{CLUSTER}", "ps", "--format", "json"]
+    with DevCluster(CLUSTER) as cluster:
+        deploy(cluster)
+        cluster.argosy("scale", f"bench_echo={options.replicas}")
+        ps = cluster.command("ps", "--format", "json")
         ours, floor = [], []
         for _ in range(options.runs):
             ours.append(milliseconds(ps))
@@ -46,8 +47,6 @@ def main() -> None:
             f"(best {min(ours):.0f}, worst {max(ours):.0f}); python -c 'import grpc': {least:.0f} ms; "
             f"ratio {median / least:.2f}; load {os.getloadavg()[0]:.1f}"
         )
-    finally:
-        argosy("dev", "down", "--name", CLUSTER)
 
 
 if __name__ == "__main__":

@@ -13,21 +13,17 @@ command itself; what `argosy service inspect` takes is printed for comparison.
 """
 
 import argparse
-import json
 import os
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _by_hand import ByHand, Phases  # beside this file
+from _cluster import IMAGE, DevCluster
 from _observer import Programs
 
-PROJECT = Path(__file__).resolve().parent.parent
-ARGOSY = str(PROJECT / ".venv/bin/argosy")
 CLUSTER = "rolling"
 COMMAND = b"sleep\x00100000"
 ORDERS = ("stop-first", "start-first")
@@ -36,40 +32,19 @@ PEER = {"stop-first": 8.5, "start-first": 4.0}
 DEADLINE_S = 120.0
 
 
-def argosy(*args: str) -> str:
-    """Run the CLI against the bench's cluster; return its output."""
-    done = subprocess.run([ARGOSY, "--context", f"dev/{CLUSTER}", *args], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"argosy {' '.join(args)}: {done.stderr}{done.stdout}")
-    return done.stdout
-
-
-def make_cluster(replicas: int, parallelism: int) -> None:
-    """Bring a fresh cluster up with the service that is updated."""
-    argosy("dev", "down", "--name", CLUSTER)
-    print(argosy("dev", "up", "--name", CLUSTER, "--nodes", "3").splitlines()[0])
-    with tempfile.TemporaryDirectory() as work:
-        tar = Path(work, "image.tar")
-        with tar.open("wb") as out:
-            subprocess.run([str(PROJECT / "deploy/demo/image.sh"), "1"], stdout=out, check=True)
-        argosy("image", "import", "bench:1", str(tar))
-    argosy("network", "create", "bench")
+def make_service(cluster: DevCluster, replicas: int, parallelism: int) -> None:
+    """Create the service that is updated."""
+    cluster.argosy("network", "create", "bench")
     settings = ("--network", "bench", "--init", "--update-parallelism", str(parallelism), "--update-monitor", "0s")
     program = COMMAND.decode().split("\0")
-    argosy("service", "create", "--name", "web", "--replicas", str(replicas), *settings, "bench:1", *program)
+    cluster.argosy("service", "create", "--name", "web", "--replicas", str(replicas), *settings, IMAGE, *program)
 
 
-def spawn(*args: str) -> "subprocess.Popen[bytes]":
-    """Start the CLI without waiting for it."""
-    command = [ARGOSY, "--context", f"dev/{CLUSTER}", *args]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def update(programs: Programs, order: str) -> float:
+def update(cluster: DevCluster, programs: Programs, order: str) -> float:
     """Replace all tasks; return the seconds until the kernel shows only new programs, as many as before."""
     old = programs.running()
     began = time.monotonic()
-    cli = spawn("service", "update", "--force", "--update-order", order, "web")
+    cli = cluster.spawn("service", "update", "--force", "--update-order", order, "web")
     programs.wait(lambda now: len(now) == len(old) and not now & old, DEADLINE_S, "all programs are new")
     took = time.monotonic() - began
     if cli.wait() != 0:
@@ -77,10 +52,10 @@ def update(programs: Programs, order: str) -> float:
     return took
 
 
-def command() -> float:
+def command(cluster: DevCluster) -> float:
     """Return how long a command takes that only asks, in seconds."""
     began = time.monotonic()
-    argosy("service", "inspect", "web")
+    cluster.argosy("service", "inspect", "web")
     return time.monotonic() - began
 
 
@@ -92,28 +67,23 @@ def main() -> None:
     parser.add_argument("--parallelism", type=int, default=5)
     parser.add_argument("--keep", action="store_true", help="leave the cluster up")
     options = parser.parse_args()
-    make_cluster(options.replicas, options.parallelism)
-    try:
-        with ByHand(options.replicas, options.parallelism) as hand:
-            measure(options, hand)
-    finally:
-        if not options.keep:
-            argosy("dev", "down", "--name", CLUSTER)
+    with DevCluster(CLUSTER, keep=options.keep) as cluster, ByHand(options.replicas, options.parallelism) as hand:
+        make_service(cluster, options.replicas, options.parallelism)
+        measure(options, cluster, hand)
 
 
-def measure(options: argparse.Namespace, hand: ByHand) -> None:
+def measure(options: argparse.Namespace, cluster: DevCluster, hand: ByHand) -> None:
     """Run the updates and the floor in turn; print each, and the medians."""
-    status = json.loads(Path("/run/argosy/dev", CLUSTER, "processes.json").read_text())
-    programs = Programs(CLUSTER, [name for name in status["holders"] if name != "switch"], COMMAND)
+    programs = Programs(CLUSTER, [*cluster.holders()], COMMAND)
     programs.wait(lambda now: len(now) == options.replicas, DEADLINE_S, "the service runs")
     took: dict[str, list[float]] = {order: [] for order in ORDERS}
     floors: list[Phases] = []
     commands = []
     for run in range(options.runs):
-        commands.append(command())
+        commands.append(command(cluster))
         for order in ORDERS:
             floors.append(hand.update())
-            took[order].append(update(programs, order))
+            took[order].append(update(cluster, programs, order))
         figures = ", ".join(f"{order} {took[order][-1]:.2f} s" for order in ORDERS)
         floor = min(floors[-2:], key=lambda f: f.all).all
         print(f"run {run + 1}: floor {floor:.2f} s, {figures}   (load {os.getloadavg()[0]:.1f})", flush=True)

@@ -19,10 +19,9 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from _observer import Kernel  # beside this file
+from _cluster import DevCluster  # beside this file
+from _observer import Kernel
 
-PROJECT = Path(__file__).resolve().parent.parent
-ARGOSY = str(PROJECT / ".venv/bin/argosy")
 CLUSTER = "bench"
 PORT = 7
 COMPOSE = """
@@ -41,35 +40,19 @@ services:
 """
 
 
-def argosy(*args: str) -> str:
-    """Run the CLI against the bench's cluster; return its output."""
-    done = subprocess.run([ARGOSY, "--context", f"dev/{CLUSTER}", *args], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"argosy {' '.join(args)}: {done.stderr}{done.stdout}")
-    return done.stdout
+def deploy(cluster: DevCluster) -> None:
+    """Deploy the bench's stack; its image is used once on every host."""
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as compose:
+        compose.write(COMPOSE)
+        compose.flush()
+        cluster.argosy("deploy", "-c", compose.name, "bench")
+    cluster.argosy("scale", "bench_echo=3")
+    cluster.argosy("scale", "bench_echo=0")
 
 
-def make_cluster() -> dict[str, int]:
-    """Bring a fresh cluster up with the bench's stack; return its hosts' holders."""
-    argosy("dev", "down", "--name", CLUSTER)
-    print(argosy("dev", "up", "--name", CLUSTER, "--nodes", "3").splitlines()[0])
-    with tempfile.TemporaryDirectory() as work:
-        tar = Path(work, "image.tar")
-        with tar.open("wb") as out:
-            subprocess.run([str(PROJECT / "deploy/demo/image.sh"), "1"], stdout=out, check=True)
-        argosy("image", "import", "bench:1", str(tar))
-        compose = Path(work, "compose.yaml")
-        compose.write_text(COMPOSE)
-        argosy("deploy", "-c", str(compose), "bench")
-    argosy("scale", "bench_echo=3")  # the image is used once on every host
-    argosy("scale", "bench_echo=0")
-    status = json.loads(Path("/run/argosy/dev", CLUSTER, "processes.json").read_text())
-    return dict(status["holders"])
-
-
-def probes() -> dict[str, int]:
+def probes(cluster: DevCluster) -> dict[str, int]:
     """Return the pid of the probe container of every host."""
-    tasks = json.loads(argosy("ps", "bench_probe", "--format", "json"))
+    tasks = json.loads(cluster.argosy("ps", "bench_probe", "--format", "json"))
     return {t["node"]: t["pid"] for t in tasks if t["state"] == "RUNNING"}
 
 
@@ -116,27 +99,23 @@ def first_answers(observers: list[subprocess.Popen[str]], wanted: int, deadline:
     return seen
 
 
-def candidates(network: str) -> list[str]:
+def candidates(cluster: DevCluster, network: str) -> list[str]:
     """Return the addresses of the slices that the hosts may lease: where tasks can come up."""
     import ipaddress
 
-    inspected = json.loads(argosy("network", "inspect", network))[0]
+    inspected = json.loads(cluster.argosy("network", "inspect", network))[0]
     subnet = ipaddress.ip_network(inspected["network"]["subnet"])
     leased = max((s["index"] for s in inspected["slices"]), default=3)
     base = int(subnet.network_address)
     return [str(ipaddress.ip_address(base + i)) for i in range(32, 32 * (leased + 1))]
 
 
-def scale_up(replicas: int, pids: dict[str, int]) -> float:
+def scale_up(cluster: DevCluster, replicas: int, pids: dict[str, int]) -> float:
     """Scale up and wait for answers; return the seconds."""
-    observers = observe(pids, candidates("bench_default"), 60)
+    observers = observe(pids, candidates(cluster, "bench_default"), 60)
     time.sleep(0.3)  # the observers' own start is not what is measured
     began = time.monotonic_ns()
-    cli = subprocess.Popen(
-        [ARGOSY, "--context", f"dev/{CLUSTER}", "scale", f"bench_echo={replicas}"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    cli = cluster.spawn("scale", f"bench_echo={replicas}")
     seen = first_answers(observers, replicas, time.monotonic() + 60)
     for child in observers:
         child.kill()
@@ -147,15 +126,11 @@ def scale_up(replicas: int, pids: dict[str, int]) -> float:
     return (max(seen.values()) - began) / 1e9
 
 
-def scale_down(kernel: Kernel, before: tuple[set[int], set[str], set[tuple[str, str]]]) -> float:
+def scale_down(cluster: DevCluster, kernel: Kernel, before: tuple[set[int], set[str], set[tuple[str, str]]]) -> float:
     """Scale to 0 and wait until nothing of the tasks is left in the kernel; return the seconds."""
     pids, groups, veths = (now - then for now, then in zip(state(kernel), before, strict=True))
     began = time.monotonic_ns()
-    cli = subprocess.Popen(
-        [ARGOSY, "--context", f"dev/{CLUSTER}", "scale", "bench_echo=0"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    cli = cluster.spawn("scale", "bench_echo=0")
     deadline = time.monotonic() + 60
     while True:
         pids = {p for p in pids if os.path.exists(f"/proc/{p}")}
@@ -183,15 +158,15 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, default=60)
     parser.add_argument("--keep", action="store_true", help="leave the cluster up")
     options = parser.parse_args()
-    holders = make_cluster()
-    try:
-        kernel = Kernel(CLUSTER, holders)
-        pids = probes()
+    with DevCluster(CLUSTER, keep=options.keep) as cluster:
+        deploy(cluster)
+        kernel = Kernel(CLUSTER, cluster.holders())
+        pids = probes(cluster)
         up, down = [], []
         for run in range(options.runs):
             before = state(kernel)
-            up.append(scale_up(options.replicas, pids))
-            down.append(scale_down(kernel, before))
+            up.append(scale_up(cluster, options.replicas, pids))
+            down.append(scale_down(cluster, kernel, before))
             load = os.getloadavg()[0]
             print(f"run {run + 1}: up {up[-1]:.2f} s, down {down[-1]:.2f} s   (load {load:.1f})", flush=True)
         print(
@@ -202,9 +177,6 @@ def main() -> None:
             f"{options.replicas} -> 0: median {statistics.median(down):.2f} s   Docker Swarm  7.7 s: "
             f"{7.7 / statistics.median(down):.1f} times as fast"
         )
-    finally:
-        if not options.keep:
-            argosy("dev", "down", "--name", CLUSTER)
 
 
 if __name__ == "__main__":

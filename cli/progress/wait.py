@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT_S: Final = 600.0
 _TICK_S: Final = 0.5
 """How often what only time changes (waiting reasons, the timeout) is looked at."""
+_LOOKING_SHARE: Final = 0.2
+"""Of the time, what looking may take: a thousand tasks are not gone through again for each of their changes."""
 _RECONNECT_S: Final = 0.3
 _SUMMARY_EVERY_S: Final = 1.0
 """Without a terminal the totals are printed this often at most."""
@@ -89,7 +91,13 @@ def _until_over(
         until = min(ends_at, now + _TICK_S)
         if done_since is not None:
             until = min(until, done_since + assessment.steady_s)
-        watcher.apply_next(until - now)
+        time.sleep(min(rest_after(time.monotonic() - now), max(0.0, until - now)))
+        watcher.apply_next(until - time.monotonic())
+
+
+def rest_after(look_s: float) -> float:
+    """Return how long not to look again after a look that took so long, in seconds: changes gather meanwhile."""
+    return look_s * (1.0 - _LOOKING_SHARE) / _LOOKING_SHARE
 
 
 class Watcher:
