@@ -4,7 +4,9 @@ Control plane: processor time of this process, in which a real plane runs, from 
 kernel and argosy-dns (whose own time is not in it). Data plane: hosts are namespaces on a bridge; whatever is compared
 is measured in turn, in the same run.
 
-    overlay.py [--runs N] [--only PART]    needs root; everything it makes is in namespaces that end with it
+Where a Docker engine is installed, Docker Swarm's overlay is among what is compared.
+
+    overlay.py [--runs N] [--only PART]    needs root; what it makes is in namespaces that end with it
 """
 
 import argparse
@@ -23,6 +25,7 @@ from statistics import median, quantiles
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "kernel" / "network"))
 
+from _swarm import is_installed, swarm
 from _wires import STREAM_BYTES, Stream, floor, make_bare, send_each
 from network_world import Container, Host, Namespace, World, world
 
@@ -304,6 +307,9 @@ def throughput(wire: World, client: Container, server: Container, runs: int) -> 
             "overlay": (client, server, STRAIGHT),
             "by the virtual address": (client, server, VIRTUAL),
         }
+        if is_installed():
+            engines = wire.add_host(dns=False), wire.add_host(dns=False)
+            ways["Docker Swarm"] = stack.enter_context(swarm(engines))
         streams = {way: Stream(*ends) for way, ends in ways.items()}
         for stream in streams.values():
             stack.callback(stream.close)
