@@ -104,15 +104,16 @@ class Kernel:
 
 
 class Programs:
-    """The programs with one command line in a dev cluster's containers, by process; cheap enough to look all the time.
+    """The programs with one command line in containers, by process; cheap enough to look all the time.
 
-    It looks in one cgroup hierarchy only. `command`: how the command line begins, arguments separated by zero bytes.
+    It looks in one cgroup hierarchy only. `parents`: the paths there of the groups that the containers' groups are in.
+    `command`: how the command line begins, arguments separated by zero bytes.
     """
 
-    def __init__(self, cluster: str, hosts: list[str], command: bytes) -> None:
+    def __init__(self, parents: list[str], command: bytes) -> None:
         unified = Path("/sys/fs/cgroup/cgroup.controllers").exists()
         root = Path("/sys/fs/cgroup") if unified else Path("/sys/fs/cgroup/pids")
-        self._parents = [root / f"argosy/dev-{cluster}" / host for host in hosts]
+        self._parents = [root / parent for parent in parents]
         self._command = command
         self._known: dict[tuple[str, str], bool] = {}
 

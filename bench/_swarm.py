@@ -1,4 +1,4 @@
-"""Two hosts in Docker Swarm mode, with a container each on an overlay network: the peer of `overlay.py`, if it is here.
+"""Hosts in Docker Swarm mode with an overlay network: the peer to measure with, where a Docker engine is installed.
 
 Each host has an engine of its own, with the engine's defaults (nothing is encrypted). It runs in the host's network
 namespace and in a mount namespace with a /run of its own; what it keeps is removed with it.
@@ -7,19 +7,22 @@ namespace and in a mount namespace with a /run of its own; what it keeps is remo
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from network_world import Host, Namespace
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests/kernel/network"))
+
+from network_world import Host, Namespace, world
 
 NEEDED = ("dockerd", "docker", "containerd", "runc")
 DEADLINE_S = 60.0
 CGROUP = "argosy-bench-swarm"
 IMAGE_SCRIPT = Path(__file__).resolve().parent.parent / "deploy/demo/image.sh"
-ADDRESSES = ("10.97.0.11", "10.97.0.12")
+IMAGE, NETWORK = "bench", "overlay"
 DATA_PORT = 14789
 
 
@@ -70,46 +73,57 @@ class Engine:
             raise SystemExit(f"docker {' '.join(args)}: {(done.stderr + done.stdout).decode()}")
         return done.stdout.decode().strip()
 
-    def start_container(self, name: str, address: str) -> Namespace:
-        """Start a container on the network "overlay"; return its network namespace."""
-        self.docker("run", "-d", "--name", name, "--network", "overlay", "--ip", address, "bench", "sleep", "100000")
-        pid = self.docker("inspect", name, "--format", "{{.State.Pid}}")
-        return Namespace(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+    def spawn(self, *args: str) -> "subprocess.Popen[bytes]":
+        """Start a command of Docker's without waiting for it."""
+        return subprocess.Popen(self._command(*args), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    @contextmanager
+    def container(self, name: str, address: str) -> Iterator[Namespace]:
+        """Have a container on the network; yield its network namespace."""
+        self.docker("run", "-d", "--name", name, "--network", NETWORK, "--ip", address, IMAGE, "sleep", "100000")
+        try:
+            pid = self.docker("inspect", name, "--format", "{{.State.Pid}}")
+            namespace = Namespace(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+            yield namespace
+            namespace.close()
+        finally:
+            self.docker("rm", "--force", name)
 
 
 @contextmanager
-def swarm(hosts: tuple[Host, Host]) -> Iterator[tuple[Namespace, Namespace, str]]:
-    """Yield a container's namespace on each of two hosts, joined by Swarm's overlay, and the second's address."""
+def swarm(hosts: Sequence[Host]) -> Iterator[list[Engine]]:
+    """Yield the engines of a swarm with the image and the network; the first one manages it."""
     image = subprocess.run([IMAGE_SCRIPT, "1"], stdout=subprocess.PIPE, check=True).stdout
     with ExitStack() as stack:
         stack.callback(_remove_cgroups)
-        engines = []
+        engines: list[Engine] = []
         for number, host in enumerate(hosts):
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="argosy-bench-swarm")))
-            engines.append(Engine(host, number, directory))
-            stack.enter_context(engines[-1].running())
-            engines[-1].docker("import", "-", "bench", data=image)
-        manager, worker = engines
-        data_path = ("--data-path-port", str(DATA_PORT))
-        manager.docker("swarm", "init", "--advertise-addr", hosts[0].address, *data_path)
-        stack.callback(manager.docker, "swarm", "leave", "--force")
-        token = manager.docker("swarm", "join-token", "-q", "worker")
-        worker.docker(
-            "swarm", "join", "--advertise-addr", hosts[1].address, "--token", token, f"{hosts[0].address}:2377"
-        )
-        stack.callback(worker.docker, "swarm", "leave", "--force")
-        manager.docker("network", "create", "-d", "overlay", "--attachable", "--subnet", "10.97.0.0/24", "overlay")
-        ends = []
-        for number, (engine, address) in enumerate(zip(engines, ADDRESSES, strict=True)):
-            name = f"end{number}"
-            ends.append(engine.start_container(name, address))
-            stack.callback(engine.docker, "rm", "--force", name)
-            stack.callback(ends[-1].close)
-        yield ends[0], ends[1], ADDRESSES[1]
+            engine = Engine(host, number, directory)
+            stack.enter_context(engine.running())
+            engine.docker("import", "-", IMAGE, data=image)
+            here = ("--advertise-addr", host.address)
+            if engines:
+                token = engines[0].docker("swarm", "join-token", "-q", "worker")
+                engine.docker("swarm", "join", *here, "--token", token, f"{hosts[0].address}:2377")
+            else:
+                engine.docker("swarm", "init", *here, "--data-path-port", str(DATA_PORT))
+            stack.callback(engine.docker, "swarm", "leave", "--force")
+            engines.append(engine)
+        engines[0].docker("network", "create", "-d", "overlay", "--attachable", "--subnet", "10.97.0.0/24", NETWORK)
+        yield engines
+
+
+@contextmanager
+def swarm_of(count: int) -> Iterator[list[Engine]]:
+    """Yield the engines of a swarm on so many hosts, which are made for it."""
+    with ExitStack() as stack:
+        wire = stack.enter_context(world(Path(stack.enter_context(tempfile.TemporaryDirectory()))))
+        yield stack.enter_context(swarm([wire.add_host(dns=False) for _ in range(count)]))
 
 
 def _remove_cgroups() -> None:
-    """Remove what the engines leave of their groups: both were told to use one of their own."""
+    """Remove what the engines leave of their groups: all were told to use one of their own."""
     for group in sorted(Path("/sys/fs/cgroup").glob(f"**/{CGROUP}"), reverse=True):
         for directory, _, _ in os.walk(group, topdown=False):
             os.rmdir(directory)

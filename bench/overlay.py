@@ -60,6 +60,7 @@ CALLS = 400
 BATCH = 25
 """Connections that are set up by one way before the other has its turn."""
 PORT = 8000
+SWARM = "10.97.0.11", "10.97.0.12"
 STRAIGHT, VIRTUAL = "10.64.0.65", "10.64.0.4"
 
 
@@ -308,8 +309,12 @@ def throughput(wire: World, client: Container, server: Container, runs: int) -> 
             "by the virtual address": (client, server, VIRTUAL),
         }
         if is_installed():
-            engines = wire.add_host(dns=False), wire.add_host(dns=False)
-            ways["Docker Swarm"] = stack.enter_context(swarm(engines))
+            engines = stack.enter_context(swarm([wire.add_host(dns=False), wire.add_host(dns=False)]))
+            one, other = (
+                stack.enter_context(engine.container(f"end{address[-1]}", address))
+                for engine, address in zip(engines, SWARM, strict=True)
+            )
+            ways["Docker Swarm"] = one, other, SWARM[1]
         streams = {way: Stream(*ends) for way, ends in ways.items()}
         for stream in streams.values():
             stack.callback(stream.close)
