@@ -235,18 +235,17 @@ def come_up(leader: Leader, fleet: Fleet, options: argparse.Namespace) -> None:
         ).meta.id
         for number in range(options.networks)
     ]
-    each = (options.tasks - options.update) // (options.services - 1)
+    each, over = divmod(options.tasks - options.update, options.services - 1)
     for number in range(options.services):
         network = networks[number * len(networks) // options.services] if networks else ""
-        replicas = each if number else options.update
+        replicas = each + (number <= over) if number else options.update
         leader.control.CreateService(service(number, replicas, network), timeout=120)
-    wanted = each * (options.services - 1) + options.update
-    wait_until(lambda: fleet.tally().running >= wanted, f"{wanted} tasks run", 1800)
+    wait_until(lambda: fleet.tally().running >= options.tasks, f"{options.tasks} tasks run", 1800)
     used, received = span.processor_s(), fleet.tally().received
     print(
-        f"{wanted} tasks on {options.networks} networks run after {span.seconds():.1f} s "
-        f"({wanted / span.seconds():,.0f} a second, leader {used:.1f} s of processor time, "
-        f"{used / wanted * 1000:.2f} ms a task, assignments {received / 2**20:,.0f} MiB); memory {leader.memory()}"
+        f"{options.tasks} tasks on {options.networks} networks run after {span.seconds():.1f} s "
+        f"({options.tasks / span.seconds():,.0f} a second, leader {used:.1f} s of processor time, "
+        f"{used / options.tasks * 1000:.2f} ms a task, assignments {received / 2**20:,.0f} MiB); memory {leader.memory()}"
     )
 
 

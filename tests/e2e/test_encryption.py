@@ -3,6 +3,7 @@
 The capture sees every frame between the hosts, at the switch that they hang on.
 """
 
+import base64
 import contextlib
 import json
 import os
@@ -212,6 +213,24 @@ def test_keys_change_and_no_packet_is_lost(cluster, tasks):
 
 def nodes(cluster):
     return json.loads(cluster.argosy("node", "inspect", *cluster.nodes))
+
+
+def test_private_keys_are_on_their_own_node_alone(cluster, tasks):
+    """Not in etcd, in no other node's state, and in no log: looked for in all files of the cluster."""
+    places = (Path("/var/lib/argosy/dev") / cluster.name, cluster.run_dir)
+    paths = [path for place in places for path in place.rglob("*") if path.is_file() and not path.is_symlink()]
+    keys = [path for path in paths if path.suffix == ".key" and path.parent.name == "mesh"]
+    assert {node for node in cluster.nodes for path in keys if node in path.parts} == set(cluster.nodes)
+    contents = {path: path.read_bytes() for path in paths}
+    for key in keys:
+        private = contents[key]
+        assert key.stat().st_mode & 0o777 == 0o600
+        forms = (private, private.hex().encode(), base64.b64encode(private))
+        assert [path for path, found in contents.items() if any(form in found for form in forms)] == [key]
+    public = [bytes.fromhex(k["public_key"]) for n in nodes(cluster) for k in n["description"]["mesh_keys"]]
+    assert public
+    etcd = [found for path, found in contents.items() if "member" in path.parts]
+    assert all(any(key in found for found in etcd) for key in public), "what is known to all is found in this way"
 
 
 def test_what_cannot_be_encrypted_is_refused(cluster, tasks, tmp_path):
