@@ -245,7 +245,8 @@ def come_up(leader: Leader, fleet: Fleet, options: argparse.Namespace) -> None:
     print(
         f"{options.tasks} tasks on {options.networks} networks run after {span.seconds():.1f} s "
         f"({options.tasks / span.seconds():,.0f} a second, leader {used:.1f} s of processor time, "
-        f"{used / options.tasks * 1000:.2f} ms a task, assignments {received / 2**20:,.0f} MiB); memory {leader.memory()}"
+        f"{used / options.tasks * 1000:.2f} ms a task, assignments {received / 2**20:,.0f} MiB); "
+        f"memory {leader.memory()}"
     )
 
 
