@@ -18,11 +18,15 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class _Client:
     """A thread with an event loop in a network namespace."""
 
-    def __init__(self, namespace, address, patience_s):
+    def __init__(self, namespace, address, rate, patience_s):
         self.address = address
         self._patience_s = patience_s
         self.answered = 0
         self.failures = []
+        self.asked = 0
+        self.rate = rate
+        self.lasted_s = 0.0
+        """How long it asked."""
         self._namespace = namespace
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
@@ -41,11 +45,14 @@ class _Client:
             assert _libc.setns(fd, CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
         finally:
             os.close(fd)
+        began = time.monotonic()
         asyncio.run(self._serve())
+        self.lasted_s = time.monotonic() - began
 
     async def _try(self, request):
         """Count a request: answered, or failed and why."""
         began = time.time()
+        self.asked += 1
         try:
             async with asyncio.timeout(self._patience_s):
                 await request
@@ -57,17 +64,13 @@ class _Client:
 class Load(_Client):
     """So many HTTP requests a second."""
 
-    def __init__(self, namespace, address, rate, patience_s):
-        super().__init__(namespace, address, patience_s)
-        self._rate = rate
-
     async def _serve(self):
         loop = asyncio.get_running_loop()
         next_at = loop.time()
         async with asyncio.TaskGroup() as group:
             while not self._stop.is_set():
                 group.create_task(self._try(self._ask()))
-                next_at += 1 / self._rate
+                next_at += 1 / self.rate
                 await asyncio.sleep(max(0.0, next_at - loop.time()))
 
     async def _ask(self):
@@ -91,7 +94,7 @@ class Keepers(_Client):
     """
 
     def __init__(self, namespace, address, rate, patience_s, count=10):
-        super().__init__(namespace, address, patience_s)
+        super().__init__(namespace, address, rate, patience_s)
         self._pause_s = count / rate
         self._count = count
         self.connections = 0

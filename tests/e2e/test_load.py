@@ -102,6 +102,7 @@ def is_ready(cluster, service, count):
 
 STEPS = {
     "update": ["service", "update", "--env-add", "V={new}", "load_web"],
+    "stop-first": ["service", "update", "--update-order", "stop-first", "--env-add", "V={new}", "load_web"],
     "rollback": ["service", "rollback", "load_web"],
     "drain": ["node", "drain", "node1"],
     "return": ["node", "activate", "node1"],
@@ -147,6 +148,7 @@ def change_under_load(cluster, client, step):
     for one in (load, keepers):
         what = f"of {type(one).__name__} {len(one.failures)} failed, {one.answered} answered"
         assert one.failures == [], f"{what}: {one.failures[:3]}"
+        assert one.asked > 0.9 * one.rate * one.lasted_s, what
     assert keepers.connections > keepers.answered / (KEPT_FOR + 1)
     assert step == "return" or before != after
 
