@@ -30,6 +30,7 @@ STATE_COLOURS: Final[Mapping[str, str]] = {
     "DRAIN": "yellow",
     "FAILED": "red",
     "REJECTED": "red",
+    "RESTARTING": "red",
     "DOWN": "red",
     "ORPHANED": "red",
     "PAUSED": "red",

@@ -39,7 +39,8 @@ def task_rows(reply: pb.ListTasksResponse) -> list[Row]:
     services = {s.meta.id: s for s in reply.services}
     nodes = {n.meta.id: n for n in reply.nodes}
     revisions = {r.meta.id: r for r in reply.revisions}
-    rows = [_task_row(task, services, nodes, revisions) for task in reply.tasks]
+    before = {_place(task): _ending(task, nodes) for task in reply.before}
+    rows = [{**_task_row(task, services, nodes, revisions), **_restart(task, before)} for task in reply.tasks]
     rows.sort(key=lambda row: (row["service"], row["slot"], row["node"] if not row["slot"] else "", -row["created"]))
     return rows
 
@@ -83,6 +84,34 @@ def _task_row(
         "canary": task.canary,
         "created": task.meta.created_at,
     }
+
+
+def _restart(task: types.Task, before: Mapping[tuple[str, int, str, int], Row]) -> Row:
+    """Return what a task was restarted after, and until when its start is delayed."""
+    ended = task.status.state > types.TASK_STATE_RUNNING
+    return {
+        "failures": task.failures,
+        "not_before": task.not_before,
+        "running_since": task.running_since,
+        "before": None if ended else before.get(_place(task)),
+    }
+
+
+def _ending(task: types.Task, nodes: Mapping[str, types.Node]) -> Row:
+    node = nodes.get(task.node_id)
+    return {
+        "id": task.meta.id,
+        "node": node_name(node) if node is not None else task.node_id,
+        "state": state_name(task.status.state),
+        "since": task.status.at,
+        "reason": task.status.reason,
+        "exit_code": task.status.exit_code if task.status.HasField("exit_code") else None,
+        "oom_killed": task.status.oom_killed,
+    }
+
+
+def _place(task: types.Task) -> tuple[str, int, str, int]:
+    return task.service_id, task.slot, "" if task.slot else task.node_id, task.iteration
 
 
 def _note(task: types.Task, service: types.Service | None, node: types.Node | None) -> str:

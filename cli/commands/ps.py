@@ -20,25 +20,52 @@ TASK_COLUMNS = (
     Column("REASON", lambda row: reason_text(row), rank=2),
 )
 
+_BEFORE_START = ("NEW", "ASSIGNED", "ACCEPTED", "PREPARING", "READY")
+HEALTHY_AFTER_S = 600.0
+"""As core.restart.HEALTHY_AFTER_S, which would cost the import of core."""
+
 
 def state_text(row: Row) -> str:
-    """Return a task's state with its age, and what is wanted of it where that differs."""
-    unready = row["state"] == "RUNNING" and not row["ready"]
-    state = f"{row['state']} {age_text(row['since'], time.time())}{' (not ready)' if unready else ''}"
-    if row["canary"]:
-        state += " (canary)"
-    wanted = row["desired_state"]
-    going = wanted in ("SHUTDOWN", "REMOVE") and row["state"] not in ("SHUTDOWN", "FAILED", "COMPLETE", "REJECTED")
-    return f"{state} (stopping)" if going else state
+    """Return a task's state with its age, and what is wanted of it where that differs.
+
+    One that waits for its next try under the restart policy is "RESTARTING in 40s".
+    """
+    now = time.time()
+    going = row["desired_state"] in ("SHUTDOWN", "REMOVE")
+    if row["state"] in _BEFORE_START and row["not_before"] > now and not going:
+        state = f"RESTARTING in {age_text(now, row['not_before'])}"
+    else:
+        state = f"{row['state']} {age_text(row['since'], now)}"
+    ended = row["state"] in ("SHUTDOWN", "FAILED", "COMPLETE", "REJECTED")
+    remarks = {
+        "not ready": row["state"] == "RUNNING" and not row["ready"],
+        "canary": row["canary"],
+        "stopping": going and not ended,
+    }
+    return " ".join([state, *(f"({remark})" for remark, holds in remarks.items() if holds)])
 
 
 def reason_text(row: Row) -> str:
-    """Return why a task is not as wanted, its exit code included."""
-    reason: str = row["reason"] or row["note"]
+    """Return why a task is not as wanted, its exit code included, or what went before it that failed."""
+    return "; ".join(text for text in (_ending_text(row, row["reason"] or row["note"]), _before_text(row)) if text)
+
+
+def _ending_text(row: Row, reason: str) -> str:
     code = f"exit code {row['exit_code']}" if row["exit_code"] else ""
     memory = "out of memory" if row["oom_killed"] else ""
     known = [part for part in (code, memory) if part and part not in reason]
     return ": ".join([*known, reason] if reason else known)
+
+
+def _before_text(row: Row) -> str:
+    """Return how often what ran in the task's slot before it failed, and of what; "" once the task has run long."""
+    last, failures, now = row["before"], row["failures"], time.time()
+    if last is None or 0 < row["running_since"] <= now - HEALTHY_AFTER_S:
+        return ""
+    if not failures:
+        return "ended with exit code 0" if row["not_before"] > now else ""
+    times = "once" if failures == 1 else f"{failures} times"
+    return ": ".join(text for text in (f"failed {times}", _ending_text(last, last["reason"])) if text)
 
 
 @click.command(

@@ -52,7 +52,7 @@ from argosy.core.network import Network, NetworkSpec
 from argosy.core.node import Node, NodeSpec, NodeState
 from argosy.core.service import Revision, Service, ServiceSpec, revision_id
 from argosy.core.task import Task
-from argosy.core.task_state import TaskState
+from argosy.core.task_state import TaskState, is_terminal
 from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import types_pb2 as tpb
 
@@ -249,13 +249,16 @@ class ControlServicer(
                 for task in some:
                     encode_into(task, response.tasks.add())
                 await asyncio.sleep(0)
+        before = _before(snap, tasks)
+        for task in before:
+            encode_into(task, response.before.add())
         for service_id in sorted(of_service):
             if found := snap.get(Service, service_id):
                 encode_into(found, response.services.add())
         for rev in sorted({revision_id(t.service_id, t.revision) for t in tasks}):
             if revision := snap.get(Revision, rev):
                 encode_into(revision, response.revisions.add())
-        for node_id in sorted({t.node_id for t in tasks if t.node_id}):
+        for node_id in sorted({t.node_id for t in (*tasks, *before) if t.node_id}):
             if node := snap.get(Node, node_id):
                 encode_into(node, response.nodes.add())
         return response
@@ -392,6 +395,22 @@ def _tasks(snap: Snapshot, project: str, request: pb.ListTasksRequest) -> list[T
     if not request.all:
         tasks = [t for t in tasks if t.status.state <= TaskState.RUNNING]
     return tasks
+
+
+def _before(snap: Snapshot, tasks: Iterable[Task]) -> list[Task]:
+    """Return, of those tasks that were restarted and have not ended, what ended last in their slots before them."""
+    restarted = {_slot_of(t) for t in tasks if (t.failures or t.not_before) and not is_terminal(t.status.state)}
+    latest: dict[tuple[str, int, str, int], Task] = {}
+    for service_id in sorted({service_id for service_id, *_ in restarted}):
+        for task in snap.tasks_of_service(service_id):
+            slot = _slot_of(task)
+            if slot in restarted and is_terminal(task.status.state):
+                latest[slot] = max(latest.get(slot, task), task, key=lambda t: t.meta.created_at)
+    return list(latest.values())
+
+
+def _slot_of(task: Task) -> tuple[str, int, str, int]:
+    return task.service_id, task.slot, "" if task.slot else task.node_id, task.iteration
 
 
 def _add_files(files: Iterable[NamedFile], response: pb.ApplyStackResponse | pb.RemoveStackResponse) -> None:

@@ -1,6 +1,7 @@
 """The API on a leader with real loops: version checks, all or nothing, names, removal, waiting tasks."""
 
 import asyncio
+import time
 from dataclasses import replace
 
 import grpc
@@ -140,6 +141,20 @@ async def test_a_task_that_nobody_can_take_waits_and_says_why_until_a_node_comes
     agent = await agents(leader.address)
     await until(lambda: agent.tasks())
     assert [t.status.state for t in leader.tasks(service.meta.id)] == [TaskState.ASSIGNED]
+
+
+async def test_a_task_that_was_restarted_comes_with_what_failed_before_it(leader, agents):
+    agent = await agents(leader.address)
+    await leader.add_image()
+    service = await leader.create(replicas=2)
+    await until(lambda: len(agent.tasks()) == 2)
+    first = next(t for t in leader.tasks(service.meta.id) if t.slot == 1)
+    failed = TaskStatus(TaskState.FAILED, exit_code=7, at=time.time())
+    await agent.report({first.meta.id: failed})
+    await until(lambda: [t for t in leader.tasks(service.meta.id) if t.failures == 1])
+    listed = await leader.control.ListTasks(pb.ListTasksRequest(service="web"))
+    assert sorted((t.slot, t.failures) for t in listed.tasks) == [(1, 1), (2, 0)]
+    assert [(t.meta.id, t.status.exit_code) for t in listed.before] == [(first.meta.id, 7)]
 
 
 def node_id(number: int) -> str:

@@ -1,7 +1,10 @@
 """Which tasks tell how a service is, and what a task's node means for it."""
 
+import time
+
 import pytest
 
+from argosy.cli.commands.ps import reason_text, state_text
 from argosy.cli.rows import Row, latest_rows, task_rows
 from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import types_pb2 as types
@@ -59,3 +62,48 @@ def test_a_task_tells_what_its_node_means_for_it(state: str, policy: str, says: 
     task.status.state = types.TASK_STATE_RUNNING
     (told,) = task_rows(pb.ListTasksResponse(tasks=[task], services=[service], nodes=[node]))
     assert told["note"] == says
+
+
+def restarted(state: str, *, failures: int, due: float = 0.0, since: float = 1.0, note: str = "") -> Row:
+    """Return the row of a task that was restarted after another one, on the node a, which had failed."""
+    node = types.Node(spec=types.NodeSpec(name="a"), status=types.NodeStatus(state=types.NODE_STATE_READY))
+    node.meta.id = "n1"
+    before = types.Task(service_id="s", slot=1, node_id="n1")
+    before.status.state = types.TASK_STATE_FAILED if failures else types.TASK_STATE_COMPLETE
+    before.status.exit_code, before.status.reason = (1 if failures else 0), note
+    now = time.time()
+    task = types.Task(
+        service_id="s", slot=1, desired_state=types.TASK_STATE_RUNNING, failures=failures, not_before=now + due
+    )
+    task.status.state, task.status.at = types.TaskState.Value(f"TASK_STATE_{state}"), now - since
+    task.running_since = now - since if state == "RUNNING" else 0
+    (told,) = task_rows(pb.ListTasksResponse(tasks=[task], before=[before], nodes=[node]))
+    return told
+
+
+def test_a_task_that_waits_for_its_next_try_says_so_and_why() -> None:
+    row = restarted("READY", failures=3, due=40.5)
+    assert state_text(row) == "RESTARTING in 40s"
+    assert reason_text(row) == "failed 3 times: exit code 1"
+    assert (row["state"], row["failures"], row["before"]["exit_code"]) == ("READY", 3, 1)
+    assert (
+        reason_text(restarted("READY", failures=1, due=9, note="no database"))
+        == "failed once: exit code 1: no database"
+    )
+
+
+def test_what_ended_well_and_is_to_run_again_is_no_failure() -> None:
+    row = restarted("READY", failures=0, due=4.5)
+    assert (state_text(row), reason_text(row)) == ("RESTARTING in 4s", "ended with exit code 0")
+
+
+def test_a_crash_loop_shows_also_while_the_next_try_runs_until_it_has_run_long() -> None:
+    assert state_text(restarted("RUNNING", failures=2, since=1)) == "RUNNING 1s"
+    assert reason_text(restarted("RUNNING", failures=2, since=1)) == "failed 2 times: exit code 1"
+    assert reason_text(restarted("STARTING", failures=2)) == "failed 2 times: exit code 1"
+    assert reason_text(restarted("RUNNING", failures=2, since=700)) == ""
+    assert reason_text(restarted("RUNNING", failures=0, since=1)) == ""
+
+
+def test_what_finds_no_node_waits_for_that() -> None:
+    assert state_text(restarted("PENDING", failures=2, due=30)).startswith("PENDING")
