@@ -72,10 +72,15 @@ def say_outcome(services: "Iterable[Service]", done: "Callable[[Service], str]")
 
 
 def revision_text(service: "Service") -> str:
-    """Say which revision a settled service runs, or will."""
-    name, revision = service.spec.name, service.revision
+    """Say which revision a settled service runs, or will; of a job, that its run is complete."""
+    from argosy.core.service import JOB_MODES
+
+    name, revision, job = service.spec.name, service.revision, service.spec.job
     if service.spec.stopped:
         return f"{name} has revision {revision}, and is stopped: 'argosy service start {name}' runs it"
+    if service.spec.mode in JOB_MODES:
+        scheduled = job is not None and job.cron is not None
+        return f"{name}: its schedule is set" if scheduled else f"{name}: run {service.job.iteration} is complete"
     return f"{name} runs revision {revision}"
 
 

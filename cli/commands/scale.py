@@ -1,5 +1,7 @@
 """`argosy scale SVC=N …`: the number of tasks of services, all or none of them."""
 
+from typing import Any
+
 import click
 
 from argosy.cli import complete
@@ -47,10 +49,13 @@ def scale(
     request = pb.ScaleServicesRequest(project=session.project, replicas=dict(wanted))
     planning.before(session, "scale_services", request)
     reply = session.control.ScaleServices(request)
-    if detach:
-        for service in reply.services:
-            notice(f"{service.spec.name}: scaled to {service.spec.replicas}")
-        return
-    settle(session, reply.services, timeout=timeout, exact=False, continues="the cluster goes on scaling")
+    if not detach:
+        settle(session, reply.services, timeout=timeout, exact=False, continues="the cluster goes on scaling")
     for service in sorted(reply.services, key=lambda s: s.spec.name):
-        say(f"{service.spec.name}: {service.spec.replicas} running")
+        (notice if detach else say)(_outcome(service.spec, detach))
+
+
+def _outcome(spec: Any, detach: bool) -> str:
+    if spec.stopped:
+        return f"{spec.name}: scaled to {spec.replicas}, and is stopped: 'argosy service start {spec.name}' runs it"
+    return f"{spec.name}: scaled to {spec.replicas}" if detach else f"{spec.name}: {spec.replicas} running"

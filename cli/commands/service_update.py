@@ -15,6 +15,7 @@ from argosy.core.errors import InvalidError
 from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import types_pb2 as types
 
+_REPLICATED: Final = (types.SERVICE_MODE_REPLICATED, types.SERVICE_MODE_REPLICATED_JOB)
 _TRIES: Final = 5
 """The controller itself changes a service's record now and then; the change then applies to the newer one."""
 
@@ -64,8 +65,8 @@ def apply(options: Mapping[str, Any], spec: types.ServiceSpec) -> None:
     if options["image"] is not None:
         container.image = options["image"]
         container.image_digest = ""
-    if options["replicas"] is not None and spec.mode != types.SERVICE_MODE_REPLICATED:
-        raise click.UsageError(f"only a replicated service has replicas, and this one is {mode_name(spec)}")
+    if options["replicas"] is not None and spec.mode not in _REPLICATED:
+        raise click.UsageError(f"only replicated services and jobs have replicas, and this one is {mode_name(spec)}")
     if options["arguments"] is not None:
         container.command[:] = split(options["arguments"], "--args")
         container.command_set = True
@@ -82,6 +83,8 @@ def apply(options: Mapping[str, Any], spec: types.ServiceSpec) -> None:
     publish_ports(spec, options["publish_add"], option="--publish-add")
     _constraints(spec.task.placement, options["constraint_add"], options["constraint_rm"])
     apply_options(options, spec)
+    if options["replicas"] is not None and spec.mode == types.SERVICE_MODE_REPLICATED_JOB:
+        spec.job.total_completions, spec.replicas = options["replicas"], 1
     if options["force"]:
         spec.task.force_update += 1
 

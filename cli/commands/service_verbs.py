@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from argosy.cli import complete
+from argosy.cli.errors import CliError
 from argosy.cli.output import notice, say
 from argosy.cli.session import Session, pass_session
 from argosy.cli.waiting import revision_text, say_outcome, settle, waiting_options
@@ -84,7 +85,8 @@ def start(session: Session, detach: bool, timeout: float, services: tuple[str, .
 @click.argument("services", nargs=-1, required=True, metavar="SERVICE...", shell_complete=complete.services)
 @pass_session
 def restart(session: Session, detach: bool, timeout: float, services: tuple[str, ...]) -> None:
-    check_all(session, services)
+    for service in check_all(session, services):
+        _refuse_stopped(service.spec)
     changed = [_force(session, ref) for ref in services]
     if detach:
         _say_each(changed, "is restarting")
@@ -93,12 +95,12 @@ def restart(session: Session, detach: bool, timeout: float, services: tuple[str,
     say_outcome(found, lambda service: f"{service.spec.name} is restarted, as revision {service.revision}")
 
 
-def check_all(session: Session, services: tuple[str, ...]) -> None:
-    """Ask for each of several services, so that nothing is done to the first where there is no second."""
+def check_all(session: Session, services: tuple[str, ...]) -> list[Any]:
+    """Return the services that are named, so that nothing is done to the first where there is no second."""
+    control = session.control
     from argosy.proto.argosy.v1 import control_pb2 as pb
 
-    for ref in services if len(services) > 1 else ():
-        session.control.GetService(pb.GetServiceRequest(project=session.project, ref=ref))
+    return [control.GetService(pb.GetServiceRequest(project=session.project, ref=ref)) for ref in services]
 
 
 def _set_stopped(session: Session, ref: str, stopped: bool) -> Any:
@@ -111,11 +113,15 @@ def _force(session: Session, ref: str) -> Any:
     from argosy.cli.commands.service_update import change_service
 
     def change(spec: Any) -> None:
-        if spec.stopped:
-            raise click.UsageError(f"service {spec.name} is stopped: 'argosy service start {spec.name}' starts it")
+        _refuse_stopped(spec)
         spec.task.force_update += 1
 
     return change_service(session, ref, change)[0]
+
+
+def _refuse_stopped(spec: Any) -> None:
+    if spec.stopped:
+        raise CliError(f"service {spec.name} is stopped: 'argosy service start {spec.name}' starts it")
 
 
 def _say_each(services: Iterable[Any], what: str) -> None:

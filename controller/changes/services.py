@@ -18,6 +18,7 @@ from argosy.core.oci.names import normalise
 from argosy.core.service import (
     NetworkAttachmentSpec,
     Service,
+    ServiceMode,
     ServiceSpec,
     UpdateState,
     UpdateStatus,
@@ -147,20 +148,29 @@ def updated(
     return ops, change.service
 
 
+def _refuse_to_scale(spec: ServiceSpec, count: int) -> None:
+    """Raise InvalidError unless a service has a number of tasks that can change while it runs."""
+    if spec.mode is ServiceMode.REPLICATED_JOB:
+        scheduled = spec.job is not None and spec.job.cron is not None
+        since = "from its next run on" if scheduled else "which begins another run"
+        raise InvalidError(
+            f"service {spec.name} is a job, and is not scaled: give it another number of completions with "
+            f"`argosy service update --replicas {count} {spec.name}`, {since}"
+        )
+    if spec.mode is not ServiceMode.REPLICATED:
+        what = "global" if spec.mode is ServiceMode.GLOBAL else "a global job"
+        raise InvalidError(f"service {spec.name} is {what}: it runs once on every node and has no replicas")
+
+
 def scaled(snap: Snapshot, project: str, replicas: Mapping[str, int], now: float) -> tuple[list[Op], list[Service]]:
     """Set the number of replicas of several services, all or none."""
-    from argosy.core.service import JOB_MODES, ServiceMode
-
     ops: list[Op] = []
     services: list[Service] = []
     for ref, count in replicas.items():
         service = refs.service(snap, project, ref)
         if any(s.meta.id == service.meta.id for s in services):
             raise InvalidError(f"service {service.spec.name} is named twice: give one number of replicas")
-        if service.spec.mode in JOB_MODES:
-            raise InvalidError(f"{ref} is a job: it has completions (total_completions) and is not scaled")
-        if service.spec.mode is not ServiceMode.REPLICATED:
-            raise InvalidError(f"service {service.spec.name} is global: it runs once on every node and has no replicas")
+        _refuse_to_scale(service.spec, count)
         spec = replace(service.spec, replicas=count)
         check(replace(spec, canary=min(spec.canary, count)))
         more, changed = updated(snap, service, spec, now)

@@ -66,6 +66,29 @@ async def test_one_service_scaled_under_two_names_is_refused(leader):
     assert "web is named twice" in text
 
 
+@pytest.mark.parametrize(
+    ("mode", "schedule", "says"),
+    [
+        ("REPLICATED_JOB", "", "`argosy service update --replicas 3 web`, which begins another run"),
+        ("REPLICATED_JOB", "0 4 * * *", "`argosy service update --replicas 3 web`, from its next run on"),
+        ("GLOBAL_JOB", "", "web is a global job: it runs once on every node"),
+        ("GLOBAL", "", "web is global: it runs once on every node"),
+    ],
+)
+async def test_what_is_not_scaled_says_what_can_be_changed(leader, mode, schedule, says):
+    await leader.add_image()
+    spec = a_service_spec("web")
+    spec.mode = types_pb2.ServiceMode.Value(f"SERVICE_MODE_{mode}")
+    if "JOB" in mode:
+        spec.job.total_completions = 1
+        spec.task.restart.condition = types_pb2.RESTART_CONDITION_ON_FAILURE
+    if schedule:
+        spec.job.cron.schedule = schedule
+    await leader.control.CreateService(pb.CreateServiceRequest(spec=spec))
+    code, text = await refusal(leader.control.ScaleServices(pb.ScaleServicesRequest(replicas={"web": 3})))
+    assert (code, says in text) == (INVALID, True), text
+
+
 async def test_a_service_that_leaves_the_stack_is_not_restarted_on_its_way(leader):
     await leader.add_image()
     first = pb.ApplyStackRequest(stack="shop", services=[a_service_spec("db"), waiting_for("web", "db", restart=True)])

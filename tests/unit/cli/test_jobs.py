@@ -9,6 +9,7 @@ from argosy.cli.progress.goals import ServicesSettled, Status
 from argosy.cli.progress.jobs import AllOf, JobRun
 from argosy.cli.progress.picture import Picture
 from argosy.cli.rows import job_rows, service_rows
+from argosy.cli.waiting import revision_text
 from argosy.core.codec import encode
 from argosy.core.meta import Meta
 from argosy.core.service import (
@@ -98,6 +99,14 @@ def test_all_of_several_goals() -> None:
     assert both.assess(picture).status is Status.DONE
     picture.put(service(JobState.FAILED, message="why"))
     assert (both.assess(picture).status, both.assess(picture).reason) == (Status.FAILED, "job: why")
+
+
+def test_what_is_said_of_a_job_that_was_updated() -> None:
+    assert revision_text(service(JobState.COMPLETE, run=2)) == "job: run 2 is complete"
+    assert (
+        revision_text(service(spec=replace(SPEC, job=JobSpec(2, cron=Cron("30 4 * * *")))))
+        == "job: its schedule is set"
+    )
 
 
 def test_rows() -> None:

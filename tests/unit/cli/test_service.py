@@ -114,8 +114,6 @@ def test_create_a_job(argosy: Argosy, cluster: FakeCluster) -> None:
         types.OVERLAP_FORBID,
         types.RESTART_CONDITION_ON_FAILURE,
     )
-    ran = argosy("service", "update", "--replicas", "2", "nightly")
-    assert (ran.status, "this one is replicated-job" in ran.err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -150,10 +148,47 @@ def test_stop_and_start_keep_the_number(argosy: Argosy, web: types.Service, clus
     assert argosy("service", "stop", "web").out == "web: stopped\n"
     assert (row(argosy, "web")["running"], row(argosy, "web")["replicas"]) == (0, 3)
     assert "0/3 stopped" in argosy("service", "ls").out
-    ran = argosy("service", "restart", "web")
-    assert (ran.status, "'argosy service start web' starts it" in ran.err) == (2, True)
     assert argosy("service", "start", "web").out == "web: runs\n"
     assert row(argosy, "web")["running"] == 3
+
+
+def test_nothing_is_restarted_where_one_of_the_services_is_stopped(argosy: Argosy, web: types.Service) -> None:
+    assert argosy("service", "create", "--name", "api", "api:1").status == 0
+    assert argosy("service", "stop", "api").status == 0
+    for services in (("api",), ("web", "api")):
+        ran = argosy("service", "restart", *services)
+        assert (ran.status, ran.err) == (1, "argosy: service api is stopped: 'argosy service start api' starts it\n")
+    assert web.spec.task.force_update == 0
+
+
+@pytest.mark.parametrize("how", [(), ("--detach",)])
+def test_a_stopped_service_is_scaled_and_stays_stopped(
+    argosy: Argosy, web: types.Service, how: tuple[str, ...]
+) -> None:
+    assert argosy("service", "stop", "web").status == 0
+    ran = argosy("scale", *how, "web=5")
+    said = "web: scaled to 5, and is stopped: 'argosy service start web' runs it\n"
+    assert (ran.status, ran.err if how else ran.out) == (0, said)
+    assert row(argosy, "web")["running"] == 0
+    argosy("service", "start", "web")
+    assert argosy("scale", "web=2").out == "web: 2 running\n"
+
+
+def test_a_job_gets_another_number_of_completions(argosy: Argosy, cluster: FakeCluster) -> None:
+    create = ("service", "create", "--detach", "--name", "j", "--mode", "replicated-job", "--replicas", "2")
+    assert argosy(*create, "job:1").status == 0
+    assert argosy("service", "update", "--detach", "--replicas", "3", "j").status == 0
+    spec = cluster.find("service", "j").spec
+    assert (spec.job.total_completions, spec.replicas) == (3, 1)
+
+
+def test_what_runs_on_every_node_gets_no_number(argosy: Argosy) -> None:
+    assert argosy("service", "create", "--detach", "--name", "j", "--mode", "global-job", "job:1").status == 0
+    ran = argosy("service", "update", "--replicas", "3", "j")
+    assert (ran.status, "only replicated services and jobs have replicas, and this one is global-job" in ran.err) == (
+        2,
+        True,
+    )
 
 
 def test_restart_is_a_new_revision(argosy: Argosy, web: types.Service) -> None:
