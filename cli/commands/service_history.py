@@ -37,10 +37,18 @@ def command(session: Session, form: str, service: str) -> None:
 
 
 def revision_rows(found: Any, tasks: Iterable[Any]) -> list[dict[str, Any]]:
-    """Return the revisions, newest first; `tasks` that a row counts are those that have not ended."""
+    """Return the revisions, newest first; `tasks` that a row counts are those that have not ended.
+
+    A task of an older revision counts to the present one if that says the same: an update or a rollback lets it be.
+    """
+    present = found.service.revision
+    programs = {revision.number: _program(revision.spec.task) for revision in found.revisions}
     running: dict[int, int] = {}
     for task in tasks:
-        running[task.revision] = running.get(task.revision, 0) + 1
+        number = task.revision
+        if number in programs and programs[number] == programs.get(present):
+            number = present
+        running[number] = running.get(number, 0) + 1
     rows = []
     revisions = sorted(found.revisions, key=lambda r: -r.number)
     for i, revision in enumerate(revisions):
@@ -49,7 +57,7 @@ def revision_rows(found: Any, tasks: Iterable[Any]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "revision": revision.number,
-                "current": revision.number == found.service.revision,
+                "current": revision.number == present,
                 "created": revision.meta.created_at,
                 "tasks": running.get(revision.number, 0),
                 "image": container.image,
@@ -58,6 +66,14 @@ def revision_rows(found: Any, tasks: Iterable[Any]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _program(task: Any) -> Any:
+    """Return what a task spec says but for where it may run: what a changed placement still allows stays as it is."""
+    program = type(task)()
+    program.CopyFrom(task)
+    program.ClearField("placement")
+    return program
 
 
 def differences(old: Any, new: Any) -> list[str]:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from argosy.cli.commands.service_history import revision_rows
+from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import types_pb2 as types
 from tests.unit.cli.fake_cluster import FakeCluster
 
@@ -226,6 +228,20 @@ def test_history_tells_what_each_revision_changed(argosy: Argosy, web: types.Ser
         [],
     ]
     assert "3 (current)" in argosy("service", "history", "web").out
+
+
+def test_tasks_that_a_rollback_left_alone_run_the_present_revision() -> None:
+    """A rollback is a new revision with the tasks of an old one: what was not updated yet stays as it is."""
+    specs = {}
+    for number, image in ((1, "web:1"), (2, "web:2"), (3, "web:1"), (4, "web:1")):
+        specs[number] = types.ServiceSpec(name="web")
+        specs[number].task.container.image = image
+    specs[1].task.container.env.append("A=1")
+    specs[4].task.placement.constraints.append("node.labels.zone==eu")
+    found = pb.ListRevisionsResponse(service=types.Service(revision=4))
+    found.revisions.extend(types.Revision(number=number, spec=spec) for number, spec in specs.items())
+    tasks = [types.Task(revision=number) for number in (1, 2, 3, 3, 4)]
+    assert [(r["revision"], r["tasks"]) for r in revision_rows(found, tasks)] == [(4, 3), (3, 0), (2, 1), (1, 1)]
 
 
 def test_switches_can_be_taken_back(argosy: Argosy, web: types.Service) -> None:
