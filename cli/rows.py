@@ -3,7 +3,7 @@
 Works on protobuf messages as they come, without the domain types: `argosy ps` in a script has to be quick.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from argosy.cli.port_rows import nodes_port_problems, port_text, port_texts
@@ -14,6 +14,8 @@ STACK_LABEL = "argosy.stack"
 """As core.meta.STACK_LABEL, which would cost the import of core."""
 
 Row = dict[str, Any]
+Slot = tuple[int, str]
+"""A number, or in a global service 0 and the id of a node."""
 
 
 def state_name(number: int) -> str:
@@ -164,20 +166,64 @@ def may_finish(spec: types.ServiceSpec) -> bool:
     return is_job(spec) or spec.task.restart.condition != types.RESTART_CONDITION_ANY
 
 
-def _completed(services: Iterable[types.Service], tasks: Iterable[types.Task]) -> dict[str, int]:
-    """Return in how many slots of each service (of a job: of its last run) a task has ended well, and none runs."""
-    runs = {service.meta.id: service.job.iteration for service in services if may_finish(service.spec)}
-    done: dict[str, set[tuple[int, str]]] = {}
-    going_on: dict[str, set[tuple[int, str]]] = {}
+def _completed(
+    services: Iterable[types.Service], tasks: Iterable[types.Task], nodes: Sequence[types.Node]
+) -> dict[str, tuple[int, int]]:
+    """Return how many slots of each service (of a job: of its last run) are complete, of how many.
+
+    Of a job a slot is complete once a task of it has ended well; of a service that `may_finish`, while none runs again.
+    """
+    runs = {service.meta.id: (service.job.iteration, is_job(service.spec)) for service in services}
+    down = _down(nodes)
+    done: dict[str, set[Slot]] = {service_id: set() for service_id in runs}
+    busy: dict[str, set[Slot]] = {service_id: set() for service_id in runs}
     for task in tasks:
-        if runs.get(task.service_id) != task.iteration or task.desired_state > types.TASK_STATE_RUNNING:
+        run, of_job = runs.get(task.service_id, (None, False))
+        wanted = task.desired_state <= types.TASK_STATE_RUNNING
+        if run != task.iteration:
             continue
         slot = (task.slot, "" if task.slot else task.node_id)
-        if task.status.state == types.TASK_STATE_COMPLETE:
-            done.setdefault(task.service_id, set()).add(slot)
-        elif task.status.state <= types.TASK_STATE_RUNNING:
-            going_on.setdefault(task.service_id, set()).add(slot)
-    return {service_id: len(slots - going_on.get(service_id, set())) for service_id, slots in done.items()}
+        if task.status.state == types.TASK_STATE_COMPLETE and (of_job or wanted):
+            done[task.service_id].add(slot)
+        elif task.status.state <= types.TASK_STATE_RUNNING and wanted and task.node_id not in down:
+            busy[task.service_id].add(slot)
+    totals = _job_totals((s for s in services if is_job(s.spec)), nodes, done, busy)
+    completed = {}
+    for service in services:
+        identity, spec = service.meta.id, service.spec
+        ended, known = done[identity], done[identity] | busy[identity]
+        if is_job(spec):
+            completed[identity] = len(ended), totals[identity]
+        else:
+            finished = len(ended - busy[identity]) if may_finish(spec) else 0
+            completed[identity] = finished, len(known) if is_global(spec) else spec.replicas
+    return completed
+
+
+def _job_totals(
+    jobs: Iterable[types.Service],
+    nodes: Sequence[types.Node],
+    done: Mapping[str, set[Slot]],
+    busy: Mapping[str, set[Slot]],
+) -> dict[str, int]:
+    """Return how many completions the last run of each job has."""
+    jobs = list(jobs)
+    if not jobs:
+        return {}
+    from argosy.cli.progress.jobs import total_completions
+    from argosy.core.codec import decode
+    from argosy.core.node import Node
+    from argosy.core.service import Service
+
+    known = [decode(node, Node) for node in nodes] if any(is_global(job.spec) for job in jobs) else []
+    return {
+        job.meta.id: total_completions(decode(job, Service), known, done[job.meta.id], busy[job.meta.id])
+        for job in jobs
+    }
+
+
+def _down(nodes: Iterable[types.Node]) -> frozenset[str]:
+    return frozenset(node.meta.id for node in nodes if node.status.state == types.NODE_STATE_DOWN)
 
 
 def service_rows(
@@ -185,15 +231,18 @@ def service_rows(
 ) -> list[Row]:
     """Return services with how many of their tasks run. `tasks`: of those that `may_finish` also what has ended.
 
-    `nodes`: where published ports may be in trouble.
+    `nodes`: where published ports may be in trouble, and global services run.
     """
+    services, tasks, nodes = list(services), list(tasks), list(nodes)
     stuck = nodes_port_problems((node_name(node), node) for node in nodes)
-    services, tasks = list(services), list(tasks)
-    completed = _completed(services, tasks)
+    completed = _completed(services, tasks, nodes)
+    everywhere, down = {s.meta.id for s in services if is_global(s.spec)}, _down(nodes)
     running: dict[str, int] = {}
     wanted: dict[str, int] = {}
     canaries: dict[str, int] = {}
     for task in tasks:
+        if task.node_id in down and task.service_id in everywhere:
+            continue
         if task.canary:
             running_now = task.status.state == types.TASK_STATE_RUNNING
             canaries[task.service_id] = canaries.get(task.service_id, 0) + running_now
@@ -204,17 +253,17 @@ def service_rows(
     rows = []
     for service in services:
         spec, identity = service.spec, service.meta.id
-        is_global = spec.mode in (types.SERVICE_MODE_GLOBAL, types.SERVICE_MODE_GLOBAL_JOB)
+        complete, completions = completed[identity]
         rows.append(
             {
                 "id": identity,
                 "name": spec.name,
                 "stack": spec.labels.get(STACK_LABEL, ""),
                 "mode": mode_name(spec),
-                "replicas": wanted.get(identity, 0) if is_global or is_job(spec) else spec.replicas,
+                "replicas": wanted.get(identity, 0) if is_global(spec) or is_job(spec) else spec.replicas,
                 "running": running.get(identity, 0),
-                "completed": completed.get(identity, 0),
-                "completions": _completions(spec, wanted.get(identity, 0) + completed.get(identity, 0)),
+                "completed": complete,
+                "completions": completions,
                 "image": spec.task.container.image,
                 "ports": port_texts(service),
                 "problems": [*service.address_problems, *service.port_problems, *stuck.get(identity, ())],
@@ -231,13 +280,6 @@ def service_rows(
     return sorted(rows, key=lambda row: str(row["name"]))
 
 
-def _completions(spec: types.ServiceSpec, known: int) -> int:
-    """Return how many slots of a service have to end well for it to be complete; `known`: of a global one's."""
-    if spec.mode == types.SERVICE_MODE_REPLICATED:
-        return spec.replicas
-    return spec.job.total_completions or 1 if spec.mode == types.SERVICE_MODE_REPLICATED_JOB else known
-
-
 def mode_name(spec: types.ServiceSpec) -> str:
     """Return a service's mode as Compose files write it: "replicated-job"."""
     return types.ServiceMode.Name(spec.mode).removeprefix("SERVICE_MODE_").lower().replace("_", "-")
@@ -246,6 +288,11 @@ def mode_name(spec: types.ServiceSpec) -> str:
 def is_job(spec: types.ServiceSpec) -> bool:
     """Whether a service runs to completion."""
     return spec.mode in (types.SERVICE_MODE_REPLICATED_JOB, types.SERVICE_MODE_GLOBAL_JOB)
+
+
+def is_global(spec: types.ServiceSpec) -> bool:
+    """Whether a service runs, or completes, once on every node."""
+    return spec.mode in (types.SERVICE_MODE_GLOBAL, types.SERVICE_MODE_GLOBAL_JOB)
 
 
 def job_fields(service: types.Service) -> Row:
@@ -263,37 +310,26 @@ def job_fields(service: types.Service) -> Row:
     }
 
 
-def job_rows(services: Iterable[types.Service], tasks: Iterable[types.Task]) -> list[Row]:
+def job_rows(
+    services: Iterable[types.Service], tasks: Iterable[types.Task], nodes: Iterable[types.Node] = ()
+) -> list[Row]:
     """Return the jobs among services, with how much of the last run is complete, and what keeps it from going on.
 
-    `tasks`: also those that ended.
+    `tasks`: also those that ended. `nodes`: where global jobs are to complete.
     """
-    tasks = list(tasks)
-    done: dict[tuple[str, int], set[tuple[int, str]]] = {}
-    busy: dict[tuple[str, int], set[tuple[int, str]]] = {}
-    for task in tasks:
-        slot = (task.slot, "" if task.slot else task.node_id)
-        if task.status.state == types.TASK_STATE_COMPLETE:
-            done.setdefault((task.service_id, task.iteration), set()).add(slot)
-        elif task.status.state <= types.TASK_STATE_RUNNING:
-            busy.setdefault((task.service_id, task.iteration), set()).add(slot)
+    jobs, tasks = [service for service in services if is_job(service.spec)], list(tasks)
+    completed = _completed(jobs, tasks, list(nodes))
     waits: dict[tuple[str, int], str] = {}
     for task in tasks:
         if task.status.state < types.TASK_STATE_RUNNING and task.status.reason:
             waits.setdefault((task.service_id, task.iteration), task.status.reason)
     rows = []
-    for service in services:
-        if is_job(service.spec):
-            key = (service.meta.id, service.job.iteration)
-            complete = len(done.get(key, ()))
-            is_global = service.spec.mode == types.SERVICE_MODE_GLOBAL_JOB
-            total = (
-                len(done.get(key, set()) | busy.get(key, set())) if is_global else service.spec.job.total_completions
-            )
-            row = {"id": service.meta.id, "name": service.spec.name, "mode": mode_name(service.spec)}
-            fields = job_fields(service)
-            fields["message"] = fields["message"] or waits.get(key, "")
-            rows.append({**row, "complete": complete, "total": total, **fields})
+    for service in jobs:
+        complete, total = completed[service.meta.id]
+        row = {"id": service.meta.id, "name": service.spec.name, "mode": mode_name(service.spec)}
+        fields = job_fields(service)
+        fields["message"] = fields["message"] or waits.get((service.meta.id, service.job.iteration), "")
+        rows.append({**row, "complete": complete, "total": total, **fields})
     return sorted(rows, key=lambda row: str(row["name"]))
 
 

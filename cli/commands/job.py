@@ -40,12 +40,14 @@ def command() -> None:
 @format_option
 @pass_session
 def list_jobs(session: Session, stack: str, quiet: bool, form: str) -> None:
-    from argosy.cli.rows import job_rows
+    from argosy.cli.rows import is_global, job_rows
     from argosy.proto.argosy.v1 import control_pb2 as pb
 
     found = session.control.ListServices(pb.ListServicesRequest(project=session.project, stack=stack))
     tasks = session.control.ListTasks(pb.ListTasksRequest(project=session.project, stack=stack, all=True))
-    show(job_rows(found.services, tasks.tasks), JOB_COLUMNS, form, quiet=quiet)
+    everywhere = any(is_global(service.spec) for service in found.services)
+    nodes = session.control.ListNodes(pb.ListNodesRequest(project=session.project)).nodes if everywhere else ()
+    show(job_rows(found.services, tasks.tasks, nodes), JOB_COLUMNS, form, quiet=quiet)
 
 
 @command.command("run", help="Begin a run of a job now, and wait until it has completed; exits 0 only then.")

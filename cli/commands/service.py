@@ -70,14 +70,14 @@ def next_text(job: Row) -> str:
 
 def show_services(session: Session, stack: str, form: str, *, quiet: bool) -> None:
     """Print the services of the project, or of a stack."""
-    from argosy.cli.rows import may_finish, service_rows
+    from argosy.cli.rows import is_global, may_finish, service_rows
     from argosy.proto.argosy.v1 import control_pb2 as pb
 
     found = session.control.ListServices(pb.ListServicesRequest(project=session.project, stack=stack))
     ended = any(may_finish(service.spec) for service in found.services)
     tasks = session.control.ListTasks(pb.ListTasksRequest(project=session.project, stack=stack, all=ended))
-    publishing = any(s.endpoint.ports or s.task.host_ports for s in (service.spec for service in found.services))
-    nodes = session.control.ListNodes(pb.ListNodesRequest(project=session.project)).nodes if publishing else ()
+    of_nodes = any(s.endpoint.ports or s.task.host_ports or is_global(s) for s in (f.spec for f in found.services))
+    nodes = session.control.ListNodes(pb.ListNodesRequest(project=session.project)).nodes if of_nodes else ()
     rows = service_rows(found.services, tasks.tasks, nodes)
     show(rows, SERVICE_COLUMNS, form, quiet=quiet)
     for row in rows if form != "json" and not quiet else ():

@@ -3,16 +3,20 @@
 A deployed job is waited for until its run is complete; one with a schedule only until the cluster has taken it over.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from argosy.cli.progress.goals import Assessment, Goal, Status, hopeless, takes, why_waiting
 from argosy.cli.progress.picture import Picture
 from argosy.core.cron import parse_zone
+from argosy.core.node import Node
 from argosy.core.service import JobSpec, JobState, Service, ServiceMode
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState, is_failure, is_terminal
+
+Slot = tuple[int, str]
+"""A completion: a number of a replicated job, a node of a global one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +60,10 @@ class JobRun:
             return Assessment(Status.FAILED, (summary,), f"{name}: {stuck[0]}", stuck[1])
         return Assessment(Status.WAITING, (summary,), f"{summary}{why_waiting(tasks)}")
 
-    def _summary(self, service: Service, picture: Picture, tasks: Iterable[Task]) -> str:
-        done = {_slot(t) for t in tasks if t.status.state is TaskState.COMPLETE}
+    def _summary(self, service: Service, picture: Picture, tasks: Sequence[Task]) -> str:
+        done, total = _counts(service, picture, tasks)
         running = {_slot(t) for t in tasks if t.status.state is TaskState.RUNNING} - done
-        text = f"{service.spec.name}: {len(done)}/{_total(service, picture)} complete"
+        text = f"{service.spec.name}: {len(done)}/{total} complete"
         return f"{text}, {len(running)} running" if running else text
 
 
@@ -103,17 +107,33 @@ def _failed(name: str, reason: str) -> Assessment:
 
 def _superseded(service: Service, picture: Picture, tasks: list[Task]) -> JobState:
     """Return how a run goes that is not the last one any more: its own tasks tell."""
-    done = {_slot(t) for t in tasks if t.status.state is TaskState.COMPLETE}
-    if len(done) >= _total(service, picture):
+    done, total = _counts(service, picture, tasks)
+    if len(done) >= total:
         return JobState.COMPLETE
     goes_on = any(not is_terminal(t.status.state) and t.desired_state <= TaskState.RUNNING for t in tasks)
     return JobState.RUNNING if goes_on else JobState.FAILED
 
 
-def _total(service: Service, picture: Picture) -> int:
+def total_completions(service: Service, nodes: Iterable[Node], done: Set[Slot], busy: Set[Slot]) -> int:
+    """Return how many completions a run of a job has.
+
+    Of a global one: those that it has (`done`), is at (`busy`), and is to have on nodes that take tasks now. A node
+    that is drained, or is not there, does not count unless it has done its part, or still does.
+    """
     if service.spec.mode is ServiceMode.REPLICATED_JOB:
         return (service.spec.job or JobSpec()).total_completions
-    return sum(takes(node, service) for node in picture.nodes.values())
+    return len({(0, node.meta.id) for node in nodes if takes(node, service)} | done | busy)
+
+
+def _counts(service: Service, picture: Picture, tasks: Iterable[Task]) -> tuple[set[Slot], int]:
+    """Return the slots of a run that are complete, and how many there are."""
+    done, busy = set(), set()
+    for task in tasks:
+        if task.status.state is TaskState.COMPLETE:
+            done.add(_slot(task))
+        elif task.status.state <= TaskState.RUNNING >= task.desired_state and not picture.is_away(task):
+            busy.add(_slot(task))
+    return done, total_completions(service, picture.nodes.values(), done, busy)
 
 
 def _culprits(tasks: Iterable[Task]) -> tuple[Task, ...]:

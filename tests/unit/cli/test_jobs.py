@@ -12,6 +12,7 @@ from argosy.cli.rows import job_rows, service_rows
 from argosy.cli.waiting import revision_text
 from argosy.core.codec import encode
 from argosy.core.meta import Meta
+from argosy.core.node import Availability, Node, NodeSpec, NodeState, NodeStatus
 from argosy.core.service import (
     Cron,
     JobSpec,
@@ -42,9 +43,9 @@ def task(slot: int, state: S, run: int = 1, reason: str = "") -> Task:
     return Task(meta, "j", slot, "n1", 1, status=TaskStatus(state, at=6.0, reason=reason), iteration=run)
 
 
-def assess(wanted: Service, present: Service | None, *tasks: Task, scheduled: bool = False):  # type: ignore[no-untyped-def]
+def assess(wanted: Service, present: Service | None, *objects: Task | Node, scheduled: bool = False):  # type: ignore[no-untyped-def]
     picture = Picture()
-    for obj in (present, *tasks):
+    for obj in (present, *objects):
         if obj is not None:
             picture.put(obj)
     picture.mark_synced()
@@ -122,6 +123,61 @@ def test_rows() -> None:
     )
     listed = service_rows(messages, tasks)[0]
     assert (listed["job"]["state"], tasks_text(listed)) == ("COMPLETE", "0/0 (2/2 completed)")
+
+
+def node(name: str, state: NodeState = NodeState.READY, availability: Availability = Availability.ACTIVE) -> Node:
+    return Node(Meta(name), NodeSpec(name, availability=availability), status=NodeStatus(state))
+
+
+def on(name: str, state: S, desired: S = S.RUNNING) -> Task:
+    status = TaskStatus(state, at=6.0)
+    return Task(Meta(f"t-{name}-{state.name}"), "j", 0, name, 1, desired, status, iteration=1)
+
+
+DRAIN = Availability.DRAIN
+
+
+@pytest.mark.parametrize(
+    ("nodes", "tasks", "complete", "total"),
+    [
+        # One at once: what other nodes are to do is not begun.
+        ([node("a"), node("b"), node("c")], [on("a", S.RUNNING)], 0, 3),
+        # Between two tries of a node it has no task.
+        ([node("a"), node("b")], [on("a", S.COMPLETE), on("b", S.FAILED)], 1, 2),
+        # A drained node has done its part, or goes on with it; else nobody waits for it.
+        ([node("a"), node("b", availability=DRAIN)], [on("a", S.RUNNING), on("b", S.COMPLETE)], 1, 2),
+        ([node("a"), node("b", availability=DRAIN)], [on("a", S.COMPLETE), on("b", S.RUNNING)], 1, 2),
+        ([node("a"), node("b", availability=DRAIN)], [on("a", S.COMPLETE), on("b", S.RUNNING, S.SHUTDOWN)], 1, 1),
+        ([node("a"), node("b", availability=DRAIN)], [on("a", S.COMPLETE)], 1, 1),
+        # Nor for one that is down.
+        ([node("a"), node("b", NodeState.DOWN)], [on("a", S.COMPLETE), on("b", S.RUNNING)], 1, 1),
+        ([node("a"), node("b", NodeState.DOWN)], [on("a", S.COMPLETE), on("b", S.COMPLETE)], 2, 2),
+        # A node that was removed after it had done its part.
+        ([node("a")], [on("a", S.COMPLETE), on("b", S.COMPLETE)], 2, 2),
+    ],
+)
+def test_all_lists_count_the_completions_of_a_global_job_alike(
+    nodes: list[Node], tasks: list[Task], complete: int, total: int
+) -> None:
+    job = service(spec=replace(SPEC, mode=ServiceMode.GLOBAL_JOB, job=JobSpec()))
+    messages = [encode(job, types_pb2.Service)], [encode(t, types_pb2.Task) for t in tasks]
+    known = [encode(n, types_pb2.Node) for n in nodes]
+    (listed,) = job_rows(*messages, known)
+    assert (listed["complete"], listed["total"]) == (complete, total)
+    (as_service,) = service_rows(*messages, known)
+    assert (as_service["completed"], as_service["completions"]) == (complete, total)
+    assert assess(job, job, *nodes, *tasks).summary[0].startswith(f"job: {complete}/{total} complete")
+
+
+def test_a_global_service_is_not_wanted_on_a_node_that_is_down() -> None:
+    spec = ServiceSpec(name="agent", mode=ServiceMode.GLOBAL)
+    tasks = [replace(on(name, S.RUNNING), iteration=0) for name in ("a", "b")]
+    (row,) = service_rows(
+        [encode(Service(Meta("j"), spec, revision=1), types_pb2.Service)],
+        [encode(t, types_pb2.Task) for t in tasks],
+        [encode(n, types_pb2.Node) for n in (node("a"), node("b", NodeState.DOWN))],
+    )
+    assert tasks_text(row) == "1/1"
 
 
 def test_a_service_that_is_over_is_listed_as_completed() -> None:
