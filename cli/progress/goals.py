@@ -67,7 +67,8 @@ class Goal(Protocol):
 class WantedService:
     """A service as the cluster acknowledged it.
 
-    `exact`: its spec was deployed or updated, so a paused update means failure; a mere change of scale does not care.
+    `exact`: its spec was deployed or updated, so it has to be the one that runs; a mere change of scale does not care
+    for updates, of whomever.
     """
 
     service: Service
@@ -143,31 +144,37 @@ def _failed(name: str, reason: str, summary: str = "") -> Assessment:
 
 
 def _judge_update(wanted: WantedService, service: Service, summary: str) -> Assessment | None:
-    """Return a failure if the service's update has failed or was replaced by another; else None."""
-    name, update = service.spec.name, service.update
-    message = f": {update.message}" if update.message else ""
-    if service.revision != wanted.service.revision:
-        match update.state:
-            case UpdateState.ROLLBACK_STARTED:
-                return Assessment(Status.WAITING, (summary,), f"{name}: rolling back{message}")
-            case UpdateState.ROLLBACK_COMPLETED:
-                return _failed(name, f"the update failed and was rolled back{message}", summary)
-            case UpdateState.ROLLBACK_PAUSED:
-                return _failed(name, f"the update failed, and so did the rollback, which is paused{message}", summary)
-            case _:
-                return _failed(name, "somebody else has changed it meanwhile", summary)
-    if service.spec.stopped != wanted.service.spec.stopped:
+    """Return a failure if what was asked for was undone, or its update has failed or was replaced; else None."""
+    name, asked = service.spec.name, wanted.service
+    if wanted.exact and service.revision != asked.revision:
+        return _replaced(service, summary)
+    if service.spec.stopped != asked.spec.stopped:
         done = "stopped" if service.spec.stopped else "started"
         return _failed(name, f"somebody else has {done} it meanwhile", summary)
-    if service.spec.replicas != wanted.service.spec.replicas:
+    if service.spec.replicas != asked.spec.replicas:
         return _failed(name, f"somebody else has scaled it to {service.spec.replicas} meanwhile", summary)
     if not wanted.exact:
         return None
-    if update.state is UpdateState.PAUSED:
-        return _failed(name, f"the update {_why_paused(update)}", summary)
-    if update.state is UpdateState.ROLLBACK_PAUSED:
-        return _failed(name, f"the rollback {_why_paused(update)}", summary)
+    if service.update.state is UpdateState.PAUSED:
+        return _failed(name, f"the update {_why_paused(service.update)}", summary)
+    if service.update.state is UpdateState.ROLLBACK_PAUSED:
+        return _failed(name, f"the rollback {_why_paused(service.update)}", summary)
     return None
+
+
+def _replaced(service: Service, summary: str) -> Assessment:
+    """Return what became of an update whose revision is no longer the service's."""
+    name, update = service.spec.name, service.update
+    message = f": {update.message}" if update.message else ""
+    match update.state:
+        case UpdateState.ROLLBACK_STARTED:
+            return Assessment(Status.WAITING, (summary,), f"{name}: rolling back{message}")
+        case UpdateState.ROLLBACK_COMPLETED:
+            return _failed(name, f"the update failed and was rolled back{message}", summary)
+        case UpdateState.ROLLBACK_PAUSED:
+            return _failed(name, f"the update failed, and so did the rollback, which is paused{message}", summary)
+        case _:
+            return _failed(name, "somebody else has changed it meanwhile", summary)
 
 
 def _why_paused(update: UpdateStatus) -> str:

@@ -97,6 +97,14 @@ def test_replicated(objects: tuple[Service | Task | Node, ...], wanted: Status) 
     assert status(SERVICE, picture(*objects)) is wanted
 
 
+@pytest.mark.parametrize("state", [UpdateState.UPDATING, UpdateState.PAUSED, UpdateState.ROLLBACK_COMPLETED])
+def test_scaling_goes_on_while_somebody_else_updates_the_service(state: UpdateState) -> None:
+    other = service(revision=2, update=UpdateStatus(state, 11.0))
+    assert status(SERVICE, picture(other, ONE), exact=False) is Status.WAITING
+    assert status(SERVICE, picture(other, ONE, TWO), exact=False) is Status.DONE
+    assert status(SERVICE, picture(service(revision=2, replicas=3), ONE, TWO), exact=False) is Status.FAILED
+
+
 UPDATED = service(revision=2, update=UpdateStatus(UpdateState.UPDATING, 11.0))
 CANARY = replace(task("c1", S.RUNNING, revision=2, slot=3), canary=True)
 TRYING = service(revision=2, update=UpdateStatus(UpdateState.UPDATING, 11.0, message="trying 1 canary"))
