@@ -1,7 +1,11 @@
-"""Finds what a user means by a reference: an id, a name, or the unique beginning of an id."""
+"""Finds what a user means by a reference: a name, an id, or the unique beginning of an id, of four characters at least.
+
+Shorter ones are met by chance: `service rm p` must not remove what happens to have such an id.
+"""
 
 import re
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Final, TypeVar
 
 from argosy.controller.store import Snapshot
 from argosy.core.errors import InvalidError, NotFoundError
@@ -19,7 +23,12 @@ PROJECT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 _SLOT = re.compile(r"[0-9]{1,9}")
 
-T = TypeVar("T", Service, Network, Node, Image, Task, Config, Secret)
+LEAST_OF_AN_ID: Final = 4
+_NAMED: Final = 5
+"""So many of those that a reference may mean are named."""
+
+T = TypeVar("T", bound=Service | Network | Node | Image | Task | Config | Secret)
+Owned = TypeVar("Owned", bound=Service | Network | Config | Secret)
 
 
 def project_of(project: str) -> str:
@@ -30,38 +39,32 @@ def project_of(project: str) -> str:
 
 
 def service(snap: Snapshot, project: str, ref: str) -> Service:
-    """Return the service that `ref` names; a service that is being removed is found by its id only."""
-    found = snap.by_name(Service, project, ref) or snap.get(Service, ref)
-    if found is not None and found.meta.project == project:
-        return found
-    alive = [s for s in snap.all(Service, project=project) if not s.removing]
-    return _by_prefix("service", alive, ref, "`argosy service ls` lists them")
+    """Return the service that `ref` names; what is being removed is found by its id only, here and below."""
+    return _in_project(snap, Service, project, ref)
 
 
 def network(snap: Snapshot, project: str, ref: str) -> Network:
     """Return the network that `ref` names."""
-    found = snap.by_name(Network, project, ref) or snap.get(Network, ref)
-    if found is not None and found.meta.project == project:
-        return found
-    return _by_prefix("network", snap.all(Network, project=project), ref, "`argosy network ls` lists them")
+    return _in_project(snap, Network, project, ref)
 
 
 def config(snap: Snapshot, project: str, ref: str) -> Config:
     """Return the config that `ref` names."""
-    found = snap.by_name(Config, project, ref) or snap.get(Config, ref)
-    if found is not None and found.meta.project == project:
-        return found
-    alive = [c for c in snap.all(Config, project=project) if not c.removing]
-    return _by_prefix("config", alive, ref, "`argosy config ls` lists them")
+    return _in_project(snap, Config, project, ref)
 
 
 def secret(snap: Snapshot, project: str, ref: str) -> Secret:
     """Return the secret that `ref` names."""
-    found = snap.by_name(Secret, project, ref) or snap.get(Secret, ref)
+    return _in_project(snap, Secret, project, ref)
+
+
+def _in_project(snap: Snapshot, kind: type[Owned], project: str, ref: str) -> Owned:
+    found = snap.by_name(kind, project, ref) or snap.get(kind, ref)
     if found is not None and found.meta.project == project:
         return found
-    alive = [s for s in snap.all(Secret, project=project) if not s.removing]
-    return _by_prefix("secret", alive, ref, "`argosy secret ls` lists them")
+    alive: list[Owned] = [obj for obj in snap.all(kind, project=project) if not obj.removing]
+    word = kind.__name__.lower()
+    return _by_prefix(snap, word, alive, ref, f"`argosy {word} ls` lists them")
 
 
 def node(snap: Snapshot, ref: str) -> Node:
@@ -69,7 +72,7 @@ def node(snap: Snapshot, ref: str) -> Node:
     return (
         snap.by_name(Node, "", ref)
         or snap.get(Node, ref)
-        or _by_prefix("node", snap.all(Node), ref, "`argosy node ls` lists them")
+        or _by_prefix(snap, "node", snap.all(Node), ref, "`argosy node ls` lists them")
     )
 
 
@@ -80,7 +83,9 @@ def image(snap: Snapshot, project: str, ref: str) -> Image:
         if ref in (candidate.digest, candidate.meta.id):
             return candidate
     found = snap.by_name(Image, project, normalise(ref))
-    return found or _by_prefix("image", alive, ref, "`argosy image ls` lists them, `argosy image import` adds one")
+    return found or _by_prefix(
+        snap, "image", alive, ref, "`argosy image ls` lists them, `argosy image import` adds one"
+    )
 
 
 def task(snap: Snapshot, project: str, ref: str) -> Task:
@@ -94,15 +99,30 @@ def task(snap: Snapshot, project: str, ref: str) -> Task:
         in_slot = [t for t in snap.tasks_of_service(owner.meta.id) if t.slot == int(slot)]
         if in_slot:
             return max(in_slot, key=lambda t: t.meta.created_at)
-    return _by_prefix("task", snap.all(Task, project=project), ref, "`argosy ps -a` lists them")
+    return _by_prefix(snap, "task", snap.all(Task, project=project), ref, "`argosy ps -a` lists them")
 
 
-def _by_prefix(kind: str, candidates: "list[T] | tuple[T, ...]", ref: str, hint: str) -> T:
+def _by_prefix(snap: Snapshot, kind: str, candidates: Sequence[T], ref: str, hint: str) -> T:
+    """Return the only candidate whose id begins with `ref`, if that is long enough not to be met by chance."""
     if not ref:
         raise InvalidError(f"the request names no {kind}")
     found = [c for c in candidates if c.meta.id.startswith(ref)]
+    if found and len(ref) < LEAST_OF_AN_ID:
+        raise NotFoundError(f"no {kind} {ref!r} (an id can be shortened to {LEAST_OF_AN_ID} characters): {hint}")
     if len(found) == 1:
         return found[0]
     if found:
-        raise InvalidError(f"{ref!r} is the beginning of {len(found)} {kind} ids: give more of it")
+        named = [f"{_name_of(snap, c)} ({c.meta.id})" for c in sorted(found, key=lambda c: c.meta.id)[:_NAMED]]
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise InvalidError(
+            f"{ref!r} is the beginning of {len(found)} {kind} ids: {', '.join(named)}{more}: give more of it"
+        )
     raise NotFoundError(f"no {kind} {ref!r}: {hint}")
+
+
+def _name_of(snap: Snapshot, obj: T) -> str:
+    if isinstance(obj, Task):
+        owner, node = snap.get(Service, obj.service_id), snap.get(Node, obj.node_id)
+        slot = obj.slot or (node.spec.name if node is not None else obj.node_id)
+        return f"{owner.spec.name if owner is not None else obj.service_id}.{slot}"
+    return obj.spec.name if isinstance(obj, Service | Network | Node) else obj.name

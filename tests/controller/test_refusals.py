@@ -7,11 +7,12 @@ import grpc
 import pytest
 
 from argosy.controller.changes import images
-from argosy.controller.store import Put
+from argosy.controller.store import Put, create
 from argosy.core.codec import encode
 from argosy.core.image import Image
 from argosy.core.meta import Meta
 from argosy.core.network import NetworkSpec
+from argosy.core.node import Node, NodeDescription, NodeSpec, NodeStatus
 from argosy.core.service import Service
 from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import types_pb2
@@ -218,6 +219,45 @@ async def test_no_rollback_to_what_is_said_of_the_service_since_does_not_allow(l
     )
     assert "a host port is free for the new task only when the old one has stopped" in text
     assert (await leader.control.GetService(pb.GetServiceRequest(ref="web"))).revision == 2
+
+
+async def test_an_id_may_be_shortened_to_four_characters_and_no_further(leader):
+    """One or two letters are the beginning of some id by chance: nothing is to be done to what they hit."""
+    await leader.add_image()
+    file = pb.NewFile(name="motd", data=b"a")
+    service = await leader.create(networks=())
+    task = await until(lambda: leader.tasks(service.meta.id))
+    network = await leader.control.CreateNetwork(pb.CreateNetworkRequest(spec=types_pb2.NetworkSpec(name="front")))
+    config = (await leader.control.CreateConfig(pb.CreateConfigRequest(file=file))).config
+    secret = (await leader.control.CreateSecret(pb.CreateSecretRequest(file=file))).secret
+    control = leader.control
+    for identity, kind, ask in (
+        (service.meta.id, "service", lambda ref: control.GetService(pb.GetServiceRequest(ref=ref))),
+        (task[0].meta.id, "task", lambda ref: control.GetTask(pb.GetTaskRequest(ref=ref))),
+        (network.meta.id, "network", lambda ref: control.GetNetwork(pb.GetNetworkRequest(ref=ref))),
+        (config.meta.id, "config", lambda ref: control.GetConfig(pb.GetConfigRequest(ref=ref))),
+        (secret.meta.id, "secret", lambda ref: control.GetSecret(pb.GetSecretRequest(ref=ref))),
+    ):
+        await ask(identity[:4])
+        code, text = await refusal(ask(identity[:3]))
+        assert code is grpc.StatusCode.NOT_FOUND
+        assert f"no {kind} '{identity[:3]}'" in text
+        assert "an id can be shortened to 4 characters" in text
+
+
+async def test_a_beginning_of_several_ids_names_them(leader):
+    nodes = [
+        Node(Meta(f"abcdef000000{n}", created_at=1.0), NodeSpec(f"host-{n}"), NodeDescription(), NodeStatus())
+        for n in (1, 2)
+    ]
+    await leader.store.commit([create(node) for node in nodes])
+    await until(lambda: leader.cache.snapshot.count(Node) == 2)
+    code, text = await refusal(leader.control.GetNode(pb.GetNodeRequest(ref="abcd")))
+    assert (code, text) == (
+        INVALID,
+        "'abcd' is the beginning of 2 node ids: host-1 (abcdef0000001), host-2 (abcdef0000002): give more of it",
+    )
+    assert (await leader.control.GetNode(pb.GetNodeRequest(ref="host-2"))).meta.id == "abcdef0000002"
 
 
 async def test_projects_share_nothing(leader):
