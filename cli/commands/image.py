@@ -100,14 +100,15 @@ def ls(session: Session, form: str, quiet: bool) -> None:
 
 
 @command.command("rm", help="Take away the names of images; content goes when nothing runs it any more.")
+@click.option("-f", "--force", is_flag=True, help="Also those that services use.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @pass_session
-def rm(session: Session, names: tuple[str, ...]) -> None:
+def rm(session: Session, force: bool, names: tuple[str, ...]) -> None:
     """Remove images by name or id."""
     from argosy.proto.argosy.v1 import control_pb2 as pb
 
     for name in names:
-        image = session.control.RemoveImage(pb.RemoveImageRequest(project=session.project, ref=name))
+        image = session.control.RemoveImage(pb.RemoveImageRequest(project=session.project, ref=name, force=force))
         say(image.name or name)
         services = session.control.ListServices(pb.ListServicesRequest(project=session.project)).services
         users = [s.spec.name for s in services if s.spec.task.container.image_digest == image.digest and not s.removing]

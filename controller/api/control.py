@@ -360,7 +360,7 @@ class ControlServicer(
         image = await change(
             self._store,
             self._cache,
-            lambda snap: images.removed(refs.image(snap, project, request.ref)),
+            lambda snap: images.removed(snap, refs.image(snap, project, request.ref), request.force),
         )
         return encode(image, tpb.Image)
 

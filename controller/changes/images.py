@@ -8,12 +8,17 @@ same reason a deploy stores a digest only while the record that it was read from
 
 import hashlib
 from dataclasses import replace
+from typing import Final
 
 from argosy.controller.store import Op, Put, Snapshot, delete
 from argosy.controller.store import check as check_unchanged
+from argosy.core.errors import PreconditionError
 from argosy.core.image import Image
 from argosy.core.oci.names import normalise
-from argosy.core.service import ContainerSpec, Revision
+from argosy.core.service import ContainerSpec, Revision, Service
+
+_NAMED: Final = 5
+"""So many services that use an image are named."""
 
 
 def tagged(snap: Snapshot, image: Image, now: float) -> tuple[list[Op], Image]:
@@ -29,8 +34,20 @@ def tagged(snap: Snapshot, image: Image, now: float) -> tuple[list[Op], Image]:
     return [*ops, *_kept(holder)], named
 
 
-def removed(image: Image) -> tuple[list[Op], Image]:
-    """Take the name away."""
+def removed(snap: Snapshot, image: Image, force: bool) -> tuple[list[Op], Image]:
+    """Take the name away. PreconditionError where services use it, unless with `force`: a deploy would not find it."""
+    users = [
+        service.spec.name
+        for service in snap.all(Service, project=image.meta.project)
+        if not service.removing and normalise(service.spec.task.container.image) == image.name
+    ]
+    if users and not force:
+        named = ", ".join(sorted(users)[:_NAMED]) + (f" and {len(users) - _NAMED} more" if len(users) > _NAMED else "")
+        who = f"services {named} use" if len(users) > 1 else f"service {named} uses"
+        raise PreconditionError(
+            f"{who} the image {image.name}: remove them first, or give them another; with --force the name is taken "
+            "away, and what runs keeps the content"
+        )
     return [delete(image), *_kept(image)], image
 
 

@@ -79,10 +79,14 @@ def _image(snap: Snapshot, project: str, spec: ServiceSpec) -> Image:
     container = spec.task.container
     image = snap.by_name(Image, project, normalise(container.image))
     if image is None:
-        raise NotFoundError(
-            f"service {spec.name}: nobody has the image {container.image!r}: "
-            f"add it with `argosy image import {container.image} FILE`"
+        present = snap.by_name(Service, project, spec.name)
+        had = present is not None and normalise(present.spec.task.container.image) == normalise(container.image)
+        what = (
+            f"its image {container.image!r} was removed, and only what runs now keeps its content: add it again"
+            if had
+            else f"nobody has the image {container.image!r}: add it"
         )
+        raise NotFoundError(f"service {spec.name}: {what} with `argosy image import {container.image} FILE`")
     return image
 
 

@@ -117,6 +117,26 @@ async def test_a_stack_of_too_many_services_says_how_many_fit(leader):
     assert len(gone.services) == 2 * fit
 
 
+async def test_the_image_of_a_service_is_not_removed_by_mistake(leader):
+    await leader.add_image()
+    await leader.add_image("old:1")
+    stack = pb.ApplyStackRequest(stack="shop", services=[a_service_spec("web"), a_service_spec("api")])
+    await leader.control.ApplyStack(stack)
+    request = pb.RemoveImageRequest(ref=NAME)
+    code, text = await refusal(leader.control.RemoveImage(request))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert "services api, web use the image web:1" in text
+    await leader.control.RemoveImage(pb.RemoveImageRequest(ref="old:1"))  # the same content by another name
+    request.force = True
+    await leader.control.RemoveImage(request)
+    code, text = await refusal(leader.control.ApplyStack(stack))
+    assert code is grpc.StatusCode.NOT_FOUND
+    assert "its image 'web:1' was removed, and only what runs now keeps its content" in text
+    await leader.add_image()
+    await leader.control.RemoveStack(pb.RemoveStackRequest(stack="shop"))
+    await leader.control.RemoveImage(pb.RemoveImageRequest(ref=NAME))
+
+
 async def test_a_service_does_not_get_a_digest_that_its_name_has_lost_meanwhile(leader):
     """The name is moved between the reading and the writing: the change is decided anew, with the new digest."""
     await leader.add_image()

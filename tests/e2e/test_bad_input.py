@@ -249,7 +249,8 @@ def test_a_service_name_that_another_stack_has(cluster, tmp_path):
 
 
 def test_an_image_whose_name_was_removed_stays_with_who_runs_it(cluster, image_tar, tmp_path):
-    cluster.argosy("image", "rm", "busybox:1")
+    assert "service good_web uses the image busybox:1" in refused(cluster, "image", "rm", "busybox:1")
+    cluster.argosy("image", "rm", "--force", "busybox:1")
     assert cluster.json("image", "ls") == []
     cluster.argosy("scale", "good_web=2")
     assert "busybox:1" in refused(cluster, "deploy", "-c", str(_file(tmp_path, GOOD)), "bad")

@@ -315,6 +315,8 @@ class FakeCluster(rpc.ControlServicer):
             image = next((i for i in self.all("image") if request.ref in (i.meta.id, i.name)), None)
             if image is None:
                 context.abort(grpc.StatusCode.NOT_FOUND, f"there is no image {request.ref!r}")
+            if not request.force and any(s.spec.task.container.image == image.name for s in self.all("service")):
+                context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"services use the image {image.name}")
             self._drop("image", image)
             return image
 

@@ -349,11 +349,12 @@ def test_what_is_not_there_is_no_empty_table(argosy: Argosy) -> None:
 
 
 @pytest.mark.usefixtures("shop")
-def test_an_image_that_services_run_is_removed_with_a_note(argosy: Argosy, cluster: FakeCluster) -> None:
+def test_an_image_that_services_run_is_removed_by_force_with_a_note(argosy: Argosy, cluster: FakeCluster) -> None:
     for service in cluster.all("service"):
         service.spec.task.container.image_digest = "sha256:one"
     cluster._put("image", types.Image(name="web", digest="sha256:one"))
-    ran = argosy("image", "rm", "web")
+    assert argosy("image", "rm", "web").status == 1
+    ran = argosy("image", "rm", "--force", "web")
     assert (ran.status, ran.out) == (0, "web\n")
     assert "still run by shop_db, shop_web" in ran.err
 
