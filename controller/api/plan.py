@@ -17,15 +17,27 @@ import grpc
 
 from argosy.controller.api.rehearsal import Rehearsal
 from argosy.controller.changes.refs import project_of
-from argosy.controller.logic.plan_diff import SpecChange, TaskChange, Verb, field_changes, plan_id, task_changes
+from argosy.controller.logic.departures import is_wanted
+from argosy.controller.logic.plan_diff import (
+    PLAN_ID,
+    SpecChange,
+    TaskChange,
+    Verb,
+    field_changes,
+    plan_id,
+    task_changes,
+)
+from argosy.controller.logic.slots import serves
 from argosy.controller.loops.forecast import after, forecast, tasks_there
+from argosy.controller.session.dispatcher import DispatcherServicer
 from argosy.controller.store import Cache, Op, Snapshot, Store
 from argosy.core.errors import InvalidError, PreconditionError
 from argosy.core.files import Config, FileVersion, Secret
 from argosy.core.network import Network, NetworkSpec
-from argosy.core.node import Node, NodeSpec
-from argosy.core.service import Service, ServiceSpec
+from argosy.core.node import Availability, Node, NodeSpec, NodeState
+from argosy.core.service import JOB_MODES, Service, ServiceSpec
 from argosy.core.task import Task
+from argosy.core.task_state import TaskState
 from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import control_pb2_grpc as rpc
 
@@ -50,6 +62,8 @@ _SPECS: Final[tuple[tuple[type[Any], str, Any], ...]] = (
 _FILES: Final[tuple[tuple[type[Any], str], ...]] = ((Config, "config"), (Secret, "secret"))
 _TIMES: Final = frozenset({"drain.deadline"})
 """Fields whose value is a time: it would be another at each asking."""
+_NAMED: Final = 5
+"""So many nodes are named in a notice."""
 _VERBS: Final = {verb: pb.PlanVerb.Value(f"PLAN_VERB_{verb.name}") for verb in Verb}
 
 
@@ -58,6 +72,7 @@ class PlanHandlers(rpc.ControlServicer):
 
     _store: Store
     _cache: Cache
+    _dispatcher: DispatcherServicer
 
     async def GetPlan(self, request: pb.GetPlanRequest, context: Context) -> pb.GetPlanResponse:
         """Tell what a request would do to a project."""
@@ -73,8 +88,30 @@ class PlanHandlers(rpc.ControlServicer):
         name = request.WhichOneof("change")
         if name is None:
             raise InvalidError("the request to plan is missing")
-        specs, tasks, notices = await self._planned(name, getattr(request, name), context, self._cache.snapshot)
-        return _response(specs, tasks, notices)
+        snap = self._cache.snapshot
+        specs, tasks, notices = await self._planned(name, getattr(request, name), context, snap)
+        return _response(specs, tasks, [*notices, *self._unheard(snap)])
+
+    def _unheard(self, snap: Snapshot) -> list[str]:
+        """Say which nodes a plan takes to be as they told an earlier leader; only the leader knows."""
+        term = self._dispatcher.term
+        busy = {task.node_id for task in snap.all(Task) if task.status.state is TaskState.RUNNING}
+        names = sorted(
+            node.spec.name
+            for node in snap.all(Node)
+            if term is not None
+            and node.meta.id in busy
+            and node.status.state in (NodeState.READY, NodeState.UNKNOWN)
+            and not term.heard.has_reported(node.meta.id)
+        )
+        if not names:
+            return []
+        who = f"{', '.join(names[:_NAMED])}{f' and {len(names) - _NAMED} more' if len(names) > _NAMED else ''}"
+        one = len(names) == 1
+        return [
+            f"{who} {'has' if one else 'have'} not told the new leader yet what runs there: the plan goes by what "
+            f"{'it' if one else 'they'} told before"
+        ]
 
     async def check_plan(self, name: str, request: Any, context: Context) -> Snapshot | None:
         """Refuse a request that names a plan which is not what it would do now; return the state it was judged by.
@@ -83,6 +120,10 @@ class PlanHandlers(rpc.ControlServicer):
         """
         if not request.plan_id:
             return None
+        if not PLAN_ID.fullmatch(request.plan_id):
+            raise InvalidError(
+                f"{request.plan_id!r} is no id of a plan: --plan prints one, of 16 characters 0-9 and a-f"
+            )
         snap = self._cache.snapshot
         specs, tasks, _ = await self._planned(name, request, context, snap)
         if plan_id(specs, tasks) != request.plan_id:
@@ -112,7 +153,7 @@ class PlanHandlers(rpc.ControlServicer):
         finally:
             abandoned.set()  # a client that goes away leaves no thread behind that works for nobody
         notices = [*getattr(answer, "notices", ()), *filter(None, [getattr(answer, "notice", "")])]
-        return specs, tasks, notices
+        return specs, tasks, [*notices, *_staying(snap, after(snap, rehearsal.ops)[0])]
 
 
 def differences(
@@ -134,6 +175,24 @@ def differences(
     known = frozenset(task.meta.id for task in snap.all(Task))
     before, behind = ([t for t in tasks_there(world) if project in (None, t.meta.project)] for world in (without, then))
     return specs, task_changes(before, behind, known, names, nodes)
+
+
+def _staying(snap: Snapshot, then: Snapshot) -> list[str]:
+    """Say which tasks of jobs go on on the nodes that a request drains: no plan can say when they end."""
+    notices = []
+    for node in then.all(Node):
+        before = snap.get(Node, node.meta.id)
+        if node.spec.availability is not Availability.DRAIN or before is None or before.spec == node.spec:
+            continue
+        left = []
+        for task in snap.tasks_on_node(node.meta.id):
+            service = snap.get(Service, task.service_id)
+            if service is not None and service.spec.mode in JOB_MODES and serves(task) and is_wanted(task):
+                left.append(f"{service.spec.name}.{task.slot or node.spec.name}")
+        until = ", or to the drain's deadline" if node.spec.drain.deadline else ""
+        if left:
+            notices.append(f"tasks of jobs on {node.spec.name} run on to their end{until}: {', '.join(sorted(left))}")
+    return notices
 
 
 def _spec_changes(old: Snapshot, new: Snapshot) -> Iterable[SpecChange]:

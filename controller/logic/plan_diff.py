@@ -5,6 +5,7 @@ gives by itself: the same request has the same id as long as it would do the sam
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
@@ -160,6 +161,9 @@ def _same(old: Task, new: Task, known: frozenset[str]) -> bool:
     if old.meta.id in known or new.meta.id in known:
         return old.meta.id == new.meta.id and old.node_id == new.node_id
     return (old.node_id, old.revision, old.status.reason) == (new.node_id, new.revision, new.status.reason)
+
+
+PLAN_ID = re.compile(r"[0-9a-f]{16}")
 
 
 def plan_id(specs: Iterable[SpecChange], tasks: Iterable[TaskChange]) -> str:

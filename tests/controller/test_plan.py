@@ -17,7 +17,7 @@ from argosy.core.meta import Scheduling
 from argosy.core.network import Network, NetworkSpec
 from argosy.core.node import Availability, Node, NodeState
 from argosy.core.service import Affinity, ContainerSpec, Placement, Service, ServiceSpec, TaskSpec
-from argosy.core.task import Task
+from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState
 from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import types_pb2
@@ -156,6 +156,69 @@ async def test_a_drain_is_planned(leader, agents):
         assert [line[0::2] for line in lines(plan)] == [("MOVE", "n1")]
         assert plan.id == (await leader.control.GetClusterPlan(pb.GetClusterPlanRequest(update_node=request))).id
         assert running(leader) == {("web", "n1"): 1, ("web", "n2"): 1}
+
+
+async def test_a_plan_of_a_drain_names_the_tasks_of_jobs_that_stay(leader, agents):
+    await leader.add_image()
+    async with hosts(leader, agents, "n1"):
+        for mode in ("GLOBAL_JOB", "REPLICATED_JOB"):
+            job = a_service_spec(mode.partition("_")[0].lower())
+            job.mode = types_pb2.ServiceMode.Value(f"SERVICE_MODE_{mode}")
+            job.job.total_completions = 1
+            job.task.restart.condition = types_pb2.RESTART_CONDITION_ON_FAILURE
+            await leader.control.CreateService(pb.CreateServiceRequest(spec=job))
+        await leader.create()
+        await until(lambda: running(leader).total() == 3)
+        request = await drain_of(leader, "n1")
+        plan = await leader.control.GetClusterPlan(pb.GetClusterPlanRequest(update_node=request))
+        assert [task.task for task in plan.tasks] == ["web.1"]
+        assert list(plan.notices) == ["tasks of jobs on n1 run on to their end: global.n1, replicated.1"]
+        request.drain_for = 60.0
+        plan = await leader.control.GetClusterPlan(pb.GetClusterPlanRequest(update_node=request))
+        assert list(plan.notices) == [
+            "tasks of jobs on n1 run on to their end, or to the drain's deadline: global.n1, replicated.1"
+        ]
+        elsewhere = pb.GetPlanRequest(scale_services=pb.ScaleServicesRequest(replicas={"web": 2}))
+        assert not (await leader.control.GetPlan(elsewhere)).notices
+
+
+async def test_a_plan_says_which_nodes_have_not_told_a_new_leader_what_runs_there(leader, agents):
+    await leader.add_image()
+    agent = await agents(leader.address)
+    service = await leader.create()
+    await until(agent.tasks)
+    (task_id,) = agent.tasks()
+    await agent.report({task_id: TaskStatus(TaskState.RUNNING)})
+    await until(lambda: leader.tasks(service.meta.id)[0].status.state is TaskState.RUNNING)
+    request = pb.GetPlanRequest(scale_services=pb.ScaleServicesRequest(replicas={"web": 2}))
+
+    async def notices():
+        return list((await leader.control.GetPlan(request)).notices)
+
+    assert await notices() == []
+    await leader.resign()
+    await leader.lead()
+    assert await notices() == [
+        "n1 has not told the new leader yet what runs there: the plan goes by what it told before"
+    ]
+    await agent.close()
+    await agent.connect(leader.address)
+    await agent.report({task_id: TaskStatus(TaskState.RUNNING)})
+    async with asyncio.timeout(10):
+        while await notices():  # noqa: ASYNC110 (each is a request)
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("plan_id", ["xyz", "5F0C1BE2A94D7C33", "5f0c1be2a94d7c3"])
+async def test_what_cannot_be_a_plans_id_is_no_stale_plan(leader, plan_id):
+    await leader.add_image()
+    await leader.create()
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await leader.control.ScaleServices(pb.ScaleServicesRequest(replicas={"web": 3}, plan_id=plan_id))
+    assert (refusal.value.code(), refusal.value.details()) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        f"'{plan_id}' is no id of a plan: --plan prints one, of 16 characters 0-9 and a-f",
+    )
 
 
 async def test_after_a_node_joined_rebalancing_evens_out_and_then_has_nothing_to_do(leader, agents):
