@@ -7,12 +7,14 @@ from google.protobuf.message import Message
 from argosy.cli.rows import address_text
 
 _ADDRESS: Final = "argosy.v1.Attachment.address"
+_PERMISSIONS: Final = frozenset({"argosy.v1.FileRef.mode", "argosy.v1.Tmpfs.mode"})
 
 
 def plain(message: Message) -> dict[str, Any]:
     """Return a message as a dict with the contract's field names; what is not set is None.
 
-    Enumerations are their names without the prefix, addresses are text, bytes are hexadecimal.
+    Enumerations are their names without the prefix, addresses are text, bytes are hexadecimal, permissions octal as
+    files say them ("0444").
     """
     return {field.name: _value(message, field) for field in message.DESCRIPTOR.fields}
 
@@ -35,6 +37,8 @@ def _single(value: Any, field: Any) -> Any:
         return _enum_name(field, value)
     if field.full_name == _ADDRESS:
         return address_text(value)
+    if field.full_name in _PERMISSIONS:
+        return f"{value:04o}" if value else None
     return value.hex() if isinstance(value, bytes) else value
 
 

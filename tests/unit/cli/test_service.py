@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from argosy.cli.commands.service_history import revision_rows
+from argosy.cli.commands.service_history import differences, revision_rows
+from argosy.cli.messages import plain
 from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import types_pb2 as types
 from tests.unit.cli.fake_cluster import FakeCluster
@@ -242,6 +243,18 @@ def test_tasks_that_a_rollback_left_alone_run_the_present_revision() -> None:
     found.revisions.extend(types.Revision(number=number, spec=spec) for number, spec in specs.items())
     tasks = [types.Task(revision=number) for number in (1, 2, 3, 3, 4)]
     assert [(r["revision"], r["tasks"]) for r in revision_rows(found, tasks)] == [(4, 3), (3, 0), (2, 1), (1, 1)]
+
+
+def test_permissions_are_told_as_files_say_them() -> None:
+    old, new = types.TaskSpec(), types.TaskSpec()
+    old.container.files.add(name="motd", target="/motd", mode=0o444)
+    new.container.files.add(name="motd", target="/motd", mode=0o400)
+    new.container.tmpfs.add(target="/tmp", mode=0o1777)
+    assert differences(old, new) == [
+        "tmpfs +target=/tmp,mode=1777",
+        "files -name=motd,target=/motd,mode=0444 +name=motd,target=/motd,mode=0400",
+    ]
+    assert plain(types.FileRef())["mode"] is None
 
 
 def test_switches_can_be_taken_back(argosy: Argosy, web: types.Service) -> None:
