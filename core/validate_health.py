@@ -39,6 +39,16 @@ def readiness_problems(check: Healthcheck, where: str) -> Problems:
     yield from _times(check, where)
 
 
+def asks_nothing(check: Healthcheck | None, image: Healthcheck | None) -> bool:
+    """Whether a service says how often its liveness is asked, but not how, and its image has no check either.
+
+    Docker accepts that, so it is no error to have it; but whoever writes it expects something of it.
+    """
+    if check is None or check.test or _ways(check):
+        return False
+    return image is None or not image.test or image.test[0] == "NONE"
+
+
 def _ways(check: Healthcheck) -> list[str]:
     return [name for name in ("http", "tcp", "grpc") if getattr(check, name) is not None]
 

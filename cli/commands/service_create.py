@@ -9,7 +9,7 @@ from argosy.cli.commands import network_option
 from argosy.cli.commands.file_options import add_files
 from argosy.cli.commands.job_options import MODES, apply_mode, job_options
 from argosy.cli.commands.port_options import publish_option, publish_ports
-from argosy.cli.commands.service_options import apply_options, pair, spec_options
+from argosy.cli.commands.service_options import apply_options, pair, refuse_idle_check, spec_options
 from argosy.cli.output import notice, say
 from argosy.cli.session import Session, pass_session
 from argosy.cli.waiting import settle, waiting_options
@@ -44,7 +44,9 @@ from argosy.cli.waiting import settle, waiting_options
 def command(session: Session, /, detach: bool, timeout: float, **options: Any) -> None:
     from argosy.proto.argosy.v1 import control_pb2 as pb
 
-    request = pb.CreateServiceRequest(project=session.project, spec=_spec(options))
+    spec = _spec(options)
+    refuse_idle_check(session, options, spec)
+    request = pb.CreateServiceRequest(project=session.project, spec=spec)
     created = session.control.CreateService(request)
     notice(f"{created.spec.name}: created")
     if not detach:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from argosy.cli.commands import probe_options
+from argosy.cli.session import Session
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -144,6 +145,9 @@ OPTIONS: Final[tuple[Option, ...]] = (
 )
 
 
+_TIMES_OF_HEALTH: Final = tuple(o for o in OPTIONS if o.field.startswith("task.container.healthcheck."))
+
+
 def spec_options(command: F) -> F:
     """Add the options to a command."""
     command = click.option("--no-readiness", is_flag=True, help="Do not ask whether tasks take requests.")(command)
@@ -203,6 +207,35 @@ def _refuse_idle(given: Mapping[str, Any], spec: "types.ServiceSpec") -> None:
     for name, (why, instead) in idle_settings(decode(spec.task.restart, RestartPolicy)).items():
         if given.get(f"restart_{name}") is not None:
             raise click.UsageError(f"--restart-{name.replace('_', '-')}: {why}; {instead}")
+
+
+def refuse_idle_check(session: Session, given: Mapping[str, Any], spec: "types.ServiceSpec") -> None:
+    """Refuse options that say how often a task is asked whether it is well where nothing asks: also not the image."""
+    times = [option.name for option in _TIMES_OF_HEALTH if given.get(option.key) is not None]
+    if not times:
+        return
+    control = session.control
+    import grpc
+
+    from argosy.core.codec import decode
+    from argosy.core.image import Image
+    from argosy.core.service import Healthcheck
+    from argosy.core.validate_health import asks_nothing
+    from argosy.proto.argosy.v1 import control_pb2 as pb
+
+    container = spec.task.container
+    if not asks_nothing(decode(container.healthcheck, Healthcheck), None):
+        return
+    try:
+        ref = container.image_digest or container.image
+        image = decode(control.GetImage(pb.GetImageRequest(project=session.project, ref=ref)), Image)
+    except grpc.RpcError:
+        return  # what is wrong with the image, the cluster says better
+    if asks_nothing(decode(container.healthcheck, Healthcheck), image.config.healthcheck):
+        raise click.UsageError(
+            f"{times[0]}: nothing asks whether tasks are well, so it has no effect: add --health-cmd, --health-http, "
+            "--health-tcp or --health-grpc"
+        )
 
 
 def _is_without(given: Mapping[str, Any], switch: str, check: str) -> bool:

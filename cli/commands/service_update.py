@@ -7,7 +7,7 @@ import click
 
 from argosy.cli.commands.file_options import add_files, remove_files
 from argosy.cli.commands.port_options import publish_ports, unpublish_ports
-from argosy.cli.commands.service_options import apply_options, pair, split
+from argosy.cli.commands.service_options import apply_options, pair, refuse_idle_check, split
 from argosy.cli.planning import NO_PLANNING, Planning
 from argosy.cli.rows import mode_name
 from argosy.cli.session import Session
@@ -27,7 +27,12 @@ def update_service(
     switches = ("force", "no_healthcheck", "no_readiness")
     if all(value in (None, ()) or (name in switches and not value) for name, value in options.items()):
         raise click.UsageError("nothing is to be changed: see 'argosy service update --help' for what can be")
-    return change_service(session, ref, lambda spec: apply(options, spec), planning)
+
+    def change(spec: types.ServiceSpec) -> None:
+        apply(options, spec)
+        refuse_idle_check(session, options, spec)
+
+    return change_service(session, ref, change, planning)
 
 
 def change_service(

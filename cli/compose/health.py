@@ -11,6 +11,8 @@ from argosy.core.service import GrpcProbe, Healthcheck, HttpProbe, TcpProbe
 
 _DEFAULT: Final = Healthcheck()
 _HIGHEST_PORT: Final = 65535
+_WAYS: Final = ("http", "tcp", "grpc", "test")
+_TIMES: Final = ("interval", "timeout", "retries", "start_period", "start_interval")
 
 
 def liveness(service: Cursor) -> Healthcheck | None:
@@ -35,6 +37,9 @@ def _healthcheck(at: Cursor) -> Healthcheck | None:
         return None
     disable = at.get("disable")
     if disable is not None and disable.boolean():
+        for key in (*_WAYS, *_TIMES):
+            if (other := at.get(key)) is not None:
+                other.notice("the check is disabled: it has no effect")
         return Healthcheck(test=("NONE",))
     retries = at.get("retries")
     return Healthcheck(
@@ -51,12 +56,11 @@ def _healthcheck(at: Cursor) -> Healthcheck | None:
 
 
 def _probe(at: Cursor) -> Healthcheck | None:
-    ways = ("http", "tcp", "grpc", "test")
-    given = [way for way in ways if at.get(way) is not None] if at.mapping() else ["nothing can be said of it"]
+    given = [way for way in _WAYS if at.get(way) is not None] if at.mapping() else ["nothing can be said of it"]
     if len(given) > 1:
         at.problem(f"{' and '.join(given)} are more than one way to ask", "keep one of them")
     elif not given:
-        at.problem("it does not say how to ask the task", f"add one of {', '.join(ways)}: 'tcp: {{port: 8080}}'")
+        at.problem("it does not say how to ask the task", f"add one of {', '.join(_WAYS)}: 'tcp: {{port: 8080}}'")
     return _healthcheck(at)
 
 

@@ -258,9 +258,11 @@ TABLE: Final[tuple[Row, ...]] = (
     _syntax("services.*.healthcheck", "see its keys"),
     _honoured("services.*.healthcheck.disable", "test_healthcheck_disable"),
     *(
-        _honoured(f"services.*.healthcheck.{key}", "test_healthcheck")
-        for key in ("interval", "retries", "start_interval", "start_period", "test", "timeout")
+        _honoured(f"services.*.healthcheck.{key}", "test_healthcheck", "a notice where nothing asks")
+        for key in ("interval", "retries", "start_interval", "start_period")
     ),
+    _honoured("services.*.healthcheck.test", "test_healthcheck"),
+    _honoured("services.*.healthcheck.timeout", "test_healthcheck", "a notice where nothing asks"),
     _honoured("services.*.hostname", "test_hostname", "templates such as {{.Task.Slot}} tell replicas apart"),
     _honoured("services.*.image", "test_image"),
     _honoured("services.*.init", "test_init"),

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from argosy.controller.changes import dependencies, published_ports, static_addresses
+from argosy.controller.changes import dependencies, images, published_ports, static_addresses
 from argosy.controller.changes import files as file_changes
 from argosy.controller.changes import networks as network_changes
 from argosy.controller.changes import services as service_changes
@@ -19,6 +19,7 @@ from argosy.core.meta import STACK_LABEL
 from argosy.core.network import Network, NetworkSpec
 from argosy.core.service import Service, ServiceSpec
 from argosy.core.validate import validate_network, validate_service
+from argosy.core.validate_health import asks_nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ def applied(snap: Snapshot, request: StackRequest, now: float) -> tuple[list[Op]
     for spec in request.services:
         spec = _as_forced(snap, request, replace(spec, labels={**spec.labels, STACK_LABEL: request.stack}))
         resolved.append(service_changes.resolve(snap, request.project, spec, new, new_files=new_files))
+    notices += [text for spec in resolved if (text := _idle_check(snap, request.project, spec))]
     published_ports.check(snap, request.project, resolved, leaving, new)
     ops += dependencies.check(snap, request.project, resolved, leaving)
     resolved, moved = dependencies.with_restarts(snap, request.project, resolved)
@@ -88,6 +90,18 @@ def applied(snap: Snapshot, request: StackRequest, now: float) -> tuple[list[Op]
         tuple(networks), tuple(services), tuple(removed), tuple(changed), tuple(notices), files=tuple(files)
     )
     return _together(request.stack, ops, own), result
+
+
+def _idle_check(snap: Snapshot, project: str, spec: ServiceSpec) -> str:
+    """Say of a service's health check that it has no effect; "" where it has."""
+    container = spec.task.container
+    image = images.by_digest(snap, project, container.image_digest)
+    if not asks_nothing(container.healthcheck, image.config.healthcheck if image is not None else None):
+        return ""
+    return (
+        f"service {spec.name}: its health check says how often to ask, not how, and its image has none: it has no "
+        "effect; add a test"
+    )
 
 
 def _together(stack: str, ops: list[Op], own: Mapping[str, list[Op]]) -> list[Op]:

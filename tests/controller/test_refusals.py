@@ -9,16 +9,17 @@ import pytest
 from argosy.controller.changes import images
 from argosy.controller.store import Put, create
 from argosy.core.codec import encode
-from argosy.core.image import Image
+from argosy.core.image import Image, ImageConfig
 from argosy.core.meta import Meta
 from argosy.core.network import NetworkSpec
 from argosy.core.node import Node, NodeDescription, NodeSpec, NodeStatus
-from argosy.core.service import Service
+from argosy.core.service import Healthcheck, Service
 from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import types_pb2
 from tests.controller.harness import DIGEST, a_service_spec, until
 
 NAME = "web:1"
+CHECK = Healthcheck(("CMD", "true"), interval=9.0)
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -88,6 +89,22 @@ async def test_what_is_not_scaled_says_what_can_be_changed(leader, mode, schedul
     await leader.control.CreateService(pb.CreateServiceRequest(spec=spec))
     code, text = await refusal(leader.control.ScaleServices(pb.ScaleServicesRequest(replicas={"web": 3})))
     assert (code, says in text) == (INVALID, True), text
+
+
+async def test_a_deploy_says_that_times_of_a_health_check_have_no_effect_where_nothing_asks(leader):
+    await leader.add_image()
+    asking = Image(
+        Meta(project="default"), name="asks:1", digest="sha256:" + "1" * 64, config=ImageConfig(healthcheck=CHECK)
+    )
+    await leader.store_image(asking)
+    idle, asked = a_service_spec("idle"), a_service_spec("asked", image="asks:1")
+    for spec in (idle, asked):
+        spec.task.container.healthcheck.CopyFrom(encode(replace(CHECK, test=()), types_pb2.Healthcheck))
+    request = pb.ApplyStackRequest(stack="shop", services=[idle, asked])
+    assert list((await leader.control.ApplyStack(request)).notices) == [
+        "service idle: its health check says how often to ask, not how, and its image has none: it has no effect; "
+        "add a test"
+    ]
 
 
 async def test_a_service_that_leaves_the_stack_is_not_restarted_on_its_way(leader):

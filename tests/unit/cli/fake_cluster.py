@@ -309,6 +309,11 @@ class FakeCluster(rpc.ControlServicer):
             self._set_spec(service, request.spec, types.UPDATE_STATE_UPDATING)
             return service
 
+    def GetImage(self, request: Any, context: Any) -> Any:
+        self._enter("GetImage", context)
+        found = [i for i in self.all("image") if request.ref in (i.meta.id, i.name, i.digest)]
+        return found[0] if found else context.abort(grpc.StatusCode.NOT_FOUND, f"there is no image {request.ref!r}")
+
     def RemoveImage(self, request: Any, context: Any) -> Any:
         with self._lock:
             self._enter("RemoveImage", context)

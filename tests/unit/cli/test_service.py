@@ -106,6 +106,25 @@ def test_create_with_checks_of_all_kinds(argosy: Argosy, cluster: FakeCluster) -
     assert not container.HasField("readiness")
 
 
+def test_times_of_a_health_check_need_something_that_asks(argosy: Argosy, cluster: FakeCluster) -> None:
+    cluster._put("image", types.Image(name="plain:1"))
+    asking = cluster._put("image", types.Image(name="asks:1"))
+    asking.config.healthcheck.test[:] = ["CMD", "true"]
+    create = ("service", "create", "--detach", "--health-interval", "5s", "--name")
+    ran = argosy(*create, "a", "plain:1")
+    assert (ran.status, ran.err.partition("\n")[0]) == (
+        2,
+        "argosy: --health-interval: nothing asks whether tasks are well, so it has no effect: add --health-cmd, "
+        "--health-http, --health-tcp or --health-grpc",
+    )
+    assert argosy(*create, "b", "--health-tcp", "80", "plain:1").status == 0
+    assert argosy(*create, "c", "asks:1").status == 0
+    assert argosy("service", "create", "--detach", "--name", "d", "plain:1").status == 0
+    ran = argosy("service", "update", "--health-retries", "2", "d")
+    assert (ran.status, "--health-retries: nothing asks" in ran.err) == (2, True), ran.err
+    assert argosy("service", "update", "--detach", "--health-retries", "2", "b").status == 0
+
+
 def test_create_a_job(argosy: Argosy, cluster: FakeCluster) -> None:
     said = ("--mode", "replicated-job", "--replicas", "9", "--max-concurrent", "3", "--schedule", "30 4 * * *")
     ran = argosy("service", "create", "--name", "nightly", "-d", *said, "--overlap", "forbid", "web:1")

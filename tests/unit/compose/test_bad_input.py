@@ -223,6 +223,11 @@ NOTICES = [
         "compose.yaml:4:62: services.web.deploy.restart_policy.max_attempts: what is never restarted makes no attempts",
     ),
     (
+        "healthcheck: {disable: true, interval: 5s}",
+        "services.web.healthcheck.interval",
+        "the check is disabled: it has no effect",
+    ),
+    (
         "deploy: {restart_policy: {window: 2m}}",
         "services.web.deploy.restart_policy.window",
         "not limited: it has no effect; add max_attempts",

@@ -35,6 +35,7 @@ from argosy.core.service import (
     UpdateOrder,
 )
 from argosy.core.validate import validate_network, validate_node_spec, validate_service
+from argosy.core.validate_health import asks_nothing
 from argosy.core.versions import parse_version
 
 UPDATE = UpdateConfig()
@@ -397,3 +398,21 @@ def test_a_label_that_no_number_is_meets_no_comparison():
 @pytest.mark.parametrize("subnet", [f"10.0.0.0/{HUGE}", "10.0.0.0/٣"])
 def test_a_prefix_that_is_no_number_is_refused(subnet):
     assert validate_network(NetworkSpec("net", subnet=subnet))
+
+
+@pytest.mark.parametrize(
+    ("check", "image", "idle"),
+    [
+        (None, None, False),
+        (Healthcheck(interval=9.0), None, True),
+        (Healthcheck(interval=9.0), Healthcheck(("NONE",)), True),
+        (Healthcheck(interval=9.0), Healthcheck(("CMD", "a")), False),
+        (Healthcheck(("CMD", "a")), None, False),
+        (Healthcheck(("NONE",)), None, False),
+        (Healthcheck(tcp=TcpProbe(80)), None, False),
+    ],
+)
+def test_times_of_a_check_have_no_effect_where_nothing_asks(
+    check: Healthcheck | None, image: Healthcheck | None, idle: bool
+) -> None:
+    assert asks_nothing(check, image) is idle
