@@ -5,7 +5,7 @@ a script never takes an error (1, 2, 3) for an answer; `terraform plan -detailed
 our status for a wrong command line.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -33,11 +33,12 @@ class Planning:
     plan_id: str = ""
     form: str = "table"
 
-    def before(self, session: Session, change: str, request: Any) -> None:
+    def before(self, session: Session, change: str, request: Any, told: Sequence[str] = ()) -> None:
         """Call this with a request right before it is sent; `change` is its name in GetPlanRequest (or
         GetClusterPlanRequest).
 
-        With `--plan` it prints what the request would do, and the command ends here.
+        With `--plan` it prints what the request would do, and the command ends here. `told`: notices that people have
+        been shown already, for programs.
         """
         if not self.plan:
             request.plan_id = self.plan_id
@@ -49,7 +50,7 @@ class Planning:
         else:
             plan = session.control.GetPlan(pb.GetPlanRequest(project=session.project, **{change: request}))
         if self.form == "json":
-            show_json(_as_json(plan))
+            show_json(_as_json(plan, told))
         else:
             for text in plan.notices:
                 notice(f"note: {text}")
@@ -156,7 +157,7 @@ def _counted(plan: "pb.GetPlanResponse") -> str:
     return f"{some(plan.specs, 'spec', 'specs')} and {some(plan.tasks, 'task', 'tasks')} would change"
 
 
-def _as_json(plan: "pb.GetPlanResponse") -> dict[str, Any]:
+def _as_json(plan: "pb.GetPlanResponse", told: Sequence[str]) -> dict[str, Any]:
     return {
         "id": plan.id,
         "changes": bool(plan.specs or plan.tasks),
@@ -180,5 +181,5 @@ def _as_json(plan: "pb.GetPlanResponse") -> dict[str, Any]:
             }
             for task in plan.tasks
         ],
-        "notices": list(plan.notices),
+        "notices": [*told, *plan.notices],
     }

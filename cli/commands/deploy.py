@@ -59,12 +59,13 @@ def command(
     planning: Planning,
 ) -> None:
     wanted = _load(files, env_files, profiles, stack, ship_files)
-    for found in wanted.notices:
-        notice(f"note: {found}")
+    told = [str(found) for found in wanted.notices]
+    for text in told:
+        notice(f"note: {text}")
     _check_external(session, wanted)
     _check_external_files(session, wanted)
     request = _request(session, wanted, prune)
-    planning.before(session, "apply_stack", request)
+    planning.before(session, "apply_stack", request, told)
     reply = session.control.ApplyStack(request)
     for text in reply.notices:
         notice(f"note: {text}")

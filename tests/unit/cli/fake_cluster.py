@@ -273,6 +273,10 @@ class FakeCluster(rpc.ControlServicer):
                         self._remove_service(service)
             return reply
 
+    def GetPlan(self, request: Any, context: Any) -> Any:
+        self._enter("GetPlan", context)
+        return pb.GetPlanResponse(id="0" * 16, notices=["the cluster's"])
+
     def _remove_service(self, service: Stored) -> None:
         for task in self.tasks_of(service):
             self._drop("task", task)

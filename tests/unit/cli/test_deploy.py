@@ -1,5 +1,6 @@
 """deploy, scale, update, rollback, rm: exit 0 only when it has happened; what a failure says."""
 
+import json
 import re
 import threading
 from collections.abc import Callable
@@ -47,6 +48,16 @@ def test_deploy_shows_notices_and_goes_on(argosy: Argosy, compose: Compose) -> N
     assert ran.status == 0
     assert "note: " in ran.err
     assert "services.web.tty" in ran.err
+
+
+def test_a_plan_for_programs_has_the_notices_of_the_file_and_of_the_cluster(argosy: Argosy, compose: Compose) -> None:
+    path = compose("services: {web: {image: web, container_name: x}}")
+    ran = argosy("deploy", "-c", path, "--plan", "--format", "json", "shop")
+    notices = json.loads(ran.out)["notices"]
+    assert ran.status == 0
+    assert (len(notices), notices[1]) == (2, "the cluster's")
+    assert notices[0].startswith(f"{path}:1:")
+    assert "services.web.container_name" in notices[0]
 
 
 def test_deploy_without_a_file(argosy: Argosy, tmp_path: Any, monkeypatch: Any) -> None:
