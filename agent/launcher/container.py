@@ -14,6 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from . import child, credentials, exits, rootfs, rundir
@@ -23,7 +24,7 @@ from .errors import LaunchError, from_os_error, rejected
 from .host import Host
 from .joined import JoinDone, JoinedProcess, Target, namespaces_of, process_of
 from .logs import ContainerLog, LogPolicy
-from .loop import READ_EDGE, Loop
+from .loop import Loop
 from .spec import LaunchSpec, Mount, parse, parse_process
 
 #: Called once with the error, or None for success.
@@ -154,7 +155,7 @@ class Container:
         self._log = ContainerLog(self._host.container_dir(self.id), policy, self._host.scratch)
         self._log.open()
         for pipe in self._log.pipes:
-            self._loop.watch(pipe, lambda pipe=pipe: self._pump(pipe), READ_EDGE)  # type: ignore[misc]
+            self._loop.watch(pipe, partial(self._log.pump, pipe))
 
     def _make_scratch(self, spec: LaunchSpec, layers: list[str]) -> tuple[str, int]:
         """Make the directory in which the child makes the overlay's upper and work; return options and its tree."""
@@ -361,10 +362,6 @@ class Container:
 
     # --- output and end -------------------------------------------------------------------------------------------
 
-    def _pump(self, pipe: int) -> None:
-        if self._log is not None and pipe in self._log.pipes and self._log.pump(pipe):
-            self._loop.soon(lambda: self._pump(pipe))
-
     def _on_pidfd(self) -> None:
         """The init has ended, and with it every process of its pid namespace: nothing writes any more."""
         self._loop.forget(self.pidfd)
@@ -499,8 +496,6 @@ class Container:
         self._open_log(LogPolicy(**made_by["log"]))
         if alive:
             self._loop.watch(self.pidfd, self._on_pidfd)
-            for pipe in self._log.pipes if self._log else ():
-                self._loop.soon(lambda pipe=pipe: self._pump(pipe))  # type: ignore[misc]
         else:
             self.status = "lost"
 

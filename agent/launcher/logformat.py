@@ -1,7 +1,7 @@
 """The log line format, pure: `TIME STREAM F|P TEXT`, the one that container log tools read (Kubernetes' CRI format).
 
 TIME is RFC 3339 with nanoseconds in UTC, STREAM stdout or stderr, P a part of a line longer than MAX_LINE_BYTES, F a
-full line or the last part of one. What a program leaves unfinished at its end counts as a line.
+full line or the last part of one. So a P without an F behind it is what a program has not finished, or never did.
 """
 
 from __future__ import annotations
@@ -20,11 +20,8 @@ def timestamp(now_ns: int) -> bytes:
     return b"%04d-%02d-%02dT%02d:%02d:%02d.%09dZ" % (*parts[:6], nanoseconds)
 
 
-def encode(data: bytes, stream: bytes, now_ns: int, *, last: bool = False) -> tuple[bytes, int]:
-    """Return the log text for what a program has written, and how many bytes of it are used up.
-
-    An unfinished line at the end is left for later unless it fills MAX_LINE_BYTES or `last` says that no more comes.
-    """
+def encode(data: bytes, stream: bytes, now_ns: int) -> bytes:
+    """Return the log text for what a program has written."""
     head = timestamp(now_ns) + b" " + stream
     full, part = head + b" F ", head + b" P "
     lines = data.split(b"\n")
@@ -33,17 +30,13 @@ def encode(data: bytes, stream: bytes, now_ns: int, *, last: bool = False) -> tu
         text = full + (b"\n" + full).join(lines) + b"\n" if lines else b""
     else:
         text = b"".join(_long_line(line, full, part) for line in lines)
-    used = len(data) - len(rest)
-    while len(rest) >= MAX_LINE_BYTES:
-        piece, rest = rest[:MAX_LINE_BYTES], rest[MAX_LINE_BYTES:]
-        text += part + piece + b"\n"
-        used += len(piece)
-    if last and rest:
-        text += full + rest + b"\n"
-        used += len(rest)
-    return text, used
+    return text + b"".join(part + piece + b"\n" for piece in _pieces(rest))
 
 
 def _long_line(line: bytes, full: bytes, part: bytes) -> bytes:
-    pieces = [line[start : start + MAX_LINE_BYTES] for start in range(0, len(line), MAX_LINE_BYTES)] or [b""]
+    pieces = _pieces(line) or [b""]
     return b"".join(part + piece + b"\n" for piece in pieces[:-1]) + full + pieces[-1] + b"\n"
+
+
+def _pieces(line: bytes) -> list[bytes]:
+    return [line[start : start + MAX_LINE_BYTES] for start in range(0, len(line), MAX_LINE_BYTES)]

@@ -7,11 +7,13 @@ Reading a pipe consumes it: a launcher that is killed between the read and the w
     read    consume exactly that many bytes
     intent  clear
 A successor that finds an intent looks at the pipe: if the noted bytes are still at its head they were not consumed,
-so what was appended is cut off and done again; if not, the append was complete. An unfinished line stays in
-the pipe. Epoll must be edge-triggered, since a pipe with an unfinished line stays readable.
+so what was appended is cut off and done again; if not, the append was complete.
 
-The pipes' other ends belong to the container, opened for reading and writing: with no launcher the container gets no
-EPIPE, and blocks only when 64 KiB are full.
+Nothing stays in a pipe, unfinished lines neither: a writer that sleeps because a pipe is full, and fills it again while
+something is left in it, wakes nobody (Linux, fs/pipe.c), and would sleep for ever.
+
+The pipes' ends, ours and the container's, are open for reading and writing: with no launcher the container gets no
+EPIPE and blocks only when 64 KiB are full, and here a pipe that the container has closed is not forever ready.
 """
 
 from __future__ import annotations
@@ -37,11 +39,22 @@ _INTENT: Final = struct.Struct("=IIQI")
 
 @dataclass(frozen=True, slots=True)
 class LogPolicy:
-    """Where the log lies and when it is rotated: `path` is the newest, `path.1` the one before, `max_files` in all."""
+    """Where the log lies, when it is rotated, and how many files there are in all, at least two.
+
+    `path` is the newest. An older one has in its name, behind `path.`, the length of all that was ever written up to
+    its end, so that a reader knows where it is and what it has missed.
+    """
 
     path: str
     max_bytes: int
     max_files: int
+
+
+def rotated_ends(path: str) -> list[int]:
+    """Return the ends that the names of a log's rotated files tell, the oldest first."""
+    directory, name = os.path.split(path)
+    suffixes = (entry.removeprefix(name + ".") for entry in os.listdir(directory) if entry.startswith(name + "."))
+    return sorted(int(suffix) for suffix in suffixes if suffix.isdecimal())
 
 
 class Scratch:
@@ -65,7 +78,7 @@ class Scratch:
 
 
 class ContainerLog:
-    """Log file and pipes of one container; `pump` after an edge on a pipe, `finish` after its exit."""
+    """Log file and pipes of one container; `pump` while a pipe is readable, `finish` after its exit."""
 
     def __init__(self, directory: str, policy: LogPolicy, scratch: Scratch, clock_ns: Callable[[], int] = time.time_ns):
         self._directory = directory
@@ -90,11 +103,11 @@ class ContainerLog:
         return ends[0], ends[1]
 
     def open(self) -> None:
-        """Open the reading ends (needs the pipes, not a writer) and repair what a killed predecessor left."""
+        """Open our ends (needs the pipes, not a writer) and repair what a killed predecessor left."""
         for name in STREAMS:
             path = f"{self._directory}/{name}"
             if os.path.exists(path):
-                self.pipes[os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)] = name
+                self.pipes[os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)] = name
         if os.path.exists(self._intent_path):
             self._repair()
 
@@ -102,14 +115,12 @@ class ContainerLog:
     def _intent_path(self) -> str:
         return self._directory + "/log.intent"
 
-    def pump(self, pipe: int, *, last: bool = False) -> bool:
-        """Move one batch from a pipe to the log; return whether there may be more at once."""
+    def pump(self, pipe: int) -> bool:
+        """Move one batch from a pipe to the log; return whether there was something."""
         data = self._scratch.peek(pipe)
         if not data:
             return False
-        text, used, taken = self._encode(data, self.pipes[pipe], last=last)
-        if not used:
-            return False
+        text, used = self._encode(data, self.pipes[pipe])
         if not self._open_file(len(text)):
             self.lost_bytes += used
             self._consume(pipe, used)
@@ -119,23 +130,19 @@ class ContainerLog:
         self._append(text, used)
         self._consume(pipe, used)
         _INTENT.pack_into(intent, 0, 0, 0, 0, 0)
-        return used == len(data) or taken < len(data) or len(data) >= _BATCH_BYTES
+        return True
 
-    def _encode(self, data: bytes, name: str, *, last: bool) -> tuple[bytes, int, int]:
-        """Return log text that fits one file if that is possible, the bytes it uses up, and those it was made from."""
-        stream, now, taken = _NAMES[name], self._clock_ns(), len(data)
-        text, used = encode(data, stream, now, last=last and taken < _BATCH_BYTES)
-        while len(text) > self._policy.max_bytes:
-            smaller, fewer = encode(data[: taken // 2], stream, now)
-            if not fewer:
-                break
-            text, used, taken = smaller, fewer, taken // 2
-        return text, used, taken
+    def _encode(self, data: bytes, name: str) -> tuple[bytes, int]:
+        """Return log text that fits one file if that is possible, and how many bytes of the data are in it."""
+        stream, now, used = _NAMES[name], self._clock_ns(), len(data)
+        while len(text := encode(data[:used], stream, now)) > self._policy.max_bytes and used > 1:
+            used = data.rfind(b"\n", 0, used // 2) + 1 or used // 2
+        return text, used
 
     def finish(self) -> None:
-        """Write all that is left, unfinished lines included, and close the pipes. The container has exited."""
+        """Write all that is left and close the pipes. The container has exited."""
         for pipe in list(self.pipes):
-            while self.pump(pipe, last=True):
+            while self.pump(pipe):
                 pass
         self.close()
 
@@ -193,14 +200,10 @@ class ContainerLog:
 
     def _rotate(self) -> None:
         path = self._policy.path
-        names = [path, *(f"{path}.{number}" for number in range(1, self._policy.max_files))]
-        for older, newer in zip(reversed(names), [*reversed(names[:-1])], strict=False):
-            try:
-                os.rename(newer, older)
-            except FileNotFoundError:
-                continue
-        if self._policy.max_files == 1:
-            os.unlink(path)
+        ends = rotated_ends(path)
+        os.rename(path, f"{path}.{max(ends, default=0) + self._size}")
+        for end in ends[: max(0, len(ends) + 2 - self._policy.max_files)]:
+            os.unlink(f"{path}.{end}")
 
     def _map_intent(self) -> mmap.mmap:
         if self._intent is None:

@@ -1,4 +1,4 @@
-"""The launcher's event loop: descriptors, timers, and work to be continued. One thread, no callbacks from elsewhere."""
+"""The launcher's event loop: descriptors and timers. One thread, no callbacks from elsewhere."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-Handler = Callable[[], None]
+Handler = Callable[[], object]
 
 READ: Final = select.EPOLLIN
-#: For pipes that may stay readable on purpose: only new data wakes.
-READ_EDGE: Final = select.EPOLLIN | select.EPOLLET
 WRITE: Final = select.EPOLLOUT
 
 
@@ -23,7 +21,6 @@ class Loop:
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
         self._timers: list[tuple[float, int, Handler]] = []
-        self._soon: list[Handler] = []
         self._serial = 0
         self.stopping = False
 
@@ -45,10 +42,6 @@ class Loop:
         self._serial += 1
         heapq.heappush(self._timers, (time.monotonic() + seconds, self._serial, handler))
 
-    def soon(self, handler: Handler) -> None:
-        """Call `handler` in the next round, after descriptors had their turn: for work cut into pieces."""
-        self._soon.append(handler)
-
     def run(self) -> None:
         """Run until `stopping` is set."""
         while not self.stopping:
@@ -60,16 +53,11 @@ class Loop:
             handler = self._handlers.get(fd)
             if handler is not None:
                 handler()
-        continued, self._soon = self._soon, []
-        for handler in continued:
-            handler()
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:
             heapq.heappop(self._timers)[2]()
 
     def _timeout(self) -> float:
-        if self._soon:
-            return 0
         if not self._timers:
             return -1
         return max(0.0, self._timers[0][0] - time.monotonic())

@@ -1,145 +1,131 @@
-"""Reads a task's log files: the last lines, and what is written from then on.
+"""Reads a task's log files: what is there, or the last lines of it, and what is written from then on.
 
-The format is the one the runtime writes (docs/runtime.md): `TIME STREAM P|F TEXT`, where P marks a piece of a long
-line that goes on in the next record. Rotated files are `log.1` (newest) upwards.
+A log is one run of bytes, of which the oldest go when it is rotated: a position counts from the first byte that was
+ever written. The name of a rotated file tells where it ends (agent/launcher/logs.py), and so what was missed.
 """
 
 import asyncio
 import contextlib
 import os
-from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
-POLL_PERIOD_S = 0.1
+from argosy.agent.launcher.logs import rotated_ends
+from argosy.agent.logs.records import Output, Tail, parse
+
+POLL_PERIOD_S: Final = 0.1
+_READ_BYTES: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class LogLine:
-    """One line of output, without its newline; `at` in seconds since the epoch."""
+class Part:
+    """What was read at once: how many bytes of the log are missing before it, what it says, and the position behind."""
 
-    at: float
-    stderr: bool
-    text: bytes
-
-
-def parse_record(record: bytes) -> tuple[LogLine, bool] | None:
-    """Return a record's line and whether it is whole; None for one that is not of the format."""
-    parts = record.rstrip(b"\n").split(b" ", 3)
-    if len(parts) != 4 or parts[1] not in (b"stdout", b"stderr"):
-        return None
-    try:
-        at = datetime.fromisoformat(_to_micro(parts[0].decode())).timestamp()
-    except ValueError:
-        return None
-    return LogLine(at, parts[1] == b"stderr", parts[3]), parts[2] != b"P"
+    missing: int
+    outputs: list[Output]
+    position: int
 
 
-def _to_micro(stamp: str) -> str:
-    # datetime reads at most six digits of a second; the runtime writes nine.
-    head, dot, tail = stamp.partition(".")
-    if not dot:
-        return stamp
-    digits = len(tail) - len(tail.lstrip("0123456789"))
-    return f"{head}.{tail[:digits][:6]:0<6}{tail[digits:]}"
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much of a log is wanted: all from a position on, or of what is there the last lines, written since a time."""
+
+    position: int | None = None
+    tail: int | None = None
+    since: float = 0.0
 
 
-class _Joiner:
-    """Puts the pieces of long lines together, for each stream on its own."""
+async def read_output(path: Path, extent: Extent, *, follow: bool, ended: asyncio.Event) -> AsyncGenerator[Part, None]:
+    """Yield what was written; then, with `follow`, what comes, until `ended` is set and everything has been read.
 
-    def __init__(self) -> None:
-        self._open: dict[bool, LogLine] = {}
-
-    def add(self, record: bytes) -> LogLine | None:
-        """Return the line that `record` completes, if it does."""
-        parsed = parse_record(record)
-        if parsed is None:
-            return None
-        line, whole = parsed
-        begun = self._open.pop(line.stderr, None)
-        if begun:
-            line = LogLine(begun.at, line.stderr, begun.text + line.text)
-        if whole:
-            return line
-        self._open[line.stderr] = line
-        return None
-
-
-async def read_lines(
-    path: Path, *, tail: int | None, since: float, follow: bool, ended: asyncio.Event
-) -> AsyncIterator[LogLine]:
-    """Yield what was written, oldest first, at most the last `tail` lines of it; then, with `follow`, what comes.
-
-    Following ends when `ended` is set and everything has been read. A file that is not there counts as empty.
+    The position behind what was there is told even if that was nothing. A file that is not there counts as empty.
     """
-    log = _LogFiles(path)
-    kept: deque[LogLine] = deque(maxlen=tail)
-    for count, line in enumerate(log.written()):
-        if line.at >= since:
-            kept.append(line)
-        if count % 1000 == 999:
+    log = LogFiles(path, extent.position)
+    if extent.position is None:
+        tail = Tail(extent.tail) if extent.tail is not None else None
+        for part in log.parts():
+            wanted = [output for output in part.outputs if output.at >= extent.since]
+            if tail is None:
+                yield Part(part.missing, wanted, part.position)
+            else:
+                tail.extend(wanted)
             await asyncio.sleep(0)
-    for line in kept:
-        yield line
-    while follow:
+        yield Part(0, tail.lines() if tail else [], log.position)
+    while True:
         was_ended = ended.is_set()
-        for line in log.new_lines():
-            yield line
-        if was_ended:
+        for part in log.parts():
+            yield part
+        if was_ended or not follow:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(POLL_PERIOD_S):
                 await ended.wait()
 
 
-class _LogFiles:
-    """A log and its rotated parts, read by position: the file that is open is read to its end before the next."""
+class LogFiles:
+    """A log's files, read from a position on; without one from the oldest that is there."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, position: int | None) -> None:
         self._path = path
-        self._joiner = _Joiner()
+        self.position = position or 0
+        """Where the next part begins."""
+        self._has_begun = position is not None
+        self._missing = 0
+        self._stream: BinaryIO | None = None
         self._rest = b""
-        # The current file is opened first: if it is rotated a moment later, it is still this one, told by its inode.
-        self._stream = self._open()
-        held = os.fstat(self._stream.fileno()).st_ino if self._stream else None
-        rotated = [p for p in path.parent.glob(f"{path.name}.*") if p.suffix[1:].isdigit() and _inode(p) != held]
-        self._older = sorted(rotated, key=lambda p: -int(p.suffix[1:]))
 
-    def written(self) -> Iterator[LogLine]:
-        """Yield what is there, from the oldest rotated file on."""
-        for file in self._older:
-            with contextlib.suppress(FileNotFoundError), file.open("rb") as stream:
-                yield from self._drain(stream)
-        yield from self.new_lines()
-
-    def new_lines(self) -> Iterator[LogLine]:
-        """Yield the whole lines that were written since the last call."""
-        while True:
-            self._stream = self._stream or self._open()
-            if self._stream is None:
+    def parts(self) -> Iterator[Part]:
+        """Yield whole records, up to what is there now."""
+        while self._stream or self._open_next():
+            assert self._stream is not None
+            is_newest = _inode(self._path) in (None, os.fstat(self._stream.fileno()).st_ino)
+            if read := self._stream.read(_READ_BYTES):  # after that look: what was rotated does not grow any more
+                records, newline, self._rest = (self._rest + read).rpartition(b"\n")
+                self.position += len(records + newline)
+                yield Part(self._missing, parse(records + newline), self.position)
+                self._missing = 0
+            elif is_newest:
                 return
-            yield from self._drain(self._stream)
-            if _inode(self._path) in (None, os.fstat(self._stream.fileno()).st_ino):
-                return
-            yield from self._drain(self._stream)  # the last lines before it was rotated
-            self._stream.close()
-            self._stream = None
+            else:
+                self.position += len(self._rest)
+                self._rest = b""
+                self._stream.close()
+                self._stream = None
 
-    def _open(self) -> BinaryIO | None:
-        try:
-            return self._path.open("rb")
-        except FileNotFoundError:
-            return None
+    def _open_next(self) -> bool:
+        """Open the file in which the position is, or else the oldest behind it; return whether there is one."""
+        newest = _open(self._path)
+        ends = rotated_ends(str(self._path)) if newest or self._path.parent.exists() else []
+        if newest and _inode(self._path) != os.fstat(newest.fileno()).st_ino:
+            newest.close()
+            return self._open_next()  # it was rotated just now: it does not begin where those before it end
+        for end in ends:
+            if end > self.position and (stream := _open(Path(f"{self._path}.{end}"))):
+                self._begin(stream, end - os.fstat(stream.fileno()).st_size)
+                if newest:
+                    newest.close()
+                return True
+        if newest:
+            self._begin(newest, max(ends, default=0))
+        return newest is not None
 
-    def _drain(self, stream: BinaryIO) -> Iterator[LogLine]:
-        while chunk := stream.read(256 * 1024):
-            *records, self._rest = (self._rest + chunk).split(b"\n")
-            for record in records:
-                if line := self._joiner.add(record):
-                    yield line
+    def _begin(self, stream: BinaryIO, start: int) -> None:
+        if self._has_begun:
+            self._missing += max(0, start - self.position)
+        self._has_begun = True
+        # Not behind the end of a file, which its host may have lost with its power.
+        self.position = max(start, min(self.position, start + os.fstat(stream.fileno()).st_size))
+        stream.seek(self.position - start)
+        self._stream = stream
+
+
+def _open(path: Path) -> BinaryIO | None:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        return None
 
 
 def _inode(path: Path) -> int | None:

@@ -1,75 +1,93 @@
-"""Sends the output of tasks to a controller that asked for it, through a stream which the agent opens."""
+"""Sends the output of tasks to a controller that asked for it, through a stream which the agent opens.
+
+A log is read as it is taken: gRPC's flow control reaches the reader, and what is ready meanwhile goes in one message.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 import grpc
 import structlog
 
-from argosy.agent.logs.reader import LogLine, read_lines
+from argosy.agent.logs.reader import Extent, Part, read_output
 from argosy.agent.tasks.host import Host
 from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
 from argosy.proto.argosy.v1 import dispatcher_pb2_grpc as rpc
+from argosy.proto.argosy.v1 import types_pb2 as types
 
 log = structlog.get_logger(__name__)
 
 ReleasedOf = Callable[[str], asyncio.Event | None]
 """Of a task's id: what is set when the task is released, after its last line was written; None: no such task."""
-
-QUEUED_LINES = 1000
-"""Lines read ahead of what the controller took: its flow control reaches the reader."""
+Call: TypeAlias = "grpc.aio.StreamUnaryCall[pb.LogTunnelMessage, pb.LogTunnelResponse]"
+Send = Callable[[pb.LogTunnelMessage], Awaitable[None]]
 
 
 async def send_logs(request: pb.OpenTunnel, channel: grpc.aio.Channel, host: Host, released_of: ReleasedOf) -> None:
     """Open the tunnel and send what was asked for; returns when all is sent or the other end has gone."""
-    queue: asyncio.Queue[pb.LogTunnelMessage | None] = asyncio.Queue(QUEUED_LINES)
-    readers = asyncio.create_task(_read_all(request, host, released_of, queue))
+    call: Call = rpc.DispatcherStub(channel).LogTunnel()
+    gone = asyncio.Event()
+    call.add_done_callback(lambda _: gone.set())
+    sending, breaking = (
+        asyncio.create_task(_send_all(request, call, host, released_of)),
+        asyncio.create_task(gone.wait()),
+    )
     try:
-        await rpc.DispatcherStub(channel).LogTunnel(_messages(request.tunnel_id, queue))
-    except grpc.aio.AioRpcError as e:
-        log.debug("log tunnel ended", code=e.code().name, details=e.details())
+        await asyncio.wait({sending, breaking}, return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            await sending  # which raises what it ended with
     finally:
-        readers.cancel()
-        await asyncio.gather(readers, return_exceptions=True)
+        sending.cancel()
+        breaking.cancel()
+        call.cancel()
+        await asyncio.gather(sending, breaking, return_exceptions=True)
 
 
-async def _messages(
-    tunnel_id: str, queue: "asyncio.Queue[pb.LogTunnelMessage | None]"
-) -> AsyncIterator[pb.LogTunnelMessage]:
-    yield pb.LogTunnelMessage(tunnel_id=tunnel_id)
-    while (message := await queue.get()) is not None:
-        yield message
-    yield pb.LogTunnelMessage(tunnel_id=tunnel_id)  # that was all
+async def _send_all(request: pb.OpenTunnel, call: Call, host: Host, released_of: ReleasedOf) -> None:
+    turn = asyncio.Lock()
+
+    async def send(message: pb.LogTunnelMessage) -> None:
+        async with turn:  # a call takes one message at a time
+            await call.write(message)
+
+    try:
+        await send(pb.LogTunnelMessage(tunnel_id=request.tunnel_id))
+        async with asyncio.TaskGroup() as group:
+            for task_id in request.task_ids:
+                group.create_task(_send_one(task_id, request, send, host, released_of))
+        await send(pb.LogTunnelMessage(tunnel_id=request.tunnel_id))  # that was all
+        await call.done_writing()
+        await call
+    except* (grpc.aio.AioRpcError, asyncio.InvalidStateError) as broken:
+        log.debug("log tunnel ended", tunnel=request.tunnel_id, why=repr(broken.exceptions[0]))
 
 
-async def _read_all(
-    request: pb.OpenTunnel, host: Host, released_of: ReleasedOf, queue: "asyncio.Queue[pb.LogTunnelMessage | None]"
-) -> None:
-    async with asyncio.TaskGroup() as group:
-        for task_id in request.task_ids:
-            group.create_task(_read_one(task_id, request, host, released_of, queue))
-    await queue.put(None)
-
-
-async def _read_one(
-    task_id: str,
-    request: pb.OpenTunnel,
-    host: Host,
-    released_of: ReleasedOf,
-    queue: "asyncio.Queue[pb.LogTunnelMessage | None]",
-) -> None:
+async def _send_one(task_id: str, request: pb.OpenTunnel, send: Send, host: Host, released_of: ReleasedOf) -> None:
     released = released_of(task_id)
     if released is None:
-        await queue.put(pb.LogTunnelMessage(task_id=task_id, notice="this node knows nothing of the task"))
+        await send(pb.LogTunnelMessage(task_id=task_id, notice="this node knows nothing of the task"))
         return
-    tail = request.tail if request.HasField("tail") else None
-    lines = read_lines(host.log_path(task_id), tail=tail, since=request.since, follow=request.follow, ended=released)
+    extent = Extent(
+        position=request.positions.get(task_id),
+        tail=request.tail if request.HasField("tail") else None,
+        since=request.since,
+    )
     try:
-        async for line in lines:
-            await queue.put(_message(task_id, line))
+        reading = read_output(host.log_path(task_id), extent, follow=request.follow, ended=released)
+        async with contextlib.aclosing(reading) as parts:
+            async for part in parts:
+                await send(_message(task_id, part))
     except OSError as e:
-        await queue.put(pb.LogTunnelMessage(task_id=task_id, notice=f"its output cannot be read: {e}"))
+        await send(pb.LogTunnelMessage(task_id=task_id, notice=f"its output cannot be read: {e}"))
 
 
-def _message(task_id: str, line: LogLine) -> pb.LogTunnelMessage:
-    return pb.LogTunnelMessage(task_id=task_id, at=line.at, stderr=line.stderr, line=line.text)
+def _message(task_id: str, part: Part) -> pb.LogTunnelMessage:
+    missing = f"{part.missing:,} bytes of its log were rotated away before they were read"
+    return pb.LogTunnelMessage(
+        task_id=task_id,
+        notice=missing if part.missing else "",
+        output=[types.LogOutput(at=out.at, stderr=out.stderr, data=out.data) for out in part.outputs],
+        position=part.position,
+    )

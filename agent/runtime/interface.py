@@ -25,7 +25,7 @@ class Rootfs:
 
 @dataclass(frozen=True, slots=True)
 class LogTarget:
-    """Where output goes; rotated at `max_bytes` into `path.1`, `path.2` …, `max_files` files in all."""
+    """Where output goes; rotated at `max_bytes`, `max_files` (at least two) in all."""
 
     path: str
     max_bytes: int = 10 * 2**20

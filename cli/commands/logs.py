@@ -3,7 +3,7 @@
 import sys
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from argosy.proto.argosy.v1 import control_pb2 as pb
 
 _COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green")
+
+_LONGEST_HELD: Final = 2**20
+"""More than this of a line is not held back until it ends."""
 
 
 @click.command(name="logs", help="Show what the tasks of a service, or one task (by its id), write.")
@@ -38,8 +41,11 @@ def command(
         request.tail = tail
     name = _resolve(session, request, what)
     printer = _Printer(name, _node_names(session), timestamps, not no_prefix)
-    for entry in following(session, request, _Lost()) if follow else session.control.Logs(request):
-        printer.show(entry)
+    try:
+        for entry in following(session, request, _Lost()) if follow else session.control.Logs(request):
+            printer.show(entry)
+    finally:
+        printer.finish()
 
 
 class _Lost:
@@ -112,7 +118,7 @@ def _node_names(session: Session) -> dict[str, str]:
 
 
 class _Printer:
-    """Prints entries: what was written to stderr goes to stderr, with the task's name and node in front."""
+    """Prints entries in whole lines, with the task's name and node in front; what was for stderr goes to stderr."""
 
     def __init__(self, service: str, nodes: dict[str, str], timestamps: bool, prefix: bool) -> None:
         self._service = service
@@ -121,21 +127,33 @@ class _Printer:
         self._prefix = prefix
         self._width = 0
         self._colour = sys.stdout.isatty()
+        self._unfinished: dict[tuple[str, bool], bytes] = {}
 
     def show(self, entry: "pb.LogEntry") -> None:
-        """Print one entry."""
+        """Print one entry, except a line that is not finished."""
         who = f"{self._service}.{entry.slot or self._nodes.get(entry.node_id, entry.node_id)}"
         if entry.notice:
             notice(f"{who}: {entry.notice}")
-            return
-        line = entry.line
-        if self._timestamps:
-            line = datetime.fromtimestamp(entry.at, UTC).isoformat(timespec="milliseconds").encode() + b" " + line
-        if self._prefix:
-            line = self._head(who, entry) + line
-        click.echo(line, err=entry.stderr)
-        if not entry.stderr:
-            sys.stdout.flush()
+        for output in entry.output:
+            stream = entry.task_id, output.stderr
+            head = (self._head(who, entry) if self._prefix else b"") + (_stamp(output.at) if self._timestamps else b"")
+            # A line that goes on has its head already. What is behind the last newline is a head alone, or a line.
+            text = self._unfinished.pop(stream, head) + output.data.replace(b"\n", b"\n" + head)
+            lines, newline, rest = text.rpartition(b"\n")
+            if newline:
+                click.echo(lines, err=output.stderr)
+            if len(rest) > _LONGEST_HELD:
+                click.echo(rest, err=output.stderr, nl=False)
+                rest = b""
+            if not output.data.endswith(b"\n"):
+                self._unfinished[stream] = rest
+
+    def finish(self) -> None:
+        """Print the lines that are not finished, as they are."""
+        before = False
+        for (_, stderr), text in self._unfinished.items():
+            click.echo(b"\n" * before + text, err=stderr, nl=False)
+            before = True
 
     def _head(self, who: str, entry: "pb.LogEntry") -> bytes:
         node = self._nodes.get(entry.node_id, "")
@@ -145,3 +163,7 @@ class _Printer:
         if self._colour:
             text = click.style(text, fg=_COLOURS[entry.slot % len(_COLOURS)])
         return text.encode()
+
+
+def _stamp(at: float) -> bytes:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").encode() + b" "

@@ -247,7 +247,7 @@ class _Following:
         self._attached: threading.Thread | None = None
         self._broke = ""
         self._readers: dict[str, threading.Thread] = {}
-        self._passed = 0  # lines: that they come, not how many
+        self._passed = 0  # outputs: that they come, not how many
         self._told: set[str] = set()
 
     def stop(self) -> None:
@@ -334,16 +334,16 @@ class _Following:
 
         from argosy.proto.argosy.v1 import control_pb2 as pb
 
-        request = pb.LogsRequest(project=self._session.project, task=task_id, follow=True)
+        request = pb.LogsRequest(project=self._session.project, task=task_id, follow=True, positions={task_id: 0})
         try:
             for entry in follow(self._session, request, lambda: None):
                 if entry.notice:
                     notice(f"{self._service.spec.name}: {entry.notice}")
-                    continue
-                stream = sys.stderr.buffer if entry.stderr else sys.stdout.buffer
-                stream.write(entry.line + b"\n")
-                stream.flush()
-                self._passed += 1
+                for output in entry.output:
+                    stream = sys.stderr.buffer if output.stderr else sys.stdout.buffer
+                    stream.write(output.data)
+                    stream.flush()
+                    self._passed += 1
         except (grpc.RpcError, UnreachableError) as error:
             if not isinstance(error, grpc.Call) or error.code() is not grpc.StatusCode.NOT_FOUND:
                 told = explain(error) if isinstance(error, grpc.RpcError) else error

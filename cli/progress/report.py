@@ -54,15 +54,15 @@ def _last_lines(session: "Session", task: Task) -> list[str]:
     from argosy.proto.argosy.v1 import control_pb2 as pb
 
     request = pb.LogsRequest(project=session.project, task=task.meta.id, tail=LOG_LINES)
-    lines: list[str] = []
+    text, notices = b"", []
     try:
         for entry in session.control.Logs(request, timeout=_LOG_TIMEOUT_S):
+            text += b"".join(output.data for output in entry.output)
             if entry.notice:
-                lines.append(f"  ({entry.notice})")
-            else:
-                lines.append("  | " + entry.line.decode("utf-8", "replace"))
+                notices.append(f"  ({entry.notice})")
     except grpc.RpcError:
-        lines.append("  (its output cannot be had)")
-    if not lines:
+        notices.append("  (its output cannot be had)")
+    lines = [f"  | {line}" for line in text.decode("utf-8", "replace").removesuffix("\n").split("\n")] if text else []
+    if not lines and not notices:
         return ["  (it wrote nothing)"]
-    return ["  the last lines that it wrote:", *lines[-LOG_LINES:]]
+    return ["  the last lines that it wrote:", *lines[-LOG_LINES:], *notices]

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import AsyncGenerator
+from typing import Final, TypeAlias
 
 import grpc
 
@@ -18,7 +19,6 @@ from argosy.controller.session.term import Term
 from argosy.controller.session.tunnels import Tunnel
 from argosy.controller.store import Cache, Snapshot
 from argosy.core.errors import InvalidError, NoLeaderError
-from argosy.core.log_place import LogPlace
 from argosy.core.node import Node
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState, is_terminal
@@ -31,6 +31,10 @@ CONNECT_TIMEOUT_S = 5.0
 PATIENCE_S = 3.0
 """How long an agent may be away, as when a controller has just begun to lead, before a reader who follows is told."""
 RETRY_S = 0.25
+_READ_AHEAD: Final = 4
+"""Messages of agents, of up to 256 KiB, that wait for whoever reads."""
+
+Entries: TypeAlias = "asyncio.Queue[pb.LogEntry | None]"
 
 
 class LogRelay:
@@ -43,7 +47,7 @@ class LogRelay:
         self._tunnels = tunnels
 
     async def entries(self, request: pb.LogsRequest) -> AsyncGenerator[pb.LogEntry, None]:
-        """Yield lines, in order within a task."""
+        """Yield output, in order within a task."""
         if self.dispatcher.term is not None:
             async with contextlib.aclosing(self._from_agents(self.dispatcher.term, request)) as entries:
                 async for entry in entries:
@@ -58,7 +62,7 @@ class LogRelay:
     async def _from_agents(self, term: Term, request: pb.LogsRequest) -> AsyncGenerator[pb.LogEntry, None]:
         project = project_of(request.project)
         selected = _Selection(self._cache.snapshot, project, request)
-        entries: asyncio.Queue[pb.LogEntry | None] = asyncio.Queue(256)
+        entries: Entries = asyncio.Queue(_READ_AHEAD)
         work = asyncio.create_task(self._collect(term, request, selected, entries))
         try:
             while (entry := await entries.get()) is not None:
@@ -68,9 +72,7 @@ class LogRelay:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
 
-    async def _collect(
-        self, term: Term, request: pb.LogsRequest, selected: "_Selection", entries: "asyncio.Queue[pb.LogEntry | None]"
-    ) -> None:
+    async def _collect(self, term: Term, request: pb.LogsRequest, selected: "_Selection", entries: Entries) -> None:
         """Put all entries into the queue, and None behind them; not when cancelled: then nobody makes room in it."""
         seen: set[str] = set()
         try:
@@ -95,7 +97,7 @@ class LogRelay:
         request: pb.LogsRequest,
         tasks: list[Task],
         seen: set[str],
-        entries: "asyncio.Queue[pb.LogEntry | None]",
+        entries: Entries,
     ) -> None:
         by_node: dict[str, list[Task]] = defaultdict(list)
         for task in tasks:
@@ -111,14 +113,18 @@ class LogRelay:
         request: pb.LogsRequest,
         node_id: str,
         tasks: list[Task],
-        entries: "asyncio.Queue[pb.LogEntry | None]",
+        entries: Entries,
     ) -> None:
         """Put what a node says into the queue; followed, also when its agent is away for a while."""
-        place = LogPlace()
+        positions = dict(request.positions)
         broken_at: float | None = None
         told = False
-        while problem := await self._read(term, request, node_id, tasks, place, entries):
-            if place.begin_again():
+        while True:
+            before = dict(positions)
+            problem = await self._read(term, request, node_id, tasks, positions, entries)
+            if not problem:
+                return
+            if positions != before:
                 broken_at, told = None, False
             now = asyncio.get_running_loop().time()
             broken_at = broken_at or now
@@ -136,10 +142,10 @@ class LogRelay:
         request: pb.LogsRequest,
         node_id: str,
         tasks: list[Task],
-        place: LogPlace,
-        entries: "asyncio.Queue[pb.LogEntry | None]",
+        positions: dict[str, int],
+        entries: Entries,
     ) -> str:
-        """Read what has not been read of a node's tasks; return what keeps the rest from being read, "" if nothing."""
+        """Read a node's tasks on from `positions`; return what keeps the rest from being read, "" if nothing."""
         session = term.sessions.get(node_id)
         if session is None:
             node = self._cache.snapshot.get(Node, node_id)
@@ -147,12 +153,16 @@ class LogRelay:
         tunnel = self._tunnels.expect()
         try:
             ids = [t.meta.id for t in tasks]
-            since = max(request.since, place.since(ids))
-            ask = dpb.OpenTunnel(tunnel_id=tunnel.id, task_ids=ids, follow=request.follow, since=since)
-            if request.HasField("tail") and since == request.since:
-                ask.tail = request.tail
+            ask = dpb.OpenTunnel(
+                tunnel_id=tunnel.id,
+                task_ids=ids,
+                follow=request.follow,
+                since=request.since,
+                tail=request.tail if request.HasField("tail") else None,
+                positions={task_id: positions[task_id] for task_id in ids if task_id in positions},
+            )
             session.send(dpb.ControllerMessage(open_tunnel=ask))
-            return await self._relay(tunnel, {t.meta.id: t for t in tasks}, place, entries)
+            return await self._relay(tunnel, {t.meta.id: t for t in tasks}, positions, entries)
         finally:
             self._tunnels.close(tunnel)
 
@@ -160,15 +170,17 @@ class LogRelay:
         self,
         tunnel: Tunnel[dpb.LogTunnelMessage],
         tasks: dict[str, Task],
-        place: LogPlace,
-        entries: "asyncio.Queue[pb.LogEntry | None]",
+        positions: dict[str, int],
+        entries: Entries,
     ) -> str:
         if not (await asyncio.wait({tunnel.opened}, timeout=CONNECT_TIMEOUT_S))[0]:
             return "the node did not answer: its output cannot be read now"
         async for message in tunnel.messages():
             task = tasks.get(message.task_id)
-            if task is not None and (message.notice or place.is_new(message.task_id, message.stderr, message.at)):
+            if task is not None:
                 await entries.put(_entry(task, message))
+                if message.HasField("position"):
+                    positions[task.meta.id] = message.position
         return "" if tunnel.complete else "the connection to its node broke: what follows is missing"
 
     def _have_ended(self, tasks: list[Task]) -> bool:
@@ -194,7 +206,7 @@ class _Selection:
         return sorted(snap.tasks_of_service(self._service_id), key=lambda t: t.meta.created_at)
 
 
-async def _notice(tasks: list[Task], text: str, entries: "asyncio.Queue[pb.LogEntry | None]") -> None:
+async def _notice(tasks: list[Task], text: str, entries: Entries) -> None:
     for task in tasks:
         entry = pb.LogEntry(
             task_id=task.meta.id, service_id=task.service_id, slot=task.slot, node_id=task.node_id, notice=text
@@ -208,8 +220,7 @@ def _entry(task: Task, message: dpb.LogTunnelMessage) -> pb.LogEntry:
         service_id=task.service_id,
         slot=task.slot,
         node_id=task.node_id,
-        at=message.at,
-        stderr=message.stderr,
-        line=message.line,
         notice=message.notice,
+        output=message.output,
+        position=message.position if message.HasField("position") else None,
     )

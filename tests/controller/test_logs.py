@@ -6,10 +6,9 @@ import grpc
 import pytest
 
 from argosy.controller.api import logs
-from argosy.core.log_place import MARGIN_S
 from argosy.core.task import TaskStatus
 from argosy.core.task_state import TaskState
-from argosy.proto.argosy.v1 import control_pb2, dispatcher_pb2, dispatcher_pb2_grpc
+from argosy.proto.argosy.v1 import control_pb2, dispatcher_pb2, dispatcher_pb2_grpc, types_pb2
 from tests.controller.harness import FakeAgent, until
 
 
@@ -43,6 +42,15 @@ async def written(call, messages) -> None:
         await call.write(message)
 
 
+def wrote(task_id: str, data: bytes, position: int = 0) -> dispatcher_pb2.LogTunnelMessage:
+    output = types_pb2.LogOutput(data=data)
+    return dispatcher_pb2.LogTunnelMessage(task_id=task_id, output=[output], position=position)
+
+
+def text_of(*entries: control_pb2.LogEntry) -> list[bytes]:
+    return [output.data for entry in entries for output in entry.output]
+
+
 async def collected(call) -> list[control_pb2.LogEntry]:
     async with asyncio.timeout(10):
         return [entry async for entry in call]
@@ -55,10 +63,10 @@ async def test_lines_come_in_order_and_end(leader, agents):
     assert (list(ask.task_ids), ask.tail, ask.follow) == ([task_id], 3, False)
     call = await open_tunnel(agent, ask)
     for number in range(1000):
-        await call.write(dispatcher_pb2.LogTunnelMessage(task_id=task_id, line=b"%d" % number))
+        await call.write(wrote(task_id, b"%d" % number))
     await call.write(dispatcher_pb2.LogTunnelMessage(tunnel_id=ask.tunnel_id))
     await call.done_writing()
-    assert [e.line for e in await reading] == [b"%d" % n for n in range(1000)]
+    assert text_of(*await reading) == [b"%d" % n for n in range(1000)]
     assert await call.code() is grpc.StatusCode.OK
     assert not leader.tunnels._open
 
@@ -86,30 +94,27 @@ async def test_a_tunnel_that_breaks_is_noted(leader, agents):
     agent, _, task_id = await one_running(leader, agents)
     reading = asyncio.create_task(collected(leader.control.Logs(control_pb2.LogsRequest(task=task_id))))
     call = await open_tunnel(agent, await asked(agent))
-    await call.write(dispatcher_pb2.LogTunnelMessage(task_id=task_id, line=b"one"))
+    await call.write(wrote(task_id, b"one"))
     await asyncio.sleep(0.05)
     call.cancel()
     entries = await reading
-    assert entries[0].line == b"one"
+    assert text_of(entries[0]) == [b"one"]
     assert "broke" in entries[-1].notice
 
 
 async def test_who_follows_reads_on_when_a_tunnel_breaks(leader, agents):
     agent, _, task_id = await one_running(leader, agents)
     reading = leader.control.Logs(control_pb2.LogsRequest(task=task_id, follow=True, tail=2))
-    lines = [
-        dispatcher_pb2.LogTunnelMessage(task_id=task_id, line=text, at=at)
-        for text, at in ((b"one", 1000.0), (b"two", 1000.0), (b"three", 1001.0))
-    ]
     call = await open_tunnel(agent, await asked(agent))
-    await written(call, lines[:1])
-    assert (await reading.read()).line == b"one"
+    await call.write(wrote(task_id, b"one", 1000))
+    assert text_of(await reading.read()) == [b"one"]
     call.cancel()
     ask = (await until(lambda: agent.bodies("open_tunnel")[1:]))[0]
-    assert (ask.since, ask.follow, ask.HasField("tail")) == (1000.0 - MARGIN_S, True, False)
+    assert (dict(ask.positions), ask.follow) == ({task_id: 1000}, True)
     again = await open_tunnel(agent, ask)
-    await written(again, lines)
-    assert [(await reading.read()).line for _ in range(2)] == [b"two", b"three"]
+    await again.write(wrote(task_id, b"two", 2000))
+    entry = await reading.read()
+    assert (text_of(entry), entry.position) == ([b"two"], 2000)
     await again.write(dispatcher_pb2.LogTunnelMessage(tunnel_id=ask.tunnel_id))
     await again.done_writing()
     assert await reading.read() is grpc.aio.EOF
@@ -125,10 +130,10 @@ async def test_who_follows_reads_on_when_an_agent_comes_back(leader, agents):
     await asyncio.sleep(2 * logs.RETRY_S)
     await agent.connect(leader.address)
     call = await open_tunnel(agent, await asked(agent))
-    await call.write(dispatcher_pb2.LogTunnelMessage(task_id=task_id, line=b"one"))
+    await call.write(wrote(task_id, b"one"))
     await call.write(dispatcher_pb2.LogTunnelMessage(tunnel_id=(await asked(agent)).tunnel_id))
     await call.done_writing()
-    assert [(e.line, e.notice) for e in await reading] == [(b"one", "")]
+    assert [(text_of(entry), entry.notice) for entry in await reading] == [([b"one"], "")]
 
 
 @pytest.mark.parametrize("agent_goes_first", [False, True])
@@ -140,7 +145,7 @@ async def test_a_reader_that_does_not_read_and_goes_leaves_nothing_behind(leader
 
         reading = control_pb2_grpc.ControlStub(channel).Logs(control_pb2.LogsRequest(task=task_id, follow=True))
         call = await open_tunnel(agent, await asked(agent))
-        line = dispatcher_pb2.LogTunnelMessage(task_id=task_id, line=b"x" * 10_000)
+        line = wrote(task_id, b"x" * 10_000)
         with pytest.raises(TimeoutError):  # the reader's flow control reaches the agent
             await asyncio.wait_for(written(call, [line] * 20_000), 2)
         if agent_goes_first:
@@ -165,10 +170,10 @@ async def test_a_follower_passes_on_what_the_leader_says(controllers, agents):
     reading = asyncio.create_task(collected(follower.control.Logs(control_pb2.LogsRequest(service="web"))))
     ask = await asked(agent)
     call = await open_tunnel(agent, ask)
-    await call.write(dispatcher_pb2.LogTunnelMessage(task_id=task_id, line=b"one"))
+    await call.write(wrote(task_id, b"one"))
     await call.write(dispatcher_pb2.LogTunnelMessage(tunnel_id=ask.tunnel_id))
     await call.done_writing()
-    assert [e.line for e in await reading] == [b"one"]
+    assert text_of(*await reading) == [b"one"]
     missing = follower.control.Logs(control_pb2.LogsRequest(service="nosuch"))
     assert await missing.code() is grpc.StatusCode.NOT_FOUND
     assert "nosuch" in await missing.details()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from argosy.agent.logs.records import parse
 from argosy.agent.runtime.interface import Exit, LogTarget, Rootfs
 from argosy.agent.runtime.native import NativeRuntime
 from argosy.agent.runtime.oci_config import ContainerSpec, build
@@ -128,8 +129,9 @@ class Host:
         path = self.log_path(container_id)
         if not path.exists():
             return []
-        fields = [line.split(" ", 3) for line in path.read_text().splitlines()]
-        return [text for _, name, _, text in fields if name == stream]
+        outputs = parse(path.read_bytes())
+        text = b"".join(output.data for output in outputs if output.stderr == (stream == "stderr")).decode()
+        return text.removesuffix("\n").split("\n") if text else []
 
     def new_id(self) -> str:
         self._count += 1

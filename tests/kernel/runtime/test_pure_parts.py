@@ -12,6 +12,7 @@ from argosy.agent.launcher.cgroup_host import mount_points
 from argosy.agent.launcher.errors import LaunchError, from_os_error
 from argosy.agent.launcher.logformat import MAX_LINE_BYTES, encode, timestamp
 from argosy.agent.launcher.rundir import Record, remove_tree
+from argosy.agent.logs.records import parse
 
 NOW = 1_700_000_000_123_456_789
 HEAD = b"2023-11-14T22:13:20.123456789Z stdout"
@@ -22,33 +23,25 @@ def test_timestamps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "last", "text", "used"),
+    ("data", "text"),
     [
-        (b"", False, b"", 0),
-        (b"a\n", False, HEAD + b" F a\n", 2),
-        (b"a\nb\npart", False, HEAD + b" F a\n" + HEAD + b" F b\n", 4),
-        (b"part", False, b"", 0),
-        (b"part", True, HEAD + b" F part\n", 4),
-        (b"\n\n", False, HEAD + b" F \n" + HEAD + b" F \n", 2),
+        (b"", b""),
+        (b"a\n", HEAD + b" F a\n"),
+        (b"a\nb\npart", HEAD + b" F a\n" + HEAD + b" F b\n" + HEAD + b" P part\n"),
+        (b"part", HEAD + b" P part\n"),
+        (b"\n\n", HEAD + b" F \n" + HEAD + b" F \n"),
     ],
 )
-def test_lines(data: bytes, last: bool, text: bytes, used: int) -> None:
-    assert encode(data, b"stdout", NOW, last=last) == (text, used)
+def test_lines(data: bytes, text: bytes) -> None:
+    assert encode(data, b"stdout", NOW) == text
 
 
 @settings(deadline=None)
-@given(st.binary(max_size=3 * MAX_LINE_BYTES), st.booleans())
-def test_every_byte_is_kept_once(data: bytes, last: bool) -> None:
-    text, used = encode(data, b"stdout", NOW, last=last)
-    kept = b""
-    for record in text.split(b"\n" + HEAD):
-        flag, content = record.removeprefix(HEAD)[1:2], record.removeprefix(HEAD)[3:]
-        kept += content.removesuffix(b"\n") if record is text else content
-        kept += b"\n" if flag == b"F" else b""
-    expected = data[:used]
-    if text:
-        assert kept.rstrip(b"\n") == expected.rstrip(b"\n")
-    assert used == len(data) if last else len(data) - used < MAX_LINE_BYTES
+@given(st.binary(max_size=3 * MAX_LINE_BYTES))
+def test_every_byte_is_kept_once(data: bytes) -> None:
+    text = encode(data, b"stdout", NOW)
+    assert b"".join(output.data for output in parse(text)) == data
+    assert max(map(len, text.split(b"\n"))) <= len(HEAD) + 3 + MAX_LINE_BYTES
 
 
 @settings(deadline=None)

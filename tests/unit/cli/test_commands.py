@@ -130,8 +130,8 @@ def test_networks(argosy: Argosy) -> None:
 @pytest.mark.usefixtures("shop")
 def test_logs(argosy: Argosy, cluster: FakeCluster) -> None:
     cluster.logs = [
-        pb.LogEntry(slot=1, node_id="node2", at=0.5, line=b"hello"),
-        pb.LogEntry(slot=2, node_id="node3", at=1.5, line="oh é".encode(), stderr=True),
+        pb.LogEntry(slot=1, node_id="node2", output=[types.LogOutput(at=0.5, data=b"hello\n")]),
+        pb.LogEntry(slot=2, node_id="node3", output=[types.LogOutput(at=1.5, data="oh é\n".encode(), stderr=True)]),
         pb.LogEntry(slot=2, node_id="node3", notice="its node is away"),
     ]
     ran = argosy("logs", "--tail", "5", "shop_web")
@@ -149,6 +149,21 @@ def test_logs(argosy: Argosy, cluster: FakeCluster) -> None:
     assert cluster.last_logs.task == cluster.tasks_of(cluster.find("service", "shop_web"))[1].meta.id
     assert argosy("logs", "nobody").err == "argosy: there is no service 'nobody'\n"
     assert argosy("logs", "--since", "soon", "shop_web").status == 2
+
+
+@pytest.mark.usefixtures("shop")
+def test_logs_are_whole_lines_and_what_is_not_finished_comes_last_as_it_is(
+    argosy: Argosy, cluster: FakeCluster
+) -> None:
+    def wrote(task: int, data: bytes, at: float) -> pb.LogEntry:
+        return pb.LogEntry(task_id=f"t{task}", slot=task, output=[types.LogOutput(at=at, data=data)])
+
+    cluster.logs = [wrote(1, b"one\ntw", 0), wrote(2, b"a\n\nb", 1), wrote(1, b"o\nthr", 2), wrote(1, b"ee", 3)]
+    assert argosy("logs", "--no-prefix", "shop_web").out == "one\na\n\ntwo\nb\nthree"
+    stamped = argosy("logs", "-t", "shop_web").out
+    assert stamped.replace("1970-01-01T00:00:0", "").replace(".000+00:00", "").replace("shop_web.", "") == (
+        "1 | 0 one\n2 | 1 a\n2 | 1 \n1 | 0 two\n2 | 1 b\n1 | 2 three"
+    )
 
 
 def test_version(argosy: Argosy) -> None:

@@ -82,7 +82,7 @@ def test_deploy_names_the_line_of_a_missing_external_network(argosy: Argosy, com
 
 
 def test_a_first_deploy_that_crashes_says_why(argosy: Argosy, compose: Compose, cluster: FakeCluster) -> None:
-    cluster.logs = [pb.LogEntry(line=f"line {i}".encode()) for i in range(25)]
+    cluster.logs = [pb.LogEntry(output=[types.LogOutput(data=f"line {i}\n".encode())]) for i in range(25)]
     ran = argosy("deploy", "-c", compose("services: {web: {image: crash}}"), "s")
     assert ran.status == 1
     assert re.search(r"s_web.1 has failed \d times", ran.err)

@@ -1,4 +1,4 @@
-"""Reading on behind the last line when the connection to the cluster is lost."""
+"""Reading on behind what was read when the connection to the cluster is lost."""
 
 import threading
 from types import SimpleNamespace
@@ -10,6 +10,7 @@ from argosy.cli.commands.run import await_rest
 from argosy.cli.errors import UnreachableError
 from argosy.cli.following import follow
 from argosy.proto.argosy.v1 import control_pb2 as pb
+from argosy.proto.argosy.v1 import types_pb2 as types
 
 
 class Broken(grpc.RpcError, grpc.Call):
@@ -26,7 +27,7 @@ class Broken(grpc.RpcError, grpc.Call):
 
 
 class Cluster:
-    """Answers each request with the lines from its `since` on, but breaks off after as many as `breaks` says."""
+    """Answers each request with what is behind its positions, but breaks off after as many as `breaks` says."""
 
     def __init__(self, entries: list[pb.LogEntry], breaks: list[int | Exception]) -> None:
         self.entries = entries
@@ -41,42 +42,38 @@ class Cluster:
         due = self.breaks.pop(0) if self.breaks else None
         if isinstance(due, Exception):
             raise due
-        return self._stream(request.since, due)
+        return self._stream(asked.positions, due)
 
-    def _stream(self, since: float, due: int | None):
-        fitting = [entry for entry in self.entries if entry.notice or entry.at >= since]
+    def _stream(self, positions, due: int | None):
+        fitting = [entry for entry in self.entries if entry.notice or entry.position > positions.get(entry.task_id, 0)]
         yield from fitting[:due]
         if due is not None:
             raise Broken(grpc.StatusCode.UNAVAILABLE)
 
 
-def line(task: str, at: float, text: str) -> pb.LogEntry:
-    return pb.LogEntry(task_id=task, at=at, line=text.encode())
+def wrote(task: str, position: int, text: str) -> pb.LogEntry:
+    return pb.LogEntry(task_id=task, position=position, output=[types.LogOutput(data=text.encode())])
 
 
-LINES = [
+OUTPUT = [
     pb.LogEntry(task_id="c", notice="its node is DOWN"),
-    line("a", 1010.0, "a0"),
-    line("b", 1009.0, "b0"),
-    line("a", 1011.0, "a1"),
-    line("a", 1011.0, "a2"),
-    line("a", 1011.0, "a3"),
-    line("b", 1009.5, "b1"),
-    line("b", 1012.0, "b2"),
+    wrote("a", 10, "a0"),
+    wrote("b", 7, "b0"),
+    wrote("a", 20, "a1\na2"),
+    wrote("b", 8, "b1"),
+    wrote("b", 9, "b2"),
 ]
 
 
-@pytest.mark.parametrize(("past_s", "first"), [(5.0, n) for n in range(len(LINES) + 1)] + [(0.0, n) for n in (0, 3, 6)])
-@pytest.mark.parametrize("second", [3, 5])
-def test_no_line_is_lost_or_told_twice_where_connections_break(past_s, first, second, monkeypatch) -> None:
+@pytest.mark.parametrize("first", range(len(OUTPUT) + 1))
+@pytest.mark.parametrize("second", [1, 3])
+def test_nothing_is_lost_or_told_twice_where_connections_break(first, second, monkeypatch) -> None:
     monkeypatch.setattr("argosy.cli.following._RETRY_S", 0.0)
-    monkeypatch.setattr("argosy.cli.following._PAST_S", past_s)
-    cluster = Cluster(LINES, [first, second, UnreachableError(("c:1",))] if first else [first, second])
+    cluster = Cluster(OUTPUT, [first, second, UnreachableError(("c:1",))] if first else [first, second])
     lost: list[int] = []
     got = list(follow(cluster, pb.LogsRequest(tail=100, follow=True), lambda: lost.append(1)))
-    assert [e for e in got if not e.notice] == LINES[1:]
+    assert [e for e in got if not e.notice] == OUTPUT[1:]
     assert len(lost) == len(cluster.requests) - 1
-    assert cluster.requests[-1].tail == (100 if past_s else 0), "the last lines only of what has not been read yet"
 
 
 def test_what_is_refused_or_never_answered_is_not_asked_again() -> None:
