@@ -133,6 +133,9 @@ class _Printer:
         """Print one entry, except a line that is not finished."""
         who = f"{self._service}.{entry.slot or self._nodes.get(entry.node_id, entry.node_id)}"
         if entry.notice:
+            for stderr in (False, True):  # something may be missing here: a line before it does not go on behind it
+                if unfinished := self._unfinished.pop((entry.task_id, stderr), b""):
+                    click.echo(unfinished, err=stderr)
             notice(f"{who}: {entry.notice}")
         for output in entry.output:
             stream = entry.task_id, output.stderr

@@ -160,6 +160,9 @@ def test_logs_are_whole_lines_and_what_is_not_finished_comes_last_as_it_is(
 
     cluster.logs = [wrote(1, b"one\ntw", 0), wrote(2, b"a\n\nb", 1), wrote(1, b"o\nthr", 2), wrote(1, b"ee", 3)]
     assert argosy("logs", "--no-prefix", "shop_web").out == "one\na\n\ntwo\nb\nthree"
+    cluster.logs.insert(1, pb.LogEntry(task_id="t1", slot=1, notice="something is missing"))
+    assert argosy("logs", "--no-prefix", "shop_web").out == "one\ntw\na\n\no\nb\nthree", "no line is made of two"
+    del cluster.logs[1]
     stamped = argosy("logs", "-t", "shop_web").out
     assert stamped.replace("1970-01-01T00:00:0", "").replace(".000+00:00", "").replace("shop_web.", "") == (
         "1 | 0 one\n2 | 1 a\n2 | 1 \n1 | 0 two\n2 | 1 b\n1 | 2 three"
