@@ -3,6 +3,8 @@
 import sys
 import time
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -14,6 +16,7 @@ from argosy.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
     from argosy.proto.argosy.v1 import control_pb2 as pb
+    from argosy.proto.argosy.v1 import types_pb2 as types
 
 _COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green")
 
@@ -137,19 +140,20 @@ class _Printer:
                 if unfinished := self._unfinished.pop((entry.task_id, stderr), b""):
                     click.echo(unfinished, err=stderr)
             notice(f"{who}: {entry.notice}")
-        for output in entry.output:
-            stream = entry.task_id, output.stderr
-            head = (self._head(who, entry) if self._prefix else b"") + (_stamp(output.at) if self._timestamps else b"")
-            # A line that goes on has its head already. What is behind the last newline is a head alone, or a line.
-            text = self._unfinished.pop(stream, head) + output.data.replace(b"\n", b"\n" + head)
-            lines, newline, rest = text.rpartition(b"\n")
-            if newline:
-                click.echo(lines, err=output.stderr)
-            if len(rest) > _LONGEST_HELD:
-                click.echo(rest, err=output.stderr, nl=False)
-                rest = b""
-            if not output.data.endswith(b"\n"):
-                self._unfinished[stream] = rest
+        name = self._head(who, entry) if self._prefix else b""
+        for stderr, outputs in groupby(entry.output, key=attrgetter("stderr")):
+            click.echo(b"".join([self._lines(name, entry.task_id, output) for output in outputs]), err=stderr, nl=False)
+
+    def _lines(self, name: bytes, task_id: str, output: "types.LogOutput") -> bytes:
+        """Return the lines that are whole by now, with their heads."""
+        head = name + _stamp(output.at) if self._timestamps else name
+        # A line that goes on has its head already. What is behind the last newline is a head alone, or a line.
+        text = self._unfinished.pop((task_id, output.stderr), head) + output.data.replace(b"\n", b"\n" + head)
+        end = text.rfind(b"\n") + 1
+        if not output.data.endswith(b"\n"):
+            end = end if len(text) - end <= _LONGEST_HELD else len(text)
+            self._unfinished[task_id, output.stderr] = text[end:]
+        return text[:end]
 
     def finish(self) -> None:
         """Print the lines that are not finished, as they are."""

@@ -13,6 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -247,7 +249,7 @@ class _Following:
         self._attached: threading.Thread | None = None
         self._broke = ""
         self._readers: dict[str, threading.Thread] = {}
-        self._passed = 0  # outputs: that they come, not how many
+        self._passed = 0  # writes: that output comes, not how much
         self._told: set[str] = set()
 
     def stop(self) -> None:
@@ -329,7 +331,7 @@ class _Following:
             self._broke = f"its output cannot be written: {error.strerror}"
 
     def _pass_on(self, task_id: str) -> None:
-        """Write a task's output to ours; when the connection breaks, go on behind the last line."""
+        """Write a task's output to ours; when the connection breaks, go on behind what was read."""
         import grpc
 
         from argosy.proto.argosy.v1 import control_pb2 as pb
@@ -339,9 +341,9 @@ class _Following:
             for entry in follow(self._session, request, lambda: None):
                 if entry.notice:
                     notice(f"{self._service.spec.name}: {entry.notice}")
-                for output in entry.output:
-                    stream = sys.stderr.buffer if output.stderr else sys.stdout.buffer
-                    stream.write(output.data)
+                for stderr, outputs in groupby(entry.output, key=attrgetter("stderr")):
+                    stream = sys.stderr.buffer if stderr else sys.stdout.buffer
+                    stream.writelines(output.data for output in outputs)
                     stream.flush()
                     self._passed += 1
         except (grpc.RpcError, UnreachableError) as error:
