@@ -13,6 +13,7 @@ class TaskStatus:
 
     `exit_code` None means not ended, or unknown. `released`: ended, and the agent holds no resource of it any more.
     `unready`: its readiness check fails, so it gets no requests. `held`: it waits for another service, not for a node.
+    `waits_for_old`: a node would take it if the task that it takes over from were gone, and only then.
     `ran_s`: of one that ended, for how long it had been RUNNING; None: it never was. `host_restarted`: of one that
     ended, that it did so with its host.
     """
@@ -28,6 +29,7 @@ class TaskStatus:
     held: bool = False
     ran_s: float | None = None
     host_restarted: bool = False
+    waits_for_old: bool = False
 
 
 @dataclass(frozen=True, slots=True)

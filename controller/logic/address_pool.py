@@ -34,9 +34,10 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Full:
-    """No address can be had; `reason` is for the task."""
+    """No address can be had; `reason` is for the task. `held_by`: the task that has what was asked for."""
 
     reason: str
+    held_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +202,8 @@ class AddressPool:
             return Full(f"{text} is {whose}")
         for other in self._static.get(address, {}).values():
             if other.meta.id != asking.task_id and not other.status.released and other.node_id not in asking.lost:
-                return Full(f"{text} is held by the task that it replaces, until nothing of that is left")
+                reason = f"{text} is held by the task that it replaces, until nothing of that is left"
+                return Full(reason, held_by=other.meta.id)
         return None
 
     def take(self, node_id: str) -> Grant | Full:

@@ -1,5 +1,6 @@
 """What the tasks of one revision ask of a node, read once from their spec."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -44,6 +45,12 @@ class Port(NamedTuple):
 
 
 _SOMEWHERE = "*"
+
+
+def clashing(wanted: Iterable[HostPort], there: Iterable[HostPort]) -> list[HostPort]:
+    """Return the ports among `wanted` that cannot stand beside those that are there."""
+    marks = {mark for port in there for mark in Port.of(port).marks()}
+    return [port for port in wanted if marks.intersection(Port.of(port).obstacles())]
 
 
 def amounts(resources: Resources) -> Amounts:

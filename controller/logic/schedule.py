@@ -20,7 +20,7 @@ from argosy.controller.logic.filters import explain, refusal_of
 from argosy.controller.logic.refusals import of_node
 from argosy.controller.logic.spread import Candidates
 from argosy.core.errors import InvalidError
-from argosy.core.service import TaskSpec, UpdateOrder
+from argosy.core.service import TaskSpec
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState
 
@@ -67,15 +67,15 @@ def predecessor_of(task: Task, siblings: Iterable[Task]) -> Task | None:
     return max(old, key=lambda t: (t.meta.created_at, t.meta.id), default=None)
 
 
-def request_for(task: Task, spec: TaskSpec, predecessor: Task | None, order: UpdateOrder) -> Request:
+def request_for(task: Task, spec: TaskSpec, predecessor: Task | None) -> Request:
     """Return the request for a stored task that has no place yet.
 
-    Under stop-first a task that is only to be made READY for now starts when its predecessor has ended.
+    A task that is only to be made READY for now starts when its predecessor has ended.
     """
-    waits = task.desired_state is TaskState.READY and order is UpdateOrder.STOP_FIRST
     request = Request(task.meta.id, task.service_id, task.revision, spec, task.node_id)
     if predecessor is None:
         return request
+    waits = task.desired_state is TaskState.READY
     avoids = predecessor.node_id if predecessor.evict else ""
     return replace(request, replaces=predecessor.meta.id, after_stop=waits, avoids=avoids)
 

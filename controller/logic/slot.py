@@ -7,7 +7,6 @@ no heir one is created; what serves until then goes in the order of `Order`:
     PREPARE_FIRST  heir created with desired READY ─► heir READY ─► old stopped ─► old ended ─► heir to RUNNING
                    (on one node: old stopped and heir to RUNNING at once, and the node starts it when the old one ended)
     START_FIRST    heir created with desired RUNNING ─► heir RUNNING (healthy, known to all nodes) ─► old stopped
-    STOP_BEFORE    old stopped, heir created with desired READY ─► old ended ─► heir to RUNNING
 
 A task that has to leave its node starts elsewhere first, whatever the update's order says; a fenced one stops first,
 since two of it must never run, and so does one with an address that its service asked for. Whatever the order, a task
@@ -15,10 +14,14 @@ that is available is stopped before its heir is available only as the service's 
 (availability.py): else it goes on, and the slot waits. What is left on a drained node when the drain's deadline is over
 is stopped at once.
 
-Where the heir of PREPARE_FIRST finds no room beside the old one (it is PENDING), and the old one's node could take it,
-the old one makes room. A successor under the restart policy is created at once with its `not_before`: it is prepared
-during the delay, and its node starts it after it, also while no controller is there (it is created only after the
-delay, if it was the preparation that failed).
+The scheduler places the heir of PREPARE_FIRST as if what the old one takes of its node were free. What the two cannot
+even be prepared with side by side (a port of the host, an address) the heir has to wait for: it is PENDING then, and
+marked (`TaskStatus.waits_for_old`), and the old one makes room. An heir that no node could take even then is PENDING
+without the mark, and the old one goes on.
+
+A successor under the restart policy is created at once with its `not_before`: it is prepared during the delay, and its
+node starts it after it, also while no controller is there (it is created only after the delay, if it was the
+preparation that failed).
 """
 
 from collections.abc import Sequence
@@ -40,7 +43,6 @@ class Order(Enum):
 
     PREPARE_FIRST = 1
     START_FIRST = 2
-    STOP_BEFORE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +74,8 @@ def plan_slot(view: View, draft: Draft, allowance: Allowance, slot: Slot, aim: A
 
 
 def _order(view: View, aim: Aim, old: Task) -> Order:
-    if view.fenced:
-        return Order.PREPARE_FIRST if aim.order is Order.START_FIRST else aim.order
-    if is_fixed(old):
-        return Order.STOP_BEFORE
+    if view.fenced or is_fixed(old):
+        return Order.PREPARE_FIRST
     return Order.START_FIRST if view.is_leaving(old) else aim.order
 
 
@@ -132,9 +132,7 @@ def _create_heir(view: View, draft: Draft, allowance: Allowance, slot: Slot, aim
     draft.wake(heritage.not_before)
     if not heritage.prepare:
         return
-    # Where the service depends on others the heir may be held, and the old one has to serve for so long.
-    makes_way = aim.order is Order.STOP_BEFORE and not view.service.spec.depends_on
-    if old is not None and (not serves(old) or makes_way or view.is_overdue(old)):
+    if old is not None and (not serves(old) or view.is_overdue(old)):
         if not _may_stop_now(view, allowance, old):
             return
         draft.stop(old)
@@ -181,13 +179,9 @@ def _makes_way(view: View, allowance: Allowance, aim: Aim, heir: Task, due: bool
     leaving = view.is_leaving(old)
     if aim.order is Order.START_FIRST or not due or (aim.hold and not leaving):
         return False
-    state = heir.status.state
-    if heir.status.held or state is TaskState.NEW:
+    if heir.status.state < TaskState.READY and not heir.status.waits_for_old:
         return False
-    makes_room = state is TaskState.PENDING and view.takes_tasks(old.node_id)
-    if aim.order is Order.STOP_BEFORE or state >= TaskState.READY or makes_room:
-        return _may_stop_now(view, allowance, old)
-    return False
+    return _may_stop_now(view, allowance, old)
 
 
 def _may_stop_now(view: View, allowance: Allowance, old: Task) -> bool:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from argosy.controller.logic.actions import RollBack
-from argosy.controller.logic.ask import Port
+from argosy.controller.logic.ask import clashing
 from argosy.controller.logic.attempts import failures, good_at, has_given_up, say_failed, turn_of
 from argosy.controller.logic.availability import is_available, is_still_there
 from argosy.controller.logic.canary import former_revision, is_trying
@@ -112,15 +112,13 @@ def _order_of_config(config: UpdateConfig) -> Order:
 def _order(view: View, slot: Slot, config: UpdateConfig) -> Order:
     """Return the order for a slot. Two tasks with the same port of a host, or address, cannot stand side by side."""
     if any(is_fixed(task) for task in (*slot.live, *slot.ending)):
-        return Order.STOP_BEFORE
+        return Order.PREPARE_FIRST
     ports = view.service.spec.task.host_ports
     if ports:
         stale = (task for task in slot.live if not view.is_current(task) and not is_unassigned(task))
         before = [*slot.ending, *stale]
-        theirs = (port for task in before for port in view.spec_of(task.revision).host_ports)
-        taken = {mark for port in theirs for mark in Port.of(port).marks()}
-        if any(mark in taken for port in ports for mark in Port.of(port).obstacles()):
-            return Order.STOP_BEFORE
+        if clashing(ports, (port for task in before for port in view.spec_of(task.revision).host_ports)):
+            return Order.PREPARE_FIRST
     return _order_of_config(config)
 
 

@@ -112,16 +112,6 @@ class View:
             fits = self._fits_of[revision] = self._fits(spec.placement)
         return fits
 
-    def takes_tasks(self, node_id: str) -> bool:
-        """Whether the node could run a new task of the service, as far as its state and the placement say."""
-        node = self.nodes.get(node_id)
-        return (
-            node is not None
-            and node.status.state is NodeState.READY
-            and node.spec.availability is Availability.ACTIVE
-            and self.node_fits(node_id)
-        )
-
     def is_away(self, task: Task) -> bool:
         """Whether a task counts for nothing any more because its node is DOWN (or removed), so that it is replaced.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from argosy.controller.logic.address_pool import AddressPool, Asking, Attached, Full, attach
-from argosy.controller.logic.ask import qualified_name
+from argosy.controller.logic.ask import clashing, qualified_name
 from argosy.controller.logic.cluster_view import ClusterView
 from argosy.controller.logic.dependencies import Gate, Held, Objects
 from argosy.controller.logic.schedule import Request, place, predecessor_of, request_for
@@ -21,13 +21,13 @@ from argosy.core.addresses import parse_ipv4
 from argosy.core.meta import Cluster, Scheduling
 from argosy.core.network import Network, Slice
 from argosy.core.node import Node, NodeState
-from argosy.core.service import JOB_MODES, Revision, Service, UpdateOrder, UpdateState, revision_id
+from argosy.core.ports import said
+from argosy.core.service import JOB_MODES, Revision, Service, revision_id
 from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState
 
 TASKS_A_TURN = 1000
 """Tasks that are taken in before heartbeats and the like get a turn of the event loop."""
-_GOING_BACK = frozenset({UpdateState.ROLLBACK_STARTED, UpdateState.ROLLBACK_PAUSED})
 
 
 class Placing:
@@ -133,14 +133,21 @@ class Placing:
         pools = self._pools_for(snap, requests)
         results = [_pending(task, why.reason, now, held=True) for task, why in held]
         slices: list[Slice] = []
+        blocked: dict[str, str] = {}
         for request in requests:
             node_id = placements.assigned.get(request.task_id)
             if node_id is None:
                 continue
             asking = _asking(request, snap)
+            ports = _ports_of_old(request, node_id, snap)
+            if ports:
+                blocked[request.task_id] = f"the task that it replaces has port {' and '.join(ports)} of the host"
+                view.forget(request.task_id)
+                continue
             granted = attach(pools, [n.target for n in request.spec.networks], node_id, asking)
             if isinstance(granted, Full):
-                refused[request.task_id] = granted.reason
+                makes_room = _frees_address(request, asking, granted, node_id, snap)
+                (blocked if makes_room else refused)[request.task_id] = granted.reason
                 view.forget(request.task_id)
                 continue
             slices += granted.new_slices
@@ -149,6 +156,7 @@ class Placing:
             if asking:
                 self._hold_static(placed)
         results += [_pending(tasks[task_id], reason, now) for task_id, reason in refused.items()]
+        results += [_pending(tasks[task_id], reason, now, waits_for_old=True) for task_id, reason in blocked.items()]
         return results, [replace(s, meta=replace(s.meta, created_at=now, updated_at=now)) for s in slices]
 
     def _hold_static(self, task: Task) -> None:
@@ -196,11 +204,7 @@ def request_of(task: Task, snap: Snapshot, siblings: Iterable[Task]) -> Request 
         return None
     is_job = service.spec.mode in JOB_MODES  # its runs share slots, and replace nothing
     before = None if is_job else predecessor_of(task, siblings)
-    return request_for(task, revision.spec.task, before, _order(service))
-
-
-def _order(service: Service) -> UpdateOrder:
-    return (service.spec.rollback if service.update.state in _GOING_BACK else service.spec.update).order
+    return request_for(task, revision.spec.task, before)
 
 
 def _gate(
@@ -256,6 +260,34 @@ def _asking(request: Request, snap: Snapshot) -> Asking | None:
     return Asking(request.task_id, request.service_id, asked, lost)
 
 
+def _serving_old(request: Request, snap: Snapshot) -> Task | None:
+    """Return the task that a request's task is to follow, if that has not been told to stop yet."""
+    old = snap.get(Task, request.replaces) if request.after_stop else None
+    return old if old is not None and old.desired_state <= TaskState.RUNNING else None
+
+
+def _ports_of_old(request: Request, node_id: str, snap: Snapshot) -> list[str]:
+    """Return the ports of the chosen node that the old task has: a node prepares no second task that wants one."""
+    old = _serving_old(request, snap)
+    if old is None or old.node_id != node_id or not request.spec.host_ports:
+        return []
+    revision = snap.get(Revision, revision_id(old.service_id, old.revision))
+    theirs = revision.spec.task.host_ports if revision is not None else ()
+    return [said(p.protocol, p.port, p.host_ip) for p in clashing(request.spec.host_ports, theirs)]
+
+
+def _frees_address(request: Request, asking: Asking | None, full: Full, node_id: str, snap: Snapshot) -> bool:
+    """Whether the old task's end gives the new one an address: the very one it asks for, or one of the node's."""
+    old = _serving_old(request, snap)
+    if old is None:
+        return False
+    if asking is not None:
+        return full.held_by == old.meta.id
+    return old.node_id == node_id and {n.target for n in request.spec.networks} <= {
+        a.network_id for a in old.attachments
+    }
+
+
 def _assigned(task: Task, node_id: str, granted: Attached, now: float) -> Task:
     return replace(
         task,
@@ -266,12 +298,12 @@ def _assigned(task: Task, node_id: str, granted: Attached, now: float) -> Task:
     )
 
 
-def _pending(task: Task, reason: str, now: float, *, held: bool = False) -> Task:
-    status = task.status
-    if (status.state, status.reason, status.held) == (TaskState.PENDING, reason, held):
+def _pending(task: Task, reason: str, now: float, *, held: bool = False, waits_for_old: bool = False) -> Task:
+    status = TaskStatus(TaskState.PENDING, now, reason, held=held, waits_for_old=waits_for_old)
+    if replace(status, at=task.status.at) == task.status:
         return task
     return replace(
         task,
-        status=TaskStatus(TaskState.PENDING, at=now, reason=reason, held=held),
+        status=status,
         meta=replace(task.meta, updated_at=now),
     )

@@ -115,3 +115,25 @@ def test_a_stopped_service_runs_nothing_and_starts_again(cluster, web):
     cluster.argosy("service", "restart", web)
     after = cluster.wait_programs(REPLICAS, command=COMMAND)
     assert not set(before) & set(after)
+
+
+def test_what_no_node_has_room_for_stops_nothing_and_what_fits_in_the_old_ones_place_takes_it(cluster):
+    command = "sleep\000200000"
+    cluster.argosy("network", "create", "big")
+    port = ("--network", "big", "-p", "published=8470,target=80,mode=host")
+    cluster.argosy(
+        *("service", "create", "--name", "big", "--replicas", str(len(cluster.nodes)), "--init", *port),
+        *("--update-progress-deadline", "3s", "--update-monitor", "0s", "busybox:1", "sleep", "200000"),
+    )
+    before = cluster.wait_programs(len(cluster.nodes), command=command)
+    refused = cluster.run("service", "update", "--reserve-cpu", "500", "big")
+    assert refused.returncode == 1
+    assert "1 lacks 500 CPUs (" in refused.stderr, refused.stderr
+    assert next(s for s in cluster.json("service", "ls") if s["name"] == "big")["update"] == "PAUSED"
+    assert all(is_alive(program) for program in before.values()), "no task was stopped for one that cannot run"
+
+    cluster.argosy("service", "update", "--reserve-cpu", "0.1", "--env-add", "V=2", "big")
+    after = cluster.wait_programs(len(cluster.nodes), command=command)
+    assert not set(before) & set(after), "each node's port was taken over"
+    cluster.argosy("service", "rm", "big")
+    cluster.argosy("network", "rm", "big")

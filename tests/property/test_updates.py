@@ -35,7 +35,8 @@ from argosy.core.task_state import TaskState as S
 from argosy.proto.argosy.v1 import types_pb2 as types
 from tests.sim.service_world import World, image
 
-IMAGES = ("v1", "v2", "v3", "failing")
+IMAGES = ("v1", "v2", "v3", "failing", "huge")
+"""Of `huge` there is no room for a task on any node, however empty."""
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -50,6 +51,9 @@ class Forgetful(World):
         self.tasks = {i: decode(encode(t, types.Task), Task) for i, t in self.tasks.items()}
         self.revisions = {n: decode(encode(r, types.Revision), Revision) for n, r in self.revisions.items()}
         return super().plan()
+
+    def _load(self, node_id: str, heir: Task | None = None) -> int:
+        return 1_000_000 if heir and self.image_of(heir) == "huge" else super()._load(node_id, heir)
 
 
 class Rollouts(RuleBasedStateMachine):
@@ -79,7 +83,8 @@ class Rollouts(RuleBasedStateMachine):
         self.world = Forgetful(replace(spec, canary=canary, auto_promote=auto and canary > 0))
         self.world.fate = self.fate
         self.stuck = False
-        self.world.checks += [self.check_canaries, self.check_that_it_only_tries]
+        self.wanted: dict[str, S] = {}
+        self.world.checks += [self.check_canaries, self.check_that_it_only_tries, self.check_that_nothing_goes_in_vain]
         self.world.settle()
 
     def fate(self, task: Task, following: S) -> S:
@@ -180,6 +185,16 @@ class Rollouts(RuleBasedStateMachine):
         before = {t.slot for t in world.live() if t.revision != self.service.revision}
         assert not before & {t.slot for t in made}, made
 
+    def check_that_nothing_goes_in_vain(self, world: World) -> None:
+        """What serves is told to stop only for an heir that has a place, or would have one then."""
+        before, self.wanted = self.wanted, {t.meta.id: t.desired_state for t in world.tasks.values()}
+        for task in world.tasks.values():
+            told = task.desired_state is S.SHUTDOWN and before.get(task.meta.id, S.SHUTDOWN) <= S.RUNNING
+            if told and task.status.state is S.RUNNING:
+                heirs = [t for t in world.live() if (t.slot, t.canary) == (task.slot, task.canary)]
+                heirs = [t for t in heirs if t.slot or t.node_id == task.node_id]
+                assert any(world.image_of(heir) != "huge" for heir in heirs), (task, heirs)
+
     @invariant()
     def the_number_of_slots_is_exact(self) -> None:
         spec = self.service.spec
@@ -200,7 +215,7 @@ class Rollouts(RuleBasedStateMachine):
             if self.service.update.ready:
                 self.promote(False)
         self.world.run(1000)
-        if self.world.image_of_spec() == "failing":
+        if self.world.image_of_spec() in ("failing", "huge"):
             return
         spec = self.service.spec
         wanted = len(self.world.nodes) if spec.mode is ServiceMode.GLOBAL else spec.replicas

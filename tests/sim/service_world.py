@@ -25,6 +25,7 @@ from argosy.controller.logic.assign import leaving_from, predecessors
 from argosy.controller.logic.departures import Departures
 from argosy.controller.logic.filters import fits_placement
 from argosy.controller.logic.orchestrate import plan_service
+from argosy.controller.logic.schedule import predecessor_of
 from argosy.controller.logic.view import Fits
 from argosy.core.fence import GRANT_S
 from argosy.core.meta import Meta
@@ -233,7 +234,10 @@ class World:
         self.check()
 
     def schedule(self) -> bool:
-        """Place what has no node: on the READY node with the fewest tasks that has room; else it is PENDING."""
+        """Place what has no node: on the READY node with the fewest tasks that has room; else it is PENDING.
+
+        What a task that is only to be made READY takes over from holds no room against it, as in the scheduler.
+        """
         did = False
         for task in sorted(self.tasks.values(), key=lambda t: t.meta.id):
             if task.status.state >= S.ASSIGNED or task.desired_state >= S.SHUTDOWN:
@@ -247,11 +251,12 @@ class World:
             if task.status.held:
                 task = replace(task, held_until=self.now, status=self._status(S.NEW))
             node_id = task.node_id or self._choose_node(task)
-            if node_id and self._load(node_id) < self.room(self.nodes[node_id]):
+            pending = replace(self._status(S.PENDING), waits_for_old=self._waits_for_old(task))
+            if node_id and self._load(node_id, task) < self.room(self.nodes[node_id]):
                 self._store(replace(task, node_id=node_id, status=self._status(S.ASSIGNED)), by_agent=False)
                 did = True
-            elif task.status.state is S.NEW:
-                self._store(replace(task, status=self._status(S.PENDING)), by_agent=False)
+            elif replace(pending, at=task.status.at) != task.status:
+                self._store(replace(task, status=pending), by_agent=False)
                 did = True
         if did:
             self.check()
@@ -447,13 +452,21 @@ class World:
             if node.status.state is NodeState.READY
             and node.spec.availability is Availability.ACTIVE
             and self.fits(self.revisions[task.revision].spec.task.placement)(node)
-            and self._load(node.meta.id) < self.room(node)
+            and self._load(node.meta.id, task) < self.room(node)
         ]
         return min(open_nodes, key=lambda n: (self._load(n), n), default="")
 
-    def _load(self, node_id: str) -> int:
+    def _waits_for_old(self, task: Task) -> bool:
+        """Whether a task that has no node would have one, were the one that it takes over from gone."""
+        return False
+
+    def _load(self, node_id: str, heir: Task | None = None) -> int:
+        old = predecessor_of(heir, self.tasks.values()) if heir and heir.desired_state is S.READY else None
         return sum(
-            task.node_id == node_id and task.status.state >= S.ASSIGNED and not is_terminal(task.status.state)
+            task.node_id == node_id
+            and task.status.state >= S.ASSIGNED
+            and not is_terminal(task.status.state)
+            and task is not old
             for task in self.tasks.values()
         )
 

@@ -2,17 +2,22 @@
 
 from dataclasses import replace
 
+import pytest
+
 from argosy.controller.changes import services
 from argosy.controller.changes.static_addresses import claims
 from argosy.controller.logic.plan_diff import FieldChange, TaskChange, Verb, field_changes, plan_id, task_changes
 from argosy.controller.loops.forecast import after, forecast, tasks_there
 from argosy.controller.store import create, update
-from argosy.core.addresses import format_ipv4
+from argosy.core.addresses import format_ipv4, parse_ipv4
+from argosy.core.meta import Meta
+from argosy.core.network import Attachment, Slice, slice_id
 from argosy.core.node import Availability, Drain, Node, NodeState, Resources
 from argosy.core.service import (
     ContainerSpec,
     Cron,
     FileRef,
+    HostPort,
     JobSpec,
     JobState,
     JobStatus,
@@ -24,6 +29,7 @@ from argosy.core.service import (
     TaskSpec,
     Tmpfs,
     UpdateConfig,
+    UpdateOrder,
     UpdateState,
 )
 from argosy.core.task import Task
@@ -190,3 +196,86 @@ def test_an_update_of_a_service_with_an_address_of_its_own_comes_to_its_end():
     short, _, then = diff(snap, services.updated(snap, web, spec, NOW)[0])
     assert [d[:2] for d in short] == [("replace", "web.1")]
     assert then.get(Service, "web").update.state is UpdateState.COMPLETED
+
+
+NET = NetworkAttachmentSpec("net")
+FIXED = NetworkAttachmentSpec("net", address="10.9.0.70")
+WEB_PORT = HostPort("tcp", 80, 8080)
+
+
+def one_updated(before, after_, order, *others):
+    """Return what a service with one task on node `a` (4 CPUs) comes to, when its task spec is changed."""
+    web, revision = service("web", 1, task=before, update=UpdateConfig(order=order))
+    fixed = before.networks == (FIXED,)
+    address = parse_ipv4("10.9.0.70" if fixed else "10.9.0.33")
+    held = (Attachment("net", address, fixed=fixed),) if before.networks else ()
+    old = replace(task("web", 1, "a", attachments=held), running_since=1.0)
+    lease = [] if fixed or not held else [Slice(Meta(slice_id("net", 1), version=1), "net", 1, "a")]
+    snap = snapshot(node("a"), network("net", "10.9.0.0/24"), web, revision, old, *lease, *others)
+    if fixed:
+        snap, _ = after(snap, claims(snap, [("web", web.spec)], {}, NOW))
+    changed = replace(after_, container=ContainerSpec("app:2", f"sha256:{'2' * 64}"))
+    ops, _ = services.updated(snap, web, replace(web.spec, task=changed), NOW)
+    then = forecast(snap, ops, NOW)
+    runs = [t for t in tasks_there(then) if t.status.state is TaskState.RUNNING]
+    return then, [t.revision for t in runs if t.service_id == "web"]
+
+
+@pytest.mark.parametrize("order", UpdateOrder)
+@pytest.mark.parametrize(
+    ("before", "after_"),
+    [
+        (TaskSpec(), TaskSpec(reservations=Resources(500))),
+        (TaskSpec(), TaskSpec(placement=Placement(("node.labels.gpu exists",)))),
+        (TaskSpec(), TaskSpec(host_ports=(HostPort("tcp", 81, 80),))),  # which another service has
+        (TaskSpec(host_ports=(WEB_PORT,)), TaskSpec(host_ports=(WEB_PORT,), reservations=Resources(500))),
+        (TaskSpec(networks=(FIXED,)), TaskSpec(networks=(FIXED,), reservations=Resources(500))),
+        (TaskSpec(reservations=Resources(2)), TaskSpec(reservations=Resources(3.5))),  # others have 1
+    ],
+)
+def test_no_update_stops_a_task_whose_heir_would_find_no_node_without_it_either(before, after_, order):
+    db = service("db", 1, task=TaskSpec(host_ports=(HostPort("tcp", 81, 81),), reservations=Resources(1)))
+    then, running = one_updated(before, after_, order, *db, task("db", 1, "a"))
+    assert running == [1]
+    (heir,) = (t for t in tasks_there(then) if t.revision == 2)
+    assert (heir.status.state, heir.status.waits_for_old) == (TaskState.PENDING, False)
+    assert heir.status.reason
+
+
+@pytest.mark.parametrize(
+    ("before", "after_", "order"),
+    [
+        (TaskSpec(reservations=Resources(3)), TaskSpec(reservations=Resources(4)), UpdateOrder.STOP_FIRST),
+        *(
+            (TaskSpec(**old), TaskSpec(**new), order)
+            for order in UpdateOrder
+            for old, new in (
+                ({"host_ports": (WEB_PORT,)}, {"host_ports": (WEB_PORT,)}),
+                ({"host_ports": (WEB_PORT,)}, {"host_ports": (HostPort("tcp", 80, 9090),)}),
+                (
+                    {"host_ports": (WEB_PORT,), "reservations": Resources(4)},
+                    {"host_ports": (WEB_PORT,), "reservations": Resources(3)},
+                ),
+                ({"networks": (FIXED,)}, {"networks": (FIXED,)}),
+                ({"networks": (FIXED,)}, {}),
+                ({}, {"networks": (NET,)}),
+            )
+        ),
+    ],
+)
+def test_an_old_task_makes_room_where_its_heir_fits_once_it_is_gone(before, after_, order):
+    then, running = one_updated(before, after_, order)
+    assert running == [2]
+    assert then.get(Service, "web").update.state is UpdateState.COMPLETED
+
+
+def test_an_old_task_makes_room_for_its_heir_on_a_network_that_is_full():
+    others = [
+        task("old", i, "a", TaskState.SHUTDOWN, attachments=(Attachment("net", parse_ipv4("10.9.0.32") + i),))
+        for i in range(32)
+        if i != 1
+    ]
+    leases = [Slice(Meta(slice_id("net", i), version=1), "net", i, "b") for i in range(2, 8)]
+    spec = TaskSpec(networks=(NET,))
+    _, running = one_updated(spec, spec, UpdateOrder.STOP_FIRST, *others, *leases, *service("old"), node("b"))
+    assert running == [2]

@@ -11,7 +11,7 @@ from argosy.controller.logic.schedule import Request, place, predecessor_of, req
 from argosy.controller.logic.shunned import shunned_nodes
 from argosy.core.meta import Meta
 from argosy.core.node import Availability, Node, NodeDescription, NodeSpec, NodeState, NodeStatus, Platform, Resources
-from argosy.core.service import HostPort, Placement, SpreadPreference, TaskSpec, UpdateOrder
+from argosy.core.service import HostPort, Placement, SpreadPreference, TaskSpec
 from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState
 
@@ -310,26 +310,26 @@ def test_which_nodes_are_shunned():
 # ---------------------------------------------------------------- taking over a slot
 
 
-def full_cluster(order):
+def full_cluster(desired=TaskState.READY):
     """Return a request that takes over from the one task that fills node a."""
     spec = replace(reserve(4), host_ports=PORT_80.host_ports)
     old = task("old", "a")
-    new = task("new", "", state=TaskState.NEW, desired=TaskState.READY, revision=2, at=1.0)
-    return view([node("a")], [old], {("web", 1): spec}), request_for(new, spec, predecessor_of(new, [old, new]), order)
+    new = task("new", "", state=TaskState.NEW, desired=desired, revision=2, at=1.0)
+    return view([node("a")], [old], {("web", 1): spec}), request_for(new, spec, predecessor_of(new, [old, new]))
 
 
 def test_an_update_in_place_works_on_a_full_node_when_the_old_task_stops_first():
-    cluster, request = full_cluster(UpdateOrder.STOP_FIRST)
+    cluster, request = full_cluster()
     assert place([request], cluster).assigned == {"new": "a"}
 
 
 def test_with_start_first_both_have_to_fit():
-    cluster, request = full_cluster(UpdateOrder.START_FIRST)
+    cluster, request = full_cluster(TaskState.RUNNING)
     assert place([request], cluster).refused == {"new": "port 80/tcp is taken on the only node"}
 
 
 def test_what_the_old_task_leaves_is_for_its_successor_only():
-    cluster, request = full_cluster(UpdateOrder.STOP_FIRST)
+    cluster, request = full_cluster()
     result = place([request, Request("stranger", "db", 1, reserve(1))], cluster)
     assert result.assigned == {"new": "a"}
     assert result.refused == {"stranger": "no node has 1 CPU free: 1 node, most free 0"}
@@ -372,7 +372,7 @@ def test_the_node_that_a_task_is_to_leave_is_the_last_choice_for_its_heir(others
     old = replace(task("old", "a"), evict=True)
     new = task("new", "", state=TaskState.NEW, desired=TaskState.READY, at=1.0)
     there = [task(f"other{i}", "b", slot=2 + i) for i in range(others)]
-    request = request_for(new, spec, predecessor_of(new, [old, new]), UpdateOrder.STOP_FIRST)
+    request = request_for(new, spec, predecessor_of(new, [old, new]))
     cluster = view([node("a"), node("b")], [old, *there], {("web", 1): reserve(1)})
     assert nodes_of(place([request], cluster)) == [goes_to]
 

@@ -18,11 +18,17 @@ ADDRESS = (Attachment("net", 0x0A090046, fixed=True),)
 class Addressed(World):
     """A world whose scheduler gives the address to one task at a time, as AddressPool.lacks_static wants it."""
 
-    def _choose_node(self, task: Task) -> str:
+    def _holders(self, task: Task) -> list[Task]:
         lost = {n.meta.id for n in self.nodes.values() if n.status.state is NodeState.DOWN}
         others = (t for t in self.tasks.values() if t.meta.id != task.meta.id and t.attachments)
-        held = any(not t.status.released and t.node_id not in lost for t in others)
-        return "" if held else super()._choose_node(task)
+        return [t for t in others if not t.status.released and t.node_id not in lost]
+
+    def _choose_node(self, task: Task) -> str:
+        asks = any(n.address for n in self.revisions[task.revision].spec.task.networks)
+        return "" if asks and self._holders(task) else super()._choose_node(task)
+
+    def _waits_for_old(self, task: Task) -> bool:
+        return any(t.desired_state <= S.RUNNING for t in self._holders(task)) and bool(super()._choose_node(task))
 
     def _store(self, task: Task, *, by_agent: bool) -> None:
         given = ADDRESS if task.status.state is S.ASSIGNED else task.attachments

@@ -223,6 +223,20 @@ def test_stop_first_makes_room_where_the_new_task_finds_none_beside_the_old() ->
     assert (world.images(), world.update_state()) == (["v2"] * 3, UpdateState.COMPLETED)
 
 
+def test_stop_first_stops_nothing_for_a_task_that_no_node_has_room_for_and_says_so_at_its_deadline() -> None:
+    world = deployed(3, progress_deadline=30)
+    world.room = lambda node: 0
+    roll(world)
+    world.run(29)
+    assert (world.images(), world.update_state()) == (["v1"] * 3, UpdateState.UPDATING)
+    world.run(600)
+    assert (world.images(), world.update_state()) == (["v1"] * 3, UpdateState.PAUSED)
+    assert world.service.update.message == "no progress for 30s: slot 1 is pending"  # type: ignore[union-attr]
+    world.room = lambda node: 1000
+    world.run(600)
+    assert world.images() == ["v1"] * 3
+
+
 def test_stop_first_does_not_stop_a_task_for_one_that_no_node_may_run() -> None:
     world = deployed(3)
     world.room = lambda node: 1
