@@ -75,6 +75,8 @@ _NTF_SELF: Final = 0x02
 _RTNH_F_ONLINK: Final = 4
 _ROUTE_KINDS: Final = frozenset(RouteKind)
 _RTPROT_KERNEL: Final = 2
+_RTM_F_CLONED: Final = 0x200
+"""An exception to a route, such as a path's MTU: the kernel lists what it learned among what somebody wrote."""
 _RT_SCOPE_UNIVERSE: Final = 0
 _RT_SCOPE_LINK: Final = 253
 _RT_SCOPE_NOWHERE: Final = 255
@@ -410,12 +412,12 @@ def read_fdb(netlink: Netlink, devices: Mapping[int, str]) -> list[Fdb]:
 
 
 def read_routes(netlink: Netlink, devices: Mapping[int, str]) -> list[Route]:
-    """Return the routes that someone wrote: not those that the kernel makes for addresses."""
+    """Return the routes that someone wrote: not those that the kernel makes for addresses, nor what it learned."""
     request = Message(_RTM_GETROUTE, 0, _ROUTE.pack(_AF_INET, 0, 0, 0, 0, 0, 0, 0, 0), about="list routes")
     routes: list[Route] = []
     for body in netlink.dump(request):
-        _, prefix, _, _, table, protocol, _, kind, _ = _ROUTE.unpack_from(body)
-        if protocol == _RTPROT_KERNEL or kind not in _ROUTE_KINDS:
+        _, prefix, _, _, table, protocol, _, kind, flags = _ROUTE.unpack_from(body)
+        if protocol == _RTPROT_KERNEL or kind not in _ROUTE_KINDS or flags & _RTM_F_CLONED:
             continue
         parts = attributes(body[12:])
         table = _U32.unpack(parts[15])[0] if 15 in parts else table

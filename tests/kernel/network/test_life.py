@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -241,6 +243,22 @@ def test_what_is_broken_by_hand_is_found_and_repaired(breakage: str, wire: World
     assert host.apply() == 0
     assert converse(ends[1], ends[0], "10.64.0.33") == "10.64.0.161"
     assert converse(ends[0], wire.outside, "192.0.2.254") == "192.0.2.1"
+
+
+def test_what_the_kernel_learned_of_a_path_is_no_route_of_somebody(ends) -> None:
+    """Of a path that takes less than the links the kernel keeps an exception, which is listed as a route is."""
+    host = ends[0].host
+    host.sh("ip link set eth0 mtu 1300")
+    with ends[0].open_socket(socket.SOCK_DGRAM) as sending:
+        sending.setsockopt(socket.IPPROTO_IP, 10, 2)  # IP_MTU_DISCOVER: never fragment
+
+        def is_learned() -> bool:
+            with suppress(OSError):  # too long, as the container has been told by then
+                sending.sendto(b"x" * 1400, ("10.64.0.161", 9000))
+            return "mtu 1250" in host.in_network(WEB, "ip route show cache")
+
+        wait_until(is_learned)
+    assert host.do(host.plane.verify()) == []
 
 
 def test_a_namespace_deleted_by_hand_is_pinned_again(ends) -> None:
