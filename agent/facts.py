@@ -5,6 +5,7 @@ import os
 import platform
 import socket
 import struct
+from array import array
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from argosy.core.errors import InvalidError
 from argosy.core.node import NodeDescription, Platform, Resources
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "ppc64le": "ppc64le", "s390x": "s390x"}
+_SIOCGIFCONF = 0x8912
 _SIOCGIFMTU = 0x8921
 _SIOCGIFADDR = 0x8915
+_IFREQ_BYTES = 40
 
 
 def describe(underlay_address: str) -> NodeDescription:
@@ -30,6 +33,7 @@ def describe(underlay_address: str) -> NodeDescription:
         underlay_mtu=_mtu_of(underlay_address),
         boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
         routes=told(host_routes(Path("/proc/self/net/route").read_text())),
+        addresses=tuple(sorted(a for a in _own_addresses() if not a.startswith(("127.", "169.254.")))),
     )
 
 
@@ -77,8 +81,17 @@ def _address_of(name: str) -> str:
 
 
 def _own_addresses() -> set[str]:
-    found = (_ioctl(_SIOCGIFADDR, name) for name in _interfaces())
-    return {socket.inet_ntoa(answer[20:24]) for answer in found if answer}
+    """Return all IPv4 addresses of this host, also where an interface has several (netdevice(7))."""
+    room = 64 * _IFREQ_BYTES
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        while True:
+            found = array("B", bytes(room))
+            answer = fcntl.ioctl(sock, _SIOCGIFCONF, struct.pack("iP", room, found.buffer_info()[0]))
+            used = struct.unpack("iP", answer)[0]
+            if used < room:
+                break
+            room *= 2  # it is full: there may be more
+    return {socket.inet_ntoa(found[at + 20 : at + 24]) for at in range(0, used, _IFREQ_BYTES)}
 
 
 def _mtu_of(address: str) -> int:

@@ -12,7 +12,9 @@ from argosy.controller.logic.filters import explain, refusal_of
 from argosy.controller.logic.shunned import FAILURES, WINDOW_S
 from argosy.controller.logic.spread import Candidates
 
-COMES_LAST: Final = f"comes last: tasks of the service failed there {FAILURES} times or more within {WINDOW_S:g} s"
+COMES_LAST: Final = (
+    f"comes last: within {WINDOW_S:g} s it rejected a task of the service, or {FAILURES} or more failed there"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
-"""Nodes on which a service keeps failing: the scheduler puts them last for that service.
+"""Nodes on which a service keeps failing, or that rejected a task of it: the scheduler puts them last for that service.
 
-Read from the tasks that are kept as history, so a new leader knows as much as the old one did.
+A rejection is the host's own word that it cannot run the task (a port of its is taken, say): one is enough. Read from
+the tasks that are kept as history, so a new leader knows as much as the old one did.
 """
 
 from collections import Counter, defaultdict
@@ -8,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from argosy.core.task import Task
-from argosy.core.task_state import is_failure
+from argosy.core.task_state import TaskState, is_failure
 
 WINDOW_S: Final = 300.0
 """How long a failure counts (Docker Swarm: 5 min)."""
@@ -18,11 +19,11 @@ time there are fewer."""
 
 
 def shunned_nodes(tasks: Iterable[Task], now: float) -> Mapping[str, frozenset[str]]:
-    """Return, by service id, the ids of the nodes on which its tasks failed repeatedly. `now`: seconds since 1970."""
+    """Return, by service id, the ids of the nodes that its tasks had better avoid. `now`: seconds since 1970."""
     failures: Counter[tuple[str, str]] = Counter()
     for task in tasks:
         if task.node_id and is_failure(task.status.state) and task.status.at > now - WINDOW_S:
-            failures[task.service_id, task.node_id] += 1
+            failures[task.service_id, task.node_id] += FAILURES if task.status.state is TaskState.REJECTED else 1
     result: defaultdict[str, set[str]] = defaultdict(set)
     for (service_id, node_id), count in failures.items():
         if count >= FAILURES:

@@ -1,16 +1,17 @@
 """Which of the nodes that can take a task gets it.
 
-In this order, as Docker Swarm has it (but for the first, which in Swarm is weaker, and the second, which is ours):
+In this order, as Docker Swarm has it (but for the first, which in Swarm is weaker, and the next two, which are ours):
 
-    1. nodes on which the service failed repeatedly of late come last
-    2. preferred affinities, one after the other: nodes that meet it come first
-    3. placement preferences: at each level the label value with the fewest tasks of the service, so that tasks are
+    1. nodes that rejected a task of the service of late, or on which it failed repeatedly, come last
+    2. nodes that are known to have the addresses which its ports in host mode name come first
+    3. preferred affinities, one after the other: nodes that meet it come first
+    4. placement preferences: at each level the label value with the fewest tasks of the service, so that tasks are
        spread evenly over the values, however many nodes each has; nodes without the label are one value more
-    4. the fewest tasks of the service
-    5. the fewest tasks at all
-    6. the lowest node id, so that the same input always gives the same answer
+    5. the fewest tasks of the service
+    6. the fewest tasks at all
+    7. the lowest node id, so that the same input always gives the same answer
 
-In a cluster that is to be packed, 4 and 5 are the node of which the most is reserved, then the most tasks at all.
+In a cluster that is to be packed, 5 and 6 are the node of which the most is reserved, then the most tasks at all.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from argosy.controller.logic.ask import Ask
 from argosy.controller.logic.cluster_view import ClusterView
 from argosy.controller.logic.filters import COMPANY, FIXED, VARYING, passing
-from argosy.controller.logic.node_set import NodeSet, first
+from argosy.controller.logic.node_set import NodeSet, first, from_positions
 from argosy.core.constraints import Attribute
 from argosy.core.meta import Scheduling
 
@@ -104,6 +105,7 @@ class Candidates:
         self._allowed = passing(FIXED, ask, view)
         self.nodes = self._allowed & passing(VARYING, ask, view)
         self._shunned = view.shunned(ask.service)
+        self._addressed = _addressed(ask, view)
         self._counts = dict(view.replicas(ask.service))
         self._by_count: list[NodeSet] = _by_count(view, self._counts)
         self._level = _Level(view, ask.spread, view.all, ask.service) if ask.spread and view.all else None
@@ -118,6 +120,7 @@ class Candidates:
             return None
         found = found & ~last or found
         found = found & ~self._shunned or found
+        found = found & self._addressed or found
         for near in self._ask.affinities:
             if near.preferred:
                 there = self._view.near(near)
@@ -132,9 +135,12 @@ class Candidates:
         return bool(self.nodes & passing(COMPANY, self._ask, self._view) & self._view.infos[position].bit)
 
     def prefers(self, position: int, other: int) -> bool:
-        """Whether a node is not behind another in what comes before spread: failures of late, preferred affinities."""
+        """Whether a node is not behind another in what comes before spread (1 to 3 above)."""
         one, two = self._view.infos[position].bit, self._view.infos[other].bit
-        ranks = [(bool(one & self._shunned), bool(two & self._shunned))]
+        ranks = [
+            (bool(one & self._shunned), bool(two & self._shunned)),
+            (not one & self._addressed, not two & self._addressed),
+        ]
         for near in self._ask.affinities:
             if near.preferred:
                 there = self._view.near(near)
@@ -183,6 +189,17 @@ class Candidates:
         self._by_count[now] |= info.bit
         if self._level is not None:
             self._level.moved(position, now - before)
+
+
+def _addressed(ask: Ask, view: ClusterView) -> NodeSet:
+    """Return the nodes that said that they have all addresses which ports in host mode name.
+
+    It is no filter: a host may have got an address since its agent began, and 127.0.0.1 is told by none.
+    """
+    wanted = {port.host_ip for port in ask.needs.ports if port.host_ip}
+    if not wanted:
+        return view.all
+    return from_positions(i for i, info in enumerate(view.infos) if wanted <= set(info.node.description.addresses))
 
 
 def _by_count(view: ClusterView, counts: Mapping[int, int]) -> list[NodeSet]:

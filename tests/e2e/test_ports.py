@@ -290,3 +290,18 @@ def test_a_port_that_a_program_of_a_host_has_is_a_reason(cluster, published, out
         )
         assert rejected[0]["reason"].startswith("port 7777/tcp of the host is taken by ")
     cluster.argosy("service", "rm", "there")
+
+
+def test_a_task_goes_where_its_port_can_be_had(cluster, published, outside):
+    """Not to the host whose program has the port, though it is the emptiest, nor to one without the port's address."""
+    tasks, addresses = published
+    (free,) = addresses.keys() - tasks.keys()
+    with wire.listen(f"/proc/{cluster.holder(free)}/ns/net", ("0.0.0.0", 7778)):
+        cluster.argosy(*create("east"), "--replicas", "2", "-p", "published=7778,target=1,mode=host", *SLEEP)
+        assert {task["node"] for task in cluster.running("east")} == set(tasks)
+    for node, address in addresses.items():
+        cluster.argosy(*create("west"), "-p", f"published=7779,target=1,mode=host,host_ip={address}", *SLEEP)
+        assert [task["node"] for task in cluster.running("west")] == [node]
+        assert not [t for t in cluster.tasks("west", ended=True) if t["state"] == "REJECTED"]
+        cluster.argosy("service", "rm", "west")
+    cluster.argosy("service", "rm", "east")

@@ -156,5 +156,5 @@ def test_a_node_that_comes_last_says_why_though_it_fits():
     view.shun("web", ["a"])
     first, *others = verdicts(Ask.of("web", wanted), view)
     assert (first.node, first.fits, first.next) == ("a", True, False)
-    assert first.reason == "comes last: tasks of the service failed there 3 times or more within 300 s"
+    assert first.reason == "comes last: within 300 s it rejected a task of the service, or 3 or more failed there"
     assert all(v.fits and not v.reason for v in others)

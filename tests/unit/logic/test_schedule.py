@@ -301,10 +301,24 @@ def test_which_nodes_are_shunned():
     def failed(task_id, node_id, at, state=TaskState.FAILED):
         return task(task_id, node_id, state=state, at=at)
 
-    tasks = [failed("1", "a", 900), failed("2", "a", 950, TaskState.REJECTED), failed("3", "a", 1000)]
+    tasks = [failed("1", "a", 900), failed("2", "a", 950), failed("3", "a", 1000)]
     tasks += [failed("4", "b", 900), failed("5", "b", 950), failed("6", "b", 600)]  # one of these is too old
     tasks += [failed(str(i), "c", 990, TaskState.SHUTDOWN) for i in range(7, 12)]
-    assert shunned_nodes(tasks, 1000.0) == {"web": frozenset({"a"})}
+    tasks += [failed("12", "d", 990, TaskState.REJECTED), failed("13", "e", 600, TaskState.REJECTED)]
+    assert shunned_nodes(tasks, 1000.0) == {"web": frozenset({"a", "d"})}
+
+
+def test_a_node_that_has_the_address_of_a_port_comes_first_and_last_once_it_rejected():
+    def host(name, *addresses):
+        made = node(name)
+        return replace(made, description=replace(made.description, addresses=addresses))
+
+    spec = TaskSpec(host_ports=(HostPort("tcp", 443, host_ip="192.0.2.7"),))
+    nodes = [host("a", "192.0.2.6"), host("b", "10.0.0.2", "192.0.2.7"), host("c")]
+    assert nodes_of(place(ask_for(2, spec), view(nodes))) == ["b", "a"]
+    assert nodes_of(place(ask_for(2, spec), view(nodes, shunned={"web": {"b"}}))) == ["a", "c"]
+    everywhere = TaskSpec(host_ports=(HostPort("tcp", 443, host_ip="127.0.0.1"),))
+    assert nodes_of(place(ask_for(1, everywhere), view(nodes))) == ["a"]
 
 
 # ---------------------------------------------------------------- taking over a slot
