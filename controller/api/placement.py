@@ -19,7 +19,7 @@ from argosy.controller.logic.explain import summary, verdicts
 from argosy.controller.logic.rebalance import is_at_rest, is_movable, plan_moves
 from argosy.controller.logic.shunned import shunned_nodes
 from argosy.controller.loops.forecast import tasks_there
-from argosy.controller.loops.placing import view_of, waits
+from argosy.controller.loops.placing import note_shortages, view_of, waits
 from argosy.controller.store import MAX_OPS, Snapshot, update
 from argosy.core.codec import encode, encode_into
 from argosy.core.errors import ConflictError, InvalidError, PreconditionError
@@ -104,6 +104,8 @@ def moves_of(snap: Snapshot) -> tuple[Sequence[Task], str]:
     quiet = {s.meta.id for s in snap.all(Service) if is_at_rest(s)} - busy
     tasks = [t for t in going_on if t.service_id in quiet]
     specs = {(r.service_id, r.number): r.spec.task for r in snap.all(Revision)}
+    used = {(t.service_id, t.revision) for t in tasks}
+    note_shortages(view, snap, (spec for key, spec in specs.items() if key in used))
     moves = plan_moves(tasks, specs, view)
     return [move.task for move in moves], "" if moves else _even(snap, quiet)
 
@@ -131,6 +133,7 @@ def _explained(snap: Snapshot, service: Service) -> pb.GetExplanationResponse:
     view = view_of(snap)
     name, tasks = view.name_of(service.meta.id), snap.tasks_of_service(service.meta.id)
     view.shun(name, shunned_nodes(tasks, time.time()).get(service.meta.id, ()))
+    note_shortages(view, snap, [service.spec.task])
     ask = Ask.of(name, service.spec.task)
     response = pb.GetExplanationResponse(summary=summary(ask, view))
     encode_into(service, response.service)

@@ -41,6 +41,14 @@ class Full:
 
 
 @dataclass(frozen=True, slots=True)
+class Shortage:
+    """No slice of a network can be leased any more: only the nodes `with_room` in theirs can have an address, by id."""
+
+    reason: str
+    with_room: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Attached:
     """Addresses for all networks of a task, and the slices to store with them."""
 
@@ -178,16 +186,25 @@ class AddressPool:
         """Return why `take` would fail for a node, or None when it would not."""
         if self._open[node_id] or self._next_slice() is not None:
             return None
+        return Full(self._why_short())
+
+    def shortage(self) -> Shortage | None:
+        """Return which nodes alone can still have an address, and why; None when each can have one."""
+        if self._next_slice() is not None:
+            return None
+        return Shortage(self._why_short(), frozenset(node_id for node_id, room in self._open.items() if room))
+
+    def _why_short(self) -> str:
+        used = f"{self.used:,} of {self.capacity:,} addresses used"
         if self.used >= self.capacity:
-            return Full(f"network {self._name} is full: {self.used:,} of {self.capacity:,} addresses used")
-        where, slices = "", len(self._leasable)
+            return f"network {self._name} is full: {used}"
+        slices, where, wider = len(self._leasable), f"network {self._name}", "subnet"
         if slices < self._subnet.slices - FIRST_SLICE:
-            where = " of its ip_range"
-        return Full(
-            f"network {self._name} has no addresses left for this node: all {slices:,} slices{where} are leased, and "
-            f"the node's own are full ({self.used:,} of {self.capacity:,} addresses used); "
-            f"give the network a larger {'ip_range' if where else 'subnet'}"
-        )
+            where, wider = f"{where}'s ip_range", "ip_range"
+        leased = f"all {slices:,} slices of {where} are leased to nodes"
+        if slices == 1:
+            leased = f"the only slice of {where} is leased to a node"
+        return f"{leased} ({used}): give the network a larger {wider}"
 
     def lacks_static(self, asking: Asking) -> Full | None:
         """Return why a task cannot have the address that its service asked for, or None when it can.

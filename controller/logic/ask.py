@@ -123,7 +123,7 @@ class Needs:
 class Ask:
     """What the scheduler looks at: of one revision of one service, the same for all of its tasks.
 
-    `service` is its qualified name.
+    `service` is its qualified name. `networks`: all of them; `leasing`: those where it takes whatever address is free.
     """
 
     service: str
@@ -134,6 +134,7 @@ class Ask:
     spread: tuple[Attribute, ...] = ()
     affinities: tuple[Near, ...] = ()
     networks: frozenset[str] = frozenset()
+    leasing: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, service: str, spec: TaskSpec) -> "Ask":
@@ -151,4 +152,5 @@ class Ask:
             tuple(parse_spread(p.spread) for p in placement.preferences),
             tuple(Near.of(a, service) for a in placement.affinities),
             frozenset(n.target for n in spec.networks),
+            frozenset(n.target for n in spec.networks if not n.address),
         )

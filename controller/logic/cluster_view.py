@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, S
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias, TypeVar
 
+from argosy.controller.logic.address_pool import Shortage
 from argosy.controller.logic.ask import Amounts, Near, Needs, Port, amounts, makes_tunnels, platform_of
 from argosy.controller.logic.company import Place, Presence, Sort
 from argosy.controller.logic.node_set import NodeSet, from_flags, from_positions
@@ -125,6 +126,7 @@ class ClusterView:
         self.by_tunnels = _index(self.infos, makes_tunnels)
         self.encrypted: set[str] = set()
         """The networks that are encrypted, by id."""
+        self._shortages: dict[str, tuple[NodeSet, str]] = {}
         self._positions = {node.meta.id: position for position, node in enumerate(ordered)}
         self._names = dict(names or {})
         self._shunned: dict[str, NodeSet] = {}
@@ -242,6 +244,17 @@ class ClusterView:
     def shun(self, service: str, node_ids: Collection[str]) -> None:
         """Let these nodes come last for a service: it failed on them repeatedly of late (shunned.py)."""
         self._shunned[service] = self.set_of(node_ids)
+
+    def put_shortage(self, network_id: str, shortage: Shortage | None) -> None:
+        """Take note of which nodes alone can have an address of a network; None: each can."""
+        if shortage is None:
+            self._shortages.pop(network_id, None)
+        else:
+            self._shortages[network_id] = self.set_of(shortage.with_room), shortage.reason
+
+    def shortage(self, network_id: str) -> tuple[NodeSet, str]:
+        """Return the nodes that can have an address of a network, and why the others cannot."""
+        return self._shortages.get(network_id, (self.all, ""))
 
     def _lifted(self, held: Held, room: bool, sign: int) -> None:
         self._count(held, sign)

@@ -4,8 +4,8 @@ A filter answers twice: `nodes` for the whole cluster at once, as a set, and `ch
 together. `explain` puts nodes that it refused into words. Order matters for explanations only: a node is counted
 under the first filter that refuses it, so what an operator can see at a glance comes first.
 
-FIXED filters depend on the node alone, VARYING ones also on what has been placed on it, COMPANY on what has been placed
-on any node of the same place.
+FIXED filters depend on the node alone, or on what stays while a batch is placed, VARYING ones also on what has been
+placed on it, COMPANY on what has been placed on any node of the same place.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -156,6 +156,30 @@ class MakesTunnels:
         return [Refusal(refused.bit_count(), f"cannot {words}", f"cannot {words}", f"no node can {words}")]
 
 
+class HasAddresses:
+    """The node can have an address on each network: one is left in its slices, or it can lease one more."""
+
+    def nodes(self, ask: Ask, view: ClusterView) -> NodeSet:
+        result = view.all
+        for network_id in ask.leasing:
+            result &= view.shortage(network_id)[0]
+        return result
+
+    def check(self, ask: Ask, view: ClusterView, info: NodeInfo) -> bool:
+        return all(info.bit & view.shortage(network_id)[0] for network_id in ask.leasing)
+
+    def explain(self, ask: Ask, view: ClusterView, refused: NodeSet) -> list[Refusal]:
+        refusals = []
+        for network_id in sorted(ask.leasing):
+            there, reason = view.shortage(network_id)
+            without = refused & ~there
+            if without:
+                words = f"no address ({reason})"
+                refusals.append(Refusal(without.bit_count(), f"can have {words}", f"can have {words}", reason))
+                refused &= ~without
+        return refusals
+
+
 class HasCompany:
     """Required affinities and anti-affinities hold: the task's own, and those of tasks that are there already.
 
@@ -299,7 +323,14 @@ def _lack(free: list[int], what: str, write: Callable[[int], str]) -> Refusal:
     )
 
 
-FIXED: Final[tuple[Filter, ...]] = (NodeIsReady(), NodeIsActive(), PlatformFits(), MeetsConstraints(), MakesTunnels())
+FIXED: Final[tuple[Filter, ...]] = (
+    NodeIsReady(),
+    NodeIsActive(),
+    PlatformFits(),
+    MeetsConstraints(),
+    MakesTunnels(),
+    HasAddresses(),
+)
 COMPANY: Final[tuple[Filter, ...]] = (HasCompany(),)
 VARYING: Final[tuple[Filter, ...]] = (BelowMaximum(), PortsAreFree(), RoomIsLeft())
 FILTERS: Final = FIXED + COMPANY + VARYING

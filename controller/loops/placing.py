@@ -8,7 +8,7 @@ one for a term; a forecast (forecast.py) makes its own.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from argosy.controller.logic.address_pool import AddressPool, Asking, Attached, Full, attach
 from argosy.controller.logic.ask import clashing, qualified_name
@@ -22,12 +22,27 @@ from argosy.core.meta import Cluster, Scheduling
 from argosy.core.network import Network, Slice
 from argosy.core.node import Node, NodeState
 from argosy.core.ports import said
-from argosy.core.service import JOB_MODES, Revision, Service, revision_id
+from argosy.core.service import JOB_MODES, Revision, Service, TaskSpec, revision_id
 from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState
 
 TASKS_A_TURN = 1000
 """Tasks that are taken in before heartbeats and the like get a turn of the event loop."""
+
+
+@dataclass(slots=True)
+class _Round:
+    """What became of some requests: of those that did not get a place, by task the reason.
+
+    `refused`: no node takes it. `short`: the node has no address for it. `blocked`: its node would take it if the task
+    that it takes over from were gone.
+    """
+
+    refused: Mapping[str, str]
+    placed: list[Task] = field(default_factory=list)
+    slices: list[Slice] = field(default_factory=list)
+    short: dict[str, str] = field(default_factory=dict)
+    blocked: dict[str, str] = field(default_factory=dict)
 
 
 class Placing:
@@ -128,12 +143,36 @@ class Placing:
         for service_id in {r.service_id for r in requests}:
             shunned = shunned_nodes(snap.tasks_of_service(service_id), now)
             view.shun(view.name_of(service_id), shunned.get(service_id, ()))
-        placements = place(requests, view)
-        refused.update(placements.refused)
-        pools = self._pools_for(snap, requests)
         results = [_pending(task, why.reason, now, held=True) for task, why in held]
         slices: list[Slice] = []
         blocked: dict[str, str] = {}
+        left = requests
+        while left:
+            found = self._round(snap, view, left, tasks, now)
+            results += found.placed
+            slices += found.slices
+            refused.update(found.refused)
+            blocked.update(found.blocked)
+            if not found.placed:
+                refused.update(found.short)
+                break
+            # What was given is known in the next round: there they go where addresses are left, if anywhere.
+            left = [request for request in left if request.task_id in found.short]
+        for task_id in _could_follow(snap, view, [request for request in requests if request.task_id in refused]):
+            blocked[task_id] = refused.pop(task_id)
+        results += [_pending(tasks[task_id], reason, now) for task_id, reason in refused.items()]
+        results += [_pending(tasks[task_id], reason, now, waits_for_old=True) for task_id, reason in blocked.items()]
+        return results, [replace(s, meta=replace(s.meta, created_at=now, updated_at=now)) for s in slices]
+
+    def _round(
+        self, snap: Snapshot, view: ClusterView, requests: Sequence[Request], tasks: Mapping[str, Task], now: float
+    ) -> "_Round":
+        """Look for a node and then for addresses for each request."""
+        pools = self._pools_for(snap, requests)
+        for network_id in {n.target for request in requests for n in request.spec.networks} & pools.keys():
+            view.put_shortage(network_id, pools[network_id].shortage())
+        placements = place(requests, view)
+        found = _Round(refused=placements.refused)
         for request in requests:
             node_id = placements.assigned.get(request.task_id)
             if node_id is None:
@@ -141,23 +180,22 @@ class Placing:
             asking = _asking(request, snap)
             ports = _ports_of_old(request, node_id, snap)
             if ports:
-                blocked[request.task_id] = f"the task that it replaces has port {' and '.join(ports)} of the host"
+                reason = f"the task that it replaces has port {' and '.join(ports)} of the host"
+                found.blocked[request.task_id] = reason
                 view.forget(request.task_id)
                 continue
             granted = attach(pools, [n.target for n in request.spec.networks], node_id, asking)
             if isinstance(granted, Full):
-                makes_room = _frees_address(request, asking, granted, node_id, snap)
-                (blocked if makes_room else refused)[request.task_id] = granted.reason
+                old = _serving_old(request, snap)
+                has_it = old is not None and old.meta.id == granted.held_by
+                (found.blocked if has_it else found.short)[request.task_id] = granted.reason
                 view.forget(request.task_id)
                 continue
-            slices += granted.new_slices
-            placed = _assigned(tasks[request.task_id], node_id, granted, now)
-            results.append(placed)
+            found.slices += granted.new_slices
+            found.placed.append(_assigned(tasks[request.task_id], node_id, granted, now))
             if asking:
-                self._hold_static(placed)
-        results += [_pending(tasks[task_id], reason, now) for task_id, reason in refused.items()]
-        results += [_pending(tasks[task_id], reason, now, waits_for_old=True) for task_id, reason in blocked.items()]
-        return results, [replace(s, meta=replace(s.meta, created_at=now, updated_at=now)) for s in slices]
+                self._hold_static(found.placed[-1])
+        return found
 
     def _hold_static(self, task: Task) -> None:
         """Note at once that a task has its static addresses: another of the round may want them, too."""
@@ -189,6 +227,15 @@ def view_of(snap: Snapshot, tasks: Iterable[Task] | None = None) -> ClusterView:
     )
     view.encrypted.update(n.meta.id for n in snap.all(Network) if n.spec.encrypted)
     return view
+
+
+def note_shortages(view: ClusterView, snap: Snapshot, specs: Iterable[TaskSpec]) -> None:
+    """Let a view know on which nodes alone tasks of these specs can have addresses."""
+    for network_id in {n.target for spec in specs for n in spec.networks}:
+        network = snap.get(Network, network_id)
+        if network is not None:
+            slices, tasks = snap.slices_of_network(network_id), snap.tasks_on_network(network_id)
+            view.put_shortage(network_id, AddressPool.build(network, slices, tasks).shortage())
 
 
 def waits(task: Task) -> bool:
@@ -276,16 +323,21 @@ def _ports_of_old(request: Request, node_id: str, snap: Snapshot) -> list[str]:
     return [said(p.protocol, p.port, p.host_ip) for p in clashing(request.spec.host_ports, theirs)]
 
 
-def _frees_address(request: Request, asking: Asking | None, full: Full, node_id: str, snap: Snapshot) -> bool:
-    """Whether the old task's end gives the new one an address: the very one it asks for, or one of the node's."""
-    old = _serving_old(request, snap)
-    if old is None:
-        return False
-    if asking is not None:
-        return full.held_by == old.meta.id
-    return old.node_id == node_id and {n.target for n in request.spec.networks} <= {
-        a.network_id for a in old.attachments
-    }
+def _could_follow(snap: Snapshot, view: ClusterView, requests: Iterable[Request]) -> Iterable[str]:
+    """Return the tasks that could be where their old ones are, once those have given their addresses back."""
+    following = []
+    for request in requests:
+        old = _serving_old(request, snap)
+        if old is None or old.node_id == request.avoids or any(n.address for n in request.spec.networks):
+            continue
+        if {n.target for n in request.spec.networks} <= {a.network_id for a in old.attachments}:
+            following.append(replace(request, node_id=old.node_id))
+    for network_id in {n.target for request in following for n in request.spec.networks}:
+        view.put_shortage(network_id, None)
+    could = place(following, view).assigned
+    for task_id in could:
+        view.forget(task_id)
+    return could
 
 
 def _assigned(task: Task, node_id: str, granted: Attached, now: float) -> Task:

@@ -58,6 +58,27 @@ def test_a_task_that_got_no_address_takes_no_room():
     assert "lacks" in reasons(placed)["web1"] or "no node has 4 CPUs" in reasons(placed)["web1"]
 
 
+def test_tasks_go_where_a_small_network_has_addresses_left():
+    """One node leases the only slice: all tasks that fit go there; what is bound to another is told why not."""
+    spec = TaskSpec(networks=(NetworkAttachmentSpec("net"),))
+    snap = snapshot(*map(node, "abc"), network("net", "10.9.0.0/26"), service("web", task=spec))
+    placing = Placing()
+    waiting = [task("web", i, state=NEW) for i in range(1, 5)]
+    placed, slices = placing.decide(snap, waiting, 1.0)
+    assert on_nodes(placed) == dict.fromkeys((t.meta.id for t in waiting), slices[0].node_id)
+    snap, changes = changed(snap, *placed, *slices)
+    placing.follow(changes, snap)
+    bound = task("web", 0, "b" if slices[0].node_id != "b" else "c", state=NEW)
+    (reason,) = reasons(placing.decide(snap, [bound], 2.0)[0]).values()
+    assert reason.startswith(
+        f"node {bound.node_id} can have no address (the only slice of network net is leased to a node "
+    )
+    many = [task("web", i, state=NEW) for i in range(5, 50)]
+    placed, _ = placing.decide(snap, many, 3.0)
+    assert len(on_nodes(placed)) == 28
+    assert set(reasons(placed).values()) == {"network net is full: 32 of 32 addresses used"}
+
+
 def test_addresses_follow_what_is_stored():
     spec = TaskSpec(networks=(NetworkAttachmentSpec("net"),))
     snap = snapshot(node("a"), network("net"), service("web", task=spec))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from argosy.controller.logic.address_pool import AddressPool, Asking, Attached, Full, Grant, attach
+from argosy.controller.logic.address_pool import AddressPool, Asking, Attached, Full, Grant, Shortage, attach
 from argosy.controller.logic.allocate import FIRST_VNI, LAST_VNI, choose_subnet, choose_vni
 from argosy.core.addresses import format_ipv4, parse_ipv4
 from argosy.core.errors import ExhaustedError, InvalidError
@@ -138,10 +138,13 @@ def test_slices_of_other_nodes_are_never_touched():
     pool = AddressPool.build(SMALL, [lease(1, "b"), lease(2, "b")], [])
     assert taken(pool, "a", 1)[0] == Grant(parse_ipv4("10.9.0.96"), lease(3, "a"))
     assert pool.take("c") == Full(
-        "network web_default has no addresses left for this node: all 3 slices are leased, and the node's own are full "
-        "(1 of 96 addresses used); give the network a larger subnet"
+        "all 3 slices of network web_default are leased to nodes (1 of 96 addresses used): "
+        "give the network a larger subnet"
     )
     assert pool.lacks("b") is None
+    assert pool.shortage() == Shortage(pool.lacks("c").reason, frozenset({"a", "b"}))
+    pool.forget_slice(lease(2, "b"))
+    assert pool.shortage() is None
 
 
 @pytest.mark.parametrize("state", [TaskState.RUNNING, TaskState.FAILED, TaskState.SHUTDOWN, TaskState.ORPHANED])
@@ -286,6 +289,6 @@ def test_with_an_ip_range_nodes_lease_slices_of_that_alone():
     assert pool.slices_free == 2
     assert [g.new_slice.index for g in taken(pool, "a", 64) if g.new_slice] == [2, 3]
     assert pool.slices_free == 0
-    assert "all 2 slices of its ip_range are leased" in pool.lacks("b").reason
+    assert "all 2 slices of network web_default's ip_range are leased" in pool.lacks("b").reason
     pool.forget_slice(lease(3, "a"))
     assert pool.slices_free == 0  # its addresses are still held
