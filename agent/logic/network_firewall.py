@@ -13,6 +13,8 @@ from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_foreign import CAME
 
 NETWORK_TABLE: Final = "argosy"
+_OTHER_PORTS: Final = "32768-60999"
+"""Where Linux takes ports from for who asks for none in particular."""
 METADATA_ADDRESS: Final = "169.254.169.254"
 """Where clouds give a host's credentials to whoever asks from the host's address."""
 
@@ -69,7 +71,9 @@ def host_ruleset(firewall: HostFirewall) -> str:
         "}",
         "chain forward {",
         "  type filter hook forward priority filter - 10; policy accept;",
-        # Answers, whatever port the client asked from; then containers that go to a published port of this host.
+        # Answers, whatever port the client asked from, but that of the tunnels: a peer would take them for a tunnel's.
+        # Then containers that go to a published port of this host.
+        f"  iifname {uplinks} oifname != {uplinks} ct direction reply udp dport {firewall.vxlan_port} counter drop",
         f"  iifname {uplinks} ct state established ct direction reply accept",
         f"  iifname {uplinks} oifname {uplinks} ip saddr {firewall.uplink_range} {published} accept",
         f"  iifname {uplinks} jump untrusted",
@@ -81,6 +85,8 @@ def host_ruleset(firewall: HostFirewall) -> str:
         "}",
         "chain postrouting {",
         "  type nat hook postrouting priority srcnat; policy accept;",
+        # What a peer answers to a container that asks from the tunnels' port would here be taken for a tunnel's packet.
+        f"  iifname {uplinks} udp sport {firewall.vxlan_port} masquerade to :{_OTHER_PORTS}",
         f"  ip saddr {firewall.uplink_range} oifname != {uplinks} masquerade",
         # A container that goes to a published port of its own network would else come in by an address of its own.
         f"  iifname {uplinks} oifname {uplinks} masquerade",

@@ -7,6 +7,7 @@ output. What it may *send* is sent from its network namespace by a test that is 
 import contextlib
 import errno
 import platform
+import select
 import socket
 import struct
 from pathlib import Path
@@ -84,6 +85,7 @@ services:
     init: true
     command: sleep 100000
     networks: [blue]
+    ports: ["9053:9053/udp"]
     deploy: {mode: global}
   closed:
     image: busybox:1
@@ -349,6 +351,29 @@ def test_a_forged_vxlan_packet_arrives_nowhere(cluster, stack, places):
         assert not [frame for frame in frames if b"forged" in frame], "nothing forged came to the host's wire"
         # The very same packet from the host itself is what the network consists of: so the test can see it.
         host.sendto(forged(b"genuine"), (HOSTS["node2"], VXLAN_PORT))
+        assert received.recv(2000) == b"genuine"
+
+
+def test_a_forged_vxlan_packet_does_not_come_as_an_answer(cluster, stack, places):
+    """A container asks a published port of another node from the tunnels' port, and is answered what a tunnel sends."""
+    network = stack["red", "node2"]["networks"][0]
+    vni = next(n["vni"] for n in cluster.json("network", "ls") if n["id"] == network)
+    victim = address(stack, "red", "node2")
+    macs = [vtep_mac(cluster, network, node) for node in ("node2", "node1")]
+    forged, genuine = (
+        vxlan(vni, *macs, ip_udp(address(stack, "red", "node1"), victim, text)) for text in (b"forged", b"genuine")
+    )
+    with contextlib.ExitStack() as sockets:
+        received = sockets.enter_context(datagrams(places["red", "node2"], (victim, 9999)))
+        answering = [sockets.enter_context(datagrams(places["blue", n], ("0.0.0.0", 9053))) for n in cluster.nodes]
+        asking = sockets.enter_context(datagrams(places["blue", "node2"], ("0.0.0.0", VXLAN_PORT)))
+        for host in HOSTS.values():
+            asking.sendto(b"forge", (host, 9053))
+            (ready,) = select.select(answering, [], [], 10)[0]
+            ready.sendto(forged, ready.recvfrom(100)[1])
+            assert asking.recv(2000) == forged, "it is who asked that has the answer"
+        host = sockets.enter_context(socket_in(places["node1"], socket.AF_INET, socket.SOCK_DGRAM))
+        host.sendto(genuine, (HOSTS["node2"], VXLAN_PORT))
         assert received.recv(2000) == b"genuine"
 
 

@@ -113,6 +113,41 @@ def test_containers_reach_the_ports(wire: World, web: Published, protocol: str, 
             assert not seen.startswith("10.64.")
 
 
+def test_no_answer_of_a_container_is_taken_for_a_tunnel(wire: World, web: Published) -> None:
+    """An answer goes to the port that was asked from; at the tunnels' own it would be in any network (VXLAN).
+
+    So a container that asks from that port is seen with another one, and gets its answer; whoever else asks from it
+    gets none.
+    """
+    server = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    beside = web.add(wire.hosts[0], "taskaaaaaaaa2", "10.64.0.34", "other")
+    far = web.add(wire.hosts[1], "taskbbbbbbbb1", "10.64.0.65", "other")
+    web.publish("ingress", "udp")
+    with server.open_socket(socket.SOCK_DGRAM) as answering:
+        answering.bind(("0.0.0.0", 80))
+        for client in (beside, far):
+            for host in wire.hosts:
+                with client.open_socket(socket.SOCK_DGRAM) as asking:
+                    asking.bind(("0.0.0.0", 14789))
+                    asking.sendto(b"who?", (host.address, 8080))
+                    who = answering.recvfrom(100)[1]
+                    assert who[1] != 14789
+                    answering.sendto(b"me", who)
+                    assert asking.recv(100) == b"me"
+        with wire.outside.open_socket(socket.SOCK_DGRAM) as stranger:
+            stranger.bind((CLIENT, 14789))
+            for host in wire.hosts:
+                stranger.sendto(b"who?", (host.address, 8080))
+                answering.sendto(b"a tunnel's packet", answering.recvfrom(100)[1])
+                with wire.outside.open_socket(socket.SOCK_DGRAM) as asking:  # after it, by the same way
+                    asking.sendto(b"who?", (host.address, 8080))
+                    answering.sendto(b"me", answering.recvfrom(100)[1])
+                    assert asking.recv(100) == b"me"
+            stranger.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                stranger.recv(100)
+
+
 @MODES
 @PROTOCOLS
 def test_containers_of_another_network_reach_the_ports(wire: World, web: Published, protocol: str, mode: str) -> None:

@@ -185,6 +185,8 @@ def test_rulesets_say_what_they_must() -> None:
     assert "udp dport { 14789, 51820 } counter drop" in text
     assert "tcp dport { 2379, 2380 } counter drop" in text
     assert "ip daddr 169.254.169.254 counter drop" in text
+    assert text.index("direction reply udp dport 14789 counter drop") < text.index("direction reply accept")
+    assert text.index("udp sport 14789 masquerade to") < text.index('!= "au*" masquerade')
     assert 'iifname { "eth0" } oifname != "au*" counter drop' in text
     open_host = host_ruleset(HostFirewall("argosy-n", 14789, (), (), "169.254.64.0/18"))
     assert "tcp dport" not in open_host
