@@ -12,6 +12,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from argosy.agent.dns import wire
+from argosy.agent.dns.shares import Shares
 from argosy.agent.dns.upstream import Upstream
 from argosy.agent.dns.wire import FormatError, Query
 from argosy.agent.dns.zone import Elsewhere, Found, FoundName, Missing, Zone
@@ -21,8 +22,14 @@ _BURST: Final = 64
 
 _DATAGRAM: Final = 4096
 _TCP_IDLE_S: Final = 10.0
-_MAX_TCP: Final = 200
+_TCP_EACH: Final = 50
+_TCP_TOTAL: Final = 2000
+_UPSTREAM_EACH: Final = 500
+_UPSTREAM_TOTAL: Final = 5000
 _TCP_BYTES: Final = 65535
+
+_Asker = tuple[str, str]
+"""The network that was asked on, and the address that it was asked from."""
 
 
 @dataclass(slots=True)
@@ -40,7 +47,8 @@ class Server:
         self._upstream = upstream
         self._listeners: dict[str, _Listener] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._connections = 0
+        self._connections = Shares(_TCP_EACH, _TCP_TOTAL)
+        self._under_way = Shares(_UPSTREAM_EACH, _UPSTREAM_TOTAL)
 
     def sockets(self) -> dict[str, tuple[int, int]]:
         """Return the descriptors of the UDP and TCP sockets of each network."""
@@ -88,21 +96,37 @@ class Server:
         except FormatError as error:
             _send(udp, error.reply, client)
             return
-        answer = self._own_answer(network, query, client[0], query.udp_bytes)
+        answer = self._own_answer(network, client[0], query, query.udp_bytes)
         if not isinstance(answer, Elsewhere):
             _send(udp, answer, client)
             return
-        task = asyncio.get_running_loop().create_task(self._forward(udp, query, data, client, answer.servers))
+        forwarding = self._forward(network, udp, query, data, client, answer.servers)
+        task = asyncio.get_running_loop().create_task(forwarding)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _forward(
-        self, udp: socket.socket, query: Query, data: bytes, client: tuple[str, int], servers: tuple[str, ...]
+        self,
+        network: str,
+        udp: socket.socket,
+        query: Query,
+        data: bytes,
+        client: tuple[str, int],
+        servers: tuple[str, ...],
     ) -> None:
-        answer = await self._upstream.ask(query, data, servers, tcp=False)
+        answer = await self._ask_upstream((network, client[0]), query, data, servers, tcp=False)
         _send(udp, answer if len(answer) <= query.udp_bytes else wire.cut(query), client)
 
-    def _own_answer(self, network: str, query: Query, client: str, limit: int) -> bytes | Elsewhere:
+    async def _ask_upstream(
+        self, asker: _Asker, query: Query, data: bytes, servers: tuple[str, ...], *, tcp: bool
+    ) -> bytes:
+        """Return the answer of the servers, or of the host's; SERVFAIL to an asker that waits for too many already."""
+        with self._under_way.one(asker) as may:
+            if not may:
+                return wire.failure(query, wire.SERVFAIL)
+            return await self._upstream.ask(query, data, servers, tcp=tcp)
+
+    def _own_answer(self, network: str, client: str, query: Query, limit: int) -> bytes | Elsewhere:
         """Return the answer to a query, or where else it is to be asked."""
         if not query.in_class:
             return wire.failure(query, wire.REFUSED)
@@ -124,36 +148,36 @@ class Server:
 
     async def _serve_tcp(self, network: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the questions of one connection in order, until it is idle or closed."""
-        if self._connections >= _MAX_TCP:
-            writer.close()
-            return
-        self._connections += 1
-        client = writer.get_extra_info("peername")[0]
+        asker = network, str(writer.get_extra_info("peername")[0])
         try:
-            while True:
-                async with asyncio.timeout(_TCP_IDLE_S):
-                    (length,) = struct.unpack("!H", await reader.readexactly(2))
-                    data = await reader.readexactly(length)
-                answer = await self._answer_stream(network, data, client)
-                if answer is None:
-                    return
-                writer.write(struct.pack("!H", len(answer)) + answer)
-                async with asyncio.timeout(_TCP_IDLE_S):
-                    await writer.drain()
+            with self._connections.one(asker) as may:
+                if may:
+                    await self._converse(asker, reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             return
         finally:
-            self._connections -= 1
             writer.close()
 
-    async def _answer_stream(self, network: str, data: bytes, client: str) -> bytes | None:
+    async def _converse(self, asker: _Asker, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            async with asyncio.timeout(_TCP_IDLE_S):
+                (length,) = struct.unpack("!H", await reader.readexactly(2))
+                data = await reader.readexactly(length)
+            answer = await self._answer_stream(asker, data)
+            if answer is None:
+                return
+            writer.write(struct.pack("!H", len(answer)) + answer)
+            async with asyncio.timeout(_TCP_IDLE_S):
+                await writer.drain()
+
+    async def _answer_stream(self, asker: _Asker, data: bytes) -> bytes | None:
         try:
             query = wire.parse(data)
         except FormatError as error:
             return error.reply
-        answer = self._own_answer(network, query, client, _TCP_BYTES)
+        answer = self._own_answer(*asker, query, _TCP_BYTES)
         if isinstance(answer, Elsewhere):
-            return await self._upstream.ask(query, data, answer.servers, tcp=True)
+            return await self._ask_upstream(asker, query, data, answer.servers, tcp=True)
         return answer
 
 

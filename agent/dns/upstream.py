@@ -19,7 +19,6 @@ from argosy.agent.dns.wire import Query
 _TRY_S: Final = 1.5
 _ROUNDS: Final = 2
 _RECHECK_S: Final = 1.0
-_MAX_WAITING: Final = 1000
 _MAX_SERVERS: Final = 3
 _PORT: Final = 53
 
@@ -34,17 +33,19 @@ class Upstream:
         self._servers: tuple[tuple[str, int], ...] = ()
         self._stamp: tuple[int, int, int] | None = None
         self._checked = 0.0
-        self._waiting = 0
 
     async def ask(self, query: Query, message: bytes, servers: tuple[str, ...] = (), *, tcp: bool) -> bytes:
         """Return the answer to a query that is not ours; SERVFAIL if nobody gives one. `servers`: not the host's."""
-        if self._waiting >= _MAX_WAITING:
-            return wire.failure(query, wire.SERVFAIL)
-        self._waiting += 1
-        try:
-            return await self._ask_all(query, message, servers, tcp=tcp)
-        finally:
-            self._waiting -= 1
+        for _ in range(_ROUNDS):
+            for server in tuple((address, _PORT) for address in servers[:_MAX_SERVERS]) or self.servers():
+                number = secrets.randbits(16)
+                renamed = wire.with_id(message, number)
+                with suppress(OSError, asyncio.TimeoutError, asyncio.IncompleteReadError):
+                    async with asyncio.timeout(_TRY_S):
+                        ask = _ask_tcp if tcp else _ask_udp
+                        answer = await ask(server, query, number, renamed)
+                        return wire.with_id(answer, query.id)
+        return wire.failure(query, wire.SERVFAIL)
 
     def servers(self) -> tuple[tuple[str, int], ...]:
         """Return the resolvers' addresses and ports."""
@@ -63,18 +64,6 @@ class Upstream:
                 self._stamp = stamp
         except OSError:
             self._stamp = None  # being replaced, or gone: what was read before still holds
-
-    async def _ask_all(self, query: Query, message: bytes, servers: tuple[str, ...], *, tcp: bool) -> bytes:
-        for _ in range(_ROUNDS):
-            for server in tuple((address, _PORT) for address in servers[:_MAX_SERVERS]) or self.servers():
-                number = secrets.randbits(16)
-                renamed = wire.with_id(message, number)
-                with suppress(OSError, asyncio.TimeoutError, asyncio.IncompleteReadError):
-                    async with asyncio.timeout(_TRY_S):
-                        ask = _ask_tcp if tcp else _ask_udp
-                        answer = await ask(server, query, number, renamed)
-                        return wire.with_id(answer, query.id)
-        return wire.failure(query, wire.SERVFAIL)
 
 
 def nameservers(text: str) -> tuple[tuple[str, int], ...]:

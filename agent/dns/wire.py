@@ -154,7 +154,7 @@ def reverse_address(name: str) -> int | None:
     if not name.endswith(".in-addr.arpa"):
         return None
     parts = name.split(".")[:-2]
-    if len(parts) != 4 or not all(p.isdigit() and len(p) <= 3 and int(p) < 256 for p in parts):
+    if len(parts) != 4 or not all(p.isascii() and p.isdigit() and len(p) <= 3 and int(p) < 256 for p in parts):
         return None
     value = 0
     for part in reversed(parts):

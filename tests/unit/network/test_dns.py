@@ -66,7 +66,13 @@ def test_only_the_answer_to_the_question_counts() -> None:
 
 def test_reverse_names() -> None:
     assert wire.reverse_address("33.0.64.10.in-addr.arpa") == 0x0A400021
-    for name in ("0.64.10.in-addr.arpa", "x.0.64.10.in-addr.arpa", "256.0.64.10.in-addr.arpa", "web"):
+    for name in (
+        "0.64.10.in-addr.arpa",
+        "x.0.64.10.in-addr.arpa",
+        "256.0.64.10.in-addr.arpa",
+        "\xb2.0.64.10.in-addr.arpa",
+        "web",
+    ):
         assert wire.reverse_address(name) is None
 
 
