@@ -3,7 +3,7 @@
 #
 #   host.sh agent|controller...        for example: host.sh controller agent
 #
-# Installs into /opt/argosy, /etc/argosy (files there are kept) and /etc/systemd/system. Nothing is started:
+# Installs into /opt/argosy, /etc/argosy (files there are kept), /etc/sysctl.d and /etc/systemd/system. Nothing is started:
 # what is in /etc/argosy is to be looked at first. Running it again upgrades; running containers are not touched.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -31,7 +31,11 @@ for role in "$@"; do
         install -m 644 "$repo/deploy/systemd/argosy-etcd.service" /etc/systemd/system/
         [ -e /etc/argosy/secrets.key ] || (umask 077 && head -c 32 /dev/urandom | base64 >/etc/argosy/secrets.key)
     }
-    [ "$role" != agent ] || install -m 644 "$repo/deploy/systemd/argosy-guard.service" /etc/systemd/system/
+    [ "$role" != agent ] || {
+        install -m 644 "$repo/deploy/systemd/argosy-guard.service" /etc/systemd/system/
+        install -D -m 644 "$repo/deploy/etc/sysctl.conf" /etc/sysctl.d/60-argosy.conf
+        sysctl --quiet --load=/etc/sysctl.d/60-argosy.conf || say "sysctl: see /etc/sysctl.d/60-argosy.conf, and set it"
+    }
     [ -e "/etc/argosy/$role.env" ] || install -m 644 "$repo/deploy/etc/$role.env" /etc/argosy/
     install -m 644 "$repo/deploy/systemd/argosy-$role.service" /etc/systemd/system/
 done
