@@ -49,8 +49,8 @@ class Auditor:
         while True:
             await self._wait(min(self._timing.silent, max(0.0, everything_at - loop.time())))
             if loop.time() >= everything_at:
-                everything_at = loop.time() + self._timing.period
-                await self._look(EVERYTHING)
+                looked = await self._look(EVERYTHING)
+                everything_at = loop.time() + (self._timing.period if looked else 0.0)
             elif scope := await self._scope():
                 await self._look(scope)
 
@@ -72,7 +72,8 @@ class Auditor:
             return None
         return Scope(frozenset({*self._entries, *silent}), frozenset(self._tables))
 
-    async def _look(self, scope: Scope) -> None:
+    async def _look(self, scope: Scope) -> bool:
+        """Look and repair; False, after a while, where that failed: then it is to be done again."""
         self._reason.clear()
         self._entries.clear()
         self._tables.clear()
@@ -84,8 +85,9 @@ class Auditor:
             self._entries |= scope.entries_of or set()
             self._tables |= scope.tables_of or set()
             self._reason.set()
-            return
+            return False
         self.note(found)
+        return True
 
     def note(self, found: Sequence[Drift]) -> None:
         """Count what was found and put right, and log it."""

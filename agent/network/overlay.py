@@ -98,6 +98,7 @@ class Overlay:
         self._own: Mapping[str, PeerAssignment] = {}  # what peers know of this node, by network
         self._left: dict[str, Changed] = {}  # by network: whose connections are to be forgotten
         self._ports = Ports(self._services, ForeignFirewall(firewall.table))
+        self._found: dict[Drift, None] = {}  # by repairs that failed: what they did put right is not found again
 
     def adopt(self) -> None:
         """Take over what a former life left in the kernel; nothing is changed."""
@@ -250,8 +251,12 @@ class Overlay:
         return drift
 
     def repair(self, scope: Scope = EVERYTHING) -> list[Drift]:
-        """Put right what `verify` finds, and return it. Raises TransientError for what could not be put right."""
+        """Put right what `verify` finds, and return it. Raises TransientError for what could not be put right.
+
+        The next repair that succeeds returns what those before it found, too.
+        """
         drift = self.verify(scope)
+        self._found.update(dict.fromkeys(drift))
         if scope is EVERYTHING:
             if self._ports.try_again():
                 self._open_ports()
@@ -276,7 +281,8 @@ class Overlay:
             self._converge()
             if any(d.network_id == MESH for d in drift):
                 self.mesh.repair()
-        return drift
+        found, self._found = self._found, {}
+        return list(found)
 
     def silent_changes(self) -> list[str]:
         """Return the scopes in which something changed of which no notification tells: settings, and namespaces' pins.

@@ -261,6 +261,24 @@ def test_what_the_kernel_learned_of_a_path_is_no_route_of_somebody(ends) -> None
     assert host.do(host.plane.verify()) == []
 
 
+def test_what_a_failed_repair_put_right_is_told_by_the_next(wire: World, ends) -> None:
+    """Two networks are broken, and in the way of one repair there is a device that somebody made."""
+    host = ends[0].host
+    other = wire.add_network(OTHER, "10.65.0.0/16", {"h1": (1,), "h2": (2,)})
+    host.apply()
+    host.in_network(OTHER, "ip link del vtep")
+    host.sh(f"ip link add strange type vxlan id {other.vni} dstport 14789")
+    host.in_network(WEB, "ip route del 10.64.0.160/27")
+    with pytest.raises(TransientError):
+        host.do(host.plane.repair())
+    assert converse(ends[0], ends[1], "10.64.0.161") == "10.64.0.33"
+    host.sh("ip link del strange")
+    found = host.do(host.plane.repair())
+    assert {d.network_id for d in found} == {WEB, OTHER}
+    assert len(found) == len(set(found))
+    assert host.do(host.plane.repair()) == []
+
+
 def test_a_namespace_deleted_by_hand_is_pinned_again(ends) -> None:
     host = ends[0].host
     pin = host.run_dir / "netns" / f"{host.name}.{WEB}"
