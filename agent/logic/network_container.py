@@ -13,7 +13,17 @@ from typing import Final
 
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_plan import ROUTER, Site, link_mtu
-from argosy.agent.logic.network_state import MAIN_TABLE
+from argosy.agent.logic.network_state import (
+    MAIN_TABLE,
+    Address,
+    Entry,
+    Link,
+    LinkKind,
+    Neighbour,
+    Route,
+    RouteKind,
+    Rule,
+)
 from argosy.core.assignment import NetworkAssignment
 from argosy.core.errors import PreconditionError
 
@@ -62,6 +72,26 @@ def plan_container_links(site: Site, attachments: Sequence[tuple[NetworkAssignme
         _link(site, network, address, index, several=several, default=index == default)
         for index, (network, address) in enumerate(attachments)
     )
+
+
+def rules_of(link: ContainerLink) -> list[Rule]:
+    """Return the rules by which an attachment's source address chooses its table."""
+    return [Rule(0, 0, link.rule_table, source=link.address)] if link.rule_table else []
+
+
+def plan_inside(link: ContainerLink) -> list[Entry]:
+    """Return what the container's own namespace holds for an attachment; what else is there is its own affair."""
+    return [
+        Link(names.LOOPBACK, LinkKind.LOOPBACK),
+        Link(link.name, LinkKind.CONTAINER, mtu=link.mtu, mac=link.mac),
+        Address(link.name, link.address),
+        Neighbour(link.name, ROUTER, link.router_mac),
+        *(
+            Route(r.destination, r.prefix, RouteKind.UNICAST, link.name, ROUTER if r.via_router else 0, table=r.table)
+            for r in link.routes
+        ),
+        *rules_of(link),
+    ]
 
 
 def _link(

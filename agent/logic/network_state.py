@@ -148,14 +148,20 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A routing rule: packets whose mark has these bits go by a table, whose number is the rule's priority too."""
+    """A routing rule: packets go by a table, whose number is the rule's priority too.
+
+    Those whose mark has these bits; or, with a `source`, those from that address.
+    """
 
     mark: int
     mask: int
     table: int
     device: str = ""
+    source: int = 0
 
     def __str__(self) -> str:
+        if self.source:
+            return f"rule from {IPv4Address(self.source)} table {self.table}"
         return f"rule fwmark {self.mark:#x}/{self.mask:#x} table {self.table}"
 
 
@@ -189,7 +195,7 @@ def key_of(entry: Entry) -> Key:
         case Route():
             return (6, entry.table << 32 | entry.destination, entry.prefix)
         case Rule():
-            return (7, entry.mark, entry.mask)
+            return (7, entry.mark << 32 | entry.source, entry.mask)
 
 
 def device_of(entry: Entry) -> str:

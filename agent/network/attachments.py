@@ -1,7 +1,7 @@
 """Containers on networks: making their links, deleting many at once, making them anew when somebody deleted them."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
 
@@ -11,7 +11,7 @@ from argosy.agent.logic.network_plan import Site, link_mtu, plan_container
 from argosy.agent.network import container, rtnetlink
 from argosy.agent.network.carried import DELETION_GROUP, Attached, CarriedNetwork
 from argosy.agent.network.container import Plug
-from argosy.agent.network.desired import Interface
+from argosy.agent.network.desired import Drift, Interface
 from argosy.agent.network.namespace import Home
 from argosy.core.assignment import NetworkAssignment
 from argosy.core.errors import TransientError
@@ -91,6 +91,33 @@ class Attachments:
                     carried.unwant_container(device)
                 else:
                     os.close(fd)
+
+    def differences_inside(self, carried: CarriedNetwork) -> list[Drift]:
+        """Return how containers' own ends of their links differ from what they were given. Raises OSError."""
+        return [
+            replace(drift, what=f"{drift.what}, in the container behind {device}")
+            for device, attached in carried.containers.items()
+            for drift in self._inside(carried, device, attached)
+        ]
+
+    def mend_inside(self, carried: CarriedNetwork) -> None:
+        """Give containers anew what differs at their own ends. Raises TransientError."""
+        for device, attached in list(carried.containers.items()):
+            if any(self._inside(carried, device, attached)):
+                self._plug_again(carried, device, attached)
+
+    def _inside(self, carried: CarriedNetwork, device: str, attached: Attached) -> Iterator[Drift]:
+        """Yield what differs in one container: not in those that may change it themselves."""
+        if attached.plug is None or device not in carried.kernel.indexes:
+            return
+        fd = self._reopen(attached)
+        if fd is None:
+            return
+        try:
+            if not container.may_change_its_network(attached.pid):
+                yield from container.differences_inside(self._home, fd, attached.plug.link)
+        finally:
+            os.close(fd)
 
     def replug(self, carried: CarriedNetwork) -> None:
         """Make links anew that are missing, and forget containers of which nothing is there and can be made by us.

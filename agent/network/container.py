@@ -7,14 +7,17 @@ A repetition is harmless; a pair left over from an attempt that was cut short is
 import errno
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
-from argosy.agent.logic.network_container import ContainerLink
+from argosy.agent.logic.network_container import ContainerLink, plan_inside, rules_of
 from argosy.agent.logic.network_plan import ROUTER
-from argosy.agent.logic.network_state import Entry, Link, LinkKind
+from argosy.agent.logic.network_state import Entry, Link, LinkKind, state_of
 from argosy.agent.network import rtnetlink
+from argosy.agent.network.audit import differences
+from argosy.agent.network.desired import Drift
 from argosy.agent.network.kernel import KernelNamespace
 from argosy.agent.network.namespace import Home, open_namespace, write_setting
 from argosy.agent.network.netlink import Message, Netlink, NetlinkError
@@ -23,6 +26,7 @@ from argosy.core.errors import PreconditionError, TransientError
 _LOOPBACK_INDEX: Final = 1
 _CARRIER_S: Final = 0.1
 _CARRIER_POLL_S: Final = 0.0005
+_CAP_NET_ADMIN: Final = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,41 @@ def plug_in(home: Home, container_fd: int, plugs: Sequence[tuple[KernelNamespace
         netlink.close()
     for network, plug in plugs:
         _await_carrier(network, plug)
+
+
+def differences_inside(home: Home, container_fd: int, link: ContainerLink) -> Iterator[Drift]:
+    """Yield what is missing in a container, or different; what it has beside that is its own affair. Raises OSError."""
+    netlink = home.netlink_in(container_fd)
+    try:
+        # Devices go by their index: a name may have been changed.
+        links = {
+            i: replace(found, name=link.name) if i == link.index else found
+            for i, found, _ in rtnetlink.read_links(netlink)
+        }
+        devices = {i: found.name for i, found in links.items()}
+        actual = state_of(
+            [
+                *links.values(),
+                *rtnetlink.read_addresses(netlink, devices),
+                *rtnetlink.read_neighbours(netlink, devices),
+                *rtnetlink.read_routes(netlink, devices),
+                *(rtnetlink.read_rules(netlink) if link.rule_table else ()),
+            ]
+        )
+    finally:
+        netlink.close()
+    wanted = state_of(plan_inside(link))
+    return differences(link.network_id, wanted, {key: entry for key, entry in actual.items() if key in wanted})
+
+
+def may_change_its_network(pid: int) -> bool:
+    """Tell whether a container may change its own network (CAP_NET_ADMIN); False for one that has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return False
+    bounding = next((line.split()[1] for line in lines if line.startswith("CapBnd:")), "0")
+    return bool(int(bounding, 16) & _CAP_NET_ADMIN)
 
 
 def _await_carrier(network: KernelNamespace, plug: Plug) -> None:
@@ -149,6 +188,4 @@ def _configuration(link: ContainerLink) -> list[Message]:
                 table=route.table,
             )
         )
-    if link.rule_table:
-        messages.append(rtnetlink.rule_from(link.address, link.rule_table))
-    return messages
+    return messages + [rtnetlink.put(rule, {}) for rule in rules_of(link)]

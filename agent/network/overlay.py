@@ -248,6 +248,8 @@ class Overlay:
             actual = carried.read()
             self._attachments.forget_ended(carried)
             drift += differences(network_id, carried.wanted, actual)
+            if scope is EVERYTHING:  # which takes a millisecond a container
+                drift += self._attachments.differences_inside(carried)
         return drift
 
     def repair(self, scope: Scope = EVERYTHING) -> list[Drift]:
@@ -278,6 +280,8 @@ class Overlay:
                     carried.balancer.look_again()
                     carried.ingress.distrust()
                 self._attachments.replug(carried)
+                if scope is EVERYTHING:
+                    self._attachments.mend_inside(carried)
             self._converge()
             if any(d.network_id == MESH for d in drift):
                 self.mesh.repair()

@@ -277,14 +277,6 @@ def route_via(
     return Message(_RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body, about=f"write route of /{prefix}")
 
 
-def rule_from(address: int, table: int) -> Message:
-    """Write a rule: what carries a source address goes by a table, whose number is the rule's priority too."""
-    body = _ROUTE.pack(_AF_INET, 0, 32, 0, 0, ROUTE_PROTOCOL, 0, _FR_ACT_TO_TBL, 0)
-    body += attribute(2, ipv4(address)) + attribute_u32(15, table) + attribute_u32(6, table)
-    exists = frozenset({errno.EEXIST})
-    return Message(_RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, body, exists, f"write rule for table {table}")
-
-
 def _address(kind: int, flags: int, entry: Address, index: int, tolerate: frozenset[int] = frozenset()) -> Message:
     packed = attribute(2, ipv4(entry.address)) + attribute(1, ipv4(entry.address))
     body = _ADDRESS.pack(_AF_INET, entry.prefix, 0, 0, index) + packed
@@ -316,9 +308,13 @@ def _route(kind: int, flags: int, entry: Route, indexes: Indexes, tolerate: froz
 
 
 def _rule(kind: int, flags: int, entry: Rule, tolerate: frozenset[int]) -> Message:
-    body = _ROUTE.pack(_AF_INET, 0, 0, 0, 0, ROUTE_PROTOCOL, 0, _FR_ACT_TO_TBL, 0)
-    body += attribute_u32(6, entry.table) + attribute_u32(10, entry.mark) + attribute_u32(15, entry.table)
-    body += attribute_u32(16, entry.mask)
+    source = 32 if entry.source else 0
+    body = _ROUTE.pack(_AF_INET, 0, source, 0, 0, ROUTE_PROTOCOL, 0, _FR_ACT_TO_TBL, 0)
+    body += attribute_u32(6, entry.table) + attribute_u32(15, entry.table)
+    if entry.source:
+        body += attribute(2, ipv4(entry.source))
+    else:
+        body += attribute_u32(10, entry.mark) + attribute_u32(16, entry.mask)
     return Message(kind, flags, body, tolerate, f"write {entry}" if flags else f"remove {entry}")
 
 
@@ -430,14 +426,15 @@ def read_routes(netlink: Netlink, devices: Mapping[int, str]) -> list[Route]:
 
 
 def read_rules(netlink: Netlink) -> list[Rule]:
-    """Return the routing rules that look at marks."""
+    """Return the routing rules that look at marks or at where packets come from."""
     request = Message(_RTM_GETRULE, 0, _ROUTE.pack(_AF_INET, 0, 0, 0, 0, 0, 0, 0, 0), about="list rules")
     rules: list[Rule] = []
     for body in netlink.dump(request):
         parts = attributes(body[12:])
-        if 10 in parts:
+        if 10 in parts or 2 in parts:
             mark, mask, table = (_U32.unpack(parts[i])[0] if i in parts else 0 for i in (10, 16, 15))
-            rules.append(Rule(mark, mask, table))
+            source = _IPV4.unpack(parts[2])[0] if 2 in parts else 0
+            rules.append(Rule(mark, mask, table, source=source))
     return rules
 
 

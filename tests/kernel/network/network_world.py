@@ -118,15 +118,18 @@ class Namespace:
 
 
 class Container(Namespace):
-    """A process in a network namespace of its own."""
+    """A process in a network namespace of its own, which it may not change, as by default; or may (`admin`)."""
 
-    def __init__(self, host: "Host", container_id: str) -> None:
+    def __init__(self, host: "Host", container_id: str, *, admin: bool = False) -> None:
         self.id = container_id
         self.host = host
-        self.process = subprocess.Popen(["unshare", "--net", "sleep", "1000"], stdout=subprocess.DEVNULL)
+        bounded = [] if admin else ["setpriv", "--bounding-set=-net_admin"]
+        begin = ["unshare", "--net", *bounded, "sleep", "1000"]
+        self.process = subprocess.Popen(begin, stdout=subprocess.DEVNULL)
         self.pid = self.process.pid
         own = os.stat("/proc/self/ns/net").st_ino
         wait_until(lambda: os.stat(f"/proc/{self.pid}/ns/net").st_ino != own)
+        wait_until(lambda: Path(f"/proc/{self.pid}/comm").read_text() == "sleep\n")
         super().__init__(os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
         self.attachments: tuple[Attachment, ...] = ()
 
@@ -213,9 +216,9 @@ class Host:
         self.state = self.world.state_for(self)
         return self.do(self.plane.apply(self.state))
 
-    def start_container(self, container_id: str, *attachments: tuple[str, str]) -> Container:
+    def start_container(self, container_id: str, *attachments: tuple[str, str], admin: bool = False) -> Container:
         """Make a container and attach it to (network, address) pairs."""
-        container = Container(self, container_id)
+        container = Container(self, container_id, admin=admin)
         container.attachments = tuple(Attachment(n, int(IPv4Address(a))) for n, a in attachments)
         self.containers[container_id] = container
         self.apply()

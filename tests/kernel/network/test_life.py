@@ -226,16 +226,31 @@ BREAKAGES = {
         "nft add element ip $(nft list tables | cut -d' ' -f3 | grep /peers) peers { 192.0.2.254 }",
     ),
     "host's forwarding off": ("host", "echo 0 > /proc/sys/net/ipv4/conf/eth0/forwarding"),
+    "address in the container": ("container", "ip addr flush dev eth0"),
+    "default route in the container": ("container", "ip route del default"),
+    "router's neighbour in the container": ("container", "ip neigh del 169.254.1.1 dev eth0"),
+    "MTU in the container": ("container", "ip link set eth0 mtu 1000"),
+    "link down in the container": ("container", "ip link set eth0 down"),
     "foreign route": ("net", "ip route add 10.64.0.200/32 dev vtep"),
 }
+
+
+def break_it(container: Container, breakage: str) -> None:
+    """Break something of a container's host, of its network there, or inside of it."""
+    where, command = BREAKAGES[breakage]
+    if where == "container":
+        container.sh(command)
+    elif where == "net":
+        container.host.in_network(WEB, command)
+    else:
+        container.host.sh(command)
 
 
 @pytest.mark.parametrize("breakage", BREAKAGES)
 def test_what_is_broken_by_hand_is_found_and_repaired(breakage: str, wire: World, ends) -> None:
     host = ends[0].host
     assert host.do(host.plane.verify()) == []
-    where, command = BREAKAGES[breakage]
-    host.in_network(WEB, command) if where == "net" else host.sh(command)
+    break_it(ends[0], breakage)
     drift = host.do(host.plane.repair())
     assert drift
     assert all(d.network_id in ("", WEB) and d.kind in DriftKind and d.what for d in drift)
@@ -259,6 +274,27 @@ def test_what_the_kernel_learned_of_a_path_is_no_route_of_somebody(ends) -> None
 
         wait_until(is_learned)
     assert host.do(host.plane.verify()) == []
+
+
+def test_a_container_on_several_networks_is_as_it_was_again(wire: World, pair: tuple[Host, Host]) -> None:
+    for number, network in enumerate((WEB, OTHER)):
+        wire.add_network(network, f"10.{64 + number}.0.0/16", {"h1": (1,), "h2": (2,)})
+    both = pair[0].start_container("taskaaaaaaaa1", (WEB, "10.64.0.33"), (OTHER, "10.65.0.33"))
+    far = pair[1].start_container("taskbbbbbbbb1", (OTHER, "10.65.0.65"))
+    both.sh("ip rule del table 1001; ip route flush table 1001; ip link set lo down")
+    found = pair[0].do(pair[0].plane.repair())
+    assert {d.kind for d in found} == {DriftKind.MISSING, DriftKind.DIFFERENT}
+    assert all("taskaaaaaaaa1" in d.what for d in found)
+    assert pair[0].do(pair[0].plane.verify()) == []
+    assert converse(far, both, "10.65.0.33") == "10.65.0.65"
+
+
+def test_a_container_that_may_change_its_network_is_left_to_it(wire: World, pair: tuple[Host, Host]) -> None:
+    wire.add_network(WEB, "10.64.0.0/16", {"h1": (1,), "h2": (2,)})
+    container = pair[0].start_container("taskaaaaaaaa1", (WEB, "10.64.0.33"), admin=True)
+    container.sh("ip link set eth0 mtu 1300; ip route replace default via 169.254.1.1 dev eth0 onlink mtu 1200")
+    assert pair[0].do(pair[0].plane.repair()) == []
+    assert "mtu 1300" in container.sh("ip link show eth0")
 
 
 def test_what_a_failed_repair_put_right_is_told_by_the_next(wire: World, ends) -> None:
