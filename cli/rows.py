@@ -231,12 +231,14 @@ def service_rows(
 ) -> list[Row]:
     """Return services with how many of their tasks run. `tasks`: of those that `may_finish` also what has ended.
 
-    `nodes`: where published ports may be in trouble, and global services run.
+    `nodes`: where published ports may be in trouble, where global services run, and what is kept while it is cut off.
     """
     services, tasks, nodes = list(services), list(tasks), list(nodes)
     stuck = nodes_port_problems((node_name(node), node) for node in nodes)
     completed = _completed(services, tasks, nodes)
     everywhere, down = {s.meta.id for s in services if is_global(s.spec)}, _down(nodes)
+    keeping = {service.meta.id for service in services if keeps(service)}
+    kept: dict[str, int] = {}
     running: dict[str, int] = {}
     wanted: dict[str, int] = {}
     canaries: dict[str, int] = {}
@@ -248,7 +250,9 @@ def service_rows(
             canaries[task.service_id] = canaries.get(task.service_id, 0) + running_now
         elif task.desired_state <= types.TASK_STATE_RUNNING and task.status.state <= types.TASK_STATE_RUNNING:
             wanted[task.service_id] = wanted.get(task.service_id, 0) + 1
-            if task.status.state == types.TASK_STATE_RUNNING and not task.status.unready:
+            if task.service_id in keeping and task.node_id in down:
+                kept[task.service_id] = kept.get(task.service_id, 0) + 1
+            elif task.status.state == types.TASK_STATE_RUNNING and not task.status.unready:
                 running[task.service_id] = running.get(task.service_id, 0) + 1
     rows = []
     for service in services:
@@ -262,6 +266,7 @@ def service_rows(
                 "mode": mode_name(spec),
                 "replicas": wanted.get(identity, 0) if is_global(spec) or is_job(spec) else spec.replicas,
                 "running": running.get(identity, 0),
+                "kept": kept.get(identity, 0),
                 "completed": complete,
                 "completions": completions,
                 "image": spec.task.container.image,
@@ -278,6 +283,11 @@ def service_rows(
             }
         )
     return sorted(rows, key=lambda row: str(row["name"]))
+
+
+def keeps(service: types.Service) -> bool:
+    """Whether a service's tasks are kept on nodes that are DOWN."""
+    return service.spec.disconnect == types.DISCONNECT_KEEP
 
 
 def mode_name(spec: types.ServiceSpec) -> str:

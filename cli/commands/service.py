@@ -31,13 +31,15 @@ SERVICE_COLUMNS = (
 def tasks_text(row: Row) -> str:
     """Return how many tasks run of how many, and what is beside them.
 
-    "4/4 +1 canary", "0/3 stopped"; of what has run to its end "0/1 (1/1 completed)".
+    "4/4 +1 canary", "2/3 +1 cut off", "0/3 stopped"; of what has run to its end "0/1 (1/1 completed)".
     """
     text = f"{row['running']}/{row['replicas']}"
     if row["job"] or row["completed"]:
         text += f" ({row['completed']}/{row['completions']} completed)"
     if row["canaries"]:
         text += f" +{row['canaries']} {'canary' if row['canaries'] == 1 else 'canaries'}"
+    if row["kept"]:
+        text += f" +{row['kept']} cut off"
     return f"{text} stopped" if row["stopped"] else text
 
 
@@ -70,18 +72,20 @@ def next_text(job: Row) -> str:
 
 def show_services(session: Session, stack: str, form: str, *, quiet: bool) -> None:
     """Print the services of the project, or of a stack."""
-    from argosy.cli.rows import is_global, may_finish, service_rows
+    from argosy.cli.rows import is_global, keeps, may_finish, service_rows
     from argosy.proto.argosy.v1 import control_pb2 as pb
 
     found = session.control.ListServices(pb.ListServicesRequest(project=session.project, stack=stack))
     ended = any(may_finish(service.spec) for service in found.services)
     tasks = session.control.ListTasks(pb.ListTasksRequest(project=session.project, stack=stack, all=ended))
-    of_nodes = any(s.endpoint.ports or s.task.host_ports or is_global(s) for s in (f.spec for f in found.services))
-    nodes = session.control.ListNodes(pb.ListNodesRequest(project=session.project)).nodes if of_nodes else ()
+    ask_nodes = any(
+        s.spec.endpoint.ports or s.spec.task.host_ports or is_global(s.spec) or keeps(s) for s in found.services
+    )
+    nodes = session.control.ListNodes(pb.ListNodesRequest(project=session.project)).nodes if ask_nodes else ()
     rows = service_rows(found.services, tasks.tasks, nodes)
     show(rows, SERVICE_COLUMNS, form, quiet=quiet)
     for row in rows if form != "json" and not quiet else ():
-        for problem in row["problems"]:
+        for problem in (*row["problems"], *filter(None, (row["update_message"],))):
             notice(f"{row['name']}: {problem}")
 
 

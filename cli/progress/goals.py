@@ -129,9 +129,10 @@ def _assess_service(wanted: WantedService, picture: Picture, tasks: list[Task]) 
     if wanted.exact and service.update.ready:
         return Assessment(Status.DONE, (summary,))
     busy = count.others or (wanted.exact and count.canaries)
-    if count.running + count.finished == target and not busy and _is_at_rest(wanted, service):
+    if count.running + count.finished + count.kept == target and not busy and _is_at_rest(wanted, service):
         first = service.update.state is UpdateState.NONE and wanted.exact
-        return Assessment(Status.DONE, (summary,), steady_s=STEADY_S if first else 0.0)
+        remarks = (f"{name}: {service.update.message}",) if wanted.exact and service.update.message else ()
+        return Assessment(Status.DONE, (summary, *remarks), steady_s=STEADY_S if first else 0.0)
     lost_cause = hopeless(service, picture, tasks, counts_all=wanted.is_new)
     if lost_cause is not None:
         reason, culprits = lost_cause
@@ -194,11 +195,15 @@ class _Count:
     canaries: int
     others: int
     """Neither: still coming, or still going."""
+    kept: int
+    """Slots whose task is kept on a node that is cut off: nothing can be done about them for now."""
 
 
 def _count(service: Service, picture: Picture, tasks: Iterable[Task]) -> _Count:
     running = canaries = others = 0
     newest: dict[tuple[int, str], Task] = {}
+    tasks = list(tasks)
+    kept = {_key(task) for task in tasks if task.slot and picture.is_kept(task)}
     for task in tasks:
         if task.desired_state is not TaskState.REMOVE:
             key = (task.slot, "" if task.slot else task.node_id)
@@ -210,11 +215,14 @@ def _count(service: Service, picture: Picture, tasks: Iterable[Task]) -> _Count:
         if state is TaskState.RUNNING and task.desired_state is TaskState.RUNNING and not task.status.unready:
             running += not task.canary
             canaries += task.canary
+            kept.discard(_key(task))
+        elif _key(task) in kept:
+            continue
         elif wanted or (state >= TaskState.ASSIGNED and not picture.cannot_hear(task)):
             others += 1
     may_finish = service.spec.task.restart.condition is not RestartCondition.ANY
     finished = sum(may_finish and task.status.state is TaskState.COMPLETE for task in newest.values())
-    return _Count(running, finished, canaries, others)
+    return _Count(running, finished, canaries, others, len(kept))
 
 
 def _target(service: Service, picture: Picture) -> int:
@@ -248,6 +256,8 @@ def _summary(service: Service, count: _Count, target: int) -> str:
     text = f"{service.spec.name}: {count.running}/{target} running"
     if count.finished:
         text += f", {count.finished} finished"
+    if count.kept:
+        text += f", {count.kept} cut off"
     if count.canaries:
         text += f", {count.canaries} {'canary' if count.canaries == 1 else 'canaries'}"
     state = service.update.state

@@ -6,9 +6,9 @@ from typing import TypeAlias
 
 from argosy.core.network import Network
 from argosy.core.node import Node, NodeState
-from argosy.core.service import Service
+from argosy.core.service import Disconnect, Service
 from argosy.core.task import Task
-from argosy.core.task_state import is_terminal
+from argosy.core.task_state import TaskState, is_terminal
 
 Watched: TypeAlias = Service | Task | Node | Network
 
@@ -79,6 +79,14 @@ class Picture:
     def is_away(self, task: Task) -> bool:
         """Whether a task's node is lost: the task counts for nothing any more."""
         return self._node_is(task, NodeState.DOWN, NodeState.DISCONNECTED)
+
+    def is_kept(self, task: Task) -> bool:
+        """Whether a task is waited for though its node is DOWN: its service says `disconnect: keep`."""
+        service = self.services.get(task.service_id)
+        keeps = service is not None and service.spec.disconnect is Disconnect.KEEP
+        node = self.nodes.get(task.node_id)
+        is_down = node is not None and node.status.state is NodeState.DOWN
+        return keeps and is_down and task.desired_state <= TaskState.RUNNING and not is_terminal(task.status.state)
 
     def cannot_hear(self, task: Task) -> bool:
         """Whether a task's node cannot be told anything now, so that waiting for the task to stop is in vain."""

@@ -14,7 +14,8 @@ where the old one was. The rules (docs/updates.md):
 - When the share of slots with a failure (attempts.py) is over `max_failure_ratio`, or there was no progress for
   `progress_deadline` (progress.py), the failure action follows.
 - A slot whose new task runs lets the next one begin, but it counts as missing until every node knows the new task.
-- The update is complete when every slot runs the present spec, and has done so for `monitor`.
+- The update is complete when every slot runs the present spec, and has done so for `monitor`. Slots whose task is kept
+  on a node that is DOWN are left out until it is back, and the update says so (left_behind.py).
 - Creating slots (first deploy, scaling up) is no update: it happens all at once.
 """
 
@@ -30,6 +31,7 @@ from argosy.controller.logic.canary import former_revision, is_trying
 from argosy.controller.logic.counted import of_all
 from argosy.controller.logic.dirty import is_dirty, stale_task
 from argosy.controller.logic.draft import Draft
+from argosy.controller.logic.left_behind import is_cut_off, remark
 from argosy.controller.logic.progress import stalled
 from argosy.controller.logic.slot import Aim, Order, is_fixed
 from argosy.controller.logic.slots import Key, Slot, is_unassigned, serves
@@ -76,7 +78,7 @@ def plan_update(view: View, draft: Draft, slots: Sequence[Slot]) -> Rollout:
     dirty = [slot for slot in wanted if slot.may_create and is_dirty(view, slot)]
     if update.state in AT_REST:
         if not dirty:
-            return _resting(view, spec.update, update)
+            return _resting(view, draft, spec.update, update, wanted)
         update = UpdateStatus(UpdateState.UPDATING, started_at=view.now, promoted=True)
         draft.set_update(update)
     config = spec.rollback if update.state in ROLLING_BACK else spec.update
@@ -122,7 +124,10 @@ def _order(view: View, slot: Slot, config: UpdateConfig) -> Order:
     return _order_of_config(config)
 
 
-def _resting(view: View, config: UpdateConfig, update: UpdateStatus) -> Rollout:
+def _resting(view: View, draft: Draft, config: UpdateConfig, update: UpdateStatus, slots: Sequence[Slot]) -> Rollout:
+    message = remark(view, slots, update.message)
+    if message != update.message:
+        draft.set_update(replace(update, message=message))
     return Rollout(config, update.started_at, view.service.revision)
 
 
@@ -220,6 +225,7 @@ class _Course:
         settled = self._settled(slots)
         if settled is not None:
             return settled
+        slots = [slot for slot in slots if not is_cut_off(self.view, slot)]
         waits_for = stalled(self.view, self.draft, self.update, self.config, slots)
         if waits_for:
             if self.config.failure_action is not FailureAction.CONTINUE:
@@ -284,7 +290,7 @@ class _Course:
             return self.rollout()
         rolled_back = self.update.state in ROLLING_BACK
         state = UpdateState.ROLLBACK_COMPLETED if rolled_back else UpdateState.COMPLETED
-        message = self.update.message if rolled_back else ""
+        message = remark(self.view, slots, self.update.message if rolled_back else "")
         self._store(state=state, completed_at=self.view.now, message=message, ready=False)
         return replace(self.rollout(is_over=True), config=self.view.service.spec.update)
 

@@ -132,3 +132,35 @@ def test_a_task_that_is_kept_is_waited_for(cluster):
     cluster.wait_node("node3", "READY")
     assert {t["id"] for t in cluster.wait_running("a_kept", 3)} == {t["id"] for t in tasks}
     assert all(is_alive(p) for p in programs.values())
+
+
+@pytest.mark.usefixtures("stack")
+def test_an_update_goes_on_without_a_task_that_is_kept_says_so_and_comes_back_to_it(cluster):
+    cluster.wait_running("a_kept", 3)
+
+    def revisions():
+        return {t["node"]: t["revision"] for t in cluster.running("a_kept")}
+
+    def shown():
+        return next(s for s in cluster.json("service", "ls") if s["name"] == "a_kept")
+
+    before = shown()["revision"]
+    cluster.cut("node3")
+    try:
+        cluster.wait_node("node3", "DOWN")
+        left = f"1 task on node node3, which is cut off, still runs revision {before}: replaced when it is back"
+        updated = cluster.run("service", "update", "--update-monitor", "0s", "--env-add", "V=2", "a_kept")
+        assert updated.returncode == 0, updated.stderr
+        assert "a_kept: 2/3 running, 1 cut off" in updated.stderr
+        assert left in updated.stderr
+        assert revisions() == {"node1": before + 1, "node2": before + 1, "node3": before}
+        assert (shown()["running"], shown()["kept"], shown()["update"]) == (2, 1, "COMPLETED")
+        listed = cluster.run("service", "ls")
+        assert "2/3 +1 cut off" in listed.stdout
+        assert f"a_kept: {left}" in listed.stderr
+    finally:
+        cluster.heal("node3")
+    wait_until(
+        lambda: set(revisions().values()) == {before + 1} and len(revisions()) == 3, 60, lambda: f"{revisions()}"
+    )
+    wait_until(lambda: (shown()["update"], shown()["update_message"]) == ("COMPLETED", ""), 30, lambda: f"{shown()}")

@@ -16,7 +16,7 @@ from argosy.core.files import Config, FileVersion, NamedFile, Secret, path_of
 from argosy.core.kinds import BY_NAME
 from argosy.core.network import SLICE_SIZE, Network, Slice
 from argosy.core.node import Availability, BeatKey, Node, NodeState
-from argosy.core.service import JOB_MODES, Revision, Service, ServiceMode, UpdateState, revision_id
+from argosy.core.service import JOB_MODES, Disconnect, Revision, Service, ServiceMode, UpdateState, revision_id
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState, is_terminal
 from tests.sim.etcd_channel import Writer
@@ -306,6 +306,7 @@ class Watcher:
         parts = change.key.decode().split("/")[3:]
         if parts[0] == "service" and (service := self.services.get(parts[-1])) is not None:
             self._judges.dependencies.changed(service)
+            self._judges.updates.after(service)
         if parts[0] != "task" or change.new is None:
             return
         task = self.tasks[parts[-1]]
@@ -371,6 +372,13 @@ class Watcher:
         """Whether a slot is to go on: its place has somebody who is to serve, now or soon."""
         return any(_live(task) for task in self.slots[key].values())
 
+    def _is_cut_off(self, key: tuple[str, Any]) -> bool:
+        """Whether nothing can be done about a slot: it has a task on a node that is DOWN, and the service keeps it."""
+        service = self.services.get(key[0])
+        on = [self.nodes.get(task.node_id) for task in self.slots[key].values() if _live(task)]
+        down = any(node is not None and node.status.state is NodeState.DOWN for node in on)
+        return service is not None and service.spec.disconnect is Disconnect.KEEP and down
+
     def _is_canarys(self, key: tuple[str, Any]) -> bool:
         """Whether a slot is one more than is wanted, to try an update."""
         return any(task.canary for task in self.slots[key].values())
@@ -418,7 +426,7 @@ class Watcher:
         for k, id in list(flying.items()):
             new = self.tasks.get(id)
             done = new is None or new.status.state >= S.RUNNING or new.desired_state > S.RUNNING
-            if done or new.revision != service.revision:
+            if done or new.revision != service.revision or self._is_cut_off(k):
                 del flying[k]
         if old is not None or task.revision != service.revision or self._is_canarys(key):
             return

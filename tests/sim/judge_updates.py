@@ -1,14 +1,16 @@
-"""What must hold of canaries and of drains that have a pace."""
+"""What must hold of canaries, of completed updates, and of drains that have a pace."""
 
 from typing import Any
 
 from argosy.core.node import Availability, Node, NodeState
-from argosy.core.service import Service, ServiceMode, UpdateState
+from argosy.core.service import Disconnect, Service, ServiceMode, UpdateState, revision_id
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState
+from tests.sim.judge_disconnect import KNOWN_S
 
 S = TaskState
 FORWARD = (UpdateState.UPDATING, UpdateState.PAUSED)
+COMPLETED = (UpdateState.COMPLETED, UpdateState.ROLLBACK_COMPLETED)
 
 
 class Updates:
@@ -18,19 +20,52 @@ class Updates:
         self._watcher = watcher
         self._draining_since: dict[str, float] = {}
         self._on_their_way: set[str] = set()
+        self._completes: set[str] = set()
 
     # ---- canaries
 
     def service_changed(self, old: Service | None, new: Service, *, by_user: bool) -> None:
-        """Judge that only people promote, where nothing else was asked for."""
-        if old is None or by_user or not new.spec.canary or new.spec.auto_promote:
+        """Judge that only people promote, where nothing else was asked for; note when an update completes."""
+        if old is None or by_user:
+            return
+        if new.update.state in COMPLETED and old.update.state not in COMPLETED:
+            self._completes.add(new.meta.id)
+        if not new.spec.canary or new.spec.auto_promote:
             return
         same = old.update.started_at == new.update.started_at and new.revision == old.revision
         if same and new.update.promoted and not old.update.promoted:
             self._watcher.fail("canaries wait for people", f"the update of {new.spec.name} was promoted by itself")
 
+    def after(self, service: Service) -> None:
+        """Judge what an update leaves that has just completed: what is kept on a node that is cut off, and it says so.
+
+        A global service's task on a node that takes none now is left alone, too.
+        """
+        if service.meta.id not in self._completes:
+            return
+        self._completes.discard(service.meta.id)
+        if service.spec.mode is not ServiceMode.REPLICATED or service.removing:
+            return
+        for task in self._watcher.tasks.values():
+            stored = self._watcher.revisions.get(revision_id(service.meta.id, task.revision))
+            if task.service_id != service.meta.id or not S.ASSIGNED <= task.status.state <= S.RUNNING:
+                continue
+            if task.desired_state > S.RUNNING or stored is None or stored.spec.task == service.spec.task:
+                continue
+            node: Node | None = self._watcher.nodes.get(task.node_id)
+            was_down = node is None or node.status.state is NodeState.DOWN or self._changed_lately(node)
+            if service.spec.disconnect is not Disconnect.KEEP or not was_down:
+                self._watcher.fail("updates complete", f"{service.spec.name} is completed without {task.meta.id}")
+            if not service.update.message:
+                self._watcher.fail("updates complete", f"{service.spec.name} is, and hides {task.meta.id}")
+
+    def _changed_lately(self, node: Node) -> bool:
+        """Whether a leader may not have known a node's state yet."""
+        return bool(self._watcher.now() - node.status.since <= KNOWN_S)
+
     def task_stopped(self, old: Task, service: Service, siblings: list[Task]) -> None:
         """Judge a task that served and is told to stop: no update takes it while canaries are tried."""
+        self._judge_that_it_has_a_place(old, service, siblings)
         spec, update = service.spec, service.update
         if spec.mode is not ServiceMode.REPLICATED or not spec.canary or update.state not in FORWARD:
             return
@@ -41,6 +76,20 @@ class Updates:
             return
         if any(t.revision == service.revision and t.desired_state <= S.RUNNING for t in siblings):
             self._watcher.fail("canaries wait for people", f"{old.meta.id} of {spec.name} makes way for the untried")
+
+    def _judge_that_it_has_a_place(self, old: Task, service: Service, siblings: list[Task]) -> None:
+        """Nothing that serves makes way for a task that no node can take."""
+        node: Node | None = self._watcher.nodes.get(old.node_id)
+        if node is None or node.status.state is not NodeState.READY or self.is_overdue(node):
+            return
+        if service.spec.mode is not ServiceMode.REPLICATED or service.removing or old.status.unready:
+            return
+        heirs = [t for t in siblings if t.desired_state <= S.RUNNING and t.status.state <= S.RUNNING]
+        placeless = [t for t in heirs if t.status.state < S.ASSIGNED and not t.status.waits_for_old]
+        if old.status.state is S.RUNNING and heirs and len(placeless) == len(heirs):
+            self._watcher.fail(
+                "nothing goes in vain", f"{old.meta.id} makes way for {heirs[0].meta.id}: no node has room"
+            )
 
     # ---- drains
 

@@ -205,6 +205,11 @@ MUTANTS = (
         first=(54,),
     ),
     _mutant(
+        "stops for what has no place",
+        "controller/logic/slot.py",
+        ("    if heir.status.state < TaskState.READY and not heir.status.waits_for_old:\n", "    if False:\n"),
+    ),
+    _mutant(
         "dependencies ignored",
         "controller/logic/dependencies.py",
         ("        unmet = [held for held in found if held.reason]\n", "        unmet: list[Held] = []\n"),

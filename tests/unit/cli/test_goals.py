@@ -11,6 +11,7 @@ from argosy.core.meta import Meta
 from argosy.core.network import Network, NetworkSpec
 from argosy.core.node import Availability, Node, NodeDescription, NodeSpec, NodeState, NodeStatus, Platform
 from argosy.core.service import (
+    Disconnect,
     Placement,
     RestartCondition,
     RestartPolicy,
@@ -142,6 +143,32 @@ NEW = (task("n1", S.RUNNING, revision=2), task("n2", S.RUNNING, revision=2, slot
 )
 def test_updates(seen: Service, wanted: Status) -> None:
     assert status(UPDATED, picture(seen, *NEW)) is wanted
+
+
+LEFT = "1 task on node c, which is cut off, still runs revision 1: replaced when it is back, or by 'argosy node rm'"
+DONE = replace(UPDATED, update=UpdateStatus(UpdateState.COMPLETED, 11.0, message=LEFT))
+KEPT = task("t2", S.RUNNING, slot=2, on="c")
+
+
+@pytest.mark.parametrize(
+    ("seen", "others", "wanted"),
+    [
+        (DONE, [KEPT], Status.DONE),
+        (DONE, [KEPT, task("n2", S.READY, S.READY, slot=2, revision=2)], Status.DONE),  # prepared, and waits for it
+        (replace(DONE, update=UPDATED.update), [KEPT], Status.WAITING),
+        (DONE, [], Status.WAITING),
+        (DONE, [replace(KEPT, desired_state=S.SHUTDOWN)], Status.WAITING),
+    ],
+)
+def test_an_update_is_over_without_what_is_kept_on_a_node_that_is_cut_off(
+    seen: Service, others: list[Task], wanted: Status
+) -> None:
+    keeping = replace(seen, spec=replace(seen.spec, disconnect=Disconnect.KEEP))
+    there = picture(keeping, NEW[0], node("c", NodeState.DOWN), *others)
+    found = ServicesSettled((WantedService(UPDATED),)).assess(there)
+    assert found.status is wanted
+    if wanted is Status.DONE:
+        assert found.summary == ("web: 1/2 running, 1 cut off", f"web: {LEFT}")
 
 
 def test_a_rollback_by_hand() -> None:

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from argosy.cli.commands.ps import reason_text, state_text
-from argosy.cli.rows import Row, latest_rows, task_rows
+from argosy.cli.rows import Row, latest_rows, service_rows, task_rows
 from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import types_pb2 as types
 
@@ -107,3 +107,13 @@ def test_a_crash_loop_shows_also_while_the_next_try_runs_until_it_has_run_long()
 
 def test_what_finds_no_node_waits_for_that() -> None:
     assert state_text(restarted("PENDING", failures=2, due=30)).startswith("PENDING")
+
+
+@pytest.mark.parametrize(("policy", "running", "kept"), [("KEEP", 0, 1), ("REPLACE", 1, 0)])
+def test_what_is_kept_on_a_node_that_is_cut_off_does_not_count_as_running(policy: str, running: int, kept: int) -> None:
+    node = types.Node(meta=types.Meta(id="n1"), status=types.NodeStatus(state=types.NODE_STATE_DOWN))
+    spec = types.ServiceSpec(name="web", replicas=1, disconnect=types.Disconnect.Value(f"DISCONNECT_{policy}"))
+    task = types.Task(service_id="s", slot=1, node_id="n1", desired_state=types.TASK_STATE_RUNNING)
+    task.status.state = types.TASK_STATE_RUNNING
+    (row,) = service_rows([types.Service(meta=types.Meta(id="s"), spec=spec)], [task], [node])
+    assert (row["running"], row["kept"]) == (running, kept)

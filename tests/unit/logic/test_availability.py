@@ -476,16 +476,72 @@ def test_keep_ends_when_the_operator_removes_the_node() -> None:
     assert sum(nodes_of(world).values()) == 3
 
 
-def test_an_update_leaves_out_what_is_kept_and_comes_back_to_it() -> None:
+LATER = "replaced when it is back, or by 'argosy node rm'"
+"""What every remark of an update that could not reach all ends with."""
+
+
+def update_of(world: World) -> tuple[UpdateState, str]:
+    assert world.service is not None
+    return world.service.update.state, world.service.update.message
+
+
+def test_an_update_leaves_out_what_is_kept_says_so_and_comes_back_to_it() -> None:
     world = web(disconnect=Disconnect.KEEP)
     world.set_node("n1", NodeState.DOWN)
     world.update(task=image("v2"))
     world.run(60)
     assert world.images() == ["v1", "v2", "v2"]
-    assert world.update_state() is UpdateState.COMPLETED
+    said = f"1 task on node n1, which is cut off, still runs revision 1: {LATER}"
+    assert update_of(world) == (UpdateState.COMPLETED, said)
     world.set_node("n1", NodeState.READY)
     world.run(60)
     assert world.images() == ["v2"] * 3
+    assert update_of(world) == (UpdateState.COMPLETED, "")
+
+
+def test_a_rollback_says_what_it_could_not_reach() -> None:
+    world = web(replicas=6, disconnect=Disconnect.KEEP)
+    world.update(task=image("v2"))
+    world.run(60)
+    world.set_node("n1", NodeState.DOWN)
+    world.set_node("n2", NodeState.DOWN)
+    kept = nodes_of(world)["n1"] + nodes_of(world)["n2"]
+    world.roll_back()
+    world.run(60)
+    assert world.images() == ["v1"] * (6 - kept) + ["v2"] * kept
+    later = LATER.replace("it is", "they are")
+    said = f"{kept} tasks on nodes n1 and n2, which are cut off, still run revision 2: {later}"
+    assert update_of(world) == (UpdateState.ROLLBACK_COMPLETED, said)
+
+
+def test_what_was_said_of_tasks_that_are_kept_is_unsaid_when_they_are_gone() -> None:
+    world = web(disconnect=Disconnect.KEEP)
+    world.set_node("n1", NodeState.DOWN)
+    world.update(task=image("v2"))
+    world.run(60)
+    world.scale(2)
+    world.run(1)
+    assert world.images() == ["v2"] * 2
+    assert update_of(world) == (UpdateState.COMPLETED, "")
+
+
+def test_an_update_goes_on_over_the_others_when_a_node_is_cut_off_in_the_middle_of_it() -> None:
+    """The slot that was under way is kept, too: it does not hold up the others, and is no lack of progress."""
+    world = web(replicas=6, disconnect=Disconnect.KEEP)
+    never_starts(world)
+    world.update(task=image("v2"))
+    world.settle()
+    (heir,) = (t for t in world.live() if world.image_of(t) == "v2")
+    (old,) = (t for t in world.running() if t.slot == heir.slot)
+    world.set_node(old.node_id, NodeState.DOWN)
+    world.fate = go_well
+    world.run(3600)
+    assert world.images() == ["v1"] * 2 + ["v2"] * 4
+    said = f"2 tasks on node {old.node_id}, which is cut off, still run revision 1: {LATER}"
+    assert update_of(world) == (UpdateState.COMPLETED, said)
+    world.set_node(old.node_id, NodeState.READY)
+    world.run(60)
+    assert (world.images(), update_of(world)) == (["v2"] * 6, (UpdateState.COMPLETED, ""))
 
 
 def test_an_update_does_not_stop_what_is_kept_though_its_heir_was_prepared_there_before_the_node_went() -> None:
