@@ -45,8 +45,8 @@ def removed(snap: Snapshot, image: Image, force: bool) -> tuple[list[Op], Image]
         named = ", ".join(sorted(users)[:_NAMED]) + (f" and {len(users) - _NAMED} more" if len(users) > _NAMED else "")
         who = f"services {named} use" if len(users) > 1 else f"service {named} uses"
         raise PreconditionError(
-            f"{who} the image {image.name}: remove them first, or give them another; with --force the name is taken "
-            "away, and what runs keeps the content"
+            f"{who} the image {image.name}, and could not be deployed anew without it; with --force its name is taken "
+            "away all the same, and what runs keeps the content"
         )
     return [delete(image), *_kept(image)], image
 
