@@ -1,6 +1,7 @@
 """Read, decide, commit; on a conflict read again: the loop around every change that a user asks for."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -25,26 +26,30 @@ async def change(
     With `planned`, the state that a plan was found to hold for, it is decided by that one and only once:
     PreconditionError when what it touches has changed since.
 
-    `decide` is called again when somebody else changed the objects meanwhile; ConflictError after five times.
+    `decide` is called again when somebody else changed the objects meanwhile; ConflictError after five times. Those who
+    try again take turns, so that so many tries are enough however many there are.
     A caller's own version check belongs into `decide`: it fails there on the second reading.
     """
-    for attempt in range(TRIES):
-        ops, result = decide(planned or cache.snapshot)
-        if not ops:
-            return result
-        try:
-            revision = await store.commit(ops)
-        except ConflictError as error:
-            if planned is not None:
-                raise PreconditionError(
-                    f"the plan is stale: {error}; nothing was done: make a new plan with --plan"
-                ) from None
-            if attempt == TRIES - 1:
-                raise
-            await cache.wait_for(await store.revision())
-        else:
-            await cache.wait_for(revision)
-            return result
+    async with contextlib.AsyncExitStack() as turn:
+        for attempt in range(TRIES):
+            ops, result = decide(planned or cache.snapshot)
+            if not ops:
+                return result
+            try:
+                revision = await store.commit(ops)
+            except ConflictError as error:
+                if planned is not None:
+                    raise PreconditionError(
+                        f"the plan is stale: {error}; nothing was done: make a new plan with --plan"
+                    ) from None
+                if attempt == TRIES - 1:
+                    raise
+                if attempt == 0:
+                    await turn.enter_async_context(store.contended)
+                await cache.wait_for(await store.revision())
+            else:
+                await cache.wait_for(revision)
+                return result
     raise AssertionError("the last try returns or raises")
 
 

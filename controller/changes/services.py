@@ -1,6 +1,6 @@
 """Changes of services: turns a request into store operations. Pure but for ids and the time, which are given.
 
-Every function takes a snapshot and returns (operations, objects); controller/api/retry.py commits them.
+Every function takes a snapshot and returns (operations, objects); commit.py commits them.
 """
 
 from collections.abc import Mapping, Sequence

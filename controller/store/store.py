@@ -45,6 +45,8 @@ class Store:
     def __init__(self, client: EtcdClient, cluster: str) -> None:
         self.client = client
         self.keys = Keyspace(cluster)
+        self.contended = asyncio.Lock()
+        """Held by who tries a change again after a conflict, so that of many who change one object each has a turn."""
 
     # ---- writing
 

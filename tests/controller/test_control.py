@@ -42,6 +42,16 @@ async def test_an_update_from_an_older_version_is_refused(leader):
     assert leader.cache.snapshot.get(Service, service.meta.id).spec.replicas == 2
 
 
+async def test_many_who_change_one_service_at_a_time_all_have_their_turn(leader):
+    await leader.add_image()
+    service = await leader.create()
+    asked = [leader.control.ScaleServices(pb.ScaleServicesRequest(replicas={"web": n})) for n in range(1, 31)]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert [a for a in answers if isinstance(a, Exception)] == []
+    last = max((a.services[0] for a in answers), key=lambda s: s.meta.version)
+    assert leader.cache.snapshot.get(Service, service.meta.id).spec.replicas == last.spec.replicas
+
+
 async def test_of_two_operators_the_second_does_not_undo_what_the_first_did(leader, agents):
     agent = await agents(leader.address)
     ready = NodeState.READY
