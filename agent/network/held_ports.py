@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -25,9 +25,10 @@ _TAKE_NOTHING: Final = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 
 
 
 class HeldPorts:
-    """Used by the plane's worker thread alone, whose namespace is the host's."""
+    """Used by the plane's worker thread alone, whose namespace is the host's. `tunnels`: UDP ports to leave alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, tunnels: Collection[int] = ()) -> None:
+        self._tunnels = tunnels
         self._sockets: dict[HostPort, socket.socket] = {}
 
     def want(self, ports: Iterable[HostPort]) -> dict[HostPort, str]:
@@ -37,6 +38,9 @@ class HeldPorts:
             self._sockets.pop(port).close()
         refused: dict[HostPort, str] = {}
         for port in sorted(wanted - self._sockets.keys()):
+            if port.protocol == "udp" and port.number in self._tunnels:
+                refused[port] = f"port {port} of the host is kept for the tunnels of encrypted networks"
+                continue
             try:
                 self._sockets[port] = _bound(port)
             except OSError as error:
@@ -46,6 +50,11 @@ class HeldPorts:
     def close(self) -> None:
         """Let all of them go."""
         self.want(())
+
+
+def owner_of(port: HostPort) -> str:
+    """Return who has a port of the host, as well as /proc tells."""
+    return _owner(_inodes(port)) or "a program of the host"
 
 
 def _bound(port: HostPort) -> socket.socket:
@@ -71,8 +80,7 @@ def _bound(port: HostPort) -> socket.socket:
 def _reason(port: HostPort, error: OSError) -> str:
     match error.errno:
         case errno.EADDRINUSE:
-            owner = _owner(_inodes(port))
-            return f"port {port} of the host is taken by {owner or 'a program of the host'}"
+            return f"port {port} of the host is taken by {owner_of(port)}"
         case errno.EADDRNOTAVAIL:
             return f"the host has no address {port.host_ip}"
         case _:

@@ -4,6 +4,7 @@ What should be there is worked out in agent/logic/network_mesh.py. A tunnel that
 told, and tried again; the VTEPs of encrypted networks lie in the mesh all the same, and have no way out of it.
 """
 
+import errno
 import math
 import os
 import time
@@ -28,10 +29,12 @@ from argosy.agent.logic.network_mesh import (
     plan_mesh,
 )
 from argosy.agent.logic.network_plan import Site
+from argosy.agent.logic.network_ports import HostPort
 from argosy.agent.logic.network_state import Entry, Key, Link, LinkKind, state_of
 from argosy.agent.network import namespace, rtnetlink, wireguard, wireguard_go
 from argosy.agent.network.audit import MESH, differences
 from argosy.agent.network.desired import Drift, DriftKind
+from argosy.agent.network.held_ports import owner_of
 from argosy.agent.network.kernel import KernelNamespace
 from argosy.agent.network.mesh_keys import MeshKeys
 from argosy.agent.network.namespace import Home
@@ -77,7 +80,8 @@ class Mesh:
         self._site = site
         self._pin = run_dir / "mesh" / "namespace"
         self._keys = keys
-        self._port = port
+        self.ports = (port, port + 1)
+        """The UDP ports of the host that tunnels are at: of even epochs, and of odd ones."""
         self._processes = TunnelProcesses(run_dir / "mesh")
         self._in_kernel: KernelTunnels | None = None
         self._assigned: MeshAssignment | None = None
@@ -163,7 +167,7 @@ class Mesh:
             count = self._converge()
             self.problem = ""
         except OSError as error:
-            self.problem = str(error)
+            self.problem = error.strerror or str(error)
             self.kernel.read(self._wanted)
             return 0
         return count
@@ -253,7 +257,14 @@ class Mesh:
         tunnels = self._tunnels()
         needed = self._change(epoch, tunnels.read(name))
         if needed:
-            tunnels.set(name, needed, self._keys.private(epoch), self._port_of(epoch))
+            port = self._port_of(epoch)
+            try:
+                tunnels.set(name, needed, self._keys.private(epoch), port)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                where = HostPort("", "udp", port)
+                raise OSError(f"port {where} of the host, which they need, is taken by {owner_of(where)}") from None
         return int(bool(needed))
 
     def _change(self, epoch: int, there: DeviceState) -> DeviceChange:
@@ -327,7 +338,7 @@ class Mesh:
         }
 
     def _port_of(self, epoch: int) -> int:
-        return self._port + epoch % 2
+        return self.ports[epoch % 2]
 
     def _find_out(self) -> tuple[str, str]:
         """Return what makes tunnels on this host, or why nothing does."""

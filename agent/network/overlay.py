@@ -97,7 +97,7 @@ class Overlay:
         self._services = Services(identity.node_id)
         self._own: Mapping[str, PeerAssignment] = {}  # what peers know of this node, by network
         self._left: dict[str, Changed] = {}  # by network: whose connections are to be forgotten
-        self._ports = Ports(self._services, ForeignFirewall(firewall.table))
+        self._ports = Ports(self._services, ForeignFirewall(firewall.table), self.mesh.ports)
         self._found: dict[Drift, None] = {}  # by repairs that failed: what they did put right is not found again
 
     def adopt(self) -> None:

@@ -3,7 +3,7 @@
 A port that a program of the host has is left to it, and said; it is tried again whenever everything is looked at.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from argosy.agent.logic.network_ingress import Door
 from argosy.agent.logic.network_ports import (
@@ -24,13 +24,16 @@ from argosy.core.node import PortProblem
 
 
 class Ports:
-    """Used by the plane's worker thread alone; `problems` may be read by others."""
+    """Used by the plane's worker thread alone; `problems` may be read by others.
 
-    def __init__(self, services: Services, firewall: ForeignFirewall) -> None:
+    `tunnels`: the UDP ports that tunnels are at, also while there are none: services cannot have them.
+    """
+
+    def __init__(self, services: Services, firewall: ForeignFirewall, tunnels: Collection[int]) -> None:
         self.problems: tuple[PortProblem, ...] = ()
         self._services = services
         self._firewall = firewall
-        self._held = HeldPorts()
+        self._held = HeldPorts(tunnels)
         self._all: list[Opening] = []
         self._refused: dict[HostPort, str] = {}
         self._looked = True

@@ -314,6 +314,18 @@ def test_a_port_that_a_program_of_the_host_has_is_left_to_it(wire: World, web: P
         host.namespace.listen("0.0.0.0", 8080)
 
 
+def test_the_ports_of_tunnels_are_kept_for_them(wire: World, web: Published) -> None:
+    """Also while the node has no tunnels: there may be some tomorrow, and those of new keys take the other port."""
+    web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    host = wire.hosts[1]
+    web.ports = tuple(PortSpec(protocol="udp", target=80, published=number) for number in (51820, 51821, 51822))
+    web.apply()
+    reason = "port {}/udp of the host is kept for the tunnels of encrypted networks".format
+    assert [p.reason for p in host.plane.port_problems] == [reason(51820), reason(51821)]
+    with host.namespace.open_socket(socket.SOCK_DGRAM) as tunnel:
+        tunnel.bind(("0.0.0.0", 51820))
+
+
 @pytest.mark.parametrize(
     ("policy", "rules", "words"),
     [

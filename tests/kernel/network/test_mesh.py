@@ -284,6 +284,22 @@ def test_a_tunnel_that_was_taken_away_is_made_again(wire: World, made: int) -> N
     wait_until(lambda: answers(one, other))
 
 
+def test_who_has_the_tunnels_port_is_named_and_waited_for(wire: World) -> None:
+    secret = Secret(wire)
+    host = secret.hosts[0]
+    with host.namespace.open_socket(socket.SOCK_DGRAM) as program:
+        program.bind(("0.0.0.0", 51821))
+        secret.apply()
+        wait_until(lambda: host.name in secret.reports and secret.reports[host.name].problems)
+        [said] = secret.reports[host.name].problems.values()
+        assert "no tunnels: port 51821/udp of the host, which they need, is taken by " in said
+        assert f"(pid {os.getpid()})" in said
+    secret.exchange()
+    ends = secret.start(1), secret.start(2)
+    secret.up()
+    assert wait_until(lambda: answers(*ends)) == MARK * 4
+
+
 def forget_peers(host: Host) -> None:
     """Take its peers away from a host's tunnel, by hand."""
     name = names.tunnel_device(f"node-{host.name}", 1)
