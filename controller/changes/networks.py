@@ -32,6 +32,52 @@ def check(spec: NetworkSpec) -> None:
         )
 
 
+def named_again(network: Network, spec: NetworkSpec, now: float) -> tuple[list[Op], Network, str]:
+    """Make a stack's network that exists what its file says now; return also what it stays instead, "" for nothing.
+
+    Labels and the like change, what hosts have built does not. PreconditionError where the file promises that traffic
+    is kept in, and the network does not keep it.
+    """
+    if spec.encrypted and not network.spec.encrypted:
+        raise PreconditionError(_lasting(spec.name, "is not encrypted"))
+    if spec.internal and not network.spec.internal:
+        raise PreconditionError(_lasting(spec.name, "has a way out of the cluster"))
+    lasting: list[tuple[str, str | int | bool, str | int | bool]] = [
+        ("subnet", network.subnet, spec.subnet or network.subnet),
+        ("ip_range", network.spec.ip_range, spec.ip_range),
+        ("MTU", network.spec.mtu, spec.mtu),
+        ("internal", network.spec.internal, spec.internal),
+        ("encrypted", network.spec.encrypted, spec.encrypted),
+    ]
+    other = [
+        f"{what} {_shown(there)} (the file: {_shown(wanted)})" for what, there, wanted in lasting if there != wanted
+    ]
+    notice = ""
+    if other:
+        notice = (
+            f"network {spec.name} keeps for life what it was made with: {', '.join(other)}; remove the stack and "
+            "deploy it again to change that"
+        )
+    changed = replace(network.spec, labels=spec.labels, attachable=spec.attachable)
+    if changed == network.spec:
+        return [], network, notice
+    network = replace(network, spec=changed, meta=replace(network.meta, updated_at=now))
+    return [update(network)], network, notice
+
+
+def _lasting(name: str, what: str) -> str:
+    return (
+        f"network {name} exists and {what}, which it keeps for life: remove the stack and deploy it again, or give the "
+        "network another key in the file"
+    )
+
+
+def _shown(value: str | int | bool) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value or "none")
+
+
 def created(
     snap: Snapshot, project: str, specs: Sequence[tuple[str, NetworkSpec]], now: float
 ) -> tuple[list[Op], list[Network]]:

@@ -13,7 +13,7 @@ from argosy.controller.changes import networks as network_changes
 from argosy.controller.changes import services as service_changes
 from argosy.controller.secrets.keyring import Keyring
 from argosy.controller.store import MAX_OPS, Check, Op, Put, Snapshot
-from argosy.core.errors import ExistsError, InvalidError, NotFoundError, PreconditionError
+from argosy.core.errors import ExistsError, InvalidError, NotFoundError
 from argosy.core.files import Config, NamedFile, NewFile, Secret, kind_name, version_id
 from argosy.core.meta import STACK_LABEL
 from argosy.core.network import Network, NetworkSpec
@@ -207,6 +207,7 @@ def _check_all(request: StackRequest) -> None:
 def _networks(
     snap: Snapshot, request: StackRequest, ids: Iterator[str], now: float
 ) -> tuple[list[Op], list[Network], list[str]]:
+    ops: list[Op] = []
     existing, missing, notices = [], [], []
     for spec in request.networks:
         spec = replace(spec, labels={**spec.labels, STACK_LABEL: request.stack})
@@ -215,19 +216,12 @@ def _networks(
             missing.append((next(ids), spec))
             continue
         _own(found.spec.labels, f"network {spec.name}", request.stack)
-        if spec.encrypted and not found.spec.encrypted:
-            raise PreconditionError(
-                f"network {spec.name} exists and is not encrypted, which it stays for life: remove the stack and "
-                "deploy it again, or give the network another key in the file"
-            )
-        if replace(spec, subnet=spec.subnet or found.spec.subnet) != found.spec:
-            notices.append(
-                f"network {spec.name} exists with other settings, which a network keeps for life: "
-                "remove the stack and deploy it again to change them"
-            )
-        existing.append(found)
-    ops, created = network_changes.created(snap, request.project, missing, now)
-    return ops, [*existing, *created], notices
+        more, network, notice = network_changes.named_again(found, spec, now)
+        ops += more
+        notices += [notice] if notice else []
+        existing.append(network)
+    more, created = network_changes.created(snap, request.project, missing, now)
+    return [*ops, *more], [*existing, *created], notices
 
 
 def _service(
