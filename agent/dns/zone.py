@@ -75,6 +75,7 @@ class _Network:
     name: str = ""
     internal: bool = False
     services: dict[str, set[str]] = field(default_factory=dict)  # name -> services
+    own: dict[str, str] = field(default_factory=dict)  # service -> its name, which is no alias
     virtual: dict[str, int] = field(default_factory=dict)  # service -> address, where it has one
     endpoints: dict[str, dict[str, _Endpoint]] = field(default_factory=dict)  # service -> task
     holders: dict[int, str] = field(default_factory=dict)  # address -> task
@@ -134,11 +135,11 @@ class Zone:
     def _reverse(networks: Sequence[_Network], address: int) -> Answer | None:
         for one in networks:
             for service, virtual in one.virtual.items():
-                if virtual == address and (named := _name_of(one, service)):
+                if virtual == address and (named := one.own.get(service)):
                     return FoundName(f"{named}.{one.name}")
             task = one.holders.get(address)
             for service, endpoints in one.endpoints.items() if task else ():
-                if task in endpoints and (named := _name_of(one, service)):
+                if task in endpoints and (named := one.own.get(service)):
                     slot = endpoints[task].slot
                     return FoundName(f"{slot}.{named}.{one.name}" if slot else f"{named}.{one.name}")
         return None
@@ -168,6 +169,9 @@ class Zone:
 
 def _index_names(network: _Network, service: str, record: Record, add: bool) -> None:
     address, *names = record
+    network.own.pop(service, None)
+    if add and names:
+        network.own[service] = str(names[0]).lower()
     if add and address:
         network.virtual[service] = address
     else:
@@ -212,11 +216,6 @@ def _lookup(network: _Network, name: str) -> Answer | None:
         found = tuple(e.address for e in _endpoints(network, services) if e.slot == slot)
         return Found(found) if found else _MISSING
     return None
-
-
-def _name_of(network: _Network, service: str) -> str:
-    """Return the name of a service that comes first in the alphabet; "" if it has none."""
-    return min((name for name, services in network.services.items() if service in services), default="")
 
 
 def _addresses(network: _Network, service: str) -> Iterable[int]:

@@ -79,7 +79,7 @@ def test_reverse_names() -> None:
 RECORDS = {
     "network/a": ["front", False],
     "network/b": ["back", True],
-    "names/a/web": [0, "web", "www"],
+    "names/a/web": [0, "web", "www", "an.alias"],
     "names/a/api": [5, "api", "rest"],
     "names/b/db": [0, "db", "web"],
     "endpoint/a/t1": ["web", 1, 11, False],
