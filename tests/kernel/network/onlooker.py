@@ -1,6 +1,6 @@
 """Two who look on while something is broken and repaired, each by its own means, and say when it was right again.
 
-One sends datagrams through the network all the while, the other listens to the kernel's notifications. Neither takes
+One sends datagrams through the network all the while, or asks each time as somebody new; the other listens to the kernel's notifications. Neither takes
 the machine's time, as looking with tools again and again would: on an emulated machine that takes longer than what is
 looked at.
 """
@@ -14,6 +14,8 @@ from contextlib import ExitStack
 from network_world import Container, Namespace
 
 _INTERVAL_S = 0.01
+_PATIENCE_S = 0.5
+"""An answer that is not there by then is lost."""
 _SETTLED = 10
 """So many answers in a row mean that traffic is back."""
 _ROUTE_GROUPS = (1, 3, 5, 7, 24)  # links, neighbours, IPv4 addresses, routes and settings (linux/rtnetlink.h)
@@ -31,7 +33,11 @@ class Traffic:
         self._sent: list[float] = []
         self._answered: set[int] = set()
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=run) for run in (self._send, self._receive, self._echo)]
+        self._threads = [
+            threading.Thread(target=self._send),
+            threading.Thread(target=self._receive),
+            threading.Thread(target=echo, args=(self._answering, self._stop)),
+        ]
 
     def __enter__(self) -> "Traffic":
         for thread in self._threads:
@@ -72,13 +78,63 @@ class Traffic:
             except OSError:
                 continue
 
-    def _echo(self) -> None:
-        self._answering.settimeout(0.1)
-        while not self._stop.is_set():
-            try:
-                self._answering.sendto(*self._answering.recvfrom(4))
-            except OSError:
-                continue
+
+def echo(answering: socket.socket, stop: threading.Event) -> None:
+    """Send back what comes until told to stop."""
+    answering.settimeout(0.1)
+    while not stop.is_set():
+        try:
+            answering.sendto(*answering.recvfrom(4))
+        except OSError:
+            continue
+
+
+class Newcomers:
+    """Asks a server over UDP again and again, each time from another port: nothing is remembered of who asks."""
+
+    def __init__(self, client: Namespace, server: Namespace, address: tuple[str, int], port: int) -> None:
+        self._client = client
+        self._address = address
+        self._answering = server.open_socket(socket.SOCK_DGRAM)
+        self._answering.bind(("0.0.0.0", port))
+        self._asked: list[tuple[float, bool]] = []
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=client.run, args=(self._ask,)),
+            threading.Thread(target=echo, args=(self._answering, self._stop)),
+        ]
+
+    def __enter__(self) -> "Newcomers":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        self._answering.close()
+
+    def back_at(self) -> float | None:
+        """Return when the first was asked since whom all were answered; None while somebody was not."""
+        asked = list(self._asked)
+        first = len(asked)
+        while first and asked[first - 1][1]:
+            first -= 1
+        return asked[first][0] if len(asked) - first >= _SETTLED else None
+
+    def _ask(self) -> None:
+        while not self._stop.wait(_INTERVAL_S):
+            began = time.monotonic()
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+                asking.settimeout(_PATIENCE_S)
+                try:
+                    asking.connect(self._address)
+                    asking.send(b"who?")
+                    answered = asking.recv(4) == b"who?"
+                except OSError:
+                    answered = False
+            self._asked.append((began, answered))
 
 
 class Changes:

@@ -10,11 +10,14 @@ import time
 
 import pytest
 from network_world import Container, Host, World, wait_until
-from onlooker import Changes, Traffic
+from onlooker import Changes, Newcomers, Traffic
 from test_life import BREAKAGES, break_it
 from test_reach import WEB, converse
 
 from argosy.agent.network.desired import AuditTiming
+from argosy.core.addresses import parse_ipv4
+from argosy.core.assignment import EndpointAssignment, NamesAssignment, PublishedAssignment
+from argosy.core.service import PortSpec
 
 TOLD_S = 5.0
 """A repair that the kernel's notifications lead to is complete within this time (issue C)."""
@@ -55,8 +58,7 @@ def seen(container: Container) -> dict[str, list[str]]:
     }
     return {
         where: sorted(
-            re.sub(r"^\d+: |@\w+|link-netnsid \d+|if\d+|counter packets \d+ bytes \d+", "", line)
-            for line in text.splitlines()
+            re.sub(r"^\d+: |@\w+|link-netnsid \d+|if\d+|packets \d+ bytes \d+", "", line) for line in text.splitlines()
         )
         for where, text in texts.items()
     }
@@ -106,6 +108,80 @@ def time_the_repair(wire: World, timing: AuditTiming, breakage: str) -> float:
     finally:
         network.close()
     return max(repaired, *back) - began
+
+
+SERVICE_BREAKAGES = {
+    "balancing deleted": ("net", "nft delete table ip argosy-balance"),
+    "balancing flushed": ("net", "nft flush table ip argosy-balance"),
+    "a service's chain flushed": (
+        "net",
+        "nft flush chain ip argosy-balance $(nft list table ip argosy-balance | grep -o 'chain s-[^ ]*' | cut -c7-)",
+    ),
+    "doors deleted": ("net", "nft delete table ip argosy-ingress"),
+    "doors flushed": ("net", "nft flush map ip argosy-ingress doors"),
+    "the way back deleted": ("net", "nft delete table netdev argosy-ingress"),
+    "the way back's marks flushed": ("net", "nft flush map ip argosy-ingress marks"),
+    "the way back's rule deleted": ("net", "ip rule del fwmark 0x80000000/0x80000000"),
+    "the way back's routes flushed": ("net", "ip route flush table 14789"),
+    "ports deleted": ("host", "nft delete table ip $(nft list tables | cut -d' ' -f3 | grep /ports)"),
+    "ports flushed": ("host", "nft flush map ip $(nft list tables | cut -d' ' -f3 | grep /ports) published"),
+}
+
+
+def time_the_repair_of_services(wire: World, timing: AuditTiming, breakage: str) -> float:
+    """As `time_the_repair`, for those who come anew to a virtual address, or to a published port of either host.
+
+    The ports lead to the other host's service each: the first host, which is audited, passes one on and sends answers of
+    the other back to where they were asked.
+    """
+    one, other = two_ends(wire, timing)
+    host, entry = one.host, other.host
+    near, far = parse_ipv4("10.64.0.33"), parse_ipv4("10.64.0.161")
+    wire.extra = {
+        "names": (NamesAssignment(WEB, "far", ("far",), parse_ipv4("10.64.0.4")),),
+        "endpoints": (
+            EndpointAssignment(WEB, one.id, "near", 1, near),
+            EndpointAssignment(WEB, other.id, "far", 1, far),
+        ),
+        "published": (
+            PublishedAssignment(WEB, "near", "near", False, (PortSpec(protocol="udp", target=7001, published=7001),)),
+            PublishedAssignment(WEB, "far", "far", False, (PortSpec(protocol="udp", target=7002, published=7002),)),
+        ),
+    }
+    for each in wire.hosts:
+        each.apply()
+    before = seen(one)
+    network = host.network(WEB)
+    try:
+        with (
+            Newcomers(one, other, ("10.64.0.4", 7000), 7000) as virtual,
+            Newcomers(wire.outside, one, (entry.address, 7001), 7001) as through_the_other,
+            Newcomers(wire.outside, other, (host.address, 7002), 7002) as through_this,
+            Changes(host.namespace, network) as changes,
+        ):
+            ways = (virtual, through_the_other, through_this)
+            for way in ways:
+                wait_until(way.back_at)
+            began = time.monotonic()
+            where, command = SERVICE_BREAKAGES[breakage]
+            host.in_network(WEB, command) if where == "net" else host.sh(command)
+            wait_until(lambda: host.plane.drift)
+            wait_as_before(one, before)
+            repaired = changes.last
+            back = [wait_until(way.back_at) for way in ways]
+    finally:
+        network.close()
+    return max(repaired, *back) - began
+
+
+@pytest.mark.parametrize("breakage", SERVICE_BREAKAGES)
+def test_services_are_reached_again_at_once(breakage: str, wire: World) -> None:
+    assert time_the_repair_of_services(wire, TOLD, breakage) < TOLD_S
+
+
+@pytest.mark.parametrize("breakage", SERVICE_BREAKAGES)
+def test_without_notifications_services_are_reached_again_in_the_period(breakage: str, wire: World) -> None:
+    assert time_the_repair_of_services(wire, DEAF, breakage) < PERIOD_S + TOLD_S
 
 
 def is_pinned(host: Host) -> bool:
