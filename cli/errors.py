@@ -17,6 +17,8 @@ EXIT_INTERRUPTED: Final = 130
 
 _BREAKS: Final = ("Socket closed", "Connection reset", "GOAWAY", "recvmsg", "Broken pipe")
 
+_DEADLINE_OF_GRPC: Final = "Deadline Exceeded"
+
 HOW_TO_START: Final = (
     "start one on this machine with 'argosy dev up', or name another with --host, --context or ARGOSY_HOST"
 )
@@ -70,7 +72,8 @@ def explain(error: "grpc.RpcError") -> CliError:
         case grpc.StatusCode.UNAVAILABLE:
             return CliError(_in_words(text), "try again", status=EXIT_UNREACHABLE)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return CliError("the cluster took too long to answer", "try again", status=EXIT_UNREACHABLE)
+            own = "" if text == _DEADLINE_OF_GRPC else text
+            return CliError(own or "the cluster took too long to answer", "try again", status=EXIT_UNREACHABLE)
         case grpc.StatusCode.PERMISSION_DENIED | grpc.StatusCode.UNAUTHENTICATED:
             return CliError(text or "not allowed")
         case grpc.StatusCode.UNIMPLEMENTED:
@@ -85,6 +88,16 @@ def explain(error: "grpc.RpcError") -> CliError:
 def broke_off(text: str) -> bool:
     """Whether grpc says that a connection was lost, with the request possibly under way."""
     return any(sign in text for sign in _BREAKS)
+
+
+def outcome_unknown(error: "grpc.RpcError") -> bool:
+    """Whether what the request asked for may have been done all the same."""
+    import grpc
+
+    if not isinstance(error, grpc.Call):
+        return False
+    cut_off = error.code() is grpc.StatusCode.UNAVAILABLE and broke_off(error.details() or "")
+    return cut_off or error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def _in_words(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from argosy.cli.errors import EXIT_BUG, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVALID, CliError, explain
+from argosy.cli.errors import EXIT_BUG, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVALID, CliError, explain, outcome_unknown
 from argosy.cli.session import Session
 
 COMMANDS: Final[dict[str, str]] = {
@@ -158,21 +158,22 @@ def run(arguments: list[str]) -> int:
         return error.status
     except OSError as error:
         if error.errno != errno.ENOSPC:
-            return _failed(error)
+            return _failed(error, session)
         _tell("cannot write the output: no space is left where it goes")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except Exception as error:
-        return _failed(error)
+        return _failed(error, session)
 
 
-def _failed(error: Exception) -> int:
+def _failed(error: Exception, session: Session) -> int:
     if "grpc" in sys.modules:
         import grpc
 
         if isinstance(error, grpc.RpcError):
             known = explain(error)
-            _tell(known.message, known.hint)
+            is_open = session.changes_sent and outcome_unknown(error)
+            _tell(known.message, "it may have been done: look before you try again" if is_open else known.hint)
             return known.status
     if os.environ.get("ARGOSY_DEBUG"):
         raise error

@@ -31,6 +31,7 @@ from argosy.cli.errors import (
     InvalidInputError,
     UnreachableError,
     explain,
+    outcome_unknown,
 )
 from argosy.cli.following import follow
 from argosy.cli.output import notice, say
@@ -98,7 +99,7 @@ def run_to_its_end(session: Session, options: dict[str, Any], *, remove: bool = 
     from argosy.proto.argosy.v1 import control_pb2 as pb
 
     request = pb.CreateServiceRequest(project=session.project, spec=_message(options))
-    with _refused_with(EXIT_CANNOT_RUN):
+    with _refused_with(EXIT_CANNOT_RUN, request.spec.name):
         created = session.control.CreateService(request)
     if detach:
         say(created.spec.name)
@@ -191,8 +192,8 @@ def _variable(given: str) -> str:
 
 
 @contextmanager
-def _refused_with(status: int) -> Iterator[None]:
-    """End with this status where the cluster refuses what is asked for; a cluster that is away is another matter."""
+def _refused_with(status: int, name: str) -> Iterator[None]:
+    """End with this status where the cluster refuses the service; a cluster that is away is another matter."""
     import grpc
 
     try:
@@ -201,6 +202,8 @@ def _refused_with(status: int) -> Iterator[None]:
         told = explain(error)
         if told.status not in (EXIT_UNREACHABLE, EXIT_INTERRUPTED):
             told.status = status
+        if outcome_unknown(error):
+            told.hint = f"{name} may run all the same: 'argosy service rm {name}' ends it"
         raise told from None
 
 

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeAlias
 import grpc
 import structlog
 
+from argosy.controller.store import AmbiguousError
 from argosy.core import errors
 from argosy.core.ids import new_id
 
@@ -31,9 +32,13 @@ _CODES: tuple[tuple[type[errors.ArgosyError], grpc.StatusCode], ...] = (
     (errors.PreconditionError, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.RejectedError, grpc.StatusCode.FAILED_PRECONDITION),
     (errors.ExhaustedError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (AmbiguousError, grpc.StatusCode.DEADLINE_EXCEEDED),
     (errors.TransientError, grpc.StatusCode.UNAVAILABLE),
 )
-"""First match counts: subclasses come before their bases."""
+"""First match counts: subclasses come before their bases.
+
+UNAVAILABLE promises that nothing was done, so that clients repeat the request; DEADLINE_EXCEEDED promises nothing.
+"""
 
 
 def code_of(error: errors.ArgosyError) -> grpc.StatusCode:

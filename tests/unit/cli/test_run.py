@@ -1,11 +1,17 @@
 """What `argosy run` ends with: the status of its program, as `docker run` has it."""
 
+from collections.abc import Callable
+
+import grpc
 import pytest
 
 from argosy.cli.commands.run import exit_status
 from argosy.core.meta import Meta
 from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState as S
+
+from .conftest import Ran
+from .fake_cluster import FakeCluster
 
 
 def ended(state: S, code: int | None, reason: str = "", at: float = 5.0) -> Task:
@@ -29,3 +35,19 @@ def ended(state: S, code: int | None, reason: str = "", at: float = 5.0) -> Task
 def test_the_status_of_a_run(capsys: pytest.CaptureFixture[str], tasks: list[Task], status: int, said: str) -> None:
     assert exit_status("once", tasks) == status
     assert said in capsys.readouterr().err
+
+
+def test_a_run_that_may_have_been_begun_is_named(argosy: Callable[..., Ran], cluster: FakeCluster) -> None:
+    cluster.fail["CreateService"] = [(grpc.StatusCode.DEADLINE_EXCEEDED, "it may or may not have been applied")]
+    ran = argosy("run", "--name", "once", "web")
+    assert ran.status == 3
+    assert cluster.calls["CreateService"] == 1
+    assert "'argosy service rm once'" in ran.err
+
+
+def test_what_may_have_been_done_is_not_done_again(argosy: Callable[..., Ran], cluster: FakeCluster) -> None:
+    assert argosy("service", "create", "--name", "web", "web").status == 0
+    cluster.fail["RollbackService"] = [(grpc.StatusCode.DEADLINE_EXCEEDED, "it may or may not have been applied")]
+    ran = argosy("service", "rollback", "web")
+    assert (ran.status, cluster.calls["RollbackService"]) == (3, 1)
+    assert "look before you try again" in ran.err
