@@ -11,12 +11,9 @@ from argosy.core.task import Task
 from argosy.core.task_state import TaskState, is_terminal
 
 REASON_AFTER_S: Final = 3.0
-"""A task that waits is mentioned only when it has waited this long: most wait for an instant."""
+"""What a task waits for before it runs is mentioned only when it has waited this long: most wait for an instant."""
 MOST_ALIKE: Final = 5
 """Of more tasks than this of which the same is said at the same time, only the number is told."""
-_QUIET: Final = frozenset(
-    {TaskState.NEW, TaskState.ASSIGNED, TaskState.ACCEPTED, TaskState.PREPARING, TaskState.READY, TaskState.STARTING}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +40,7 @@ def _line(task: Task, picture: Picture) -> TaskLine:
         picture.node_name(task.node_id),
         task.status.state,
         task.desired_state,
-        task.status.reason,
+        (task.status.state < TaskState.RUNNING and picture.trouble_of(task.node_id)) or task.status.reason,
         task.status.exit_code,
         bool(task.running_since),
     )
@@ -69,19 +66,19 @@ class Narrator:
     """Turns changing lines into sentences, one a change; used where there is no terminal to draw on."""
 
     _said: dict[str, str] = field(default_factory=dict)
-    _waits_since: dict[str, float] = field(default_factory=dict)
+    _waits_since: dict[tuple[str, TaskState], float] = field(default_factory=dict)
 
     def start(self, lines: Mapping[str, TaskLine]) -> None:
         """Take the lines that are there from the start as known."""
         for task_id, line in lines.items():
-            if line.state is not TaskState.PENDING:
+            if line.state >= TaskState.RUNNING:
                 self._said[task_id] = describe(line)
 
     def tell(self, lines: Mapping[str, TaskLine], now: float) -> list[str]:
         """Return what is new since the last call."""
         news: list[tuple[str, str]] = []
         for task_id, line in lines.items():
-            if line.state in _QUIET or self._came_to_nothing(task_id, line) or not self._is_due(task_id, line, now):
+            if self._came_to_nothing(task_id, line) or not self._is_due(task_id, line, now):
                 continue
             text = describe(line)
             if self._said.get(task_id) != text:
@@ -94,11 +91,11 @@ class Narrator:
         return line.state is TaskState.SHUTDOWN and not line.ran and task_id not in self._said
 
     def _is_due(self, task_id: str, line: TaskLine, now: float) -> bool:
-        if line.state is not TaskState.PENDING:
+        if line.state >= TaskState.RUNNING:
             return True
         if not line.reason:
             return False
-        return now - self._waits_since.setdefault(task_id, now) >= REASON_AFTER_S
+        return now - self._waits_since.setdefault((task_id, line.state), now) >= REASON_AFTER_S
 
 
 def _condensed(news: list[tuple[str, str]]) -> list[str]:

@@ -76,6 +76,14 @@ class Picture:
         node = self.nodes.get(node_id)
         return (node.spec.name or node.description.hostname or node_id) if node is not None else node_id
 
+    def trouble_of(self, node_id: str) -> str:
+        """Return why nothing begins on a node for now; "" of one that is READY, or that one does not know."""
+        node = self.nodes.get(node_id)
+        if node is None or node.status.state is NodeState.READY:
+            return ""
+        message = f": {node.status.message}" if node.status.message else ""
+        return f"its node is {node.status.state.name}{message}"
+
     def is_away(self, task: Task) -> bool:
         """Whether a task's node is lost: the task counts for nothing any more."""
         return self._node_is(task, NodeState.DOWN, NodeState.DISCONNECTED)

@@ -1,6 +1,12 @@
 """Tasks as lines, and what is said when they change."""
 
-from argosy.cli.progress.lines import Narrator, TaskLine, by_urgency, describe
+from argosy.cli.progress.goals import ServicesSettled, WantedService
+from argosy.cli.progress.lines import Narrator, TaskLine, by_urgency, describe, task_lines
+from argosy.cli.progress.picture import Picture
+from argosy.core.meta import Meta
+from argosy.core.node import Node, NodeState, NodeStatus
+from argosy.core.service import Service, ServiceSpec
+from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState as S
 
 
@@ -48,6 +54,26 @@ def test_waiting_is_said_after_a_while_only() -> None:
     assert narrator.tell(waits, now=3.0) == ["web.1: pending: no room"]
     assert narrator.tell(waits, now=9.0) == []
     assert narrator.tell({"t": line(S.PENDING, "still none", node="")}, now=9.0) == ["web.1: pending: still none"]
+
+
+def test_what_keeps_a_task_on_its_node_from_running_is_said_too() -> None:
+    narrator = Narrator()
+    full = {"t": line(S.PREPARING, "the disk is full", ran=False)}
+    narrator.start(full)
+    assert [narrator.tell(full, now=now) for now in (0.0, 3.0)] == [[], ["web.1: preparing on a: the disk is full"]]
+    assert narrator.tell({"t": line(S.READY, "its turn has not come", ran=False)}, now=4.0) == []
+    assert narrator.tell({"t": line(S.RUNNING)}, now=5.0) == ["web.1: running on a"]
+
+
+def test_of_a_task_that_does_not_run_yet_the_state_of_its_node_is_told() -> None:
+    service = Service(Meta("s1"), spec=ServiceSpec("web", replicas=2))
+    picture = Picture()
+    picture.put(Node(Meta("n1"), status=NodeStatus(NodeState.AGENT_LOST, "its agent is away")))
+    for name, state in (("t1", S.READY), ("t2", S.RUNNING)):
+        picture.put(Task(Meta(name), service_id="s1", node_id="n1", status=TaskStatus(state)))
+    lines = task_lines(ServicesSettled((WantedService(service),)), picture)
+    assert lines["t1"].reason == "its node is AGENT_LOST: its agent is away"
+    assert lines["t2"].reason == ""
 
 
 def test_what_is_not_well_is_shown_first() -> None:
