@@ -1,8 +1,8 @@
 """Two who look on while something is broken and repaired, each by its own means, and say when it was right again.
 
-One sends datagrams through the network all the while, or asks each time as somebody new; the other listens to the kernel's notifications. Neither takes
-the machine's time, as looking with tools again and again would: on an emulated machine that takes longer than what is
-looked at.
+One sends datagrams through the network all the while, or asks each time as somebody new; the other listens to the
+kernel's notifications. Neither takes the machine's time, as looking with tools again and again would: on an emulated
+machine that takes longer than what is looked at.
 """
 
 import socket

@@ -131,8 +131,8 @@ SERVICE_BREAKAGES = {
 def time_the_repair_of_services(wire: World, timing: AuditTiming, breakage: str) -> float:
     """As `time_the_repair`, for those who come anew to a virtual address, or to a published port of either host.
 
-    The ports lead to the other host's service each: the first host, which is audited, passes one on and sends answers of
-    the other back to where they were asked.
+    The ports lead to the other host's service each: the first host, which is audited, passes one on, and sends answers
+    of the other back to where they were asked.
     """
     one, other = two_ends(wire, timing)
     host, entry = one.host, other.host
