@@ -17,15 +17,21 @@ from argosy.agent.logs.records import Output, Tail, parse
 
 POLL_PERIOD_S: Final = 0.1
 _READ_BYTES: Final = 256 * 1024
+"""How much goes in one part."""
+_OUTPUT_BYTES: Final = 32
+"""What an output takes besides its data, about."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What was read at once: how many bytes of the log are missing before it, what it says, and the position behind."""
+    """What was read at once: how many bytes of the log are missing before it, what it says, and the position behind.
+
+    A part without a position is one of several of the last lines, which have it behind them all.
+    """
 
     missing: int
     outputs: list[Output]
-    position: int
+    position: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,8 @@ async def read_output(path: Path, extent: Extent, *, follow: bool, ended: asynci
             else:
                 tail.extend(wanted)
             await asyncio.sleep(0)
-        yield Part(0, tail.lines() if tail else [], log.position)
+        for part in _in_parts(tail.lines() if tail else [], log.position):
+            yield part
     while True:
         was_ended = ended.is_set()
         for part in log.parts():
@@ -62,6 +69,18 @@ async def read_output(path: Path, extent: Extent, *, follow: bool, ended: asynci
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(POLL_PERIOD_S):
                 await ended.wait()
+
+
+def _in_parts(outputs: list[Output], position: int) -> Iterator[Part]:
+    part: list[Output] = []
+    room = _READ_BYTES
+    for output in outputs:
+        room -= len(output.data) + _OUTPUT_BYTES
+        if room < 0 and part:
+            yield Part(0, part, None)
+            part, room = [], _READ_BYTES - len(output.data) - _OUTPUT_BYTES
+        part.append(output)
+    yield Part(0, part, position)
 
 
 class LogFiles:

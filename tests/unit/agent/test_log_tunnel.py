@@ -97,6 +97,16 @@ async def test_all_of_several_tasks_arrives_and_then_the_word_that_it_was_all(co
     assert len(controller.received) < 200, "what is ready goes together"
 
 
+async def test_many_last_lines_do_not_have_to_fit_one_message(controller, host):
+    for _ in range(100):
+        write(host, "t1", b"x" * 60_000 + b"\n")
+    request = pb.OpenTunnel(tunnel_id="x", task_ids=["t1"], tail=90)
+    async with asyncio.timeout(60):
+        await send_logs(request, controller.channel, host, lambda _: asyncio.Event())
+    assert controller.output()["t1"] == (b"x" * 60_000 + b"\n") * 90
+    assert [m.HasField("position") for m in controller.received if m.output][-2:] == [False, True]
+
+
 async def test_when_the_other_end_goes_the_reading_ends(controller, host):
     """Also while nothing is written; and leaves no error behind (pytest looks for those that nobody took)."""
     write(host, "t1", lines(10))
