@@ -15,7 +15,9 @@ from typing import BinaryIO, Final
 from argosy.agent.launcher.logs import rotated_ends
 from argosy.agent.logs.records import Output, Tail, parse
 
-POLL_PERIOD_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 0.1
+_SHORTEST_PAUSE_S: Final = 0.01
+"""How often is looked for more: soon after something came, as in a dialogue, and then less and less often."""
 _READ_BYTES: Final = 256 * 1024
 """How much goes in one part."""
 _OUTPUT_BYTES: Final = 32
@@ -60,15 +62,18 @@ async def read_output(path: Path, extent: Extent, *, follow: bool, ended: asynci
             await asyncio.sleep(0)
         for part in _in_parts(tail.lines() if tail else [], log.position):
             yield part
+    pause_s = _SHORTEST_PAUSE_S
     while True:
         was_ended = ended.is_set()
         for part in log.parts():
+            pause_s = _SHORTEST_PAUSE_S
             yield part
         if was_ended or not follow:
             return
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(POLL_PERIOD_S):
+            async with asyncio.timeout(pause_s):
                 await ended.wait()
+        pause_s = min(1.5 * pause_s, _LONGEST_PAUSE_S)
 
 
 def _in_parts(outputs: list[Output], position: int) -> Iterator[Part]:
