@@ -177,8 +177,9 @@ class Term:
                     self._drains.follow(old, new)
                     if new is not None and self._drains.over(new.meta.id) and (s := self.sessions.get(new.node_id)):
                         s.mark_dirty()  # its node may have been told of the task since it was marked
-                case _, Node() as node if node.meta.id not in self.sessions:
+                case _, Node() as node if node.meta.id not in self.sessions or node.status.state is NodeState.DOWN:
                     self.heard_of(node.meta.id)
+                    self.arrivals.heard()
                 case _:
                     pass
             if loop.time() >= until:
@@ -286,8 +287,11 @@ class Term:
     def may_send_to(self, node_id: str, task: Task) -> bool:
         """Whether a node may still open connections to a task, as far as its session tells.
 
-        One without a session is waited for as long as it is not known to be lost: it is about to open one.
+        One without a session is waited for as long as it is not known to be lost: it is about to open one. One that is
+        DOWN has none that is worth anything: its stream breaks only a minute after its link.
         """
+        if self._is_down(node_id):
+            return False
         session = self.sessions.get(node_id)
         if session is None:
             node = self._cache.snapshot.get(Node, node_id)
@@ -297,14 +301,19 @@ class Term:
         )
 
     def _sent_to_by_all(self, network_id: str, endpoint: str) -> bool:
-        """Whether all nodes with sessions that carry a network send connections to the endpoint of a key."""
+        """Whether all nodes with sessions that carry a network, and are not DOWN, send to the endpoint of a key."""
         carriers = self._feeds.carriers.get(network_id)
         if not carriers:
             return True
         came = self._feeds.came(network_id, endpoint)
         if came is None:
             return False
-        return all(self.sessions[n].has_in_force(network_id, came) for n in carriers if n in self.sessions)
+        there = (n for n in carriers if n in self.sessions)
+        return all(self.sessions[n].has_in_force(network_id, came) or self._is_down(n) for n in there)
+
+    def _is_down(self, node_id: str) -> bool:
+        node = self._cache.snapshot.get(Node, node_id)
+        return node is not None and node.status.state is NodeState.DOWN
 
     # ---- what sessions ask
 

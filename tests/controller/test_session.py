@@ -10,7 +10,7 @@ from argosy.core.ids import successor_id
 from argosy.core.node import Node, NodeState
 from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState
-from argosy.proto.argosy.v1 import dispatcher_pb2, dispatcher_pb2_grpc
+from argosy.proto.argosy.v1 import control_pb2, dispatcher_pb2, dispatcher_pb2_grpc, types_pb2
 from tests.controller.harness import FakeAgent, until
 
 
@@ -228,3 +228,40 @@ async def test_a_status_too_large_for_etcd_does_not_stop_the_others(leader, agen
     await until(lambda: successor in agent.tasks())
     number = await agent.report({successor: TaskStatus(TaskState.PREPARING)})
     await until(lambda: agent.acknowledged(number))
+
+
+async def acknowledging(agent):
+    """Say of all that an agent is told that it is in force, and beat, until cancelled."""
+    while True:
+        told = [s.version for s in agent.bodies("assignments")]
+        if told:
+            ack = dispatcher_pb2.AssignmentAck(version=max(told))
+            await agent.call.write(dispatcher_pb2.AgentMessage(ack=ack))
+        await agent.beat()
+        await asyncio.sleep(0.1)
+
+
+async def test_a_node_that_is_down_is_not_waited_for_though_its_stream_has_not_broken_yet(leader, agents):
+    """A host that loses its link says nothing any more; it takes a minute until its connection is given up."""
+    await leader.add_image()
+    lives, dies = await agents(leader.address), await agents(leader.address, "n2")
+    net = await leader.control.CreateNetwork(control_pb2.CreateNetworkRequest(spec=types_pb2.NetworkSpec(name="net")))
+    both = [asyncio.create_task(acknowledging(agent)) for agent in (lives, dies)]
+    try:
+        await leader.create(replicas=2, networks=(net.meta.id,))
+        for agent in (lives, dies):
+            (task_id,) = await until(lambda agent=agent: list(agent.tasks()))
+            await agent.report({task_id: TaskStatus(TaskState.RUNNING)})
+        await until(lambda: [t.status.state for t in leader.tasks()] == [TaskState.RUNNING] * 2)
+        (mine,) = lives.tasks()
+        both[1].cancel()
+        await leader.control.RemoveService(control_pb2.RemoveServiceRequest(ref="web"))
+        await until(lambda: lives.tasks()[mine].desired_state > TaskState.RUNNING)
+        assert not lives.tasks()[mine].drained, "it is not known to be down: it may still send"
+        await until(lambda: leader.cache.snapshot.get(Node, dies.node_id).status.state is NodeState.DOWN)
+        await until(lambda: lives.tasks()[mine].drained)
+        assert leader.session_of(dies) is not None
+    finally:
+        for task in both:
+            task.cancel()
+        await asyncio.gather(*both, return_exceptions=True)

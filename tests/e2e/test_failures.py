@@ -28,6 +28,8 @@ services:
 """
 NOTICED_S = 2.7
 """Three missed beats: from then on a silent host counts as lost."""
+BRAKE_S = 30.0
+"""How long replacing waits when most hosts are lost at once."""
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +166,27 @@ def test_when_most_hosts_are_lost_at_once_replacing_waits(cluster):
     assert {t["id"] for t in cluster.tasks(ended=True)} == known
 
 
+@pytest.mark.long
+@pytest.mark.usefixtures("whole")
+def test_when_most_hosts_stay_lost_their_tasks_are_replaced_after_the_brakes_time(cluster):
+    before = cluster.wait_programs(6)
+    for node in ("node2", "node3"):
+        cluster.cut(node)
+    wait_until(
+        lambda: {cluster.node_state(n) for n in ("node2", "node3")} == {"UNKNOWN"},
+        20,
+        lambda: f"lost together: {cluster.json('node', 'ls')}",
+    )
+    began = time.monotonic()
+    for node in ("node2", "node3"):
+        cluster.wait_node(node, "DOWN", timeout=60)
+    took = time.monotonic() - began
+    print(f"the brake held for {took:.1f} s")
+    assert took > BRAKE_S / 2, "it let go too soon"  # when it began is seen a little late
+    now = cluster.wait_programs(6, timeout=60, nodes=("node1",))
+    assert on(before, "node1").items() <= now.items(), "what was not lost goes on"
+
+
 @pytest.mark.usefixtures("whole")
 def test_an_exit_on_a_cut_off_host_is_reported_when_it_is_back(cluster):
     each = cluster.wait_programs(3, command="nc")
@@ -182,6 +205,20 @@ def test_an_exit_on_a_cut_off_host_is_reported_when_it_is_back(cluster):
     assert shown()["exit_code"] == 137
     wait_until(lambda: len(cluster.running("f_each")) == 3, 40, lambda: cluster.argosy("ps", "-a"))
     assert task not in cluster.programs("nc")
+
+
+@pytest.mark.usefixtures("whole")
+def test_an_update_does_not_wait_for_balancers_of_a_host_that_is_down(cluster):
+    """Its agent confirms nothing, and its stream breaks only after most of a minute: longer than all of the update."""
+    cluster.argosy("service", "update", "--drain-timeout", "2m", "--update-monitor", "0s", "f_web")
+    cluster.cut("node3")
+    cluster.wait_node("node3", "DOWN")
+    cluster.wait_running("f_web", 6, avoid=("node3",))
+    began = time.monotonic()
+    cluster.argosy("service", "update", "--env-add", "V=2", "f_web")
+    took = time.monotonic() - began
+    print(f"six tasks were replaced one by one in {took:.2f} s")
+    assert took < 25  # 5 s on an idle machine
 
 
 def test_logs_of_all_parts_tell_of_no_bug(cluster):
