@@ -51,6 +51,7 @@ class World:
     def __init__(self, seed: int, folder: Path, *, echo: bool = False) -> None:
         self.loop = VirtualLoop()
         self.chance = Random(seed)
+        self.switches = Random(seed + 4)
         self.folder = folder
         self.echo = echo
         self.log: list[str] = []

@@ -15,6 +15,7 @@ class Faults:
     def __init__(self, world: World) -> None:
         self.world = world
         self.chance = world.chance
+        self._switches = world.switches
         self.acts: list[tuple[int, Act]] = [
             (7, self._crash_agent),
             (5, self._power),
@@ -81,10 +82,16 @@ class Faults:
         addresses = [c.address for c in self.world.controllers.values()]
         if self.chance.random() < 0.3:
             addresses = [self.chance.choice(addresses)]
-        self.world.note(f"{host.name} is cut off from {addresses}")
-        for address in addresses:
-            network.close(host.name, address)
-        self.world.loop.later(self.chance.choice((0.3, 2.0, 6.0, 14.0)), self._rejoin, host, addresses)
+        seconds = self.chance.choice((0.3, 2.0, 6.0, 14.0))
+        hosts = [host]
+        if self._switches.random() < 0.3:  # the switch fails that most of them are at
+            hosts = [host, *(h for h in self.world.agents.values() if h is not host and self._switches.random() < 0.7)]
+            seconds = self._switches.choice((seconds, 6.0, 40.0))
+        for one in hosts:
+            self.world.note(f"{one.name} is cut off from {addresses}")
+            for address in addresses:
+                network.close(one.name, address)
+            self.world.loop.later(seconds, self._rejoin, one, addresses)
 
     def _rejoin(self, host: AgentHost, addresses: list[str]) -> None:
         if host.kernel.powered:

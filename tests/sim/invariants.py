@@ -38,6 +38,10 @@ GRACE_S = 10.0
 """A new leader waits so long for a node that it has not heard."""
 SILENCE_S = 2.7
 """Least silence after which a node may be called DOWN."""
+TOGETHER_S = 5.0
+"""Nodes that are lost within less are sure to be taken for one event."""
+BRAKED_S = 15.0
+"""For so long at least many that were lost at once are waited for, wherever one counts from."""
 
 
 class Violation(Exception):
@@ -495,6 +499,25 @@ class Watcher:
                 return  # decided before it came back, and written only now: etcd was away
             if silent_s < needed_s - EPSILON_S:
                 self.fail("no hasty DOWN", f"{new.spec.name} was called DOWN after {silent_s:.2f} s of silence")
+            self._judge_brake(new, began)
+
+    def _judge_brake(self, node: Node, began: float) -> None:
+        """A node that was the last to be lost of over a third, at about the same time, is waited for much longer."""
+        lost_at = self._lost_at(node, began)
+        moments = [self._lost_at(n, began) for n in self.nodes.values() if not self._is_old_loss(n, began)]
+        together = sum(lost_at - TOGETHER_S <= moment <= lost_at for moment in moments)
+        is_mass_loss = together > 1 and 3 * together > len(self.nodes)
+        if is_mass_loss and self._world.loop.now - lost_at < BRAKED_S:
+            self.fail("mass losses wait", f"{node.spec.name} was called DOWN with {together} of {len(self.nodes)} lost")
+
+    def _lost_at(self, node: Node, began: float) -> float:
+        heard = self._heard.get((self._leader, node.spec.name))
+        return began + GRACE_S if heard is None or heard < self._leads_since else max(heard, began) + SILENCE_S
+
+    def _is_old_loss(self, node: Node, began: float) -> bool:
+        """Whether a node was DOWN already when the leader began to listen."""
+        heard = self._heard.get((self._leader, node.spec.name), 0.0)
+        return node.status.state is NodeState.DOWN and heard < began
 
     # ---- what is said
 

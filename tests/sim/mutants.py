@@ -210,6 +210,11 @@ MUTANTS = (
         ("    if heir.status.state < TaskState.READY and not heir.status.waits_for_old:\n", "    if False:\n"),
     ),
     _mutant(
+        "no brake on mass losses",
+        "controller/logic/node_state.py",
+        ("        if lost > 1 and 3 * lost > of_how_many:\n", "        if lost > of_how_many:\n"),
+    ),
+    _mutant(
         "dependencies ignored",
         "controller/logic/dependencies.py",
         ("        unmet = [held for held in found if held.reason]\n", "        unmet: list[Held] = []\n"),
