@@ -3,6 +3,9 @@
 One report is under way at a time; what comes meanwhile forms the next one, so that reports grow as load does and
 each costs the controller one store write. An acknowledgement means the status is in etcd. States that tasks only pass
 through on their way up wait for a moment: mostly the next state is there before they would have been of any use.
+
+A session begins with an account of everything that is known, in several reports where there is much. Each of them but
+the last says that there is more: only then does the controller know what runs here.
 """
 
 import asyncio
@@ -30,6 +33,8 @@ class Reporter:
         self._in_flight: dict[str, TaskStatus] = {}
         self._sequence = 0
         self._due: float | None = None  # when to send what is pending, on the loop's clock
+        self._untold: set[str] = set()  # what is left of the account of everything
+        self._owes_end = False  # there was said to be more of it
         self.successions: Mapping[str, Succession] = {}
         """Tasks of the node's own making: they go in one report with their kin, and are stored together or not."""
         self.on_stored: Callable[[str, TaskStatus], None] = lambda task_id, status: None
@@ -44,7 +49,10 @@ class Reporter:
     def drop(self, task_id: str) -> None:
         """Do not report a task any more: the controller has dropped it."""
         self._pending.pop(task_id, None)
-        if not self._pending:
+        self._untold.discard(task_id)
+        if self._owes_end and not self._untold:
+            self._send_within(0.0)
+        elif not self._pending:
             self._due = None  # else `next` would wait for a moment that has passed, again and again
 
     def restart(self, known: Mapping[str, TaskStatus]) -> None:
@@ -52,6 +60,7 @@ class Reporter:
         self._pending = dict(known)
         self._in_flight = {}
         self._due = None
+        self._untold, self._owes_end = set(known), False
         if self._pending:
             self._send_within(0.0)
 
@@ -76,6 +85,8 @@ class Reporter:
             encode_into(status, entry.status)
             if succession := self.successions.get(task_id):
                 encode_into(succession, entry.succession)
+            self._untold.discard(task_id)
+        report.more = self._owes_end = bool(self._untold)
         self._due = None
         if self._pending:
             self._send_within(0.0)
@@ -89,7 +100,7 @@ class Reporter:
         return [i for i in dict.fromkeys((*chosen, *roots, *kin)) if i in self._pending]
 
     def _is_due(self) -> bool:
-        if self._in_flight or self._due is None or not self._pending:
+        if self._in_flight or self._due is None or not (self._pending or self._owes_end):
             return False
         return self._due <= asyncio.get_running_loop().time()
 

@@ -140,7 +140,7 @@ class DispatcherServicer(rpc.DispatcherServicer):
                 )
                 session.send(pb.ControllerMessage(heartbeat_ack=answer))
             case "report":
-                sequence = message.report.sequence
+                sequence, more = message.report.sequence, message.report.more
                 term.writer.submit(
                     Report(
                         node_id=session.node_id,
@@ -150,7 +150,7 @@ class DispatcherServicer(rpc.DispatcherServicer):
                             for t in message.report.tasks
                             if t.HasField("succession")
                         },
-                        acknowledge=lambda: _acknowledge(term, session, sequence),
+                        acknowledge=lambda: _acknowledge(term, session, sequence, more=more),
                     )
                 )
             case "ack":
@@ -177,9 +177,12 @@ class DispatcherServicer(rpc.DispatcherServicer):
         return pb.ReportNetworksResponse()
 
 
-def _acknowledge(term: Term, session: NodeSession, sequence: int) -> None:
-    """Take that a report is stored; one of a session that was replaced says nothing of what runs now."""
-    if not session.closed:
+def _acknowledge(term: Term, session: NodeSession, sequence: int, *, more: bool) -> None:
+    """Take that a report is stored; one of a session that was replaced says nothing of what runs now.
+
+    `more`: not all that runs on the node is told yet.
+    """
+    if not session.closed and not more:
         term.heard.report(session.node_id)
     session.send(pb.ControllerMessage(report_ack=pb.ReportAck(sequence=sequence)))
 

@@ -47,7 +47,7 @@ class HeardNodes:
         self.heard[node_id] = Heard(agent_at=self._clock(), host_at=old.host_at if old else None)
 
     def report(self, node_id: str) -> None:
-        """Note that a report of an agent's session is stored: the first one tells of all that runs there."""
+        """Note that reports of an agent's session are stored that tell of all that runs there."""
         if node_id not in self._reported:
             self._reported.add(node_id)
             self.on_report()

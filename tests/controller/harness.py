@@ -262,11 +262,15 @@ class FakeAgent:
         await self.call.write(dispatcher_pb2.AgentMessage(heartbeat=dispatcher_pb2.Heartbeat(sequence=1)))
 
     async def report(
-        self, statuses: dict[str, TaskStatus], made: Mapping[str, Succession] = MappingProxyType({})
+        self,
+        statuses: dict[str, TaskStatus],
+        made: Mapping[str, Succession] = MappingProxyType({}),
+        *,
+        more: bool = False,
     ) -> int:
         """Send a report, also of tasks that the node has `made`; return its number."""
         self.sequence += 1
-        report = dispatcher_pb2.StatusReport(sequence=self.sequence)
+        report = dispatcher_pb2.StatusReport(sequence=self.sequence, more=more)
         for task_id, status in statuses.items():
             entry = report.tasks.add(task_id=task_id)
             encode_into(status, entry.status)

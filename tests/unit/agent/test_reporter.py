@@ -83,6 +83,29 @@ async def test_a_large_report_is_cut(reporter):
     assert len((await reporter.next()).tasks) == 1
 
 
+async def test_a_new_session_says_with_which_report_everything_is_told(reporter):
+    """Until then the controller must not take what it has stored for what runs."""
+    reporter.restart({f"t{n}": TaskStatus(TaskState.RUNNING) for n in range(2 * Reporter.MAX_TASKS + 1)})
+    told = []
+    for _ in range(3):
+        report = await reporter.next()
+        told.append((len(report.tasks), report.more))
+        reporter.put("t0", TaskStatus(TaskState.FAILED))  # news is no part of that
+        reporter.acknowledge(report.sequence)
+    assert told == [(500, True), (500, True), (2, False)]
+    assert (await reporter.next()).more is False
+
+
+async def test_what_is_dropped_meanwhile_keeps_nobody_waiting(reporter):
+    reporter.restart({f"t{n}": TaskStatus(TaskState.RUNNING) for n in range(Reporter.MAX_TASKS + 1)})
+    first = await reporter.next()
+    assert first.more
+    reporter.drop(f"t{Reporter.MAX_TASKS}")
+    reporter.acknowledge(first.sequence)
+    last = await reporter.next()
+    assert (len(last.tasks), last.more) == (0, False)
+
+
 async def test_it_waits_in_peace_when_all_that_was_to_be_reported_is_dropped(reporter):
     reporter.put("a", TaskStatus(TaskState.RUNNING))
     reporter.drop("a")
