@@ -26,10 +26,10 @@ def port_texts(service: types.Service) -> list[str]:
 
 def nodes_port_problems(nodes: Iterable[tuple[str, types.Node]]) -> dict[str, list[str]]:
     """Return by service what stands in the way of its ports, and on which nodes, given with their names."""
-    found: dict[str, dict[str, list[str]]] = {}
+    found: dict[str, dict[str, set[str]]] = {}
     for name, node in nodes:
         for problem in node.port_problems:
-            found.setdefault(problem.service_id, {}).setdefault(problem.reason, []).append(name)
+            found.setdefault(problem.service_id, {}).setdefault(problem.reason, set()).add(name)
     return {
         service: [f"{reason} ({', '.join(sorted(names))})" for reason, names in sorted(reasons.items())]
         for service, reasons in found.items()

@@ -29,9 +29,9 @@ class ForeignFirewall:
             now - before if now >= before else now for now, before in zip(counts, self._counted, strict=True)
         )
         if chains != self._chains or passed:
-            self._dropping = False
-        if came:
-            self._dropping = not passed
+            self._dropping = False  # what came before the chains were changed says nothing of those that are there now
+        elif came:
+            self._dropping = True
         self._chains, self._counted = chains, counts
         suspects = [c for c in chains if c.drops or may_drop(_rules(c))] if self._dropping else certain
         return why_dropped(suspects, certain, dropping=self._dropping)

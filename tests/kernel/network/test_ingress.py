@@ -374,6 +374,25 @@ def test_a_firewall_that_drops_is_named(
         assert said == []
 
 
+def test_a_firewall_that_was_opened_is_not_blamed_for_what_it_dropped_before(wire: World, web: Published) -> None:
+    web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    host = wire.hosts[1]
+    host.sh(
+        "nft add table inet wall; nft 'add chain inet wall fw { type filter hook forward priority 0; policy drop; }'"
+    )
+    web.ports = (PortSpec(target=80, published=8080),)
+    web.apply()
+    [problem] = host.plane.port_problems
+    assert "chain fw of table inet wall (policy drop" in problem.reason
+    with wire.outside.open_socket() as calling:
+        calling.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            calling.connect((host.address, 8080))
+    host.sh("nft 'chain inet wall fw { policy accept; }'")
+    host.do(host.plane.repair())
+    assert host.plane.port_problems == ()
+
+
 def test_of_several_chains_all_that_may_have_dropped_are_named(wire: World, web: Published) -> None:
     """One whose policy is to drop and that lets it pass, one that drops it by a rule, and one that drops nothing."""
     web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")

@@ -104,5 +104,9 @@ def test_a_task_tells_what_its_node_says_of_its_services_ports():
 
 def test_what_nodes_say_is_joined():
     taken = types.PortProblem(service_id="web", reason="port 80/tcp is taken")
-    nodes = [("b", types.Node(port_problems=[taken])), ("a", types.Node(port_problems=[taken])), ("c", types.Node())]
+    nodes = [
+        ("b", types.Node(port_problems=[taken, taken])),
+        ("a", types.Node(port_problems=[taken])),
+        ("c", types.Node()),
+    ]
     assert nodes_port_problems(nodes) == {"web": ["port 80/tcp is taken (a, b)"]}
