@@ -17,7 +17,7 @@ from typing import Final
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_state import Address, Entry, Link, LinkKind, Route, RouteKind, Sysctl
 from argosy.core.assignment import MeshAssignment, MeshPeerAssignment
-from argosy.core.mesh import MeshKey
+from argosy.core.mesh import MeshKey, Tunnel
 
 TUNNEL_OVERHEAD: Final = 80
 """Bytes that are kept free for WireGuard: 60 over IPv4, up to 15 of padding, and 80 over IPv6."""
@@ -25,6 +25,9 @@ SESSION_S: Final = 180.0
 """A session is over so long after its handshake (REJECT_AFTER_TIME); a new one is made after 120 s where data flows."""
 MOST_MISSED: Final = 3
 """A peer that leaves so many probes in a row without an answer cannot be reached."""
+BEING_MADE: Final = "it is being made"
+PATIENCE_S: Final = 5.0
+"""So long nothing else is said of a new tunnel that does not work yet."""
 KEEPALIVE_S: Final = 10
 """Also what makes a new tunnel shake hands before anything is sent; of one end alone, see `TunnelPeer`."""
 
@@ -187,6 +190,12 @@ def problem_of(peer: MeshPeerAssignment, epoch: int, handshake_at: float, missed
     if missed >= MOST_MISSED:
         return "it does not answer through the tunnel"
     return ""
+
+
+def told(problem: str, before: Tunnel | None, now: float) -> str:
+    """Return what to say of a tunnel's problem: a new one never works at once, and that is no reason to worry."""
+    new = before is None or (before.problem == BEING_MADE and now - before.since < PATIENCE_S)
+    return BEING_MADE if problem and new else problem
 
 
 def sentence(network: str, broken: Sequence[tuple[str, str]]) -> str:

@@ -16,7 +16,7 @@ from typing import Final
 
 import structlog
 
-from argosy.agent.logic.network_mesh import MOST_MISSED, problem_of, sentence
+from argosy.agent.logic.network_mesh import MOST_MISSED, problem_of, sentence, told
 from argosy.agent.network.desired import MeshReport, NetworkState
 from argosy.agent.network.mesh import YIELD_S, Way
 from argosy.core.errors import TransientError
@@ -168,9 +168,9 @@ class TunnelWatch:
             peer = way.peer
             address = int(IPv4Address(peer.underlay_address)) if peer.underlay_address else 0
             missed = self._missed.get(address, MOST_MISSED + 1) - 1  # the last one is just under way
-            problem = looked.problem or problem_of(peer, way.epoch, way.handshake_at, missed, wall)
-            fresh = Tunnel(peer.node_id, way.epoch, problem, wall, way.handshake_at, self._round_trip.get(address, 0.0))
             old = self._tunnels.get(peer.node_id)
+            problem = looked.problem or told(problem_of(peer, way.epoch, way.handshake_at, missed, wall), old, wall)
+            fresh = Tunnel(peer.node_id, way.epoch, problem, wall, way.handshake_at, self._round_trip.get(address, 0.0))
             same = old is not None and (old.epoch, old.problem) == (fresh.epoch, fresh.problem)
             found[peer.node_id] = old if old and same else fresh
             if old and not same and (old.problem or problem):

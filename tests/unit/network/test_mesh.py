@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_mesh import (
+    BEING_MADE,
     MOST_MISSED,
+    PATIENCE_S,
     SESSION_S,
     DeviceChange,
     DeviceState,
@@ -22,13 +24,14 @@ from argosy.agent.logic.network_mesh import (
     plan_mesh,
     problem_of,
     sentence,
+    told,
 )
 from argosy.agent.logic.network_plan import Site, link_mtu
 from argosy.agent.logic.network_state import Route, state_of
 from argosy.agent.network.tunnels import echo_request, is_reply
 from argosy.agent.network.wireguard_go import _state
 from argosy.core.assignment import MeshAssignment, MeshPeerAssignment, NetworkAssignment
-from argosy.core.mesh import MeshKey
+from argosy.core.mesh import MeshKey, Tunnel
 
 NOW = 10_000.0
 A, B = b"a" * 32, b"b" * 32
@@ -188,6 +191,16 @@ def test_it_is_said_what_is_wrong(
     problem = problem_of(peer(*keys), epoch, handshake_at, missed, NOW)
     assert word in problem
     assert bool(word) == bool(problem)
+
+
+def test_a_new_tunnel_is_being_made_for_a_while() -> None:
+    first = Tunnel("b", 1, told("why", None, NOW), NOW)
+    assert first.problem == BEING_MADE
+    assert told("why", first, NOW + PATIENCE_S - 0.1) == BEING_MADE
+    assert told("why", first, NOW + PATIENCE_S) == "why"
+    assert told("", first, NOW + 1) == ""
+    assert told("why", Tunnel("b", 1, "", NOW), NOW + 1) == "why"  # it has worked
+    assert told("", None, NOW) == ""
 
 
 def test_a_network_names_the_first_and_counts_the_others() -> None:
