@@ -22,13 +22,25 @@ COLUMNS = (
 )
 
 
-def _asks_for_encryption(ctx: click.Context, param: click.Parameter, options: tuple[str, ...]) -> bool:
-    """Read the driver's options as Docker writes them."""
+MTU_OPTION = "com.docker.network.driver.mtu"
+_TRUTHS = {"": True, "true": True, "1": True, "false": False, "0": False}
+
+
+def _driver_options(ctx: click.Context, param: click.Parameter, options: tuple[str, ...]) -> dict[str, bool | int]:
+    """Read the driver's options as Docker writes them: "encrypted" and "mtu", where they are given."""
+    found: dict[str, bool | int] = {}
     for option in options:
         name, _, value = option.partition("=")
-        if name != "encrypted" or value.lower() not in ("", "true", "1"):
-            raise click.BadParameter(f"there is no option '{option}': there is 'encrypted'")
-    return bool(options)
+        if name == "encrypted" and value.lower() in _TRUTHS:
+            found["encrypted"] = _TRUTHS[value.lower()]
+        elif name == MTU_OPTION and value.isascii() and value.isdigit():
+            found["mtu"] = int(value)
+        elif name in ("encrypted", MTU_OPTION):
+            example = "true" if name == "encrypted" else "1400"
+            raise click.BadParameter(f"'{value}' is no value of '{name}': write {name}={example}")
+        else:
+            raise click.BadParameter(f"there is no option '{name}': there are 'encrypted' and '{MTU_OPTION}'")
+    return found
 
 
 @click.group(name="network", help="List, look into, create, remove, verify and try networks.")
@@ -88,17 +100,17 @@ def inspect(session: Session, form: str, networks: tuple[str, ...]) -> None:
     help="MTU of containers' links; else as the hosts' links allow.",
 )
 @click.option("--internal", is_flag=True, help="Without a way out of the cluster.")
-@click.option("--attachable", is_flag=True, help="Single containers may join it.")
+@click.option("--attachable", is_flag=True, help="A mark for people: single containers may join any network.")
 @click.option(
     "--encrypted", is_flag=True, help="What goes from host to host goes through WireGuard tunnels, or not at all."
 )
 @click.option(
     "--opt",
-    "by_option",
+    "options",
     multiple=True,
-    metavar="OPTION",
-    callback=_asks_for_encryption,
-    help="'encrypted', as Docker writes it.",
+    metavar="NAME[=VALUE]",
+    callback=_driver_options,
+    help=f"'encrypted' or '{MTU_OPTION}', as Docker writes them.",
 )
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Set a label.")
 @click.argument("name")
@@ -111,7 +123,7 @@ def create(
     internal: bool,
     attachable: bool,
     encrypted: bool,
-    by_option: bool,
+    options: dict[str, bool | int],
     labels: tuple[str, ...],
     name: str,
 ) -> None:
@@ -120,16 +132,17 @@ def create(
     from argosy.proto.argosy.v1 import types_pb2 as types
 
     pairs = dict(label.partition("=")[::2] for label in labels)
-    encrypted = encrypted or by_option
+    if (encrypted and not options.get("encrypted", True)) or (mtu and mtu != options.get("mtu", mtu)):
+        raise click.UsageError("--opt says otherwise than --encrypted or --mtu: keep one of them")
     spec = types.NetworkSpec(
         name=name,
         labels=pairs,
         subnet=subnet,
         internal=internal,
         attachable=attachable,
-        encrypted=encrypted,
+        encrypted=encrypted or bool(options.get("encrypted")),
         ip_range=ip_range,
-        mtu=mtu or 0,
+        mtu=mtu or options.get("mtu", 0),
     )
     network = control.CreateNetwork(pb.CreateNetworkRequest(project=session.project, spec=spec))
     say(f"network {network.spec.name} is created" + (f" with {network.subnet}" if network.subnet else ""))

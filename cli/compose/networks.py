@@ -146,7 +146,9 @@ def attachments(
     """
     at = service.get("networks")
     mode = service.get("network_mode")
-    if mode is not None and mode.text() not in ("bridge", "default"):
+    if mode is not None and mode.text() == "none":
+        mode.problem("every container is on a network", "remove it, and join one with 'internal: true'")
+    elif mode is not None and mode.text() not in ("bridge", "default"):
         mode.problem(
             f"'{mode.text()}' would leave the container's isolation", "remove it, and join networks with 'networks'"
         )

@@ -290,7 +290,8 @@ TABLE: Final[tuple[Row, ...]] = (
     ),
     _refused(
         "services.*.network_mode",
-        "'bridge' becomes the stack's default network; any other mode would leave the isolation: use 'networks'",
+        "'bridge' becomes the stack's default network; other modes would leave the isolation: use 'networks' "
+        "(for 'none' one with 'internal: true')",
         values=True,
     ),
     _honoured("services.*.networks", "test_networks"),
@@ -404,7 +405,9 @@ TABLE: Final[tuple[Row, ...]] = (
     # ---- networks
     _syntax("networks", "what services may join; without any they join the stack's default network"),
     _syntax("networks.*", "becomes the network STACK_NAME, if a service joins it"),
-    _honoured("networks.*.attachable", "test_network_settings"),
+    _honoured(
+        "networks.*.attachable", "test_network_settings", "a mark for people: single containers may join any network"
+    ),
     _mapped("networks.*.driver", "'overlay', 'bridge' and 'default' are the overlay; no other driver", "test_networks"),
     _honoured(
         "networks.*.driver_opts",

@@ -96,7 +96,10 @@ def created(
     for network_id, spec in specs:
         vni = choose_vni((n.vni for n in existing), next_vni)
         next_vni = vni + 1
-        subnet = choose_subnet(spec.subnet, (n.subnet for n in existing), underlay, routes.items())
+        try:
+            subnet = choose_subnet(spec.subnet, (n.subnet for n in existing), underlay, routes.items())
+        except InvalidError as error:
+            raise InvalidError(f"network {spec.name} cannot be accepted", error.problems) from None
         network = Network(Meta(network_id, project, created_at=now, updated_at=now), spec, vni, subnet)
         existing.append(network)
         networks.append(network)

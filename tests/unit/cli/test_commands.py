@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
+from argosy.cli.commands.network import MTU_OPTION
 from argosy.cli.main import COMMANDS, run
 from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import types_pb2 as types
@@ -125,6 +126,38 @@ def test_networks(argosy: Argosy) -> None:
     ]
     assert data(argosy("network", "inspect", "mine"))[0]["addresses_total"] == 65000
     assert argosy("network", "rm", "mine").out == "network mine removed\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "encrypted", "mtu"),
+    [
+        (("encrypted",), True, 0),
+        (("encrypted=true", f"{MTU_OPTION}=1400"), True, 1400),
+        (("encrypted=false",), False, 0),
+    ],
+)
+def test_a_networks_options_as_docker_writes_them(
+    argosy: Argosy, options: tuple[str, ...], encrypted: bool, mtu: int
+) -> None:
+    assert argosy("network", "create", *(word for text in options for word in ("--opt", text)), "mine").status == 0
+    spec = data(argosy("network", "inspect", "mine"))[0]["network"]["spec"]
+    assert (spec["encrypted"], spec["mtu"]) == (encrypted, mtu)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--opt", "fast"), "there is no option 'fast': there are 'encrypted' and 'com.docker.network.driver.mtu'"),
+        (("--opt", "encrypted=perhaps"), "'perhaps' is no value of 'encrypted': write encrypted=true"),
+        (("--opt", MTU_OPTION), f"'' is no value of '{MTU_OPTION}': write {MTU_OPTION}=1400"),
+        (("--encrypted", "--opt", "encrypted=false"), "--opt says otherwise than --encrypted or --mtu"),
+        (("--mtu", "1300", "--opt", f"{MTU_OPTION}=1400"), "--opt says otherwise than --encrypted or --mtu"),
+    ],
+)
+def test_a_networks_options_that_cannot_be_read(argosy: Argosy, given: tuple[str, ...], said: str) -> None:
+    done = argosy("network", "create", *given, "mine")
+    assert done.status == 2
+    assert said in done.err
 
 
 @pytest.mark.usefixtures("shop")

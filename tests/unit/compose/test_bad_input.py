@@ -65,6 +65,7 @@ SERVICE_CASES = [
         "services.web.networks.default.ipv6_address: this is not supported",
     ),
     ("network_mode: host", "would leave the container's isolation"),
+    ("network_mode: none", "every container is on a network; remove it, and join one with 'internal: true'"),
     (
         "ports: [http]",
         "compose.yaml:4:13: services.web.ports: 'http' is no port; write 8080:80, 80, or 127.0.0.1:8080:80",
