@@ -1,13 +1,18 @@
-"""An independent observer of the overlay: reads the kernel of every host, and knows nothing of Argosy but three names.
+"""An independent observer of the overlay: reads the kernel of every host, and knows nothing of Argosy but some names.
 
 A network's namespace is pinned in a host's /run/argosy/netns as HOST.NETWORK; a container's cgroup is called after its
-task, and its link in the namespace of a network `ve` and the task; balancing is the nftables table `argosy-balance`.
-Everything else (routes, neighbours, forwarding entries, processes, addresses) is as `ip`, `bridge`, `nft` and /proc
-tell it. Nothing of the project is imported here but `host_view`, which reads cgroups and /proc.
+task, and its link in the namespace of a network `ve` and the task; balancing is the nftables table `argosy-balance`,
+published ports lead to tasks in `argosy-ingress`; the tunnels of encrypted networks are in a namespace that is pinned
+as /run/argosy/mesh/namespace, and wireguard-go tells what they are set to by a socket beside it. Names are asked as
+every program in a container asks them. Everything else (routes, neighbours, forwarding entries, processes, addresses)
+is as `ip`, `bridge`, `nft` and /proc tell it. Nothing of the project is imported here but `host_view`, which reads
+cgroups and /proc, and `wire`, which opens sockets.
 """
 
 import json
 import re
+import socket
+import struct
 import subprocess
 import threading
 import time
@@ -17,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.e2e.host_view import addresses_of, container_pids
+from tests.e2e.wire import socket_in
 
 GONE_S = 5.0
 """So long after a task or node is gone nothing may be left that leads to it."""
@@ -27,9 +33,13 @@ HEARD_S = 5.0
 _MARK = "----\n"
 _LOOK = (
     "ip -j -4 route show table main; echo ----; ip -j -4 neigh show nud permanent; echo ----;"
-    "bridge -j fdb show dev vtep; echo ----; nft list table ip argosy-balance"
+    "bridge -j fdb show dev vtep; echo ----; nft list table ip argosy-balance; nft list table ip argosy-ingress"
 )
-_CHAIN = re.compile(r"\tchain s-\S+ \{\n(.*?)\n\t\}", re.DOTALL)
+_CHAIN = re.compile(r"\tchain (?:s|tcp|udp)-\S+ \{\n(.*?)\n\t\}", re.DOTALL)
+_ALLOWED = re.compile(r"^allowed_ip=(\S+)/32$", re.MULTILINE)
+_BY_MARK = "02:00:00:00:00:01"
+"""Stands for the host that a question came in by, where an answer leaves (`argosy-ingress`)."""
+_ANSWER_S = 0.5
 _ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+")
 
 
@@ -52,17 +62,22 @@ class Entries:
     containers: dict[str, str] = field(default_factory=dict)  # address -> task
     peers: set[str] = field(default_factory=set)  # addresses of hosts
     dangling: set[str] = field(default_factory=set)  # routes and neighbours that lead no further
-    endpoints: set[str] = field(default_factory=set)  # what balancing leads to
+    endpoints: set[str] = field(default_factory=set)  # what balancing and published ports lead to
 
 
 @dataclass(slots=True)
 class View:
-    """One look at all hosts: containers, tasks that have processes, and what there is by host and network."""
+    """One look at all hosts: containers, tasks that have processes, and what there is by host and network.
+
+    By host: whose tunnel packets are let in, and to whom encrypted tunnels lead. By who asked: what names stand for.
+    """
 
     places: list[Place]
     tasks: set[str]
     entries: dict[tuple[str, str], Entries]
     admitted: dict[str, set[str]]
+    tunnels: dict[str, set[str]]
+    named: dict[Place, dict[str, set[str]]]
 
     def on(self, network):
         """Return the containers on a network."""
@@ -72,17 +87,22 @@ class View:
 class Observer:
     """Looks again and again, from entry to exit; what it does not like is in `violations`.
 
-    `underlay` are the hosts' own addresses. Who disturbs a host, or the controllers, says so: what these cannot know or
-    do meanwhile is not held against them, until `GONE_S` after the disturbance is over.
+    `underlay` are the hosts' own addresses. `names` are asked on each network of each host. `statics` are addresses
+    that the next task gets while the one before may still run, on a host that is cut off.
+
+    Who disturbs a host, or the controllers, says so: what these cannot know or do meanwhile is not held against them,
+    until `GONE_S` after the disturbance is over.
     """
 
-    def __init__(self, cluster, underlay):
+    def __init__(self, cluster, underlay, names=(), statics=()):
         self.violations = []
         self.looks = 0
         self.slowest_s = 0.0
         self.seen = set()
         self._cluster = cluster
         self._underlay = dict(underlay)
+        self._names = names
+        self._statics = frozenset(statics)
         self._troubles = Counter()
         self._calm_since = Counter()
         self._cut = {}
@@ -150,7 +170,15 @@ class Observer:
                 home, pid = homes.get(task, ("", 0))
                 if home == host and address in addresses_of(pid):
                     places.append(Place(network, address, host, task, pid))
-        return View(places, set(homes), entries, {host: self._admitted(host) for host in hosts})
+        askers = {(place.host, place.network): place for place in places}.values()
+        return View(
+            places,
+            set(homes),
+            entries,
+            admitted={host: self._admitted(host) for host in hosts},
+            tunnels={host: self._tunnels(host) for host in hosts},
+            named={asker: addresses_named(asker.pid, self._names) for asker in askers},
+        )
 
     def pins(self, host):
         """Return the networks that a host carries, with the paths of their namespaces."""
@@ -158,6 +186,16 @@ class Observer:
         with suppress(OSError):
             return [(pin.name.removeprefix(f"{host}."), pin) for pin in sorted(directory.iterdir())]
         return []
+
+    def _tunnels(self, host):
+        """Return the hosts that encrypted tunnels lead to, or that what they are set to speaks of."""
+        mesh = Path(f"/proc/{self._cluster.holder(host)}/root/run/argosy/mesh")
+        enter = ["nsenter", f"--net={mesh / 'namespace'}", "ip", "-j", "-4", "route", "show", "table", "main"]
+        routes = subprocess.run(enter, capture_output=True, text=True, check=False).stdout
+        found = {route["dst"] for route in json.loads(routes or "[]")}
+        for path in mesh.glob("*.sock"):
+            found |= set(_ALLOWED.findall(_told_by(path)))
+        return found
 
     def _admitted(self, host):
         listed = self._cluster.on_host(host, "nft", "list", "set", "ip", f"argosy-{host}/peers", "peers", check=False)
@@ -181,7 +219,8 @@ class Observer:
         for place in view.places:
             self.seen.add(place.task)
             other = holders.setdefault((place.network, place.address), place)
-            if other.task != place.task and all(place.address in addresses_of(p.pid) for p in (place, other)):
+            twice = other.task != place.task and place.address not in self._statics
+            if twice and all(place.address in addresses_of(p.pid) for p in (place, other)):
                 self.violations.append(f"two tasks have an address at once: {place}, {other}")
             self._last_host[place.network, place.address] = place.host
         with self._lock:
@@ -214,6 +253,33 @@ class Observer:
         for host, admitted in view.admitted.items():
             for address in admitted - nodes:
                 yield (host, "an open door for what is no node:", address), ((host, "controllers"), GONE_S)
+        for host, tunnels in view.tunnels.items():
+            for address in tunnels - nodes:
+                yield (host, "a tunnel to what is no node:", address), ((host, "controllers"), GONE_S)
+        for asker, named in view.named.items():
+            yield from self._misnamed(view, asker, named)
+        holders = {}
+        for place in view.places:
+            other = holders.setdefault((place.network, place.address), place)
+            if other.task != place.task:
+                concerned = (place.host, other.host, "controllers")
+                yield (place.host, "an address of another's:", place.address, other.task), (concerned, GONE_S)
+
+    def _misnamed(self, view, asker, named):
+        """Yield what names stand for on a host though nobody on the asker's networks has it."""
+        networks = {p.network for p in view.places if p.task == asker.task}
+        reachable = {
+            p.address
+            for p in view.places
+            if p.network in networks and (p.host == asker.host or p.host not in self._cut)
+        }
+        for name, addresses in named.items():
+            for address in addresses - reachable:
+                last = next(
+                    (self._last_host[n, address] for n in networks if (n, address) in self._last_host), asker.host
+                )
+                until = self._until_an_endpoint_goes(asker.host, last)
+                yield (asker.host, "a name of what nobody is:", name, address), until
 
     def _until_an_endpoint_goes(self, host, last):
         """Return on whom it depends that a host forgets one which was on `last`, and how long that may take."""
@@ -221,6 +287,37 @@ class Observer:
             return (host, "controllers", last), GONE_S
         led_anew = self._calm_since["controllers"] > self._cut[last] - HEARD_S
         return (host, "controllers"), GONE_S + (NEW_LEADER_S if led_anew else 0.0)
+
+
+def addresses_named(pid, names):
+    """Ask the name server of a container for names; return the addresses of those that it answered."""
+    found = {}
+    with suppress(OSError), socket_in(f"/proc/{pid}/ns/net", socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.settimeout(_ANSWER_S)
+        asking.connect(("169.254.1.1", 53))
+        for number, name in enumerate(names):
+            labels = b"".join(bytes((len(part),)) + part.encode() for part in name.split("."))
+            asking.send(struct.pack("!6H", number, 0x0100, 1, 0, 0, 0) + labels + b"\0\0\1\0\1")
+        for _ in names:
+            answer = asking.recv(4096)
+            number, count = struct.unpack_from("!H4xH", answer)
+            # After the question, each: a pointer to the name, type, class, time to live, the length 4, and the address.
+            first = answer.index(b"\0", 12) + 5
+            records = range(first, first + 16 * count, 16)
+            found[names[number]] = {socket.inet_ntoa(answer[at + 12 : at + 16]) for at in records}
+    return found
+
+
+def _told_by(path):
+    """Return what wireguard-go says at its socket of a tunnel; "" of one that has just ended."""
+    told = b""
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.settimeout(_ANSWER_S)
+        asking.connect(str(path))
+        asking.sendall(b"get=1\n\n")
+        while not told.endswith(b"\n\n") and (more := asking.recv(1 << 16)):
+            told += more
+    return told.decode()
 
 
 def _entries(pin):
@@ -236,7 +333,7 @@ def _entries(pin):
     found.links |= {n["dev"][2:] for n in json.loads(neighbours or "[]") if n["dev"].startswith("ve")}
     macs = {entry["mac"] for entry in json.loads(forwarding or "[]") if "dst" in entry}
     ways = {n["dst"]: n["lladdr"] for n in json.loads(neighbours or "[]") if n["dev"] == "vtep"}
-    found.dangling = {address for address, mac in ways.items() if mac not in macs}
+    found.dangling = {address for address, mac in ways.items() if mac not in macs and mac != _BY_MARK}
     for route in json.loads(routes or "[]"):
         if route.get("dev") == "vtep" and route["gateway"] not in ways:
             found.dangling.add(route["dst"])

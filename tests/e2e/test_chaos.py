@@ -1,8 +1,9 @@
 """Chaos on the overlay, from a seed: hosts are cut off, parts killed, services changed, all over each other.
 
-An independent observer (observer.py) reads every host's kernel all the while: no two running tasks have one address of
-a network, and nothing leads to a task or node that has been gone for 5 s. Whenever calm has returned, every pair of
-tasks on a network can talk, and no pair on different networks can, though their addresses are the same ones.
+An independent observer (observer.py) reads every host's kernel, and asks for names, all the while: no two running tasks
+have one address of a network, and nothing leads to a task or node that has been gone for 5 s. Whenever calm has
+returned, every pair of tasks on a network can talk, and no pair on different networks can, though their addresses are
+the same ones; every host answers on the published port, and the static address has one holder.
 
 A seed decides what is done, to whom and after which pauses: `ARGOSY_CHAOS_SEED=7 pytest tests/e2e/test_chaos.py` does
 it again. When things meet is the machine's affair; so a replay may need some tries.
@@ -35,13 +36,17 @@ services:
     networks: [red]
     deploy: {replicas: 3, update_config: &careless {parallelism: 2, monitor: 0s}}
     x-argosy: {drain_timeout: 300ms}
-  blue: {<<: *service, networks: [blue]}
+  blue: {<<: *service, networks: [blue], ports: ["8090:7000"]}
+  vault: {<<: *service, networks: [vault]}
+  fixed: {<<: *service, networks: {still: {ipv4_address: 10.97.0.70}}, deploy: {replicas: 1, update_config: *careless}}
   both: {<<: *service, networks: [red, green], deploy: {replicas: 2, update_config: *careless}}
   green: {<<: *service, networks: [green], deploy: {replicas: 2, update_config: *careless}}
 networks:
   red: {ipam: {config: [{subnet: 10.99.0.0/24}]}}
   blue: {ipam: {config: [{subnet: 10.99.0.0/24}]}}
   green: {ipam: {config: [{subnet: 10.98.0.0/24}]}}
+  vault: {ipam: {config: [{subnet: 10.96.0.0/24}]}, driver_opts: {encrypted: "true"}}
+  still: {ipam: {config: [{subnet: 10.97.0.0/24, ip_range: 10.97.0.128/25}]}}
 """
 PASSING = """
 services:
@@ -49,7 +54,11 @@ services:
 networks:
   way: {ipam: {config: [{subnet: 10.99.0.0/23}]}}
 """
-SCALED = {"red": 3, "blue": 3, "both": 2, "green": 2}
+PORT = 8090
+SCALED = {"red": 3, "blue": 3, "both": 2, "green": 2, "vault": 3}
+STATIC = {"fixed": "10.97.0.70"}
+DECLARED = {**SCALED, **dict.fromkeys(STATIC, 1)}
+NAMES = [f"tasks.{service}" for service in DECLARED]
 TALK_S = 20.0
 """In calm everybody is heard within this time; an answer takes some milliseconds on an idle machine."""
 ANSWER_S = 1.0
@@ -71,17 +80,20 @@ class Act:
 def plan(seed, length, controllers):
     """Return the acts of a seed."""
     rng = random.Random(seed)
-    hosts, services = list(UNDERLAY), list(SCALED)
+    hosts, services, declared = list(UNDERLAY), list(SCALED), list(DECLARED)
     acts = {
         "scale": (4, lambda: (rng.choice(services), rng.randint(0, 5))),
-        "update": (2, lambda: (rng.choice(services), rng.randint(1, 999))),
-        "recreate": (2, lambda: (rng.choice(services),)),
+        "update": (2, lambda: (rng.choice(declared), rng.randint(1, 999))),
+        "recreate": (2, lambda: (rng.choice(declared),)),
+        "rotate_keys": (1, lambda: ()),
         "visit": (1, lambda: ()),
         "leave": (1, lambda: ()),
         "cut": (2, lambda: (rng.choice(hosts), rng.choice((0.5, 1.5, 8.0)))),
         "kill_agent": (2, lambda: (rng.choice(hosts),)),
         "kill_controller": (2, lambda: (rng.randint(1, controllers),)),
         "kill_launcher": (1, lambda: (rng.choice(hosts),)),
+        "kill_names": (1, lambda: (rng.choice(hosts),)),
+        "kill_tunnel": (1, lambda: (rng.choice(hosts),)),
         "kill_container": (2, lambda: (rng.choice(hosts), rng.randint(0, 99))),
     }
     names = rng.choices(list(acts), [weight for weight, _ in acts.values()], k=length)
@@ -128,6 +140,9 @@ class Chaos:
     def leave(self):
         self._ask("stack", "rm", "-d", "p")
 
+    def rotate_keys(self):
+        self._ask("network", "rotate-keys")
+
     def _deploy(self, stack, *options):
         self._ask("deploy", *options, "-c", str(self._files[stack]), stack)
 
@@ -156,6 +171,19 @@ class Chaos:
             pid = self._cluster.launcher_pid(host)
             self._begin(host, self._observer.disturbed(host))
             self._cluster.kill_pid(pid)
+
+    def kill_names(self, host):
+        self._kill_parts(host, "argosy.agent.dns")
+
+    def kill_tunnel(self, host):
+        self._kill_parts(host, "wireguard-go")
+
+    def _kill_parts(self, host, program):
+        """Kill processes of a host that its agent started; the agent starts others."""
+        self._begin(host, self._observer.disturbed(host))
+        for pid in programs_of(self._cluster, host, program):
+            with contextlib.suppress(AssertionError, OSError):
+                self._cluster.kill_pid(pid)
 
     def kill_container(self, host, number):
         places = sorted((p for p in self._observer.look().places if p.host == host), key=lambda p: p.task)
@@ -209,12 +237,24 @@ class Chaos:
         deploy = ("deploy", "-c", str(self._files["c"]), "c")
         # What was just told to go has to be gone first.
         wait_until(lambda: self._cluster.run(*deploy).returncode == 0, 60, lambda: self._cluster.run(*deploy).stderr)
-        for service, count in SCALED.items():
+        for service, count in DECLARED.items():
             self._cluster.wait_running(f"c_{service}", count, timeout=60)
         wait_until(self._nothing_moves, 60, lambda: self._cluster.argosy("ps", "-a"))
 
     def _nothing_moves(self):
         return all(t["state"] == t["desired_state"] == "RUNNING" for t in self._cluster.tasks())
+
+
+def programs_of(cluster, host, program):
+    """Return the processes of a host, beside its containers, whose command line has a word."""
+    network = os.readlink(f"/proc/{cluster.holder(host)}/ns/net")
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if program.encode() in words and os.readlink(f"/proc/{pid}/ns/net") == network:
+                found.append(int(pid))
+    return found
 
 
 # ------------------------------------------------------------------ in calm
@@ -266,6 +306,28 @@ def assert_who_talks_to_whom(look):
         assert not said or networks[tasks[said]] & networks[caller.task], f"{caller} asked {called}, heard {said}"
 
 
+def assert_ports_and_static_addresses(cluster, look):
+    """Check that every host answers on the published port by a task of the service, and who has static addresses."""
+    view = look()
+    names = {p.task: Path(f"/proc/{p.pid}/root/etc/hostname").read_text().strip() for p in view.places}
+    served = {names[task["id"]] for task in cluster.running("c_blue")}
+    for host, address in UNDERLAY.items():
+
+        def answer(there=(address, PORT)):
+            try:
+                with socket_in(f"/proc/{cluster.holder('switch')}/ns/net", socket.AF_INET) as calling:
+                    calling.settimeout(ANSWER_S)
+                    calling.connect(there)
+                    return calling.recv(100).decode().strip()
+            except OSError:
+                return ""
+
+        assert wait_until(answer, TALK_S, f"{host} answers on the published port") in served
+    for service, address in STATIC.items():
+        (task,) = cluster.running(f"c_{service}")
+        assert [p.task for p in view.places if p.address == address] == [task["id"]]
+
+
 # ------------------------------------------------------------------ the tests
 
 
@@ -274,7 +336,10 @@ def run(seed, length, rounds, directory, image_tar, controllers=1):
     done, cluster = [], None
     name = f"t{os.getpid() % 100_000}-chaos{seed}"
     try:
-        with DevCluster(name, nodes=3, controllers=controllers) as cluster, Observer(cluster, UNDERLAY) as observer:
+        with (
+            DevCluster(name, nodes=3, controllers=controllers) as cluster,
+            Observer(cluster, UNDERLAY, NAMES, STATIC.values()) as observer,
+        ):
             cluster.argosy("image", "import", "busybox:1", str(image_tar))
             chaos = Chaos(cluster, observer, directory)
             chaos.settle()
@@ -290,6 +355,7 @@ def run(seed, length, rounds, directory, image_tar, controllers=1):
                 if number % length == 0:
                     chaos.settle()
                     assert_who_talks_to_whom(observer.look)
+                    assert_ports_and_static_addresses(cluster, observer.look)
                     done.append(f"{time.strftime('%H:%M:%S')} calm")
                 assert not observer.violations
             end(cluster, observer)
@@ -310,7 +376,8 @@ def end(cluster, observer):
 
         def forgotten():
             view = observer.look()
-            found = {a for e in view.entries.values() for a in e.peers} | {a for v in view.admitted.values() for a in v}
+            found = {a for e in view.entries.values() for a in e.peers}
+            found |= {a for told in (view.admitted, view.tunnels) for addresses in told.values() for a in addresses}
             return UNDERLAY["node3"] not in found
 
         wait_until(forgotten, GONE_S, "nothing leads to the node that was removed")
