@@ -16,11 +16,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def socket_in(namespace, *args):
-    """Return `socket.socket(*args)` in the network namespace at a path (/proc/PID/ns/net, or a pin)."""
+    """Return `socket.socket(*args)` in the network namespace at a path (/proc/PID/ns/net, or a pin). Raises OSError."""
     made = []
+    fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
 
     def make():
-        fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
         try:
             if _libc.setns(fd, CLONE_NEWNET) != 0:
                 made.append(OSError(ctypes.get_errno(), f"setns {namespace}"))
