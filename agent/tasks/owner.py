@@ -28,7 +28,7 @@ from argosy.agent.tasks.start import execute, observed_at_start
 from argosy.agent.tasks.watch import Checks, checks_of, watch
 from argosy.core.addresses import format_ipv4
 from argosy.core.assignment import RevisionAssignment, TaskAssignment
-from argosy.core.errors import ArgosyError, NotFoundError, RejectedError, TransientError
+from argosy.core.errors import ArgosyError, ExhaustedError, NotFoundError, RejectedError, TransientError
 from argosy.core.ids import successor_id
 from argosy.core.service import Healthcheck
 from argosy.core.task import TaskStatus
@@ -37,6 +37,8 @@ from argosy.core.task_state import TaskState, is_failure, is_terminal
 FENCE_WAIT = "waiting for a controller to confirm this node: the service is fenced"
 FENCE_LOOK_S = 0.05
 """How often a fenced task asks whether it may start."""
+FULL_BORNE_S = 90.0
+"""How long a task waits for room on this host: what no image needs has been deleted by then (main.TIDY_PERIOD_S)."""
 log = structlog.get_logger(__name__)
 
 
@@ -208,6 +210,7 @@ class TaskOwner:
 
     async def _prepare_with_retries(self) -> None:
         backoff = Backoff(0.2, 30.0)
+        full_since: float | None = None
         while True:
             assigned = self._assigned
             if assigned is None:
@@ -216,6 +219,14 @@ class TaskOwner:
             try:
                 prepared = await prepare(self._host, assigned, self._first_id(), again=again)
             except TransientError as e:
+                now = self._host.ambient.monotonic()
+                if not isinstance(e, ExhaustedError):
+                    full_since = None
+                elif full_since is None:
+                    full_since = now
+                if full_since is not None and now - full_since >= FULL_BORNE_S:
+                    self._reject(str(e))  # another host may have room
+                    return
                 self._set(TaskState.PREPARING, reason=str(e))
             except RejectedError as e:
                 self._reject(str(e))

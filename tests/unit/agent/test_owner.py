@@ -12,8 +12,10 @@ from argosy.agent.logic.task_step import MOST_LOST
 from argosy.agent.runtime.errors import ContainerMissing, ContainerUnstarted, LauncherBug, RuntimeRejected
 from argosy.agent.state import TaskRecord
 from argosy.agent.tasks.id_ranges import IdRanges
+from argosy.agent.tasks.owner import FULL_BORNE_S
+from argosy.core.ambient import SYSTEM
 from argosy.core.assignment import Succession, UnreadableAssignment
-from argosy.core.errors import PreconditionError, RejectedError, TransientError
+from argosy.core.errors import ExhaustedError, PreconditionError, RejectedError, TransientError
 from argosy.core.ids import successor_id
 from argosy.core.network import Attachment
 from argosy.core.service import ContainerSpec, FileRef, Healthcheck
@@ -217,6 +219,27 @@ async def test_transient_errors_are_tried_again_and_the_reason_is_shown(nodes):
     assert node.reported().reason == "no controller has the layer"
     status = await node.until_state(TaskState.RUNNING)
     assert status.reason == ""
+
+
+async def test_a_host_without_room_is_waited_for_only_so_long(nodes):
+    node = await nodes()
+    clock = iter((0.0, FULL_BORNE_S - 1, FULL_BORNE_S))
+    node.host.ambient = replace(SYSTEM, monotonic=lambda: next(clock))
+    node.images.faults.add("ensure", *(ExhaustedError("the disk has 0 B free") for _ in range(3)))
+    node.apply(assignments(RUNNING))
+    status = await node.until_state(TaskState.REJECTED, released=True)
+    assert status.reason == "the disk has 0 B free"
+    assert node.images.faults.calls == ["ensure"] * 3
+
+
+async def test_room_that_comes_is_used(nodes):
+    node = await nodes()
+    clock = iter((0.0, FULL_BORNE_S, FULL_BORNE_S + 1))
+    node.host.ambient = replace(SYSTEM, monotonic=lambda: next(clock))
+    other = TransientError("no controller has the layer")
+    node.images.faults.add("ensure", ExhaustedError("the disk has 0 B free"), other, ExhaustedError("again"))
+    node.apply(assignments(RUNNING))
+    await node.until_state(TaskState.RUNNING)
 
 
 async def test_what_is_over_is_not_run_again_by_a_host_that_has_forgotten_it(nodes):
