@@ -13,6 +13,9 @@ from argosy.core.service import Healthcheck
 
 LONGEST_ANSWER: Final = 200
 """Characters of a bad answer that a reason quotes."""
+FIRST_PAUSE_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 60.0
+"""How soon other words for the same are told: at first, and at last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,28 @@ class Health:
     def _tail(self) -> str:
         said = self.last_output.strip().splitlines()
         return f": {said[0].strip()[:LONGEST_ANSWER]}" if said else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What was told of a task last. Each telling is a write of the controller's.
+
+    So of a bad answer that reads differently each time (a time, a request's id) not every one is told.
+    """
+
+    well: bool | None = None
+    why_not: str = ""
+    again_at: float = 0.0
+    pause_s: float = 0.0
+
+    def after(self, well: bool, why_not: str, now: float) -> "Told":
+        """Return what is to be told now; itself, if that is nothing."""
+        if well is not self.well:
+            return Told(well, why_not, now + FIRST_PAUSE_S, FIRST_PAUSE_S)
+        if well or why_not == self.why_not or now < self.again_at:
+            return self
+        pause_s = min(LONGEST_PAUSE_S, 2 * self.pause_s)
+        return Told(well, why_not, now + pause_s, pause_s)
 
 
 def effective_check(spec: Healthcheck | None, image: Healthcheck | None) -> Healthcheck | None:

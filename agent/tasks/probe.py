@@ -30,6 +30,8 @@ LOOPBACK: Final = "127.0.0.1"
 LONGEST_LINE: Final = 4096
 """Bytes of an http answer that are looked at."""
 _GRPC_HEALTH: Final = "/grpc.health.v1.Health/Check"
+_NO_HTTP2: Final = "failed to connect to all addresses"
+"""What grpc begins with when a connection is there (ours leads to the program) and nobody speaks HTTP/2 on it."""
 _SERVING: Final = 1
 _GRPC_STATES: Final = {0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
 
@@ -156,6 +158,8 @@ async def _grpc(plug: socket.socket, probe: GrpcProbe, what: str, timeout_s: flo
         except grpc.aio.AioRpcError as e:
             if e.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise TimeoutError from None
+            if (e.details() or "").startswith(_NO_HTTP2):
+                return Answer(False, f"{what} did not answer in grpc")
             return Answer(False, f"{what} answered {e.code().name}{f': {e.details()}' if e.details() else ''}")
     state = response[1] if response[:1] == b"\x08" and len(response) > 1 else 0
     return Answer(state == _SERVING, f"{what} answered {_GRPC_STATES.get(state, state)}")

@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias
 
 import structlog
 
-from argosy.agent.logic.health import Health, effective_check
+from argosy.agent.logic.health import Health, Told, effective_check
 from argosy.agent.tasks.probe import Answer
 from argosy.core.errors import ArgosyError
 from argosy.core.image import Image
@@ -25,7 +25,7 @@ class Watched(Protocol):
     """The owner's side."""
 
     def passed(self) -> None:
-        """Liveness passed for the first time."""
+        """Liveness passed, perhaps not for the first time."""
 
     def unwell(self, why: str) -> None:
         """Liveness failed, and has never passed yet."""
@@ -34,7 +34,7 @@ class Watched(Protocol):
         """Liveness failed too often; it is not asked any more."""
 
     def ready(self, ready: bool, why_not: str) -> None:
-        """Readiness was asked; called after each answer."""
+        """Readiness was asked, and what came of it is new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ async def watch(checks: Checks, ask: Ask, owner: Watched) -> None:
 
 async def _watch_liveness(check: Healthcheck, was_well: bool, ask: Ask, owner: Watched) -> None:
     loop = asyncio.get_running_loop()
-    health = Health(loop.time(), ever_well=was_well)
+    health, told = Health(loop.time(), ever_well=was_well), Told()
     while not health.given_up(check):
         await asyncio.sleep(health.next_delay_s(check, loop.time()))
         answer = await _asked(ask, check)
@@ -75,7 +75,9 @@ async def _watch_liveness(check: Healthcheck, was_well: bool, ask: Ask, owner: W
         if answer.well:
             owner.passed()
         elif not health.ever_well:
-            owner.unwell(health.why_unwell())
+            before, told = told, told.after(False, health.why_unwell(), loop.time())
+            if told is not before:
+                owner.unwell(told.why_not)
     owner.given_up(health.reason())
 
 
@@ -83,14 +85,16 @@ async def _watch_readiness(checks: Checks, ask: Ask, owner: Watched) -> None:
     check = checks.readiness
     assert check is not None
     loop = asyncio.get_running_loop()
-    health = Health(loop.time(), ever_well=checks.was_ready)
+    health, told = Health(loop.time(), ever_well=checks.was_ready), Told()
     delay_s = check.interval if checks.was_ready else 0.0
     while True:
         await asyncio.sleep(delay_s)
         answer = await _asked(ask, check)
         if answer is not None:
             health = health.after(check, loop.time(), answer.well, answer.said)
-            owner.ready(health.is_ready(check), health.why_unready())
+            before, told = told, told.after(health.is_ready(check), health.why_unready(), loop.time())
+            if told is not before:
+                owner.ready(told.well is True, told.why_not)
         delay_s = health.next_readiness_delay_s(check)
 
 

@@ -97,7 +97,7 @@ async def test_each_kind_of_check_says_what_it_met(served: Prober) -> None:
         (grpc_("ill"), "grpc :7002 of ill answered NOT_SERVING"),
         (grpc_("nobody"), "grpc :7002 of nobody answered NOT_FOUND: no such service"),
         (Healthcheck(grpc=GrpcProbe(7002, "slow"), timeout=0.5), "took longer than 0.5 s"),
-        (grpc_(port=7000), "grpc :7000 answered "),
+        (grpc_(port=7000), "grpc :7000 did not answer in grpc"),
         (grpc_(port=7009), "grpc :7009: connection refused"),
     ]
     answers = await asyncio.gather(*(served.ask("c1", "", check) for check, _ in cases))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from argosy.agent.logic.health import Health, command_of, effective_check
+from argosy.agent.logic.health import Health, Told, command_of, effective_check
 from argosy.core.service import Healthcheck, TcpProbe
 
 CHECK = Healthcheck(test=("CMD", "true"), retries=3, start_period=10.0, start_interval=1.0, interval=30.0)
@@ -92,3 +92,23 @@ def test_the_services_check_goes_over_the_images(spec, image, test):
 def test_shell_checks_run_in_a_shell():
     assert command_of(Healthcheck(test=("CMD-SHELL", "wget -q localhost"))) == ("/bin/sh", "-c", "wget -q localhost")
     assert command_of(Healthcheck(test=("CMD", "a", "b"))) == ("a", "b")
+
+
+def test_words_that_differ_each_time_are_told_ever_more_rarely():
+    told, at = Told(), []
+    for now in range(400):
+        before, told = told, told.after(False, f"not ready: {now}", now)
+        if told is not before:
+            assert told.why_not == f"not ready: {now}"
+            at.append(now)
+    assert at == [0, 1, 3, 7, 15, 31, 63, 123, 183, 243, 303, 363]
+
+
+def test_what_is_the_same_is_told_once_and_a_change_at_once():
+    first = Told().after(False, "not ready: broken", 0.0)
+    assert first.after(False, "not ready: broken", 99.0) is first
+    well = first.after(True, "", 0.1)
+    assert (well is not first, well.well) == (True, True)
+    assert well.after(True, "of no matter", 99.0) is well
+    again = well.after(False, "not ready: broken", 0.2)
+    assert (again.well, again.why_not) == (False, "not ready: broken")
