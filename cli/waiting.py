@@ -73,7 +73,7 @@ def say_outcome(services: "Iterable[Service]", done: "Callable[[Service], str]")
 
 def revision_text(service: "Service") -> str:
     """Say which revision a settled service runs, or will; of a job, that its run is complete."""
-    from argosy.core.service import JOB_MODES
+    from argosy.core.service import JOB_MODES, UpdateState
 
     name, revision, job = service.spec.name, service.revision, service.spec.job
     if service.spec.stopped:
@@ -81,6 +81,14 @@ def revision_text(service: "Service") -> str:
     if service.spec.mode in JOB_MODES:
         scheduled = job is not None and job.cron is not None
         return f"{name}: its schedule is set" if scheduled else f"{name}: run {service.job.iteration} is complete"
+    under_way = {
+        UpdateState.UPDATING: "update goes on",
+        UpdateState.PAUSED: "update is paused",
+        UpdateState.ROLLBACK_STARTED: "rollback goes on",
+        UpdateState.ROLLBACK_PAUSED: "rollback is paused",
+    }.get(service.update.state)
+    if under_way:
+        return f"{name} is changed; its {under_way}: 'argosy service ps {name}' tells what runs"
     return f"{name} runs revision {revision}"
 
 

@@ -379,7 +379,8 @@ class ServiceSpec:
 
 
 PAUSED_BY_HAND = "paused by hand"
-"""The message of an update that a person paused; any other says what failed."""
+ROLLED_BACK_BY_HAND = "rolled back by hand"
+"""The message of an update that a person paused, and of a rollback that one began; any other says what failed."""
 
 
 class UpdateState(IntEnum):

@@ -15,7 +15,15 @@ from argosy.cli.progress.picture import Picture
 from argosy.core.constraints import architecture_name, parse_constraint
 from argosy.core.errors import InvalidError
 from argosy.core.node import Availability, Node, NodeState
-from argosy.core.service import PAUSED_BY_HAND, RestartCondition, Service, ServiceMode, UpdateState, UpdateStatus
+from argosy.core.service import (
+    PAUSED_BY_HAND,
+    ROLLED_BACK_BY_HAND,
+    RestartCondition,
+    Service,
+    ServiceMode,
+    UpdateState,
+    UpdateStatus,
+)
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState, is_failure, is_terminal
 
@@ -39,7 +47,7 @@ class Status(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """`summary`: one line for each thing waited for. `culprits`: the tasks that explain a failure.
+    """`summary`: one line for each thing waited for. `culprits`: the tasks that explain a failure; `hint`: what to do.
 
     `steady_s`: how long DONE has to hold before it is believed.
     """
@@ -48,6 +56,7 @@ class Assessment:
     summary: tuple[str, ...] = ()
     reason: str = ""
     culprits: tuple[Task, ...] = ()
+    hint: str = ""
     steady_s: float = 0.0
 
 
@@ -106,7 +115,8 @@ class ServicesSettled:
         failed = [part for part in parts if part.status is Status.FAILED]
         if failed:
             culprits = tuple(task for part in failed for task in part.culprits)
-            return Assessment(Status.FAILED, summary, "\n".join(p.reason for p in failed), culprits)
+            hint = "\n  ".join(part.hint for part in failed if part.hint)
+            return Assessment(Status.FAILED, summary, "\n".join(p.reason for p in failed), culprits, hint)
         if all(part.status is Status.DONE for part in parts):
             return Assessment(Status.DONE, summary, steady_s=max((p.steady_s for p in parts), default=0.0))
         waiting = [p.reason for p in parts if p.status is Status.WAITING and p.reason]
@@ -123,7 +133,7 @@ def _assess_service(wanted: WantedService, picture: Picture, tasks: list[Task]) 
     count = _count(service, picture, tasks)
     target = _target(service, picture)
     summary = _summary(service, count, target)
-    verdict = _judge_update(wanted, service, summary)
+    verdict = _judge_update(wanted, service, summary, _failures(wanted.service, picture, tasks))
     if verdict is not None:
         return verdict
     if wanted.exact and service.update.ready:
@@ -140,15 +150,17 @@ def _assess_service(wanted: WantedService, picture: Picture, tasks: list[Task]) 
     return Assessment(Status.WAITING, (summary,), f"{summary}{why_waiting(tasks)}")
 
 
-def _failed(name: str, reason: str, summary: str = "") -> Assessment:
-    return Assessment(Status.FAILED, (summary or f"{name}: {reason}",), f"{name}: {reason}")
+def _failed(name: str, reason: str, summary: str = "", culprits: tuple[Task, ...] = (), hint: str = "") -> Assessment:
+    return Assessment(Status.FAILED, (summary or f"{name}: {reason}",), f"{name}: {reason}", culprits, hint)
 
 
-def _judge_update(wanted: WantedService, service: Service, summary: str) -> Assessment | None:
+def _judge_update(
+    wanted: WantedService, service: Service, summary: str, failures: tuple[Task, ...]
+) -> Assessment | None:
     """Return a failure if what was asked for was undone, or its update has failed or was replaced; else None."""
     name, asked = service.spec.name, wanted.service
     if wanted.exact and service.revision != asked.revision:
-        return _replaced(service, summary)
+        return _replaced(service, summary, failures)
     if service.spec.stopped != asked.spec.stopped:
         done = "stopped" if service.spec.stopped else "started"
         return _failed(name, f"somebody else has {done} it meanwhile", summary)
@@ -157,25 +169,43 @@ def _judge_update(wanted: WantedService, service: Service, summary: str) -> Asse
     if not wanted.exact:
         return None
     if service.update.state is UpdateState.PAUSED:
-        return _failed(name, f"the update {_why_paused(service.update)}", summary)
+        hint = f"'argosy service rollback {name}' takes it back, 'argosy service resume {name}' goes on with it"
+        return _failed(name, f"the update {_why_paused(service.update)}", summary, failures, hint)
     if service.update.state is UpdateState.ROLLBACK_PAUSED:
-        return _failed(name, f"the rollback {_why_paused(service.update)}", summary)
+        return _failed(name, f"the rollback {_why_paused(service.update)}", summary, failures, _resume(name))
     return None
 
 
-def _replaced(service: Service, summary: str) -> Assessment:
+def _resume(name: str) -> str:
+    return f"'argosy service resume {name}' goes on with the rollback, 'argosy service update {name}' replaces it"
+
+
+def _replaced(service: Service, summary: str, failures: tuple[Task, ...]) -> Assessment:
     """Return what became of an update whose revision is no longer the service's."""
     name, update = service.spec.name, service.update
     message = f": {update.message}" if update.message else ""
+    if update.message == ROLLED_BACK_BY_HAND:
+        return _failed(name, f"somebody else has rolled it back meanwhile, as revision {service.revision}", summary)
     match update.state:
         case UpdateState.ROLLBACK_STARTED:
             return Assessment(Status.WAITING, (summary,), f"{name}: rolling back{message}")
         case UpdateState.ROLLBACK_COMPLETED:
-            return _failed(name, f"the update failed and was rolled back{message}", summary)
+            return _failed(name, f"the update failed and was rolled back{message}", summary, failures)
         case UpdateState.ROLLBACK_PAUSED:
-            return _failed(name, f"the update failed, and so did the rollback, which is paused{message}", summary)
+            why = f"the update failed, and so did the rollback, which is paused{message}"
+            return _failed(name, why, summary, failures, _resume(name))
         case _:
             return _failed(name, "somebody else has changed it meanwhile", summary)
+
+
+def _failures(asked: Service, picture: Picture, tasks: Iterable[Task]) -> tuple[Task, ...]:
+    """Return the latest failure of each slot in what was asked for and in its rollback, the last one first."""
+    seen = {**{t.meta.id: t for t in tasks}, **picture.endings}.values()
+    failed = (t for t in seen if t.service_id == asked.meta.id and is_failure(t.status.state))
+    latest: dict[tuple[int, str], Task] = {}
+    for task in sorted((t for t in failed if t.revision >= asked.revision), key=lambda t: -t.status.at):
+        latest.setdefault(_key(task), task)
+    return tuple(latest.values())
 
 
 def _why_paused(update: UpdateStatus) -> str:

@@ -85,7 +85,8 @@ class AllOf:
             such = [part for part in parts if part.status is status]
             if such:
                 reason = "\n".join(part.reason for part in such if part.reason)
-                return Assessment(status, summary, reason, tuple(t for part in such for t in part.culprits))
+                hint = "\n  ".join(part.hint for part in such if part.hint)
+                return Assessment(status, summary, reason, tuple(t for part in such for t in part.culprits), hint)
         return Assessment(Status.DONE, summary, steady_s=max((p.steady_s for p in parts), default=0.0))
 
 

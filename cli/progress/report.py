@@ -2,11 +2,10 @@
 
 from typing import TYPE_CHECKING, Final
 
-from argosy.cli.progress.goals import Assessment
 from argosy.cli.progress.lines import TaskLine, describe
 from argosy.cli.progress.picture import Picture
 from argosy.core.task import Task
-from argosy.core.task_state import TaskState, is_failure
+from argosy.core.task_state import TaskState
 
 if TYPE_CHECKING:
     from argosy.cli.session import Session
@@ -17,10 +16,10 @@ MOST_TASKS: Final = 2
 _LOG_TIMEOUT_S: Final = 5.0
 
 
-def failure_report(session: "Session", assessment: Assessment, picture: Picture) -> list[str]:
-    """Return the lines that explain a failure."""
+def failure_report(session: "Session", culprits: tuple[Task, ...], picture: Picture) -> list[str]:
+    """Return the lines that explain a failure by the tasks that show it."""
     lines: list[str] = []
-    for task in (assessment.culprits or _failed_tasks(assessment, picture))[:MOST_TASKS]:
+    for task in culprits[:MOST_TASKS]:
         line = TaskLine(
             picture.task_name(task),
             picture.node_name(task.node_id),
@@ -34,18 +33,6 @@ def failure_report(session: "Session", assessment: Assessment, picture: Picture)
         if task.status.state is not TaskState.REJECTED or task.running_since:
             lines += _last_lines(session, task)
     return lines
-
-
-def _failed_tasks(assessment: Assessment, picture: Picture) -> tuple[Task, ...]:
-    """Return the latest failure of each slot of what is assessed, for a failure that the cluster found itself."""
-    named = {line.partition(":")[0] for line in assessment.reason.splitlines()}
-    ids = {s.meta.id for s in picture.services.values() if s.spec.name in named}
-    seen = {**picture.tasks, **picture.endings}
-    failed = sorted(
-        (t for t in seen.values() if t.service_id in ids and is_failure(t.status.state)), key=lambda t: t.status.at
-    )
-    latest = {(t.service_id, t.slot, "" if t.slot else t.node_id): t for t in failed}
-    return tuple(sorted(latest.values(), key=lambda t: -t.status.at))
 
 
 def _last_lines(session: "Session", task: Task) -> list[str]:

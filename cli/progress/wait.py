@@ -60,9 +60,9 @@ def wait_for(session: "Session", goal: Goal, *, timeout: float = DEFAULT_TIMEOUT
         watcher.stop()
     if assessment.status is Status.DONE:
         return picture
-    details = failure_report(session, assessment, picture) if assessment.status is Status.FAILED else []
     if assessment.status is Status.FAILED:
-        raise CliError("\n".join([assessment.reason, *details]))
+        details = failure_report(session, assessment.culprits, picture)
+        raise CliError("\n".join([assessment.reason, *details]), assessment.hint)
     raise CliError(
         f"it has not happened within {timeout:g} s: {assessment.reason}",
         "the cluster goes on trying; wait longer with --timeout",

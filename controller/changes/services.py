@@ -16,6 +16,7 @@ from argosy.core.image import Image
 from argosy.core.network import Network
 from argosy.core.oci.names import normalise
 from argosy.core.service import (
+    ROLLED_BACK_BY_HAND,
     NetworkAttachmentSpec,
     Service,
     ServiceMode,
@@ -189,7 +190,7 @@ def rolled_back(snap: Snapshot, service: Service, to_number: int, now: float) ->
     It is judged as a deploy of it would be: what else was said of the service since, and what other services have
     taken, may leave no room for it. What is wrong with the service already is not held against it.
     """
-    status = UpdateStatus(UpdateState.ROLLBACK_STARTED, started_at=now, message="rolled back by hand")
+    status = UpdateStatus(UpdateState.ROLLBACK_STARTED, started_at=now, message=ROLLED_BACK_BY_HAND)
     change = change_service.roll_back(
         service, to_number, status, snap.revisions_of_service(service.meta.id), revisions_in_use(snap, service), now
     )

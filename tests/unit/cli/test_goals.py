@@ -11,6 +11,7 @@ from argosy.core.meta import Meta
 from argosy.core.network import Network, NetworkSpec
 from argosy.core.node import Availability, Node, NodeDescription, NodeSpec, NodeState, NodeStatus, Platform
 from argosy.core.service import (
+    ROLLED_BACK_BY_HAND,
     Disconnect,
     Placement,
     RestartCondition,
@@ -169,6 +170,24 @@ def test_an_update_is_over_without_what_is_kept_on_a_node_that_is_cut_off(
     assert found.status is wanted
     if wanted is Status.DONE:
         assert found.summary == ("web: 1/2 running, 1 cut off", f"web: {LEFT}")
+
+
+def test_only_failures_of_the_update_explain_it_and_what_can_be_done_is_told() -> None:
+    paused = replace(UPDATED, update=UpdateStatus(UpdateState.PAUSED, message="the only replica failed"))
+    old = task("old", S.FAILED, slot=2, revision=1, at=9.0)
+    first, last = (task(f"new{i}", S.FAILED, revision=2, at=float(i)) for i in (1, 2))
+    back = task("back", S.FAILED, slot=2, revision=3, at=1.5)
+    found = ServicesSettled((WantedService(UPDATED),)).assess(picture(paused, old, first, last, back))
+    assert [t.meta.id for t in found.culprits] == ["new2", "back"]
+    assert found.hint == "'argosy service rollback web' takes it back, 'argosy service resume web' goes on with it"
+
+
+@pytest.mark.parametrize("state", [UpdateState.ROLLBACK_STARTED, UpdateState.ROLLBACK_COMPLETED])
+def test_what_somebody_else_rolled_back_has_not_failed_and_is_not_waited_for(state: UpdateState) -> None:
+    seen = replace(UPDATED, revision=3, update=UpdateStatus(state, message=ROLLED_BACK_BY_HAND))
+    found = ServicesSettled((WantedService(UPDATED),)).assess(picture(seen, *NEW, task("t", S.FAILED, revision=2)))
+    assert found.reason == "web: somebody else has rolled it back meanwhile, as revision 3"
+    assert not found.culprits
 
 
 def test_a_rollback_by_hand() -> None:

@@ -230,6 +230,8 @@ def test_pause_and_resume(argosy: Argosy, web: types.Service) -> None:
     argosy("service", "update", "--image", "web:2", "web")
     assert argosy("service", "pause", "web").out == "web: its update is paused\n"
     assert row(argosy, "web")["update"] == "PAUSED"
+    said = argosy("service", "update", "--update-delay", "1s", "web").out
+    assert said == "web is changed; its update is paused: 'argosy service ps web' tells what runs\n"
     assert argosy("service", "resume", "web").out == "web runs revision 2\n"
 
 
