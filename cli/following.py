@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 _RETRY_S: Final = 0.3
 
 
+def problem(entry: "pb.LogEntry") -> str:
+    """Return what is to be said before an entry's output is shown; "" for nothing."""
+    if entry.missing:
+        return f"{entry.missing:,} bytes of its log were rotated away before they were read"
+    return entry.notice
+
+
 def follow(session: "Session", request: "pb.LogsRequest", on_lost: Callable[[], None]) -> "Iterator[pb.LogEntry]":
     """Yield entries; when the connection breaks, say so by `on_lost` and go on behind what was yielded of each task.
 

@@ -84,10 +84,9 @@ async def _send_one(task_id: str, request: pb.OpenTunnel, send: Send, host: Host
 
 
 def _message(task_id: str, part: Part) -> pb.LogTunnelMessage:
-    missing = f"{part.missing:,} bytes of its log were rotated away before they were read"
     return pb.LogTunnelMessage(
         task_id=task_id,
-        notice=missing if part.missing else "",
         output=[types.LogOutput(at=out.at, stderr=out.stderr, data=out.data) for out in part.outputs],
         position=part.position,
+        missing=part.missing,
     )

@@ -11,6 +11,7 @@ import click
 
 from argosy.cli import complete
 from argosy.cli.following import follow as following
+from argosy.cli.following import problem
 from argosy.cli.output import notice
 from argosy.cli.session import Session, pass_session
 
@@ -135,11 +136,11 @@ class _Printer:
     def show(self, entry: "pb.LogEntry") -> None:
         """Print one entry, except a line that is not finished."""
         who = f"{self._service}.{entry.slot or self._nodes.get(entry.node_id, entry.node_id)}"
-        if entry.notice:
+        if said := problem(entry):
             for stderr in (False, True):  # something may be missing here: a line before it does not go on behind it
                 if unfinished := self._unfinished.pop((entry.task_id, stderr), b""):
                     click.echo(unfinished, err=stderr)
-            notice(f"{who}: {entry.notice}")
+            notice(f"{who}: {said}")
         name = self._head(who, entry) if self._prefix else b""
         for stderr, outputs in groupby(entry.output, key=attrgetter("stderr")):
             click.echo(b"".join([self._lines(name, entry.task_id, output) for output in outputs]), err=stderr, nl=False)

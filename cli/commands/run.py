@@ -33,7 +33,7 @@ from argosy.cli.errors import (
     explain,
     outcome_unknown,
 )
-from argosy.cli.following import follow
+from argosy.cli.following import follow, problem
 from argosy.cli.output import notice, say
 from argosy.cli.session import Session, pass_session
 from argosy.cli.waiting import until_gone
@@ -217,16 +217,16 @@ def _terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def await_rest(reader: threading.Thread, passed: Callable[[], int]) -> bool:
+def await_rest(reader: threading.Thread, passed: Callable[[], int], writing: Callable[[], bool]) -> bool:
     """Wait until all output of a task that has ended is here, for as long as more comes; False if it came no more.
 
-    `passed` tells how much has come.
+    `passed` tells how much has come, `writing` whether it waits for whoever reads what we write, who may take any time.
     """
     before, quiet_since = passed(), time.monotonic()
     while reader.is_alive():
         interrupt.check()
         reader.join(_TICK_S)
-        if passed() != before:
+        if writing() or passed() != before:
             before, quiet_since = passed(), time.monotonic()
         elif time.monotonic() - quiet_since > _LAST_LINES_S:
             return not reader.is_alive()
@@ -253,6 +253,8 @@ class _Following:
         self._broke = ""
         self._readers: dict[str, threading.Thread] = {}
         self._passed = 0  # writes: that output comes, not how much
+        self._writing = False
+        self._incomplete = False
         self._told: set[str] = set()
 
     def stop(self) -> None:
@@ -288,9 +290,10 @@ class _Following:
             if service.job.state in (JobState.COMPLETE, JobState.FAILED):
                 self._say_if_broken()
                 for reader in self._readers.values():
-                    if not await_rest(reader, lambda: self._passed):
+                    if not await_rest(reader, lambda: self._passed, lambda: self._writing):
                         notice(f"{self._service.spec.name}: the rest of its output does not come")
-                return exit_status(self._service.spec.name, tasks)
+                        self._incomplete = True
+                return exit_status(self._service.spec.name, tasks) or (EXIT_FAILED if self._incomplete else 0)
             if self._broke:
                 raise self._connection_broke()
 
@@ -342,17 +345,21 @@ class _Following:
         request = pb.LogsRequest(project=self._session.project, task=task_id, follow=True, positions={task_id: 0})
         try:
             for entry in follow(self._session, request, lambda: None):
-                if entry.notice:
-                    notice(f"{self._service.spec.name}: {entry.notice}")
+                if said := problem(entry):
+                    notice(f"{self._service.spec.name}: {said}")
+                    self._incomplete |= bool(entry.missing)
+                self._writing = True
                 for stderr, outputs in groupby(entry.output, key=attrgetter("stderr")):
                     stream = sys.stderr.buffer if stderr else sys.stdout.buffer
                     stream.writelines(output.data for output in outputs)
                     stream.flush()
                     self._passed += 1
+                self._writing = False
         except (grpc.RpcError, UnreachableError) as error:
             if not isinstance(error, grpc.Call) or error.code() is not grpc.StatusCode.NOT_FOUND:
                 told = explain(error) if isinstance(error, grpc.RpcError) else error
                 notice(f"{self._service.spec.name}: its output cannot be read: {told.message}")
+                self._incomplete = True
         except (OSError, ValueError):
             return  # nobody reads our output any more
 

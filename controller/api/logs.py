@@ -223,4 +223,5 @@ def _entry(task: Task, message: dpb.LogTunnelMessage) -> pb.LogEntry:
         notice=message.notice,
         output=message.output,
         position=message.position if message.HasField("position") else None,
+        missing=message.missing,
     )

@@ -38,6 +38,11 @@ def run(cluster, *args, stdin=b""):
     )
 
 
+def states(cluster):
+    """Return the service and the state of all tasks."""
+    return [(task["service"], task["state"]) for task in cluster.tasks(ended=True)]
+
+
 def differs_at(one, other):
     """Return where two byte strings begin to differ, and their lengths: a message for people."""
     same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
@@ -82,6 +87,23 @@ def test_an_unfinished_line_is_seen_at_once_by_run_and_at_its_end_by_logs(cluste
     assert out == b"an answer\nend"
     assert cluster.argosy("logs", "--no-prefix", "asks") == "a question? an answer\nend"
     cluster.argosy("service", "rm", "asks")
+
+
+def test_output_that_nobody_took_in_time_is_told_and_is_no_success(cluster):
+    """The log keeps 30 MB, and a program is not stopped because somebody reads slowly."""
+    script = f"awk 'BEGIN {{for (i = 0; i < {12 * BURST}; i++) printf \"%09d %099d\\n\", i, 0}}'"
+    command = [ARGOSY, "run", "--no-rm", "--name", "fast", "busybox:1", "sh", "-c", script]
+    with subprocess.Popen(command, env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        try:
+            wait_until(lambda: ("fast", "COMPLETE") in states(cluster), 90, lambda: f"its end: {states(cluster)}")
+            out, said = running.communicate(timeout=60)
+        finally:
+            running.kill()
+    assert re.fullmatch(rb"fast: [\d,]+ bytes of its log were rotated away before they were read\n", said), said
+    assert running.returncode == 1
+    assert len(out) < 12 * BURST * LINE_BYTES
+    assert out.endswith(b"%09d %099d\n" % (12 * BURST - 1, 0)), "the newest is there"
+    cluster.argosy("service", "rm", "fast")
 
 
 class Follower:

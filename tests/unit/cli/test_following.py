@@ -100,7 +100,30 @@ def test_run_takes_output_for_as_long_as_more_comes(monkeypatch, falls_silent) -
 
     reader = threading.Thread(target=read)
     reader.start()
-    assert await_rest(reader, lambda: len(passed)) is not falls_silent
+    assert await_rest(reader, lambda: len(passed), lambda: False) is not falls_silent
     assert len(passed) == 10
     ends.set()
     reader.join()
+
+
+def test_run_waits_for_whoever_reads_its_output(monkeypatch) -> None:
+    monkeypatch.setattr("argosy.cli.commands.run._LAST_LINES_S", 0.05)
+    monkeypatch.setattr("argosy.cli.commands.run._TICK_S", 0.01)
+    writing, looks = threading.Event(), []
+    writing.set()
+    reader = threading.Thread(target=lambda: wait_until_clear(writing))
+    reader.start()
+
+    def is_writing() -> bool:
+        looks.append(1)
+        if len(looks) == 20:  # 0.2 s: the reader of our output was slow
+            writing.clear()
+        return writing.is_set()
+
+    assert await_rest(reader, lambda: 0, is_writing)
+    reader.join()
+
+
+def wait_until_clear(event: threading.Event) -> None:
+    while event.is_set():
+        threading.Event().wait(0.005)
