@@ -48,14 +48,14 @@ from argosy.core.task_state import TaskState, is_failure, is_terminal
 class Objects:
     """How the cluster's objects are found: a service by (project, name), its tasks and revisions by its id.
 
-    `has_reported`: whether the agent of a node has told this leader what runs there, since its session began.
+    `vouches`: whether this leader has heard of a READY node what runs there, of one that is AGENT_LOST that it is up.
     """
 
     service: Callable[[str, str], Service | None]
     tasks: Callable[[str], Sequence[Task]]
     revisions: Callable[[str], Sequence[Revision]]
     node: Callable[[str], Node | None]
-    has_reported: Callable[[str], bool]
+    vouches: Callable[[Node], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +170,9 @@ class Gate:
         if not TaskState.STARTING <= task.status.state <= TaskState.RUNNING:
             return ""
         node = self._objects.node(task.node_id)
-        if node is None or node.status.state is NodeState.AGENT_LOST:
+        if node is None:
             return ""
-        if node.status.state is NodeState.READY and self._objects.has_reported(task.node_id):
+        if node.status.state in (NodeState.READY, NodeState.AGENT_LOST) and self._objects.vouches(node):
             return ""
         return node.spec.name or task.node_id
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from argosy.controller.logic.node_state import Heard, heartbeat_period
 from argosy.core.ambient import SYSTEM, Ambient
+from argosy.core.node import Node, NodeState
 
 
 class HeardNodes:
@@ -29,6 +30,7 @@ class HeardNodes:
         self._reported: set[str] = set()
         self.on_hello: Callable[[], None] = lambda: None
         self.on_report: Callable[[], None] = lambda: None
+        """Told when `vouches` may have changed for a node."""
 
     def period_s(self, nodes: int) -> float:
         """Return the heartbeat period of a cluster of this size."""
@@ -52,9 +54,16 @@ class HeardNodes:
             self._reported.add(node_id)
             self.on_report()
 
-    def has_reported(self, node_id: str) -> bool:
-        """Whether the records of a node's tasks are as its agent has told in this session, or in its last one."""
-        return node_id in self._reported
+    def vouches(self, node: Node) -> bool:
+        """Whether the records of a node's tasks may be believed.
+
+        They are as its agent has told in this session, or in its last one. Where the agent is lost it is enough that
+        its host was heard in this term: AGENT_LOST may be stored from before a loss of power.
+        """
+        if node.status.state is NodeState.AGENT_LOST:
+            heard = self.heard.get(node.meta.id)
+            return heard is not None and heard.host_at is not None
+        return node.meta.id in self._reported
 
     def beat(self, datagram: bytes) -> None:
         """Take a host's beat; one that is malformed, unsigned or played again is ignored."""
@@ -72,6 +81,8 @@ class HeardNodes:
         self._sequences[node_id] = number
         old = self.heard.get(node_id)
         self.heard[node_id] = Heard(agent_at=old.agent_at if old else None, host_at=self._clock())
+        if old is None or old.host_at is None:
+            self.on_report()
 
 
 class BeatProtocol(asyncio.DatagramProtocol):

@@ -127,17 +127,17 @@ async def test_a_report_waits_for_etcd(own_etcd, tmp_path):
 async def test_a_node_has_told_all_that_runs_there_with_the_report_that_says_so(leader, agents):
     """What depends on others waits for that after a loss of power: the first report of many is not enough."""
     agent, task_id = await one_running(leader, agents)
-    heard = leader.dispatcher.term.heard
-    assert heard.has_reported(agent.node_id)
+    heard, node = leader.dispatcher.term.heard, leader.cache.snapshot.get(Node, agent.node_id)
+    assert heard.vouches(node)
     await agent.close()
     await agent.connect(leader.address)
-    assert not heard.has_reported(agent.node_id)
+    assert not heard.vouches(node)
     first = await agent.report({"other": TaskStatus(TaskState.RUNNING)}, more=True)
     await until(lambda: agent.acknowledged(first))
-    assert not heard.has_reported(agent.node_id)
+    assert not heard.vouches(node)
     last = await agent.report({task_id: TaskStatus(TaskState.RUNNING)})
     await until(lambda: agent.acknowledged(last))
-    assert heard.has_reported(agent.node_id)
+    assert heard.vouches(node)
 
 
 async def test_a_status_from_before_is_ignored_and_acknowledged(leader, agents):

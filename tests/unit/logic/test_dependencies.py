@@ -50,7 +50,7 @@ class World:
     revisions: list[Revision] = field(default_factory=list)
     optional: bool = False
     node_state: NodeState = NodeState.READY
-    reported: bool = True
+    vouched: bool = True
 
     def why(self, task: Task | None = None) -> str:
         """Return what a new task of web waits for."""
@@ -66,7 +66,7 @@ class World:
             tasks=lambda service_id: [t for t in self.tasks if t.service_id == service_id],
             revisions=lambda service_id: [r for r in self.revisions if r.service_id == service_id],
             node=lambda node_id: node if node_id == "n1" else None,
-            has_reported=lambda node_id: self.reported,
+            vouches=lambda node: self.vouched,
         )
         return Gate(objects).what_holds(web, task or replace(a_task("web", S.NEW), node_id=""))
 
@@ -115,23 +115,23 @@ NOT_HEARD = " (host1, where it ran, has not told yet what runs there)"
 @pytest.mark.parametrize("condition", [STARTED, HEALTHY])
 @pytest.mark.parametrize("before", [False, True], ids=["first", "replacement"])
 @pytest.mark.parametrize(
-    ("state", "reported", "counts", "why"),
+    ("state", "vouched", "counts", "why"),
     [
         (NodeState.READY, True, True, ""),
         (NodeState.READY, False, False, NOT_HEARD),  # it is back: perhaps from a restart
         (NodeState.UNKNOWN, True, False, NOT_HEARD),  # one of many that fell silent
         (NodeState.UNKNOWN, False, False, NOT_HEARD),  # a new leader has not heard it
         (NodeState.AGENT_LOST, True, True, ""),  # its host has been up all the time: so most likely it runs
-        (NodeState.AGENT_LOST, False, True, ""),
+        (NodeState.AGENT_LOST, False, False, NOT_HEARD),  # so it was stored: this leader has not heard the host
         (NodeState.DOWN, True, False, ""),
         (NodeState.DISCONNECTED, True, False, NOT_HEARD),
     ],
 )
 def test_only_what_is_known_to_run_counts(
-    condition: DependencyCondition, before: bool, state: NodeState, reported: bool, counts: bool, why: str
+    condition: DependencyCondition, before: bool, state: NodeState, vouched: bool, counts: bool, why: str
 ) -> None:
     ran = [a_task("web", S.FAILED, running_since=3.0, node_id="gone")] if before else []
-    world = World(condition, tasks=[*states([S.RUNNING]), *ran], node_state=state, reported=reported)
+    world = World(condition, tasks=[*states([S.RUNNING]), *ran], node_state=state, vouched=vouched)
     assert world.why() == ("" if counts else f"waiting for db: {condition.name.lower()}{why}")
 
 

@@ -1,0 +1,52 @@
+"""Whom the leader has heard, and whose records it believes."""
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+
+from argosy.controller.session.heard import HeardNodes
+from argosy.core.node import NodeState, NodeStatus
+from tests.unit.controller.objects import node
+
+KEY = bytes(32)
+NODE = node("n1")
+LOST = replace(NODE, status=NodeStatus(NodeState.AGENT_LOST))
+
+
+def beat(number):
+    text = f"n1 {number}".encode()
+    return text + b" " + hashlib.blake2s(text, key=KEY).hexdigest().encode()
+
+
+@pytest.fixture
+def told():
+    return []
+
+
+@pytest.fixture
+def heard(told):
+    nodes = HeardNodes(lambda node_id: KEY)
+    nodes.on_report = lambda: told.append(True)
+    return nodes
+
+
+def test_an_agents_records_are_believed_when_it_has_told_all_in_this_session(heard, told):
+    heard.hello("n1")
+    assert (heard.vouches(NODE), told) == (False, [])
+    heard.report("n1")
+    heard.report("n1")
+    assert (heard.vouches(NODE), told) == (True, [True])
+    heard.hello("n1")
+    assert not heard.vouches(NODE)
+
+
+def test_those_of_a_node_without_agent_are_believed_when_its_host_was_heard_in_this_term(heard, told):
+    """AGENT_LOST is stored: after a power cut of everything a new leader finds it, and the host may be off."""
+    assert not heard.vouches(LOST)
+    heard.beat(beat(1)[:-1])
+    assert (heard.vouches(LOST), told) == (False, [])
+    heard.beat(beat(2))
+    heard.beat(beat(3))
+    assert (heard.vouches(LOST), told) == (True, [True])
+    assert not heard.vouches(NODE), "a beat alone does not tell what runs"
