@@ -49,7 +49,7 @@ async def serving(script):
 
 
 class Events:
-    """Notes what it is told; `assigned` waits for `gate`."""
+    """Notes what it is told; `assigned` waits for `gate`, and nothing is in force before `kernel` is set."""
 
     def __init__(self) -> None:
         self.started_sessions = 0
@@ -58,6 +58,8 @@ class Events:
         self.gate = asyncio.Event()
         self.gate.set()
         self.entered = asyncio.Event()
+        self.kernel = asyncio.Event()
+        self.kernel.set()
         self.refused_epoch = 0
         self.beats: list[int] = []
         self.answers: list[tuple[int, float]] = []
@@ -82,7 +84,7 @@ class Events:
         return message.assignments.version
 
     async def in_force(self):
-        pass
+        await self.kernel.wait()
 
     def beat_sent(self, sequence):
         self.beats.append(sequence)
@@ -146,6 +148,30 @@ async def test_a_stream_that_ends_while_something_is_applied_ends_no_agent():
         events.gate.set()
         await until(lambda: controller.sessions > 1, task)
         assert not task.done()
+
+
+async def test_a_version_is_acknowledged_only_when_it_is_in_force():
+    """Tasks stop, and updates go on, on the word that this node's balancers know: it must not be given early."""
+    events = Events()
+    events.kernel.clear()
+    said = []
+
+    async def script(controller, requests, context):
+        await anext(aiter(requests))
+        yield started()
+        for version in (1, 2):
+            message = full_set()
+            message.assignments.version = version
+            yield message
+        async for message in requests:
+            kind = message.WhichOneof("body")
+            said.append(message.ack.version if kind == "ack" else kind)
+
+    async with serving(script) as controller, running(events, Reporter(), controller.address) as task:
+        await until(lambda: events.versions == [1, 2] and said.count("heartbeat") > 2, task)
+        assert set(said) == {"heartbeat"}
+        events.kernel.set()
+        await until(lambda: 2 in said, task)
 
 
 async def test_what_was_not_acknowledged_is_reported_again_in_the_next_session():
