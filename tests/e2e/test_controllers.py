@@ -312,3 +312,48 @@ def test_logs_of_all_parts_tell_of_no_bug(cluster):
     """At the end of all this: no part of the cluster has met an error that it did not expect."""
     for path in sorted((cluster.run_dir / "logs").glob("[ac]*.log")):
         assert "Traceback" not in path.read_text(errors="replace"), path
+
+
+MINUTELY = """
+services:
+  tick:
+    image: busybox:1
+    init: true
+    command: sh -c 'echo fired; sleep 3'
+    deploy: {mode: replicated-job, restart_policy: {condition: none}}
+    x-argosy: {cron: {schedule: "* * * * *"}}
+"""
+
+
+@pytest.mark.long
+def test_a_schedule_fires_once_a_minute_though_leaders_die_as_it_does(cluster, tmp_path):
+    """One leader dies the moment before it is due, the next one while it runs: nothing is run twice, or left out."""
+    cluster.deploy("m", MINUTELY, tmp_path)
+
+    def job():
+        return next(row for row in cluster.json("job", "ls") if row["name"] == "m_tick")
+
+    def runs():
+        return [t for t in cluster.tasks(ended=True) if t["service"] == "m_tick"]
+
+    first = job()["next"]
+    if first - time.time() < 5:  # too close to find out who leads
+        wait_until(lambda: job()["next"] > first and job()["state"] != "RUNNING", 30, "the next one")
+        first = job()["next"]
+    began, due = len(runs()), first
+    old, epoch = leader(cluster)
+    wait_until(lambda: time.time() > due - 0.2, 65, "it is nearly due")
+    pid = cluster.kill(old)
+    wait_leader(cluster, epoch)
+    cluster.wait_restarted(old, pid)
+    wait_until(lambda: len(runs()) > began, 30, lambda: f"it fires late rather than not at all: {job()}")
+    assert job()["next"] == due + 60
+
+    wait_until(lambda: len(runs()) > began + 1, 75, lambda: f"it fires again: {job()}")
+    kill_leader(cluster)
+    wait_until(lambda: [t["state"] for t in runs()] == ["COMPLETE"] * (began + 2), 40, lambda: f"{runs()}")
+    found = job()
+    assert (found["run"], found["state"]) == (began + 2, "COMPLETE")
+    assert found["next"] == due + 120
+    assert cluster.argosy("logs", "--no-prefix", "m_tick").split() == ["fired"] * (began + 2)
+    cluster.argosy("stack", "rm", "m")
