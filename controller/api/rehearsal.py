@@ -4,6 +4,7 @@ A plan answers "what would this request do" with the very handler that would do 
 handler reads a snapshot and commits operations; here they are kept, and the snapshot becomes what it would have been.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
 
 from argosy.controller.loops.forecast import after
@@ -16,6 +17,7 @@ class Rehearsal:
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.ops: list[Op] = []
+        self.contended = asyncio.Lock()
 
     async def commit(self, ops: Iterable[Op], fence: Fence | None = None) -> int:
         """Keep the operations; their checks hold, since nobody else writes here."""

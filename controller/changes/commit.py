@@ -1,7 +1,6 @@
 """Read, decide, commit; on a conflict read again: the loop around every change that a user asks for."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -26,31 +25,39 @@ async def change(
     With `planned`, the state that a plan was found to hold for, it is decided by that one and only once:
     PreconditionError when what it touches has changed since.
 
-    `decide` is called again when somebody else changed the objects meanwhile; ConflictError after five times. Those who
-    try again take turns, so that so many tries are enough however many there are.
+    `decide` is called again when somebody else changed the objects meanwhile; ConflictError after five times. While
+    somebody tries again the others wait for their turn, so that so many tries are enough however many there are.
     A caller's own version check belongs into `decide`: it fails there on the second reading.
     """
-    async with contextlib.AsyncExitStack() as turn:
-        for attempt in range(TRIES):
-            ops, result = decide(planned or cache.snapshot)
-            if not ops:
+    if planned is not None or not store.contended.locked():
+        result, conflict = await _try(store, cache, decide, planned or cache.snapshot)
+        if conflict is None:
+            return result
+        if planned is not None:
+            raise PreconditionError(f"the plan is stale: {conflict}; nothing was done: make a new plan with --plan")
+    async with store.contended:
+        for left in reversed(range(TRIES)):
+            await cache.wait_for(await store.revision())
+            result, conflict = await _try(store, cache, decide, cache.snapshot)
+            if conflict is None:
                 return result
-            try:
-                revision = await store.commit(ops)
-            except ConflictError as error:
-                if planned is not None:
-                    raise PreconditionError(
-                        f"the plan is stale: {error}; nothing was done: make a new plan with --plan"
-                    ) from None
-                if attempt == TRIES - 1:
-                    raise
-                if attempt == 0:
-                    await turn.enter_async_context(store.contended)
-                await cache.wait_for(await store.revision())
-            else:
-                await cache.wait_for(revision)
-                return result
+            if not left:
+                raise conflict
     raise AssertionError("the last try returns or raises")
+
+
+async def _try(
+    store: Store, cache: Cache, decide: Callable[[Snapshot], tuple[Sequence[Op], T]], snap: Snapshot
+) -> tuple[T, ConflictError | None]:
+    """Decide and commit once; return the result, and what the commit met if it was not made."""
+    ops, result = decide(snap)
+    if ops:
+        try:
+            revision = await store.commit(ops)
+        except ConflictError as conflict:
+            return result, conflict
+        await cache.wait_for(revision)
+    return result, None
 
 
 class Changes:
