@@ -37,12 +37,17 @@ def node_name(node: types.Node) -> str:
 
 
 def task_rows(reply: pb.ListTasksResponse) -> list[Row]:
-    """Return the tasks joined with their services and nodes, ordered by service, slot and age (newest first)."""
+    """Return the tasks joined with their services and nodes, ordered by service, slot and age (newest first).
+
+    Of slots that have no task the one that failed last is among them.
+    """
     services = {s.meta.id: s for s in reply.services}
     nodes = {n.meta.id: n for n in reply.nodes}
     revisions = {r.meta.id: r for r in reply.revisions}
     before = {_place(task): _ending(task, nodes) for task in reply.before}
-    rows = [{**_task_row(task, services, nodes, revisions), **_restart(task, before)} for task in reply.tasks]
+    filled = {_place(task) for task in reply.tasks}
+    tasks = [*reply.tasks, *(task for task in reply.before if _place(task) not in filled)]
+    rows = [{**_task_row(task, services, nodes, revisions), **_restart(task, before)} for task in tasks]
     rows.sort(key=lambda row: (row["service"], row["slot"], row["node"] if not row["slot"] else "", -row["created"]))
     return rows
 

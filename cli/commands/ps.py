@@ -70,7 +70,8 @@ def _before_text(row: Row) -> str:
 
 @click.command(
     name="ps",
-    help="List tasks, all or those of a service: those that are to run, or with -a also those that have ended.",
+    help="List tasks, all or those of a service: those that are to run, and where there is none what failed last; "
+    "with -a all that have ended, too.",
 )
 @click.option("-a", "--all", "everything", is_flag=True, help="Also tasks that have ended.")
 @click.option("--stack", default="", metavar="STACK", help="Only tasks of this stack.")

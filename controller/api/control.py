@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from argosy.controller.api import task_list
 from argosy.controller.api.attach import AttachHandlers
 from argosy.controller.api.files import FileHandlers
 from argosy.controller.api.jobs import JobHandlers
@@ -52,7 +53,7 @@ from argosy.core.network import Network, NetworkSpec
 from argosy.core.node import Node, NodeSpec, NodeState
 from argosy.core.service import Revision, Service, ServiceSpec, revision_id
 from argosy.core.task import Task
-from argosy.core.task_state import TaskState, is_terminal
+from argosy.core.task_state import TaskState
 from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import types_pb2 as tpb
 
@@ -239,7 +240,8 @@ class ControlServicer(
         """Return tasks with the services, nodes and revisions that they refer to."""
         snap, project = self._cache.snapshot, project_of(request.project)
         response = pb.ListTasksResponse()
-        tasks = _tasks(snap, project, request)
+        matching = task_list.matching(snap, project, request)
+        tasks = matching if request.all else [t for t in matching if t.status.state <= TaskState.RUNNING]
         of_service: defaultdict[str, list[Task]] = defaultdict(list)
         for task in tasks:
             of_service[task.service_id].append(task)
@@ -249,16 +251,17 @@ class ControlServicer(
                 for task in some:
                     encode_into(task, response.tasks.add())
                 await asyncio.sleep(0)
-        before = _before(snap, tasks)
+        before = task_list.before(snap, matching)
         for task in before:
             encode_into(task, response.before.add())
-        for service_id in sorted(of_service):
+        shown = [*tasks, *before]
+        for service_id in sorted({t.service_id for t in shown}):
             if found := snap.get(Service, service_id):
                 encode_into(found, response.services.add())
-        for rev in sorted({revision_id(t.service_id, t.revision) for t in tasks}):
+        for rev in sorted({revision_id(t.service_id, t.revision) for t in shown}):
             if revision := snap.get(Revision, rev):
                 encode_into(revision, response.revisions.add())
-        for node_id in sorted({t.node_id for t in (*tasks, *before) if t.node_id}):
+        for node_id in sorted({t.node_id for t in shown if t.node_id}):
             if node := snap.get(Node, node_id):
                 encode_into(node, response.nodes.add())
         return response
@@ -377,40 +380,6 @@ class ControlServicer(
         async with contextlib.aclosing(self._logs.entries(request)) as entries:
             async for entry in entries:
                 yield entry
-
-
-def _tasks(snap: Snapshot, project: str, request: pb.ListTasksRequest) -> list[Task]:
-    if request.service:
-        tasks = list(snap.tasks_of_service(refs.service(snap, project, request.service).meta.id))
-    elif request.node:
-        tasks = [t for t in snap.tasks_on_node(refs.node(snap, request.node).meta.id) if t.meta.project == project]
-    else:
-        tasks = list(snap.all(Task, project=project))
-    if request.service and request.node:
-        node_id = refs.node(snap, request.node).meta.id
-        tasks = [t for t in tasks if t.node_id == node_id]
-    if request.stack:
-        ids = {s.meta.id for s in snap.all(Service, project=project) if s.spec.labels.get(STACK_LABEL) == request.stack}
-        tasks = [t for t in tasks if t.service_id in ids]
-    if not request.all:
-        tasks = [t for t in tasks if t.status.state <= TaskState.RUNNING]
-    return tasks
-
-
-def _before(snap: Snapshot, tasks: Iterable[Task]) -> list[Task]:
-    """Return, of those tasks that were restarted and have not ended, what ended last in their slots before them."""
-    restarted = {_slot_of(t) for t in tasks if (t.failures or t.not_before) and not is_terminal(t.status.state)}
-    latest: dict[tuple[str, int, str, int], Task] = {}
-    for service_id in sorted({service_id for service_id, *_ in restarted}):
-        for task in snap.tasks_of_service(service_id):
-            slot = _slot_of(task)
-            if slot in restarted and is_terminal(task.status.state):
-                latest[slot] = max(latest.get(slot, task), task, key=lambda t: t.meta.created_at)
-    return list(latest.values())
-
-
-def _slot_of(task: Task) -> tuple[str, int, str, int]:
-    return task.service_id, task.slot, "" if task.slot else task.node_id, task.iteration
 
 
 def _add_files(files: Iterable[NamedFile], response: pb.ApplyStackResponse | pb.RemoveStackResponse) -> None:

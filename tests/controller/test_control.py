@@ -16,7 +16,7 @@ from argosy.core.meta import Meta
 from argosy.core.network import Network, NetworkSpec, Slice
 from argosy.core.node import Availability, Node, NodeDescription, NodeSpec, NodeState, NodeStatus
 from argosy.core.service import Revision, Service, ServiceSpec, revision_id
-from argosy.core.task import TaskStatus
+from argosy.core.task import Task, TaskStatus
 from argosy.core.task_state import TaskState
 from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import types_pb2
@@ -165,6 +165,30 @@ async def test_a_task_that_was_restarted_comes_with_what_failed_before_it(leader
     listed = await leader.control.ListTasks(pb.ListTasksRequest(service="web"))
     assert sorted((t.slot, t.failures) for t in listed.tasks) == [(1, 1), (2, 0)]
     assert [(t.meta.id, t.status.exit_code) for t in listed.before] == [(first.meta.id, 7)]
+
+
+async def test_what_failed_in_a_slot_that_has_no_task_now_is_told(leader, agents):
+    """It was rejected and is tried again later, or its restart policy allows no more."""
+    agent = await agents(leader.address)
+    await leader.add_image()
+    once = a_service_spec("once", replicas=2)
+    once.task.restart.condition = types_pb2.RESTART_CONDITION_NONE
+    await leader.control.CreateService(pb.CreateServiceRequest(spec=once))
+    await until(lambda: len(agent.tasks()) == 2)
+    gone, kept = sorted(leader.tasks(), key=lambda t: t.slot)
+    failed = TaskStatus(TaskState.FAILED, exit_code=7, at=time.time())
+    await agent.report({gone.meta.id: failed, kept.meta.id: TaskStatus(TaskState.RUNNING)})
+
+    async def told(**request):
+        listed = await leader.control.ListTasks(pb.ListTasksRequest(**request))
+        return [t.meta.id for t in listed.tasks], [t.meta.id for t in listed.before]
+
+    await until(lambda: leader.cache.snapshot.get(Task, gone.meta.id).status.state is TaskState.FAILED)
+    for request in ({}, {"service": "once"}, {"node": "n1"}):
+        assert await told(**request) == ([kept.meta.id], [gone.meta.id])
+    await leader.control.ScaleServices(pb.ScaleServicesRequest(replicas={"once": 1}))
+    await until(lambda: leader.cache.snapshot.get(Task, gone.meta.id).desired_state is not TaskState.RUNNING)
+    assert await told() == ([kept.meta.id], [])
 
 
 def node_id(number: int) -> str:

@@ -105,6 +105,18 @@ def test_a_crash_loop_shows_also_while_the_next_try_runs_until_it_has_run_long()
     assert reason_text(restarted("RUNNING", failures=0, since=1)) == ""
 
 
+def test_a_slot_that_has_no_task_shows_what_failed_there_last() -> None:
+    live, rejected, restarted = (types.Task(service_id="s", slot=slot) for slot in (1, 2, 1))
+    live.status.state = types.TASK_STATE_RUNNING
+    for task in (rejected, restarted):
+        task.status.state, task.status.reason = types.TASK_STATE_REJECTED, "no such user"
+    rows = task_rows(pb.ListTasksResponse(tasks=[live], before=[rejected, restarted]))
+    assert [(r["slot"], r["state"], reason_text(r)) for r in rows] == [
+        (1, "RUNNING", ""),
+        (2, "REJECTED", "no such user"),
+    ]
+
+
 def test_what_finds_no_node_waits_for_that() -> None:
     assert state_text(restarted("PENDING", failures=2, due=30)).startswith("PENDING")
 
