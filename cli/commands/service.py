@@ -3,6 +3,7 @@
 import click
 
 from argosy.cli import complete
+from argosy.cli.commands import network_option
 from argosy.cli.commands.logs import command as logs
 from argosy.cli.commands.port_options import update_port_options
 from argosy.cli.commands.ps import show_tasks
@@ -150,6 +151,8 @@ def scale(session: Session, wanted: tuple[str, ...], detach: bool, timeout: floa
 @click.option("--label-rm", multiple=True, metavar="NAME", help="Remove a label of the service.")
 @click.option("--constraint-add", multiple=True, metavar="EXPRESSION", help="Add a constraint: node.labels.zone==eu.")
 @click.option("--constraint-rm", multiple=True, metavar="EXPRESSION", help="Remove a constraint.")
+@click.option("--network-add", multiple=True, metavar="NETWORK", help=network_option.HELP)
+@click.option("--network-rm", multiple=True, metavar="NETWORK", help="Leave this network.")
 @click.option("--config-add", multiple=True, metavar="NAME", help="Give it a config (source=NAME,target=PATH,…).")
 @click.option("--config-rm", multiple=True, metavar="NAME", help="Take a config from it.")
 @click.option("--secret-add", multiple=True, metavar="NAME", help="Give it a secret, in /run/secrets.")

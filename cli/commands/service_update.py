@@ -6,6 +6,7 @@ from typing import Any, Final
 import click
 
 from argosy.cli.commands.file_options import add_files, remove_files
+from argosy.cli.commands.network_option import change_networks
 from argosy.cli.commands.port_options import publish_ports, unpublish_ports
 from argosy.cli.commands.service_options import apply_options, pair, refuse_idle_check, split
 from argosy.cli.planning import NO_PLANNING, Planning
@@ -29,6 +30,7 @@ def update_service(
         raise click.UsageError("nothing is to be changed: see 'argosy service update --help' for what can be")
 
     def change(spec: types.ServiceSpec) -> None:
+        change_networks(session, spec, options["network_add"], options["network_rm"])
         apply(options, spec)
         refuse_idle_check(session, options, spec)
 

@@ -55,7 +55,7 @@ def check(
     """Refuse ports that another service has (ExistsError), and ports without a network that leads to the tasks.
 
     `specs` are resolved, and created or changed together; `leaving`: names of services that the same request removes.
-    What a service has already, or asked for before, is not looked at again.
+    What a service has already, or asked for before, is not looked at again, unless it leaves the network for it.
     """
     if not any(s.endpoint.ports or s.task.host_ports for s in specs):
         return
@@ -71,7 +71,8 @@ def check(
             before = (*present.spec.endpoint.ports, *present.spec.task.host_ports)
         wanted: tuple[PortSpec | HostPort, ...] = (*spec.endpoint.ports, *spec.task.host_ports)
         fresh = [p for p in wanted if p not in before]
-        if any(p.target for p in fresh) and not network_of(spec, networks):
+        had_a_way = present is not None and network_of(present.spec, networks)
+        if any(p.target for p in (wanted if had_a_way else fresh)) and not network_of(spec, networks):
             raise PreconditionError(no_way_in(spec))
         name = spec.name if project == DEFAULT_PROJECT else f"{project}/{spec.name}"
         for port in fresh:

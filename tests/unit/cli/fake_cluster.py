@@ -310,8 +310,15 @@ class FakeCluster(rpc.ControlServicer):
             service = self._get("service", request.ref, context)
             if request.version != service.meta.version:
                 context.abort(grpc.StatusCode.ABORTED, "the service was changed: read it again")
-            self._set_spec(service, request.spec, types.UPDATE_STATE_UPDATING)
+            self._set_spec(service, self._with_networks(request.spec), types.UPDATE_STATE_UPDATING)
             return service
+
+    def _with_networks(self, spec: Stored) -> Stored:
+        """Put the networks' ids into a spec, for their names."""
+        ids = {network.spec.name: network.meta.id for network in self.all("network")}
+        for joined in spec.task.networks:
+            joined.target = ids.get(joined.target, joined.target)
+        return spec
 
     def GetImage(self, request: Any, context: Any) -> Any:
         self._enter("GetImage", context)
@@ -355,7 +362,7 @@ class FakeCluster(rpc.ControlServicer):
         with self._lock:
             self._enter("CreateService", context)
             service = types.Service()
-            self._set_spec(service, request.spec, types.UPDATE_STATE_NONE)
+            self._set_spec(service, self._with_networks(request.spec), types.UPDATE_STATE_NONE)
             return service
 
     def PauseUpdate(self, request: Any, context: Any) -> Any:

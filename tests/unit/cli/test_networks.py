@@ -1,5 +1,9 @@
 """What the commands about networks read and show."""
 
+import json
+from collections.abc import Callable
+from typing import Any
+
 import click
 import pytest
 
@@ -10,6 +14,7 @@ from argosy.core.image import Image
 from argosy.core.service import NetworkAttachmentSpec
 from argosy.proto.argosy.v1 import control_pb2 as pb
 
+Argosy = Callable[..., Any]
 GOOD = {"sent": 10, "latency": 0.00031, "largest": 1450, "mtu": 1450}
 
 
@@ -30,6 +35,34 @@ def test_a_network_to_join(text: str, wanted: NetworkAttachmentSpec) -> None:
 def test_a_network_to_join_that_cannot_be_read(text: str) -> None:
     with pytest.raises(click.UsageError, match="--network"):
         attachment(text)
+
+
+def test_a_service_joins_and_leaves_networks(argosy: Argosy) -> None:
+    for name in ("one", "two"):
+        assert argosy("network", "create", name).status == 0
+    create = ("service", "create", "--detach", "--name", "web", "--network", "one", "--endpoint-mode", "dnsrr", "web:1")
+    assert argosy(*create).status == 0
+
+    def spec() -> Any:
+        return json.loads(argosy("service", "inspect", "web").out)[0]["spec"]
+
+    def joined() -> list[tuple[str, list[str]]]:
+        ids = {n["id"]: n["name"] for n in json.loads(argosy("network", "ls", "--format", "json").out)}
+        return [(ids.get(n["target"], n["target"]), n["aliases"]) for n in spec()["task"]["networks"]]
+
+    assert spec()["endpoint"]["mode"] == "DNSRR"
+    update = ("service", "update", "--detach")
+    assert argosy(*update, "--network-add", "name=two,alias=db", "--client-affinity", "web").status == 0
+    assert joined() == [("one", []), ("two", ["db"])]
+    assert spec()["endpoint"]["client_affinity"] is True
+    again = argosy(*update, "--network-add", "two", "web")
+    assert (again.status, "is on network 'two' already" in again.err) == (2, True)
+    assert argosy(*update, "--network-rm", "two", "--network-add", "name=two,alias=c", "web").status == 0
+    assert joined() == [("one", []), ("two", ["c"])]
+    assert argosy(*update, "--network-rm", "one", "web").status == 0
+    assert joined() == [("two", ["c"])]
+    gone = argosy(*update, "--network-rm", "one", "web")
+    assert (gone.status, "the service is not on network 'one'" in gone.err) == (2, True)
 
 
 @pytest.mark.parametrize(

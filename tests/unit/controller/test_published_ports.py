@@ -117,6 +117,9 @@ def test_ports_need_a_way_in(networks, why):
     with pytest.raises(PreconditionError, match=why):
         check(publishing("new", WEB, networks=networks).spec)
     check(publishing("new", own=[HostPort("tcp", 80)], networks=networks).spec)
+    with pytest.raises(PreconditionError, match=why):  # it leaves the one that it had
+        check(publishing("new", WEB, networks=networks).spec, publishing("new", WEB))
+    check(publishing("new", WEB, networks=networks).spec, publishing("new", WEB, networks=networks))
 
 
 def test_ports_of_tasks_get_numbers_and_keep_them():
