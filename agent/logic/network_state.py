@@ -63,8 +63,9 @@ class Link:
 
     def __str__(self) -> str:
         vxlan = f" vni {self.vni} local {IPv4Address(self.local)} port {self.port}" if self.vni else ""
+        mac = f" mac {self.mac.hex(':')}" if self.mac else ""
         state = "up" if self.up else "down"
-        return f"link {self.name} {self.kind.name.lower()} mtu {self.mtu} mac {self.mac.hex(':')}{vxlan} {state}"
+        return f"link {self.name} {self.kind.name.lower()} mtu {self.mtu}{mac}{vxlan} {state}"
 
 
 @dataclass(frozen=True, slots=True)

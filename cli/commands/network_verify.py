@@ -1,6 +1,7 @@
 """`argosy network verify`: all nodes' networks audited, and the ways between them tried."""
 
 from collections.abc import Iterable
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -41,7 +42,9 @@ def command(session: Session, form: str, network: str) -> int:
     else:
         for line in _ways(found):
             say(line)
-        _show_nodes(found)
+        show(node_rows(found), NODES, "table")
+        for line in differences(found):
+            say(line)
     return 0 if is_healthy(found) else EXIT_FAILED
 
 
@@ -103,13 +106,18 @@ def cell(pair: "pb.PairProbe | None") -> str:
     return f"{loss}{pair.latency * 1000:.2f} ms {pair.largest} B{short}"
 
 
-def _show_nodes(found: "pb.GetNetworkVerificationResponse") -> None:
-    show(node_rows(found), NODES, "table")
+def differences(found: "pb.GetNetworkVerificationResponse") -> Iterable[str]:
+    """Yield what differed, all of it, and of each repair before what it put right first.
+
+    The first is the cause as a rule: with a link goes what led over it.
+    """
     for node in found.nodes:
         for drift in node.found:
-            say(f"{node.node}: {_where(drift)}{drift.what}")
-        for drift in node.earlier:
-            say(f"{node.node}: {_ago(drift)} ago, repaired: {_where(drift)}{drift.what}")
+            yield f"{node.node}: {_where(drift)}{drift.what}"
+        for _, repair in groupby(node.earlier, key=lambda d: (round(d.at, 1), d.network)):
+            first, *others = repair
+            more = f", and {len(others)} more" if others else ""
+            yield f"{node.node}: {_ago(first)} ago, repaired: {_where(first)}{first.what}{more}"
 
 
 def node_rows(found: "pb.GetNetworkVerificationResponse") -> list[Row]:

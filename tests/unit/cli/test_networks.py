@@ -1,6 +1,7 @@
 """What the commands about networks read and show."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from argosy.cli.commands.network_attach import default_image
 from argosy.cli.commands.network_option import attachment
-from argosy.cli.commands.network_verify import _ways, cell, is_healthy, node_rows
+from argosy.cli.commands.network_verify import _ways, cell, differences, is_healthy, node_rows
 from argosy.core.image import Image
 from argosy.core.service import NetworkAttachmentSpec
 from argosy.proto.argosy.v1 import control_pb2 as pb
@@ -138,6 +139,25 @@ def test_a_node_that_differs_or_does_not_answer_is_not_well(change: dict[str, ob
     found.nodes[0].MergeFrom(pb.NodeVerification(**change))  # type: ignore[arg-type]
     assert node_rows(found)[0]["audit"] == audit
     assert is_healthy(found) == (not change)
+
+
+def test_of_what_was_repaired_before_each_repair_has_one_line() -> None:
+    def drift(at: float, what: str, network: str = "red") -> pb.FoundDrift:
+        return pb.FoundDrift(network=network, what=f"missing: {what}", at=at)
+
+    earlier = [drift(1.0, "link vtep"), drift(1.0, "route"), drift(1.0, "fdb"), drift(1.0, "rule", "blue")]
+    node = pb.NodeVerification(
+        node="n1", found=[drift(9.0, "a"), drift(9.0, "b")], earlier=[*earlier, drift(2.0, "pin", "")]
+    )
+    found = pb.GetNetworkVerificationResponse(nodes=[node])
+
+    assert [re.sub(r"\w+ ago", "AGE ago", line) for line in differences(found)] == [
+        "n1: red: missing: a",
+        "n1: red: missing: b",
+        "n1: AGE ago, repaired: red: missing: link vtep, and 2 more",
+        "n1: AGE ago, repaired: blue: missing: rule",
+        "n1: AGE ago, repaired: host: missing: pin",
+    ]
 
 
 @pytest.mark.parametrize("wrong", [{"lost": 1}, {"largest": 1449}, {"sent": 0}])
