@@ -192,6 +192,7 @@ def apply_options(given: Mapping[str, Any], spec: "types.ServiceSpec") -> None:
         spec.task.container.healthcheck.test[:] = ["NONE"]
     if _is_without(given, "no_readiness", "readiness"):
         spec.task.container.ClearField("readiness")
+    _refuse_two_ways(given)
     for option in OPTIONS:
         value = given.get(option.key)
         if value is None:
@@ -204,6 +205,14 @@ def apply_options(given: Mapping[str, Any], spec: "types.ServiceSpec") -> None:
         except InvalidError as error:
             raise click.UsageError(f"{option.name}: {error}") from None
     _refuse_idle(given, spec)
+
+
+def _refuse_two_ways(given: Mapping[str, Any]) -> None:
+    """Refuse two ways to ask one question: the last would win without a word."""
+    for question in ("health", "readiness"):
+        ways = [f"--{question}-{way}" for way in ("cmd", "http", "tcp", "grpc") if given.get(f"{question}_{way}")]
+        if len(ways) > 1:
+            raise click.UsageError(f"{' and '.join(ways)} contradict each other: a task is asked in one way")
 
 
 def _refuse_idle(given: Mapping[str, Any], spec: "types.ServiceSpec") -> None:

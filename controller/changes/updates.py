@@ -59,11 +59,11 @@ def refuse_to_repeat(service: Service) -> None:
     at, name = service.update, service.spec.name
     if at.state not in HELD:
         return
-    what = "rollback" if at.state in ROLLING_BACK else "update"
+    is_rollback = at.state in ROLLING_BACK
+    what, back = ("rollback", "") if is_rollback else ("update", f"`argosy service rollback {name}` takes it back, ")
     raise PreconditionError(
         f"the {what} of service {name} is paused{_because(at)}, and this changes nothing: "
-        f"`argosy service resume {name}` goes on with it, `argosy service rollback {name}` takes it back, another spec "
-        "replaces it"
+        f"`argosy service resume {name}` goes on with it, {back}another spec replaces it"
     )
 
 

@@ -9,9 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from argosy.controller.logic import cron
+from argosy.controller.logic.update import ROLLING_BACK
 from argosy.core.errors import PreconditionError
 from argosy.core.meta import Meta
-from argosy.core.service import JOB_MODES, Revision, Service, ServiceSpec, UpdateState, UpdateStatus, revision_id
+from argosy.core.service import (
+    JOB_MODES,
+    ROLLED_BACK_BY_HAND,
+    Revision,
+    Service,
+    ServiceSpec,
+    UpdateState,
+    UpdateStatus,
+    revision_id,
+)
 
 REVISIONS_KEPT = 10
 
@@ -53,10 +63,16 @@ def roll_back(
 ) -> ServiceChange:
     """Return the service with the tasks of an earlier revision (0: the previous one).
 
-    Replicas, labels and update settings stay as they are; PreconditionError where there is no such revision.
+    Replicas, labels and update settings stay as they are; PreconditionError where there is no such revision, and where
+    the previous one is what the cluster has just rolled back from.
     """
     number = to_number or service.previous_revision
-    name = service.spec.name
+    name, before = service.spec.name, service.update
+    if not to_number and before.state in ROLLING_BACK and before.message != ROLLED_BACK_BY_HAND:
+        raise PreconditionError(
+            f"service {name} has already been rolled back, from revision {number}: "
+            f"--to {number} tries that again, `argosy service history {name}` lists the others"
+        )
     if not number:
         raise PreconditionError(f"service {name} has no earlier revision to roll back to")
     target = next((r for r in revisions if r.number == number), None)

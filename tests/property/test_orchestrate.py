@@ -151,7 +151,7 @@ class Life(RuleBasedStateMachine):
         assert service is not None
         previous = self.world.revisions.get(service.previous_revision)
         if previous is not None and previous.spec.task != service.spec.task:
-            self.world.roll_back()
+            self.world.roll_back(previous.number)
             assert self.world.service.spec.task == previous.spec.task  # type: ignore[union-attr]
             self.note_revision()
             self.world.orchestrate()

@@ -155,6 +155,11 @@ def test_create_a_job(argosy: Argosy, cluster: FakeCluster) -> None:
         (("--name", "a", "--entrypoint", "'x", "web:1"), "--entrypoint: No closing quotation"),
         (("--name", "a", "--no-healthcheck", "--health-cmd", "x", "web:1"), "contradict each other"),
         (
+            ("--name", "a", "--health-cmd", "x", "--health-http", "8", "web:1"),
+            "--health-cmd and --health-http contradict",
+        ),
+        (("--name", "a", "--readiness-tcp", "8", "--readiness-grpc", "8", "web:1"), "contradict each other"),
+        (
             ("--name", "a", "--restart-condition", "none", "--restart-max-attempts", "3", "web:1"),
             "--restart-max-attempts: what is never restarted makes no attempts",
         ),

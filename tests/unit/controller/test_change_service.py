@@ -6,7 +6,7 @@ import pytest
 
 from argosy.controller.logic.change_service import REVISIONS_KEPT, create, roll_back, update
 from argosy.core.errors import PreconditionError
-from argosy.core.service import ContainerSpec, ServiceSpec, TaskSpec, UpdateState, UpdateStatus
+from argosy.core.service import ROLLED_BACK_BY_HAND, ContainerSpec, ServiceSpec, TaskSpec, UpdateState, UpdateStatus
 
 NOW = 1000.0
 BACK = UpdateStatus(UpdateState.ROLLBACK_STARTED, started_at=NOW)
@@ -57,6 +57,16 @@ def test_a_rollback_is_a_new_revision_of_the_old_tasks_and_keeps_the_scale():
     assert change.service.spec.task.container.image == "a:1"
     assert change.service.spec.replicas == 7
     assert change.service.update == BACK
+
+
+def test_what_failed_and_was_rolled_back_comes_again_only_by_its_number():
+    service, revisions = history("a:1", "a:2", "a:1")
+    failed = replace(service, update=replace(BACK, message="the only replica failed"))
+    with pytest.raises(PreconditionError, match="already been rolled back, from revision 2: --to 2 tries that again"):
+        roll_back(failed, 0, BACK, revisions, frozenset(), NOW)
+    assert roll_back(failed, 2, BACK, revisions, frozenset(), NOW).service.spec.task.container.image == "a:2"
+    by_hand = replace(service, update=replace(BACK, message=ROLLED_BACK_BY_HAND))
+    assert roll_back(by_hand, 0, BACK, revisions, frozenset(), NOW).service.spec.task.container.image == "a:2"
 
 
 def test_a_rollback_past_the_history_says_what_there_is():
