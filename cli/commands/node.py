@@ -23,7 +23,15 @@ def _labels(row: Row) -> str:
 
 
 def _period(ctx: click.Context, param: click.Parameter, text: str | None) -> float | None:
-    return None if text is None else seconds(ctx, param, text)
+    from argosy.core.problem import LONGEST_S
+    from argosy.core.units import format_duration
+
+    if text is None:
+        return None
+    period = seconds(ctx, param, text)
+    if period > LONGEST_S:
+        raise click.BadParameter(f"{text} is longer than {format_duration(LONGEST_S)}: leave it out for no deadline")
+    return period
 
 
 COLUMNS = (
@@ -109,8 +117,9 @@ def drain(
 
     if planning != NO_PLANNING and len(nodes) > 1:
         raise click.UsageError("a plan is of one node: the drain of the next depends on where this one's tasks go")
+    refs = _without_new_tasks(session, nodes) if len(nodes) > 1 else nodes
     changed = [
-        _set_availability(session, ref, "AVAILABILITY_DRAIN", pace or 0, deadline or 0.0, planning) for ref in nodes
+        _set_availability(session, ref, "AVAILABILITY_DRAIN", pace or 0, deadline or 0.0, planning) for ref in refs
     ]
     if detach:
         for node in changed:
@@ -172,6 +181,19 @@ def remove(session: Session, nodes: tuple[str, ...]) -> None:
     for ref in nodes:
         node = control.RemoveNode(pb.RemoveNodeRequest(project=session.project, ref=ref))
         say(f"node {node.spec.name} is removed")
+
+
+def _without_new_tasks(session: Session, refs: tuple[str, ...]) -> tuple[str, ...]:
+    """Pause the nodes that are active, or the first one's tasks would go to the others; return the ids of all."""
+    from argosy.proto.argosy.v1 import control_pb2 as pb
+    from argosy.proto.argosy.v1 import types_pb2 as types
+
+    found = [session.control.GetNode(pb.GetNodeRequest(project=session.project, ref=ref)) for ref in refs]
+    nodes = {node.meta.id: node for node in found}
+    for identity, node in nodes.items():
+        if node.spec.availability == types.AVAILABILITY_ACTIVE:
+            _set_availability(session, identity, "AVAILABILITY_PAUSE")
+    return tuple(nodes)
 
 
 def _set_availability(

@@ -195,6 +195,10 @@ def _staying(snap: Snapshot, then: Snapshot) -> list[str]:
     return notices
 
 
+def _if_set(moment: str) -> str:
+    return "set" if moment not in ("", "0") else ""
+
+
 def _spec_changes(old: Snapshot, new: Snapshot) -> Iterable[SpecChange]:
     for kind, word, empty in _SPECS:
         there = {o.meta.id: o for o in old.all(kind)}
@@ -205,7 +209,7 @@ def _spec_changes(old: Snapshot, new: Snapshot) -> Iterable[SpecChange]:
                     yield SpecChange(Verb.REMOVE, word, one.spec.name)
                 continue
             found = field_changes(_named(before.spec, old, old) if before else empty, _named(one.spec, new, old))
-            found = tuple(replace(f, old=f.old and "set", new="set") if f.path in _TIMES else f for f in found)
+            found = tuple(replace(f, old=_if_set(f.old), new=_if_set(f.new)) if f.path in _TIMES else f for f in found)
             if found or before is None:
                 yield SpecChange(Verb.UPDATE if before is not None else Verb.CREATE, word, one.spec.name, found)
         for gone in sorted(o.spec.name for o in there.values()):

@@ -156,6 +156,16 @@ async def test_a_drain_is_planned(leader, agents):
         assert [line[0::2] for line in lines(plan)] == [("MOVE", "n1")]
         assert plan.id == (await leader.control.GetClusterPlan(pb.GetClusterPlanRequest(update_node=request))).id
         assert running(leader) == {("web", "n1"): 1, ("web", "n2"): 1}
+        assert deadline_in(plan) == ("", "set")
+        await leader.control.UpdateNode(request)
+        request = await drain_of(leader, "n1")
+        request.spec.drain.Clear()
+        plan = await leader.control.GetClusterPlan(pb.GetClusterPlanRequest(update_node=request))
+        assert deadline_in(plan) == ("set", "")
+
+
+def deadline_in(plan):
+    return next((f.old, f.new) for spec in plan.specs for f in spec.fields if f.path == "drain.deadline")
 
 
 async def test_a_plan_of_a_drain_names_the_tasks_of_jobs_that_stay(leader, agents):

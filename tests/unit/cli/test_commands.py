@@ -92,6 +92,32 @@ def test_services_and_stacks(argosy: Argosy) -> None:
     assert found["spec"]["task"]["networks"] == [{"target": "shop_default", "aliases": ["web"], "address": ""}]
 
 
+def test_none_of_several_nodes_is_drained_before_all_have_stopped_to_take_tasks(
+    argosy: Argosy, cluster: FakeCluster
+) -> None:
+    steps = []
+
+    def note() -> None:
+        steps.append({n.spec.name: n.spec.availability for n in cluster.all("node")})
+
+    cluster.find("node", "host-3").spec.availability = types.AVAILABILITY_DRAIN
+    cluster.meanwhile["UpdateNode"] = note
+    assert argosy("node", "drain", "host-1", "host-2", "host-3", "host-1").status == 0
+    note()
+    active, paused, drained = types.AVAILABILITY_ACTIVE, types.AVAILABILITY_PAUSE, types.AVAILABILITY_DRAIN
+    assert [list(step.values()) for step in steps] == [
+        [active, active, drained],
+        [paused, active, drained],
+        [paused, paused, drained],
+        [drained, paused, drained],
+        [drained, drained, drained],
+        [drained, drained, drained],
+    ]
+    before = dict(cluster.calls)
+    assert argosy("node", "drain", "host-1", "nobody").status == 1
+    assert cluster.calls["UpdateNode"] == before["UpdateNode"]
+
+
 @pytest.mark.usefixtures("shop")
 def test_nodes(argosy: Argosy, cluster: FakeCluster) -> None:
     rows = data(argosy("node", "ls", "--format", "json"))
@@ -104,6 +130,8 @@ def test_nodes(argosy: Argosy, cluster: FakeCluster) -> None:
     assert "node2" not in {t.node_id for t in cluster.all("task") if t.status.state == types.TASK_STATE_RUNNING}
     assert argosy("node", "drain", "host-2", "host-1").out == "node host-2 is drained\nnode host-1 is drained\n"
     assert argosy("node", "activate", "host-2", "host-1").status == 0
+    ran = argosy("node", "drain", "--deadline", "169h", "host-1")
+    assert (ran.status, "169h is longer than 168h: leave it out" in ran.err) == (2, True)
     assert argosy("node", "pause", "host-2", "host-3").status == 0
     assert argosy("node", "update", "--label-add", "zone=eu", "host-1").status == 0
     assert "zone=eu" in argosy("node", "ls").out
