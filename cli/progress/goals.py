@@ -141,7 +141,8 @@ def _assess_service(wanted: WantedService, picture: Picture, tasks: list[Task]) 
     busy = count.others or (wanted.exact and count.canaries)
     if count.running + count.finished + count.kept == target and not busy and _is_at_rest(wanted, service):
         first = service.update.state is UpdateState.NONE and wanted.exact
-        remarks = (f"{name}: {service.update.message}",) if wanted.exact and service.update.message else ()
+        told = wanted.exact and service.update.message not in ("", ROLLED_BACK_BY_HAND)
+        remarks = (f"{name}: {service.update.message}",) if told else ()
         return Assessment(Status.DONE, (summary, *remarks), steady_s=STEADY_S if first else 0.0)
     lost_cause = hopeless(service, picture, tasks, counts_all=wanted.is_new)
     if lost_cause is not None:

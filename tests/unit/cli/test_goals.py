@@ -196,6 +196,8 @@ def test_a_rollback_by_hand() -> None:
     paused = replace(started, update=UpdateStatus(UpdateState.ROLLBACK_PAUSED))
     assert status(started, picture(started, *NEW)) is Status.WAITING
     assert status(started, picture(done, *NEW)) is Status.DONE
+    told = replace(done, update=replace(done.update, message=ROLLED_BACK_BY_HAND))
+    assert ServicesSettled((WantedService(started),)).assess(picture(told, *NEW)).summary == ("web: 2/2 running",)
     assert status(started, picture(paused, *NEW)) is Status.FAILED
 
 
