@@ -16,6 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.sim.run import BROKEN
+
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("agent", "cli", "controller", "core", "proto", "src", "tests/sim", "pyproject.toml")
 
@@ -299,7 +301,7 @@ def catch(mutant: Mutant, source: Path, seeds: int) -> tuple[int | None, str]:
         command = [sys.executable, "-m", "tests.sim", order]
         done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
     found = re.search(r"seed (\d+) fails at step \d+\n\s+(.*)", done.stdout)
-    if found is None:
+    if found is None or found[2].startswith(BROKEN):
         return None, (done.stdout + done.stderr)[-2000:]
     return int(found[1]), found[2][:90]
 

@@ -20,6 +20,8 @@ import structlog
 from tests.sim.cluster import Violation, World
 from tests.sim.scenario import Scenario
 
+BROKEN = "the simulation broke"
+"""How a failure begins that is none of an invariant: no mutant is caught by it."""
 TAIL = 30
 """Events that are shown of a seed that failed."""
 
@@ -42,9 +44,7 @@ class Result:
     def report(self) -> str:
         """Tell of a failure."""
         error = self.error
-        what = (
-            f"{error.invariant}: {error.text}" if isinstance(error, Violation) else f"the simulation broke: {error!r}"
-        )
+        what = f"{error.invariant}: {error.text}" if isinstance(error, Violation) else f"{BROKEN}: {error!r}"
         lines = [
             f"seed {self.seed} fails at step {len(self.events)}",
             f"  {what}",
