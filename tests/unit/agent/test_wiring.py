@@ -12,13 +12,14 @@ class Plane:
     """Applies a state when it is let to, and fails as often as it is told to."""
 
     def __init__(self) -> None:
-        self.free = asyncio.Semaphore(0)
+        self.begun, self.free = asyncio.Semaphore(0), asyncio.Semaphore(0)
         self.failures = 0
         self.tried: list[set[str]] = []
         self.applied: list[set[str]] = []
 
     async def apply(self, state) -> None:
         self.tried.append(set(state.networks))
+        self.begun.release()
         await self.free.acquire()
         if self.failures:
             self.failures -= 1
@@ -59,9 +60,8 @@ async def test_nothing_is_in_force_before_the_plane_has_applied_it():
 
         plane.failures = 1
         plane.free.release()
-        async with asyncio.timeout(10):
-            while len(plane.tried) < 3:  # it is tried again
-                await asyncio.sleep(0.005)
+        for _ in range(3):  # it is tried again
+            await asyncio.wait_for(plane.begun.acquire(), 10)
         assert (plane.applied, second.done()) == ([{"one"}], False)
         plane.free.release()
         await asyncio.wait_for(second, 10)
