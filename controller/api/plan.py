@@ -102,7 +102,7 @@ class PlanHandlers(rpc.ControlServicer):
             if term is not None
             and node.meta.id in busy
             and node.status.state in (NodeState.READY, NodeState.UNKNOWN)
-            and not term.heard.has_reported(node.meta.id)
+            and not term.heard.vouches(node)
         )
         if not names:
             return []
