@@ -49,6 +49,8 @@ _NAMESPACE_SYSCTLS: Final = (
     ("ipv4/conf/default/send_redirects", "0"),
     # Packets are looked up among the sockets before they are routed: here nearly all are for somebody else.
     ("ipv4/ip_early_demux", "0"),
+    # What is refused is refused each time, not once a second for each client.
+    ("ipv4/icmp_ratelimit", "0"),
 )
 _NAMESPACE_SYSCTLS_IPV6: Final = (
     ("ipv6/conf/all/disable_ipv6", "1"),
