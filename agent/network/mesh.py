@@ -167,7 +167,7 @@ class Mesh:
             count = self._converge()
             self.problem = ""
         except OSError as error:
-            self.problem = error.strerror or str(error)
+            self.problem = str(error) if error.filename else error.strerror or str(error)
             self.kernel.read(self._wanted)
             return 0
         return count
