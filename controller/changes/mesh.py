@@ -19,10 +19,11 @@ def carriers(snap: Snapshot) -> list[Node]:
 def rotation(snap: Snapshot, now: float) -> tuple[list[Op], Cluster]:
     """Begin a rotation; PreconditionError while there is nothing to rotate, or the last one goes on."""
     cluster = snap.get(Cluster, CLUSTER_ID)
-    if cluster is None or not cluster.mesh.epoch:
-        raise PreconditionError("there is no encrypted network, and so there are no keys to rotate")
+    there = carriers(snap)
+    if cluster is None or not cluster.mesh.epoch or not there:
+        raise PreconditionError("no node carries an encrypted network, and so there are no keys to rotate")
     if not cluster.mesh.settled:
-        behind = carriers_behind(cluster.mesh, carriers(snap))
+        behind = carriers_behind(cluster.mesh, there)
         raise PreconditionError(f"a rotation goes on already{waiting_for(behind)}")
     changed = replace(cluster, mesh=rotated(cluster.mesh, now), meta=replace(cluster.meta, updated_at=now))
     return [Put(changed, expect=cluster.meta.version)], changed

@@ -30,12 +30,12 @@ def carriers_behind(mesh: Mesh, carriers: Iterable[Node]) -> list[str]:
 def advanced(mesh: Mesh, carriers: Iterable[Node], now: float, period: float = ROTATION_PERIOD_S) -> Mesh:
     """Return where the cluster is to go; the same when it is to stay. `carriers`: nodes with an encrypted network."""
     carriers = list(carriers)
-    if not carriers or not mesh.epoch:
+    if not mesh.epoch:
         return mesh
     if not mesh.settled:
         over = now - mesh.since >= OVERLAP_S and not carriers_behind(mesh, carriers)
         return replace(mesh, settled=True) if over else mesh
-    return rotated(mesh, now) if now - mesh.since >= period else mesh
+    return rotated(mesh, now) if carriers and now - mesh.since >= period else mesh
 
 
 def rotated(mesh: Mesh, now: float) -> Mesh:

@@ -9,11 +9,13 @@ import click
 import pytest
 
 from argosy.cli.commands.network_attach import default_image
+from argosy.cli.commands.network_keys import outcome
 from argosy.cli.commands.network_option import attachment
 from argosy.cli.commands.network_verify import _ways, cell, differences, is_healthy, node_rows
 from argosy.core.image import Image
 from argosy.core.service import NetworkAttachmentSpec
 from argosy.proto.argosy.v1 import control_pb2 as pb
+from argosy.proto.argosy.v1 import types_pb2 as types
 
 Argosy = Callable[..., Any]
 GOOD = {"sent": 10, "latency": 0.00031, "largest": 1450, "mtu": 1450}
@@ -158,6 +160,16 @@ def test_of_what_was_repaired_before_each_repair_has_one_line() -> None:
         "n1: AGE ago, repaired: blue: missing: rule",
         "n1: AGE ago, repaired: host: missing: pin",
     ]
+
+
+def test_a_rotation_says_who_has_no_new_key_yet() -> None:
+    def node(name: str, *epochs: int) -> types.Node:
+        keys = [types.MeshKey(epoch=epoch) for epoch in epochs]
+        return types.Node(spec=types.NodeSpec(name=name), description=types.NodeDescription(mesh_keys=keys))
+
+    assert outcome([node("a", 1, 2), node("b", 2), node("plain")], 2) == "all nodes have new keys"
+    said = outcome([node("c", 1), node("a", 2), node("b", 1)], 2)
+    assert said == "all nodes that are up have new keys; not yet: b, c"
 
 
 @pytest.mark.parametrize("wrong", [{"lost": 1}, {"largest": 1449}, {"sent": 0}])

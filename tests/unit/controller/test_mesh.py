@@ -126,11 +126,12 @@ def test_where_no_node_can_make_tunnels_none_is_created():
 
 
 def test_a_rotation_is_refused_while_another_goes_on():
-    with pytest.raises(PreconditionError, match="no encrypted network"):
-        mesh.rotation(Snapshot(), NOW)
+    for none in (Snapshot(), snapshot(cluster(epoch=2, settled=True), host("a", 1))):
+        with pytest.raises(PreconditionError, match="no node carries an encrypted network"):
+            mesh.rotation(none, NOW)
     with pytest.raises(PreconditionError, match="goes on already: it waits for a"):
         mesh.rotation(snapshot(cluster(epoch=2), host("a", 1, keys=(KEY,))), NOW)
-    _, begun = mesh.rotation(snapshot(cluster(epoch=2, settled=True)), NOW)
+    _, begun = mesh.rotation(snapshot(cluster(epoch=2, settled=True), host("a", 1, keys=(KEY,))), NOW)
     assert begun.mesh == Mesh(3, NOW)
 
 

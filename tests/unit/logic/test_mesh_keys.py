@@ -48,6 +48,8 @@ B_CUT_OFF = (node("a", 1, 2, tunnels=[to("b", 1)]), DOWN)
         (Mesh(2, BEGAN), BROKEN, OVERLAP_S, Mesh(2, BEGAN, True)),
         (Mesh(2, BEGAN), B_DOWN, OVERLAP_S, Mesh(2, BEGAN, True)),
         (Mesh(2, BEGAN), B_CUT_OFF, OVERLAP_S, Mesh(2, BEGAN)),
+        (Mesh(2, BEGAN), (), OVERLAP_S - 1, Mesh(2, BEGAN)),
+        (Mesh(2, BEGAN), (), OVERLAP_S, Mesh(2, BEGAN, True)),
         (Mesh(2, BEGAN), BOTH, 10 * ROTATION_PERIOD_S, Mesh(2, BEGAN)),
     ],
     ids=[
@@ -56,6 +58,8 @@ B_CUT_OFF = (node("a", 1, 2, tunnels=[to("b", 1)]), DOWN)
             "a broken tunnel holds nobody up",
             "nor does a node that is down",
             "one that is cut off",
+            "no carrier any more, just now",
+            "no carrier any more",
             "never two at once",
         ),
     ],
