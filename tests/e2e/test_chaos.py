@@ -62,6 +62,8 @@ DECLARED = {**SCALED, **dict.fromkeys(STATIC, 1)}
 NAMES = [f"tasks.{service}" for service in DECLARED]
 TALK_S = 20.0
 """In calm everybody is heard within this time; an answer takes some milliseconds on an idle machine."""
+REPAIRED_S = 5.0
+"""So long a repair may take."""
 ANSWER_S = 1.0
 """How long a call may take before it is made anew."""
 
@@ -123,7 +125,7 @@ def plan(seed, length, controllers):
 
 @dataclass(slots=True)
 class Trouble:
-    """What a host, or "controllers", is in: cut off until a moment, and then until it is back."""
+    """What a host, or "controllers", is in: until a moment, and then until it is back; `cut`: off the others."""
 
     what: str
     noted: contextlib.AbstractContextManager
@@ -179,7 +181,7 @@ class Chaos:
         if any(t.cut and (not t.healed or t.what == host) for t in self._pending):
             return  # when most hosts are lost nothing is replaced, which is another story
         self._cluster.cut(host)
-        self._begin(host, self._observer.cut_off(host), seconds)
+        self._begin(host, self._observer.cut_off(host), seconds, cut=True)
 
     def kill_agent(self, host):
         self._kill(f"agent-{host}", host)
@@ -214,7 +216,7 @@ class Chaos:
             "mesh": [f"/proc/{self._cluster.holder(host)}/root/run/argosy/mesh/namespace"],
         }[where]
         if pins:
-            self._begin(host, self._observer.disturbed(host))
+            self._begin(host, self._observer.disturbed(host), REPAIRED_S)
             command = DAMAGES[where][number % len(DAMAGES[where])]
             enter = ["nsenter", f"--net={pins[number % len(pins)]}", "sh", "-c", command]
             subprocess.run(enter, capture_output=True, timeout=30, check=False)  # what is to be broken may not be there
@@ -232,9 +234,9 @@ class Chaos:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, 9)
 
-    def _begin(self, what, noted, cut_s=0.0):
+    def _begin(self, what, noted, lasts_s=0.0, *, cut=False):
         noted.__enter__()
-        self._pending.append(Trouble(what, noted, bool(cut_s), time.monotonic() + cut_s))
+        self._pending.append(Trouble(what, noted, cut, time.monotonic() + lasts_s))
 
     # ---------------------------------------------------------------- time goes on
 
