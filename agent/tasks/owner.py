@@ -56,6 +56,7 @@ class TaskOwner:
         """Set when nothing of the task is left but its record and its log, which has its last line."""
         self._preparing: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._attaching: asyncio.Task[None] | None = None
         self._running_since = record.running_since if record else 0.0
         self._confirmed = record.confirmed if record else False
         self._succession = record.succession if record else None
@@ -131,6 +132,8 @@ class TaskOwner:
     async def run(self) -> None:
         """Own the task until it is forgotten."""
         await self._told.wait()
+        if self._seen.container in (ContainerState.CREATED, ContainerState.RUNNING):
+            self._attaching = asyncio.create_task(self._attach_again(), name=f"attach {self.task_id}")
         if self._seen.container is ContainerState.RUNNING:
             self._adopt()
         try:
@@ -138,7 +141,7 @@ class TaskOwner:
                 pass
             self._host.state.forget_task(self.task_id)
         finally:
-            children = [child for child in (self._preparing, self._watching) if child]
+            children = [child for child in (self._preparing, self._watching, self._attaching) if child]
             for child in children:
                 child.cancel()
             await asyncio.gather(*children, return_exceptions=True)
@@ -304,6 +307,20 @@ class TaskOwner:
             self._note(replace(self._seen, status=replace(status, unready=True)))
         self._watch()
 
+    async def _attach_again(self) -> None:
+        """Have the network know an earlier agent's container: only then it can repair what that one gave it."""
+        backoff = Backoff(0.2, 30.0)
+        while assigned := self._assigned:
+            revision = self._revision()
+            nameservers = revision.spec.container.dns.nameservers if revision else ()
+            try:
+                await self._host.network.attach(self.task_id, self._seen.status.pid, assigned.attachments, nameservers)
+            except ArgosyError as e:
+                log.warning("not attached again yet", task=self.task_id, why=str(e))
+                await asyncio.sleep(backoff.next())
+            else:
+                return
+
     def _watch(self) -> None:
         """Watch the health of a program that runs, also of one that an earlier agent started."""
         revision = self._revision()
@@ -422,9 +439,10 @@ class TaskOwner:
         self._host.kin.wake_followers(self.task_id)
 
     async def _release(self) -> None:
-        if self._watching:
-            self._watching.cancel()
-            self._watching = None
+        for child in (self._watching, self._attaching):
+            if child:
+                child.cancel()
+        self._watching = self._attaching = None
         backoff = Backoff(0.1, 10.0)
         while True:
             try:

@@ -177,6 +177,32 @@ networks:
 """
 
 
+def test_a_link_that_is_deleted_in_the_agents_next_life_is_made_again(cluster, tmp_path):
+    """The container is an earlier agent's."""
+    compose = """
+services:
+  web: {image: busybox:1, init: true, command: sleep 100000, networks: [net], deploy: {mode: global}}
+networks:
+  net: {}
+"""
+    cluster.deploy("again", compose, tmp_path)
+    tasks = {task["node"]: task for task in cluster.wait_running("again_web", 3)}
+    agent = cluster.kill("agent-node1")
+    cluster.wait_restarted("agent-node1", agent)
+    cluster.wait_node("node1", "READY")
+    pins = Path(f"/proc/{cluster.holder('node1')}/root/run/argosy/netns")
+    pin = next(p for p in pins.iterdir() if p.name.endswith(tasks["node1"]["networks"][0]))
+    command = ["nsenter", f"--net={pin}", "ip", "link", "del", f"ve{tasks['node1']['id']}"]
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
+
+    def reached():
+        ping = ("ping", "-c", "1", "-W", "1", tasks["node1"]["addresses"][0])
+        return cluster.try_inside(tasks["node2"], *ping).returncode == 0
+
+    wait_until(reached, 10, lambda: cluster.argosy("network", "verify", "again_net"))
+    cluster.argosy("stack", "rm", "again")
+
+
 def test_static_address(cluster, tmp_path):
     """The address stays over an update, a drain and a lost node; all nodes reach it, and nobody else gets it."""
     cluster.deploy("shop", STATIC.replace("VALUE", "100000"), tmp_path)

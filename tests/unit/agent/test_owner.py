@@ -133,6 +133,21 @@ async def test_a_container_that_ended_before_its_start_is_made_anew_by_the_agent
     await second.stop()
 
 
+@pytest.mark.parametrize("state", [TaskState.READY, TaskState.RUNNING])
+async def test_what_is_there_is_attached_again_by_the_next_life(nodes, state):
+    """Also one that is told to stop, and does not yet: its connections go on."""
+    first = await nodes(assignments(replace(RUNNING, desired_state=state)))
+    await first.until_state(state)
+    first.network.attached.clear()
+    first.runtime.stubborn.add("t1")
+    await first.stop()
+    node = NodeParts(first.root, first.runtime)
+    node.network.faults.add("attach", TransientError("the networks are not there yet"))
+    await node.start(assignments(STOP if state is TaskState.RUNNING else replace(RUNNING, desired_state=state)))
+    await node.until(lambda: node.network.attached == {"t1"})
+    await node.stop()
+
+
 async def test_what_is_made_anew_has_its_network_also_where_the_agent_dies_over_that(nodes):
     first = await nodes()
     first.apply(assignments(replace(RUNNING, desired_state=TaskState.READY)))
