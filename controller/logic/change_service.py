@@ -7,6 +7,7 @@ A changed job is not updated but run again (logic/cron.py).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from argosy.controller.logic import cron
 from argosy.controller.logic.update import ROLLING_BACK
@@ -24,6 +25,8 @@ from argosy.core.service import (
 )
 
 REVISIONS_KEPT = 10
+_UNFINISHED: Final = frozenset({UpdateState.UPDATING, UpdateState.PAUSED})
+"""An update that is replaced in these states has not come through: no rollback returns to its revision by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +97,18 @@ def _next_revision(
     now: float,
 ) -> ServiceChange:
     number = max([r.number for r in revisions] + [service.revision]) + 1
+    replaces_unfinished = status.state is UpdateState.UPDATING and service.update.state in _UNFINISHED
+    previous = service.previous_revision if replaces_unfinished else service.revision
     changed = replace(
         service,
         spec=spec,
         revision=number,
-        previous_revision=service.revision,
+        previous_revision=previous,
         update=UpdateStatus() if spec.mode in JOB_MODES else status,
         job=cron.changed(service, spec, now),
         meta=replace(service.meta, updated_at=now),
     )
-    keep = {service.revision, *in_use}
+    keep = {service.revision, previous, *in_use}
     old = sorted((r for r in revisions if r.number not in keep), key=lambda r: r.number)
     outdated = tuple(old[: max(0, len(revisions) + 1 - REVISIONS_KEPT)])
     return ServiceChange(changed, _revision(changed, number, now), outdated)

@@ -9,6 +9,7 @@ from argosy.core.errors import PreconditionError
 from argosy.core.service import ROLLED_BACK_BY_HAND, ContainerSpec, ServiceSpec, TaskSpec, UpdateState, UpdateStatus
 
 NOW = 1000.0
+COMPLETED = UpdateStatus(UpdateState.COMPLETED)
 BACK = UpdateStatus(UpdateState.ROLLBACK_STARTED, started_at=NOW)
 
 
@@ -20,6 +21,7 @@ def history(*images):
     change = create("s1", "default", spec(images[0]), NOW)
     service, revisions = change.service, [change.revision]
     for image in images[1:]:
+        service = replace(service, update=COMPLETED)
         change = update(service, spec(image), revisions, frozenset(), NOW)
         service = change.service
         revisions = [r for r in revisions if r not in change.outdated] + [change.revision]
@@ -57,6 +59,25 @@ def test_a_rollback_is_a_new_revision_of_the_old_tasks_and_keeps_the_scale():
     assert change.service.spec.task.container.image == "a:1"
     assert change.service.spec.replicas == 7
     assert change.service.update == BACK
+
+
+@pytest.mark.parametrize("state", [UpdateState.UPDATING, UpdateState.PAUSED])
+def test_a_rollback_skips_what_never_came_through_and_that_is_kept_for_it(state):
+    service, revisions = history("a:1", "a:2")
+    for number in range(3, REVISIONS_KEPT + 5):
+        service = replace(service, update=UpdateStatus(COMPLETED.state if number == 3 else state))
+        change = update(service, spec(f"a:{number}"), revisions, frozenset(), NOW)
+        service = change.service
+        revisions = [r for r in revisions if r not in change.outdated] + [change.revision]
+    assert service.previous_revision == 2
+    assert roll_back(service, 0, BACK, revisions, frozenset(), NOW).service.spec.task.container.image == "a:2"
+
+
+def test_an_update_after_a_rollback_that_goes_on_returns_to_that():
+    service, revisions = history("a:1", "a:2")
+    change = roll_back(service, 0, BACK, revisions, frozenset(), NOW)
+    again = update(change.service, spec("a:3"), [*revisions, change.revision], frozenset(), NOW)
+    assert (again.service.revision, again.service.previous_revision) == (4, 3)
 
 
 def test_what_failed_and_was_rolled_back_comes_again_only_by_its_number():

@@ -420,7 +420,7 @@ def test_when_a_rollback_is_over_the_order_of_updates_holds_at_once() -> None:
     for name in ("v2", "v3"):
         world.update(task=image(name))
         world.orchestrate()
-    world.roll_back()
+    world.roll_back(3)
     world.orchestrate()
     assert [t.desired_state for t in world.live()] == [S.READY]
     world.set_availability("n1", Availability.PAUSE)
