@@ -243,7 +243,9 @@ class _State:
             return f" ({who}{task.status.reason})"
         if any(t.status.state is TaskState.RUNNING and _wanted(t) for t in self.tasks):
             return ""
-        failed = [t for t in self.tasks if is_failure(t.status.state) and t.status.reason and _wanted(t)]
+        present = [t for t in self.tasks if t.iteration == self.service.job.iteration and _wanted(t)]
+        done = {_place(t) for t in present if t.status.state is TaskState.COMPLETE}
+        failed = [t for t in present if is_failure(t.status.state) and t.status.reason and _place(t) not in done]
         return f" ({max(failed, key=lambda t: (t.status.at, t.meta.id)).status.reason})" if failed else ""
 
 

@@ -201,6 +201,25 @@ def test_what_a_former_run_of_a_job_did_counts_no_more() -> None:
     assert World(STARTED, db=job(JobState.RUNNING, 2), tasks=tasks).why()
 
 
+@pytest.mark.parametrize(
+    ("tasks", "why"),
+    [
+        ([a_task("db", S.FAILED, reason="exit code 1", iteration=2)], " (exit code 1)"),
+        ([a_task("db", S.FAILED, reason="exit code 1", iteration=1)], ""),
+        (
+            [
+                a_task("db", S.FAILED, reason="exit code 1", iteration=2),
+                a_task("db", S.COMPLETE, iteration=2),
+                a_task("db", S.READY, slot=2, iteration=2),
+            ],
+            "",
+        ),
+    ],
+)
+def test_only_a_failure_that_was_not_made_good_is_told_of_a_job(tasks: list[Task], why: str) -> None:
+    assert World(COMPLETED, db=job(JobState.RUNNING, 2), tasks=tasks).why() == f"waiting for db: completed{why}"
+
+
 # ---------------------------------------------------------------- replacements
 
 
