@@ -128,7 +128,7 @@ class PlanHandlers(rpc.ControlServicer):
         specs, tasks, _ = await self._planned(name, request, context, snap)
         if plan_id(specs, tasks) != request.plan_id:
             raise PreconditionError(
-                f"plan {request.plan_id} is stale: the cluster has changed, and now this would "
+                f"plan {request.plan_id} is stale, or of another request: now this would "
                 f"{_in_short(specs, tasks)}; nothing was done: make a new plan with --plan"
             )
         return snap
