@@ -15,7 +15,6 @@ class NodeState(IntEnum):
     READY = 1
     AGENT_LOST = 2
     DOWN = 3
-    DISCONNECTED = 4
 
 
 class Availability(IntEnum):

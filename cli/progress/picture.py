@@ -86,7 +86,7 @@ class Picture:
 
     def is_away(self, task: Task) -> bool:
         """Whether a task's node is lost: the task counts for nothing any more."""
-        return self._node_is(task, NodeState.DOWN, NodeState.DISCONNECTED)
+        return self._node_is(task, NodeState.DOWN)
 
     def is_kept(self, task: Task) -> bool:
         """Whether a task is waited for though its node is DOWN: its service says `disconnect: keep`."""
@@ -98,7 +98,7 @@ class Picture:
 
     def cannot_hear(self, task: Task) -> bool:
         """Whether a task's node cannot be told anything now, so that waiting for the task to stop is in vain."""
-        return self._node_is(task, NodeState.DOWN, NodeState.DISCONNECTED, NodeState.AGENT_LOST)
+        return self._node_is(task, NodeState.DOWN, NodeState.AGENT_LOST)
 
     def _node_is(self, task: Task, *states: NodeState) -> bool:
         if not task.node_id:

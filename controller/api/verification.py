@@ -38,7 +38,6 @@ _OF_THE_HOST = ("", "mesh")
 _STATES = {
     NodeState.DOWN: "the node is down",
     NodeState.AGENT_LOST: "its agent is lost, though the host still beats",
-    NodeState.DISCONNECTED: "the node is cut off",
 }
 
 

@@ -51,7 +51,6 @@ class NodeIsReady:
         NodeState.UNKNOWN: "not heard from yet",
         NodeState.AGENT_LOST: "without an agent",
         NodeState.DOWN: "down",
-        NodeState.DISCONNECTED: "disconnected",
     }
 
     def nodes(self, ask: Ask, view: ClusterView) -> NodeSet:

@@ -201,7 +201,7 @@ class View:
     def is_given_up(self, task: Task) -> bool:
         """Whether a task's node is gone or lost for good, as far as anybody can tell."""
         node = self.nodes.get(task.node_id)
-        return node is None or node.status.state in (NodeState.DOWN, NodeState.DISCONNECTED)
+        return node is None or node.status.state is NodeState.DOWN
 
 
 def _cannot_be_granted(node: Node) -> bool:

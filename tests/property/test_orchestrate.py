@@ -170,7 +170,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(data=st.data(), state=st.sampled_from(NodeState))
     def a_node_changes(self, data: st.DataObject, state: NodeState) -> None:
-        if self.world.nodes and state is not NodeState.DISCONNECTED:
+        if self.world.nodes:
             self.world.set_node(data.draw(st.sampled_from(sorted(self.world.nodes))), state)
             self.world.orchestrate()
 

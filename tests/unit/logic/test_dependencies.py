@@ -124,7 +124,6 @@ NOT_HEARD = " (host1, where it ran, has not told yet what runs there)"
         (NodeState.AGENT_LOST, True, True, ""),  # its host has been up all the time: so most likely it runs
         (NodeState.AGENT_LOST, False, False, NOT_HEARD),  # so it was stored: this leader has not heard the host
         (NodeState.DOWN, True, False, ""),
-        (NodeState.DISCONNECTED, True, False, NOT_HEARD),
     ],
 )
 def test_only_what_is_known_to_run_counts(
