@@ -62,6 +62,9 @@ Answer: TypeAlias = Found | FoundName | Missing | Elsewhere
 _MISSING: Final = Missing()
 _ELSEWHERE: Final = Elsewhere()
 _STRANGER: Final = ("", ())
+_LINK_LOCAL: Final = 169 << 8 | 254
+_LOOPBACK: Final = 127
+"""Addresses that nobody elsewhere knows (RFC 6303). The router is one: programs ask for its name as for a client's."""
 
 
 class _Endpoint(NamedTuple):
@@ -113,6 +116,8 @@ class Zone:
         networks = [self._networks[n] for n in joined or (network,) if f"network/{n}" in self.records]
         address = wire.reverse_address(name)
         if address is not None:
+            if address >> 16 == _LINK_LOCAL or address >> 24 == _LOOPBACK:
+                return _MISSING
             return self._reverse(networks, address) or self._outside(networks, task)
         for one in networks:
             found = _lookup(one, name)

@@ -132,6 +132,8 @@ def zone() -> Zone:
         (("a", 11), "12.0.0.0.in-addr.arpa", FoundName("2.web.front")),
         (("a", 11), "23.0.0.0.in-addr.arpa", FoundName("db.back")),
         (("a", 11), "9.9.9.9.in-addr.arpa", Elsewhere()),
+        (("a", 11), "1.1.254.169.in-addr.arpa", Missing()),
+        (("a", 11), "1.0.0.127.in-addr.arpa", Missing()),
     ],
 )
 def test_who_asks_what_and_learns_what(zone: Zone, asker: tuple[str, int], name: str, answer: object) -> None:
