@@ -19,7 +19,7 @@ order, and the first one that knows the name answers:
 
 Other names without a dot do not exist: they are never sent upstream, where they would leak what runs here and could
 be answered by strangers. Other names with dots are asked upstream (of the task's own name servers, if it has some, else
-of the host's), unless the task is on internal networks only.
+of the host's), unless the task is on internal networks only. So are addresses, but for link-local and loopback ones.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
