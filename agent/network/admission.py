@@ -23,6 +23,7 @@ class Admission:
         self._port = port
         self._wanted: frozenset[int] | None = None
         self._held: frozenset[int] | None = None
+        self._broken = False  # there is a table, and it is not as we make it
         self._left: frozenset[int] = frozenset()
 
     def adopt(self) -> None:
@@ -39,29 +40,32 @@ class Admission:
         wanted = self._wanted
         if self._left and not self.removes_leftovers:
             wanted = self._left | (wanted or frozenset())
-        commands = change(self._table, self._port, self._held, wanted)
+        commands = change(self._table, self._port, self._held, wanted) or (removal(self._table) if self._broken else "")
         if commands:
             try:
                 nft.run(commands)
             except NftError:
                 self.look_again()
                 raise
-        self._held = wanted
+        self._held, self._broken = wanted, False
         return int(bool(commands))
 
     def look_again(self) -> None:
         """Believe the kernel, and nothing else."""
-        self._held = self._read()
+        self._held, self._broken = self._read()
 
     def intact(self) -> bool:
         """Tell whether the kernel has what it is believed to have."""
-        return self._read() == self._held
+        return self._read() == (self._held, False)
 
     def purge(self) -> None:
         """Remove the table, whoever made it."""
         nft.run(removal(self._table))
         self._wanted = self._held = None
+        self._broken = False
 
-    def _read(self) -> frozenset[int] | None:
+    def _read(self) -> tuple[frozenset[int] | None, bool]:
+        """Return who is admitted, None if that cannot be told; and whether that is because the table is broken."""
         listing = nft.listing(self._table)
-        return read(listing, self._port) if listing else None
+        held = read(listing, self._port) if listing else None
+        return held, listing is not None and held is None

@@ -315,6 +315,14 @@ def test_what_a_failed_repair_put_right_is_told_by_the_next(wire: World, ends) -
     assert host.do(host.plane.repair()) == []
 
 
+def test_a_table_of_peers_that_somebody_made_goes_where_none_is_wanted(wire: World) -> None:
+    host = wire.add_host(dns=False)
+    host.sh(f"nft 'add table ip argosy-{host.name}/peers; add chain ip argosy-{host.name}/peers admit'")
+    assert [d.kind for d in host.do(host.plane.repair())] == [DriftKind.DIFFERENT]
+    assert "peers" not in host.sh("nft list tables")
+    assert host.do(host.plane.repair()) == []
+
+
 def test_a_namespace_deleted_by_hand_is_pinned_again(ends) -> None:
     host = ends[0].host
     pin = host.run_dir / "netns" / f"{host.name}.{WEB}"
