@@ -43,16 +43,21 @@ class Auditor:
         self._reason = asyncio.Event()
 
     async def run(self) -> None:
-        """Audit until cancelled."""
+        """Audit until cancelled, whatever goes wrong with it."""
         loop = asyncio.get_running_loop()
         everything_at = loop.time() + self._timing.period
         while True:
             await self._wait(min(self._timing.silent, max(0.0, everything_at - loop.time())))
-            if loop.time() >= everything_at:
-                looked = await self._look(EVERYTHING)
-                everything_at = loop.time() + (self._timing.period if looked else 0.0)
-            elif scope := await self._scope():
-                await self._look(scope)
+            try:
+                if loop.time() >= everything_at:
+                    looked = await self._look(EVERYTHING)
+                    everything_at = loop.time() + (self._timing.period if looked else 0.0)
+                elif scope := await self._scope():
+                    await self._look(scope)
+            except Exception:
+                log.exception("the network could not be audited: a bug")
+                await asyncio.sleep(self._timing.retry)
+                everything_at = loop.time()
 
     async def _wait(self, timeout: float) -> None:
         """Wait for an event, and a moment longer for what comes with it."""
