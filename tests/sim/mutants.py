@@ -57,7 +57,7 @@ MUTANTS = (
             "(pool.forget if gone else pool.put)(task)",
             "(pool.forget if gone or task.desired_state > 512 else pool.put)(task)",
         ),
-        first=(71,),
+        first=(116,),
     ),
     _mutant(
         "budget ignored",
@@ -232,7 +232,7 @@ MUTANTS = (
         "what nobody vouches for counts as running",
         "controller/logic/dependencies.py",
         ("        return node.spec.name or task.node_id\n", '        return ""\n'),
-        first=(341,),
+        first=(365,),
     ),
     _mutant(
         "canaries promoted by themselves",
@@ -244,7 +244,7 @@ MUTANTS = (
         "a drain's pace ignored",
         "controller/logic/departures.py",
         ("        return self._room.get(node_id, 1) > 0\n", "        return True\n"),
-        first=(311,),
+        first=(385,),
     ),
     _mutant(
         "new versions of files not followed",
