@@ -131,7 +131,7 @@ MUTANTS = (
         "what is over is not told",
         "controller/logic/assign.py",
         ("over=task.status.released and task.desired_state <= TaskState.RUNNING,", "over=False,"),
-        first=(464,),
+        first=(93,),
     ),
     _mutant(
         "parallelism ignored",
@@ -184,7 +184,7 @@ MUTANTS = (
         "a time of the schedule starts two runs",
         "controller/logic/cron.py",
         ("        return _begun(replace(job, next_at=following), now)\n", "        return _begun(job, now)\n"),
-        first=(14,),
+        first=(104,),
     ),
     _mutant(
         "max_concurrent ignored",
