@@ -82,15 +82,22 @@ class Attachments:
                 if not self._plug_again(carried, device, replace(attached, plug=plug)):
                     carried.unwant_container(device)
 
-    def forget_ended(self, carried: CarriedNetwork) -> None:
-        """Want nothing for containers whose links went with them: that is no drift. They are yet to be detached."""
+    def forget_ended(self, carried: CarriedNetwork) -> set[str]:
+        """Want nothing for containers that have ended: what went with them is no drift. They are yet to be detached.
+
+        Returns their devices: of these the kernel may have been read while it took them down.
+        """
+        ended = set()
         for device, attached in carried.containers.items():
-            if attached.plug and device not in carried.kernel.indexes:
-                fd = self._reopen(attached)
-                if fd is None:
-                    carried.unwant_container(device)
-                else:
-                    os.close(fd)
+            if not attached.plug:
+                continue
+            fd = self._reopen(attached)
+            if fd is None:
+                carried.unwant_container(device)
+                ended.add(device)
+            else:
+                os.close(fd)
+        return ended
 
     def differences_inside(self, carried: CarriedNetwork) -> list[Drift]:
         """Return how containers' own ends of their links differ from what they were given. Raises OSError."""

@@ -246,7 +246,9 @@ class Overlay:
             if not namespace.is_pin(carried.pin, carried.kernel.fd):
                 drift.append(Drift(network_id, DriftKind.MISSING, f"pin {carried.pin}"))
             actual = carried.read()
-            self._attachments.forget_ended(carried)
+            if any(differences(network_id, carried.wanted, actual)):
+                ended = self._attachments.forget_ended(carried)
+                actual = {key: entry for key, entry in actual.items() if device_of(entry) not in ended}
             drift += differences(network_id, carried.wanted, actual)
             if scope is EVERYTHING:  # which takes a millisecond a container
                 drift += self._attachments.differences_inside(carried)

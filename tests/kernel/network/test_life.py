@@ -323,6 +323,21 @@ def test_a_table_of_peers_that_somebody_made_goes_where_none_is_wanted(wire: Wor
     assert host.do(host.plane.repair()) == []
 
 
+def test_what_goes_with_a_container_that_ends_is_no_drift(wire: World, pair: tuple[Host, Host]) -> None:
+    """It is looked at while the kernel takes links down, settings and routes first: one look in a hundred sees it."""
+    wire.add_network(WEB, "10.64.0.0/16", {"h1": (1,), "h2": (2,)})
+    host = pair[0]
+    for number in range(60):
+        ending = [host.start_container(f"task{number:08}{n}", (WEB, f"10.64.0.{33 + n}")) for n in range(3)]
+        for container in ending:
+            container.end()
+        until = time.monotonic() + 0.05
+        while time.monotonic() < until:
+            assert host.do(host.plane.verify()) == []
+        for container in ending:
+            host.stop_container(container.id)
+
+
 def test_a_namespace_deleted_by_hand_is_pinned_again(ends) -> None:
     host = ends[0].host
     pin = host.run_dir / "netns" / f"{host.name}.{WEB}"
