@@ -9,7 +9,9 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Self
 
 from network_world import Container, Namespace
 
@@ -22,24 +24,16 @@ _ROUTE_GROUPS = (1, 3, 5, 7, 24)  # links, neighbours, IPv4 addresses, routes an
 _NETFILTER, _NFT_GROUP = 12, 7
 
 
-class Traffic:
-    """Asks another namespace's end over UDP, every 10 ms and never twice the same; knows which were answered."""
+class _Conversation:
+    """Some work in threads while the body runs, and a server that sends back what comes to one of its UDP ports."""
 
-    def __init__(self, client: Container, server: Namespace, address: str) -> None:
-        self._asking = client.open_socket(socket.SOCK_DGRAM)
+    def __init__(self, server: Namespace, port: int, *work: Callable[[], None]) -> None:
         self._answering = server.open_socket(socket.SOCK_DGRAM)
-        self._answering.bind(("0.0.0.0", 7))
-        self._address = (address, 7)
-        self._sent: list[float] = []
-        self._answered: set[int] = set()
+        self._answering.bind(("0.0.0.0", port))
         self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._send),
-            threading.Thread(target=self._receive),
-            threading.Thread(target=echo, args=(self._answering, self._stop)),
-        ]
+        self._threads = [threading.Thread(target=one) for one in (*work, self._echo)]
 
-    def __enter__(self) -> "Traffic":
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -48,8 +42,30 @@ class Traffic:
         self._stop.set()
         for thread in self._threads:
             thread.join()
-        self._asking.close()
         self._answering.close()
+
+    def _echo(self) -> None:
+        self._answering.settimeout(0.1)
+        while not self._stop.is_set():
+            try:
+                self._answering.sendto(*self._answering.recvfrom(4))
+            except OSError:
+                continue
+
+
+class Traffic(_Conversation):
+    """Asks another namespace's end over UDP, every 10 ms and never twice the same; knows which were answered."""
+
+    def __init__(self, client: Container, server: Namespace, address: str) -> None:
+        super().__init__(server, 7, self._send, self._receive)
+        self._asking = client.open_socket(socket.SOCK_DGRAM)
+        self._address = (address, 7)
+        self._sent: list[float] = []
+        self._answered: set[int] = set()
+
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)
+        self._asking.close()
 
     def back_at(self) -> float | None:
         """Return when the first datagram was sent since which all were answered; None while traffic is not back."""
@@ -79,41 +95,13 @@ class Traffic:
                 continue
 
 
-def echo(answering: socket.socket, stop: threading.Event) -> None:
-    """Send back what comes until told to stop."""
-    answering.settimeout(0.1)
-    while not stop.is_set():
-        try:
-            answering.sendto(*answering.recvfrom(4))
-        except OSError:
-            continue
-
-
-class Newcomers:
+class Newcomers(_Conversation):
     """Asks a server over UDP again and again, each time from another port: nothing is remembered of who asks."""
 
     def __init__(self, client: Namespace, server: Namespace, address: tuple[str, int], port: int) -> None:
-        self._client = client
+        super().__init__(server, port, lambda: client.run(self._ask))
         self._address = address
-        self._answering = server.open_socket(socket.SOCK_DGRAM)
-        self._answering.bind(("0.0.0.0", port))
         self._asked: list[tuple[float, bool]] = []
-        self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=client.run, args=(self._ask,)),
-            threading.Thread(target=echo, args=(self._answering, self._stop)),
-        ]
-
-    def __enter__(self) -> "Newcomers":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-        self._answering.close()
 
     def back_at(self) -> float | None:
         """Return when the first was asked since whom all were answered; None while somebody was not."""
