@@ -371,39 +371,46 @@ def assert_ports_and_static_addresses(cluster, look):
 # ------------------------------------------------------------------ the tests
 
 
-def run(seed, length, rounds, directory, image_tar, controllers=1):
-    """Carry a seed's plan out in some rounds, with calm after each; whatever fails says the seed and what was done."""
-    done, cluster = [], None
-    name = f"t{os.getpid() % 100_000}-chaos{seed}"
+@contextlib.contextmanager
+def told(cluster, seed, done):
+    """Whatever fails says the seed, what was done, and what the cluster says then."""
     try:
-        with (
-            DevCluster(name, nodes=3, controllers=controllers) as cluster,
-            Observer(cluster, UNDERLAY, NAMES, STATIC.values()) as observer,
-        ):
-            cluster.argosy("image", "import", "busybox:1", str(image_tar))
-            chaos = Chaos(cluster, observer, directory)
-            chaos.settle()
-            acts = plan(seed, length * rounds, controllers)
-            for number, act in enumerate(acts, 1):
-                done.append(f"{time.strftime('%H:%M:%S')} {act}")
-                getattr(chaos, act.name)(*act.args)
-                until = time.monotonic() + act.pause_s
-                chaos.go_on()
-                while time.monotonic() < until:
-                    time.sleep(0.1)
-                    chaos.go_on()
-                if number % length == 0:
-                    chaos.settle()
-                    assert_who_talks_to_whom(observer.look)
-                    assert_ports_and_static_addresses(cluster, observer.look)
-                    done.append(f"{time.strftime('%H:%M:%S')} calm")
-                assert not observer.violations
-            end(cluster, observer)
-            print(f"{observer.looks} looks, the slowest {observer.slowest_s:.2f} s, {len(observer.seen)} tasks seen")
+        yield
     except BaseException:
         print(f"chaos: seed {seed} failed; again: ARGOSY_CHAOS_SEED={seed}\n" + "\n".join(done))
-        print(cluster.log_tails(40) if cluster else "it did not come up")
+        print(cluster.run("network", "verify").stdout, cluster.run("network", "ls").stdout, cluster.run("ps").stdout)
+        print(cluster.log_tails(40))
         raise
+
+
+def run(seed, length, rounds, directory, image_tar, controllers=1):
+    """Carry a seed's plan out in some rounds, with calm after each."""
+    done = []
+    with (
+        DevCluster(f"t{os.getpid() % 100_000}-chaos{seed}", nodes=3, controllers=controllers) as cluster,
+        Observer(cluster, UNDERLAY, NAMES, STATIC.values()) as observer,
+        told(cluster, seed, done),
+    ):
+        cluster.argosy("image", "import", "busybox:1", str(image_tar))
+        chaos = Chaos(cluster, observer, directory)
+        chaos.settle()
+        acts = plan(seed, length * rounds, controllers)
+        for number, act in enumerate(acts, 1):
+            done.append(f"{time.strftime('%H:%M:%S')} {act}")
+            getattr(chaos, act.name)(*act.args)
+            until = time.monotonic() + act.pause_s
+            chaos.go_on()
+            while time.monotonic() < until:
+                time.sleep(0.1)
+                chaos.go_on()
+            if number % length == 0:
+                chaos.settle()
+                assert_who_talks_to_whom(observer.look)
+                assert_ports_and_static_addresses(cluster, observer.look)
+                done.append(f"{time.strftime('%H:%M:%S')} calm")
+            assert not observer.violations
+        end(cluster, observer)
+        print(f"{observer.looks} looks, the slowest {observer.slowest_s:.2f} s, {len(observer.seen)} tasks seen")
 
 
 def end(cluster, observer):
