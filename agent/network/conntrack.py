@@ -1,8 +1,7 @@
 """Connections that the kernel tracks in a namespace: whom they go to, which are open, and forgetting some.
 
-A dump walks the table of all namespaces (9 ms for the 262,144 buckets of
-a host with 4 GiB or more) and yields one namespace's entries; for a single address the kernel filters (since Linux
-5.8), so that only its connections are copied.
+A dump walks the table of all namespaces (9 ms for the 262,144 buckets of a host with 4 GiB or more) and yields one
+namespace's entries; for a single address the kernel filters (since Linux 5.8), so that only its connections are copied.
 """
 
 import socket

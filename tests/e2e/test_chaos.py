@@ -325,7 +325,7 @@ def every_task_has_its_addresses(view):
 
 def assert_who_talks_to_whom(look):
     """Check that those who share a network hear each other, each the right one, and that nobody else does."""
-    view = wait_until(lambda: every_task_has_its_addresses(look()), TALK_S, "every task has its addresses")
+    view = wait_until(lambda: every_task_has_its_addresses(look()), REPAIRED_S, "every task has its addresses")
     names = {p.task: Path(f"/proc/{p.pid}/root/etc/hostname").read_text().strip() for p in view.places}
     tasks = {name: task for task, name in names.items()}
     networks = {task: {p.network for p in view.places if p.task == task} for task in names}
