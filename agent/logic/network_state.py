@@ -36,9 +36,10 @@ class RouteKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A device that is up. `vni`, `local` and `port` are a VTEP's; `learning` is never wanted.
+    """A device that is up. `vni`, `local` and `port` are a VTEP's; `learning` and `astray` are never wanted.
 
-    Wanted links are `up`; one that is down is different and brought up.
+    Wanted links are `up`; one that is down is different and brought up. `astray`: a VTEP's socket is in another
+    namespace than it should be (that of tunnels for an encrypted network, the host's for others).
     """
 
     name: str
@@ -50,21 +51,23 @@ class Link:
     port: int = 0
     learning: bool = False
     up: bool = True
+    astray: bool = False
 
     def replaces(self, other: "Link") -> bool:
         """Tell whether `other` must be deleted to get this one: what differs cannot be changed in place."""
-        return (self.kind, self.vni, self.local, self.port, self.learning) != (
+        return (self.kind, self.vni, self.local, self.port, self.learning, self.astray) != (
             other.kind,
             other.vni,
             other.local,
             other.port,
             other.learning,
+            other.astray,
         )
 
     def __str__(self) -> str:
         vxlan = f" vni {self.vni} local {IPv4Address(self.local)} port {self.port}" if self.vni else ""
         mac = f" mac {self.mac.hex(':')}" if self.mac else ""
-        state = "up" if self.up else "down"
+        state = ("up" if self.up else "down") + (", its socket in another namespace" if self.astray else "")
         return f"link {self.name} {self.kind.name.lower()} mtu {self.mtu}{mac}{vxlan} {state}"
 
 

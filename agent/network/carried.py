@@ -5,7 +5,7 @@ life left stays until the view is synced: `removes_leftovers` says so.
 """
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -152,9 +152,14 @@ class CarriedNetwork:
                 self.ingress.distrust()  # what watched the one before may have gone with it
         return len(operations) + self._ensure_table() + self.balancer.converge() + self.ingress.converge()
 
-    def read(self) -> State:
-        """Read the kernel's state anew."""
-        return self.kernel.read(self.wanted)
+    def read(self, outside: KernelNamespace | None) -> State:
+        """Read the kernel's state anew; `outside` is where the VTEP's socket should be, None: nowhere."""
+        state = self.kernel.read(self.wanted)
+        for key, entry in state.items():
+            if isinstance(entry, Link) and entry.kind is LinkKind.VTEP:
+                home = outside and rtnetlink.has_socket_in(self.kernel.netlink, entry.name, outside.fd)
+                state[key] = replace(entry, astray=not home)
+        return state
 
     def table_intact(self) -> bool:
         """Tell whether the nftables tables are there as they should be."""

@@ -236,6 +236,7 @@ class HostNamespace:
             if read_setting(_FORWARDING.format(device)) == "1":
                 write_setting(_FORWARDING.format(device), "0")
                 restored += 1
+        self.kernel.forget_settings()
         self._switched = {}
         self._memory.unlink(missing_ok=True)
         return restored

@@ -96,6 +96,10 @@ class KernelNamespace:
                 if value is not None:
                     self.state[key] = replace(entry, value=value)
 
+    def forget_settings(self) -> None:
+        """Believe nothing of settings: they were written by other ways than `apply`."""
+        self.state = {k: e for k, e in self.state.items() if not isinstance(e, Setting)}
+
     def settings_changed(self) -> bool:
         """Tell whether a setting is not what it is believed to be. Changes nothing; raises OSError."""
         believed = {key: entry for key, entry in self.state.items() if isinstance(entry, Setting)}

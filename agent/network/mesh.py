@@ -122,6 +122,14 @@ class Mesh:
         self.close()
         self._assigned, self._wanted, self._ways, self._peers = None, {}, {}, {}
 
+    def end(self) -> int:
+        """Remove the mesh unless it is wanted, and tell how many changes that took. No VTEP may be left in it."""
+        if self.kernel is None or self._assigned or not self.removes_leftovers:
+            return 0
+        self.purge()
+        self._keys.retain(())
+        return 1
+
     def want(self, assigned: MeshAssignment | None, peers: Iterable[MeshPeerAssignment]) -> None:
         """Take over what is assigned. The namespace is there when this returns: networks need it. Raises OSError."""
         self._assigned = assigned
@@ -147,11 +155,10 @@ class Mesh:
             self._told = {e for e in epochs if e in self._told or self._port_of(e) in listening}
         return tuple(MeshKey(e, self._keys.public(e), self._port_of(e)) for e in epochs if e in self._told)
 
-    def vtep_socket(self) -> Netlink:
-        """Return the socket to make the VTEPs of encrypted networks with. Raises OSError while there is no mesh."""
-        if self.kernel is None:
-            raise OSError("this node was told nothing of the mesh yet")
-        return self.kernel.netlink
+    @property
+    def inode(self) -> int:
+        """Which namespace the mesh's is; 0 while there is none."""
+        return os.fstat(self.kernel.fd).st_ino if self.kernel else 0
 
     def is_pinned(self) -> bool:
         """Tell whether the namespace would outlive this process; without one there is nothing to lose."""
@@ -159,10 +166,8 @@ class Mesh:
 
     def converge(self) -> int:
         """Bring tunnels and routes to what is wanted, and tell how many changes that took; see `problem`."""
-        if self.kernel is None:
+        if self.kernel is None or self._assigned is None:
             return 0
-        if self._assigned is None:
-            return self._end() if self.removes_leftovers else 0
         try:
             count = self._converge()
             self.problem = ""
@@ -297,12 +302,6 @@ class Mesh:
         except OSError:
             self._processes.end(link.name)
             raise
-
-    def _end(self) -> int:
-        """Remove the mesh when no network needs it any more."""
-        self.purge()
-        self._keys.retain(())
-        return 1
 
     def _enter(self, fd: int) -> None:
         self.kernel = KernelNamespace(self._home, fd)

@@ -37,7 +37,7 @@ from argosy.agent.network.desired import (
 from argosy.agent.network.events import Listener, listen
 from argosy.agent.network.foreign import ForeignFirewall
 from argosy.agent.network.host import HostNamespace
-from argosy.agent.network.kernel import LinkMaker
+from argosy.agent.network.kernel import KernelNamespace, LinkMaker
 from argosy.agent.network.mesh import Mesh
 from argosy.agent.network.mesh_keys import MeshKeys
 from argosy.agent.network.namespace import Home
@@ -159,7 +159,7 @@ class Overlay:
             carried = self._carried[network_id]
             changed = carried.assign(network, pairs.get(network_id), grouped.get(network_id, ()))
             if network_id in adopted:
-                carried.read()
+                carried.read(self._outside(carried))
                 self._attachments.replug(carried)
             elif changed:
                 self._attachments.refresh(carried, network)
@@ -245,7 +245,7 @@ class Overlay:
                 continue
             if not namespace.is_pin(carried.pin, carried.kernel.fd):
                 drift.append(Drift(network_id, DriftKind.MISSING, f"pin {carried.pin}"))
-            actual = carried.read()
+            actual = carried.read(self._outside(carried))
             if any(differences(network_id, carried.wanted, actual)):
                 ended = self._attachments.forget_ended(carried)
                 actual = {key: entry for key, entry in actual.items() if device_of(entry) not in ended}
@@ -380,7 +380,7 @@ class Overlay:
         if self.mesh.problem:
             self.mesh.converge()
         ways = self.mesh.look()
-        return Looked(ways, self.mesh.problem, self.mesh.keys)
+        return Looked(ways, self.mesh.problem, self.mesh.keys, self.mesh.inode)
 
     def _assignment(self, network_id: str) -> NetworkAssignment:
         network = self._assigned.get(network_id)
@@ -447,7 +447,7 @@ class Overlay:
 
     def _look_again(self, carried: CarriedNetwork) -> list[str]:
         """Believe the kernel after a failure, also that links went with their containers; return what else failed."""
-        carried.read()
+        carried.read(self._outside(carried))
         try:
             self._attachments.replug(carried)
         except TransientError as error:
@@ -469,13 +469,19 @@ class Overlay:
         kernel = carried.kernel
         kernel.state = {k: e for k, e in kernel.state.items() if device_of(e) != names.UPLINK}
 
+    def _outside(self, carried: CarriedNetwork) -> KernelNamespace | None:
+        """Return the namespace where the socket of an assigned network's VTEP belongs; None while there is no mesh."""
+        encrypted = carried.assignment is not None and carried.assignment.encrypted
+        return self.mesh.kernel if encrypted else self._host.kernel
+
     def _maker(self, carried: CarriedNetwork) -> LinkMaker:
         def make(link: Link) -> None:
             match link.kind:
                 case LinkKind.VTEP:
-                    encrypted = carried.assignment is not None and carried.assignment.encrypted
-                    home = self.mesh.vtep_socket() if encrypted else self._host.kernel.netlink
-                    home.execute([rtnetlink.make_vtep(link, carried.kernel.fd)])
+                    outside = self._outside(carried)
+                    if outside is None:
+                        raise OSError("this node was told nothing of the mesh yet")
+                    outside.netlink.execute([rtnetlink.make_vtep(link, carried.kernel.fd)])
                 case LinkKind.LOOPBACK | LinkKind.UPLINK:
                     pass  # there from the beginning; made together with its outer end
                 case _:
@@ -484,7 +490,7 @@ class Overlay:
         return make
 
     def _end_networks(self) -> int:
-        """Remove networks that are no longer assigned, once the last container has left them."""
+        """Remove networks that are no longer assigned, once the last container has left them; the mesh after them."""
         ended = [i for i in self._ending if i in self._carried and not self._carried[i].containers]
         for network_id in ended:
             self._carried.pop(network_id).destroy()
@@ -493,7 +499,8 @@ class Overlay:
         if ended and not self._carried:
             self._admission.want(None)
             self._admission.converge()
-        return len(ended)
+        encrypted = any(c.assignment is None or c.assignment.encrypted for c in self._carried.values())
+        return len(ended) + (0 if encrypted else self.mesh.end())
 
 
 def _addresses_of(peers: Iterable[PeerAssignment]) -> set[int]:

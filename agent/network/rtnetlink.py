@@ -52,6 +52,7 @@ _RTM_NEWRULE: Final = 32
 _RTM_DELRULE: Final = 33
 _RTM_GETRULE: Final = 34
 _RTM_GETNETCONF: Final = 82
+_RTM_GETNSID: Final = 90
 
 _AF_UNSPEC: Final = 0
 _AF_INET: Final = 2
@@ -67,6 +68,10 @@ _U32: Final = struct.Struct("=I")
 _ROUTE_ATTRIBUTES: Final = struct.Struct("=HH4sHHI")  # RTA_DST, RTA_OIF
 _GATEWAY: Final = struct.Struct("=HH4s")
 
+_NETNSA_NSID: Final = 1
+_NETNSA_FD: Final = 3
+_NO_NSID: Final = struct.pack("=i", -1)
+_IFLA_LINK_NETNSID: Final = 37
 _IFF_UP: Final = 1
 _OPERATIONAL: Final = b"\x06"  # IF_OPER_UP
 _NUD_PERMANENT: Final = 0x80
@@ -330,6 +335,17 @@ def read_link(netlink: Netlink, name: str) -> tuple[int, Link, dict[int, bytes]]
     """Return one link by name."""
     answer = netlink.request(Message(RTM_GETLINK, 0, link_header() + link_name(name), about=f"find link {name}"))
     return _read_link(answer[1]) if answer else None
+
+
+def has_socket_in(netlink: Netlink, name: str, namespace_fd: int) -> bool:
+    """Tell whether the socket of a VTEP, by its name, is in a namespace other than its own; True without one."""
+    found = read_link(netlink, name)
+    if found is None:
+        return True
+    body = struct.pack("=B3x", _AF_UNSPEC) + attribute_u32(_NETNSA_FD, namespace_fd)
+    answer = netlink.request(Message(_RTM_GETNSID, 0, body, about="find a namespace"))
+    there = attributes(answer[1][4:]).get(_NETNSA_NSID) if answer else None
+    return there is not None and there != _NO_NSID and found[2].get(_IFLA_LINK_NETNSID) == there
 
 
 def peer_index(found: Mapping[int, bytes]) -> int:

@@ -36,11 +36,15 @@ _IP_HEADER: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What the worker thread found. `problem`: why the tunnels are not as they should be; "" when they are."""
+    """What the worker thread found. `problem`: why the tunnels are not as they should be; "" when they are.
+
+    `namespace` is the inode of the mesh's, 0 for none.
+    """
 
     ways: Sequence[Way]
     problem: str
     keys: tuple[MeshKey, ...]
+    namespace: int = 0
 
 
 class TunnelWatch:
@@ -57,6 +61,7 @@ class TunnelWatch:
         self._report = report
         self._desired: NetworkState | None = None  # until the node knows what it is to have
         self._socket: socket.socket | None = None
+        self._namespace = 0  # where that is
         self._identifier = 0
         self._sequence = 0
         self._known_since: dict[int, float] = {}
@@ -107,6 +112,9 @@ class TunnelWatch:
         """Test all tunnels once; return how long to wait with the next test, in seconds."""
         try:
             looked = await self._look()
+            if looked.namespace != self._namespace:
+                self._close()  # of a mesh that is no more
+                self._namespace = looked.namespace
             await self._ask(looked.ways)
         except TransientError as error:
             looked = Looked((), str(error), self._reported.keys)

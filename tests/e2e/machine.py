@@ -12,6 +12,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+from argosy.cli.dev import directories
 from tests.e2e.dev_cluster import ARGOSY, wait_until
 from tests.e2e.host_view import HIERARCHY
 
@@ -25,13 +26,14 @@ class Machine:
     def __init__(self, directory, *clusters):
         self.clusters = clusters
         self._state = directory / "state"
-        self._made = not Path("/var/lib/argosy").exists()
+        # Keeps the directory that we mount on from being empty: who removes it elsewhere takes the mount away.
+        self._keep = Path("/var/lib/argosy") / f"machine-{os.getpid()}"
         self._process = None
         self.init = 0
 
     def __enter__(self):
         self._state.mkdir()
-        Path("/var/lib/argosy").mkdir(exist_ok=True)
+        directories.make(self._keep)
         prepare = f"mount -t tmpfs tmpfs /run && mount --bind {self._state} /var/lib/argosy && ip link set lo up"
         shell = f"{prepare} && touch /run/ready && exec {INIT} -g -- sleep infinity"
         flags = ["--fork", "--kill-child", "--mount-proc", "--propagation=private", *NAMESPACES]
@@ -48,9 +50,9 @@ class Machine:
                 self.argosy("dev", "down", "--name", name)
         self._process.kill()
         self._process.wait()
-        if self._made:
-            with contextlib.suppress(OSError):
-                Path("/var/lib/argosy").rmdir()
+        self._keep.rmdir()
+        with contextlib.suppress(OSError):
+            self._keep.parent.rmdir()
 
     def enter(self, *command):
         """Return the command line that runs a command in here."""

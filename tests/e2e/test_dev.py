@@ -51,7 +51,14 @@ def down(machine, name):
 def assert_as_before(machine, before):
     """Check that there is what there was; what has ended may still be waiting to be reaped."""
     wait_until(lambda: machine.processes() == before["processes"], 20, machine.processes)
-    assert machine.state() == before
+    after = machine.state()
+    for kind, there in before.items():
+        now = after[kind]
+        if isinstance(there, list):
+            there, now = sorted(set(there) - set(now)), sorted(set(now) - set(there))
+            assert (there, now) == ([], []), f"{kind}: gone, and new"
+        assert now == there, kind
+    assert after == before
 
 
 def deploy(machine, name, image_tar, tmp_path):

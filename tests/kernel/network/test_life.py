@@ -409,6 +409,19 @@ def test_purging_leaves_the_host_as_it_was(wire: World) -> None:
     assert snapshot(host) == before
 
 
+def test_a_network_that_comes_to_a_host_that_had_none_left_leads_out_at_once(wire: World, ends) -> None:
+    """The host's settings were put back when the last one went."""
+    host = ends[0].host
+    host.do(host.plane.detach(ends[0].id))
+    host.do(host.plane.apply(NetworkState()))
+    host.do(host.plane.remove_unwanted(synced=True))
+    assert host.sh("cat /proc/sys/net/ipv4/conf/eth0/forwarding").strip() == "0"
+    host.apply()
+    host.do(host.plane.attach(ends[0].id, ends[0].pid, ends[0].attachments))
+    assert host.do(host.plane.verify()) == []
+    assert converse(ends[0], wire.outside, "192.0.2.254") == "192.0.2.1"
+
+
 def test_a_node_learns_many_peers_quickly(wire: World) -> None:
     """In processor time, which is the same however busy the machine is, and measured against what it can do."""
     slowness = machine_slowness()

@@ -455,3 +455,52 @@ def drain(source: socket.socket) -> Iterator[bytes]:
             yield source.recv(65536)
         except (TimeoutError, BlockingIOError):
             return
+
+
+def test_a_network_told_off_and_on_again_goes_on(secret: Secret, ends: tuple[Container, Container]) -> None:
+    """While a container is still on it: its VTEP's socket must not be left in a mesh that has gone meanwhile."""
+    host = ends[0].host
+    host.do(host.plane.apply(NetworkState()))
+    host.do(host.plane.remove_unwanted(synced=True))
+    assert converse(ends[0], ends[1], "10.64.0.65") == "10.64.0.33", "as long as it is there"
+    secret.exchange()
+    secret.up()
+    assert wait_until(lambda: answers(ends[0], ends[1])) == MARK * 4
+    assert host.do(host.plane.verify()) == []
+
+
+def test_a_mesh_made_anew_at_once_is_watched(secret: Secret, ends: tuple[Container, Container]) -> None:
+    host = ends[0].host
+    host.do(host.plane.detach(ends[0].id))
+
+    async def off_and_on() -> None:
+        await host.plane.apply(NetworkState())
+        await host.plane.remove_unwanted(synced=True)
+        await host.plane.apply(secret.state(host))
+
+    host.do(off_and_on())
+    wait_until(lambda: secret.reports[host.name].keys != ())
+    secret.exchange()
+    secret.up()
+    host.do(host.plane.attach(ends[0].id, ends[0].pid, ends[0].attachments))
+    assert wait_until(lambda: answers(ends[0], ends[1])) == MARK * 4
+
+
+def test_a_vtep_whose_socket_is_on_the_wire_is_replaced(secret: Secret, ends: tuple[Container, Container]) -> None:
+    """It would send in clear what is to be encrypted, and looks like the right one but for that."""
+    host = ends[0].host
+    like = host.in_network(WEB, "ip -d link show vtep")
+    (mac,) = re.findall(r"link/ether (\S+)", like)
+    ((vni, local, port),) = re.findall(r"vxlan id (\d+) local (\S+) .*dstport (\d+)", like)
+    vxlan_ = f"type vxlan id {vni} local {local} dstport {port} nolearning"
+    host.in_network(WEB, "ip link del vtep")
+    host.sh(f"ip link add vtep address {mac} mtu {ETH_MTU - 130} {vxlan_}")
+    pin = host.run_dir / "netns" / names.pin_name(host.name, WEB)
+    fd = host.in_mounts(lambda: os.open(pin, os.O_RDONLY | os.O_CLOEXEC))
+    host.sh(f"ip link set vtep netns /proc/{os.getpid()}/fd/{fd}")
+    os.close(fd)
+    host.in_network(WEB, "ip link set vtep up")
+    (drift,) = [d for d in host.do(host.plane.repair()) if "vtep vtep" in d.what]
+    assert "its socket in another namespace, not link vtep" in drift.what
+    assert host.do(host.plane.verify()) == []
+    assert wait_until(lambda: answers(ends[0], ends[1])) == MARK * 4
