@@ -456,12 +456,16 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One version of a service's spec, kept for the tasks that run it and for rollback; never changed."""
+    """One version of a service's spec, kept for the tasks that run it and for rollback; never changed.
+
+    `previous`: the last one before it that came through, 0 for none; of a rollback, what its target has there.
+    """
 
     meta: Meta = Meta()
     service_id: str = ""
     number: int = 0
     spec: ServiceSpec = ServiceSpec()
+    previous: int = 0
     schema: int = 1
 
 

@@ -26,7 +26,6 @@ from argosy.core.service import (
 
 REVISIONS_KEPT = 10
 _UNFINISHED: Final = frozenset({UpdateState.UPDATING, UpdateState.PAUSED})
-"""An update that is replaced in these states has not come through: no rollback returns to its revision by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ def create(service_id: str, project: str, spec: ServiceSpec, now: float) -> Serv
     """Return a new service at revision 1."""
     meta = Meta(service_id, project, created_at=now, updated_at=now)
     service = Service(meta=meta, spec=spec, revision=1, job=cron.declared(spec, now))
-    return ServiceChange(service, _revision(service, 1, now))
+    return ServiceChange(service, _revision(service, previous=0, now=now))
 
 
 def update(
@@ -53,7 +52,8 @@ def update(
         job = cron.changed(service, spec, now)
         return ServiceChange(replace(service, spec=spec, job=job, meta=replace(service.meta, updated_at=now)))
     started = UpdateStatus(UpdateState.UPDATING, started_at=now)
-    return _next_revision(service, spec, started, revisions, in_use, now)
+    previous = service.revision if _came_through(service, revisions) else service.previous_revision
+    return _next_revision(service, spec, started, revisions, in_use, now, previous, previous)
 
 
 def roll_back(
@@ -85,7 +85,16 @@ def roll_back(
     if target.spec.task == service.spec.task:
         raise PreconditionError(f"service {name} runs what revision {number} says already")
     spec = replace(service.spec, task=target.spec.task)
-    return _next_revision(service, spec, status, revisions, in_use, now)
+    return _next_revision(service, spec, status, revisions, in_use, now, service.revision, target.previous)
+
+
+def _came_through(service: Service, revisions: Sequence[Revision]) -> bool:
+    """Whether rollbacks may return to the present revision by themselves: no update that brought it is unfinished.
+
+    One that began later only brings it to slots that could not be reached before.
+    """
+    brought_at = next((r.meta.created_at for r in revisions if r.number == service.revision), service.meta.updated_at)
+    return service.update.state not in _UNFINISHED or service.update.started_at > brought_at
 
 
 def _next_revision(
@@ -95,10 +104,10 @@ def _next_revision(
     revisions: Sequence[Revision],
     in_use: frozenset[int],
     now: float,
+    previous: int,
+    came_through: int,
 ) -> ServiceChange:
     number = max([r.number for r in revisions] + [service.revision]) + 1
-    replaces_unfinished = status.state is UpdateState.UPDATING and service.update.state in _UNFINISHED
-    previous = service.previous_revision if replaces_unfinished else service.revision
     changed = replace(
         service,
         spec=spec,
@@ -108,12 +117,13 @@ def _next_revision(
         job=cron.changed(service, spec, now),
         meta=replace(service.meta, updated_at=now),
     )
-    keep = {service.revision, previous, *in_use}
+    keep = {service.revision, previous, came_through, *in_use}
     old = sorted((r for r in revisions if r.number not in keep), key=lambda r: r.number)
     outdated = tuple(old[: max(0, len(revisions) + 1 - REVISIONS_KEPT)])
-    return ServiceChange(changed, _revision(changed, number, now), outdated)
+    return ServiceChange(changed, _revision(changed, came_through, now), outdated)
 
 
-def _revision(service: Service, number: int, now: float) -> Revision:
+def _revision(service: Service, previous: int, now: float) -> Revision:
+    number = service.revision
     meta = Meta(revision_id(service.meta.id, number), service.meta.project, created_at=now, updated_at=now)
-    return Revision(meta=meta, service_id=service.meta.id, number=number, spec=service.spec)
+    return Revision(meta=meta, service_id=service.meta.id, number=number, spec=service.spec, previous=previous)

@@ -132,13 +132,12 @@ def _resting(view: View, draft: Draft, config: UpdateConfig, update: UpdateStatu
 
 
 def rollback_target(view: View) -> int | None:
-    """Return where to go back to: the previous revision, or the latest older one whose tasks differ from now."""
-    service = view.service
-    older = sorted((n for n in view.revisions if n < service.revision and n != service.previous_revision), reverse=True)
-    for number in (service.previous_revision, *older):
-        revision = view.revisions.get(number)
-        if revision is not None and revision.spec.task != service.spec.task:
-            return number
+    """Return where to go back to: the latest revision that came through and whose tasks differ from now."""
+    revision = view.revisions.get(view.service.revision)
+    while revision is not None:
+        revision = view.revisions.get(revision.previous)
+        if revision is not None and revision.spec.task != view.service.spec.task:
+            return revision.number
     return None
 
 

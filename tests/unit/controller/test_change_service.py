@@ -80,6 +80,20 @@ def test_an_update_after_a_rollback_that_goes_on_returns_to_that():
     assert (again.service.revision, again.service.previous_revision) == (4, 3)
 
 
+def test_a_revision_knows_the_one_before_it_that_came_through_and_a_rollback_what_its_target_knew():
+    service, revisions = history("a:1", "a:2", "a:3")
+    assert [r.previous for r in revisions] == [0, 1, 2]
+    failed = replace(service, update=UpdateStatus(UpdateState.PAUSED))
+    assert update(failed, spec("a:4"), revisions, frozenset(), NOW).revision.previous == 2
+    assert roll_back(failed, 2, BACK, revisions, frozenset(), NOW).revision.previous == 1
+
+
+def test_an_update_that_a_late_slot_began_speaks_not_for_its_revision():
+    service, revisions = history("a:1", "a:2")
+    late = replace(service, update=UpdateStatus(UpdateState.UPDATING, started_at=NOW + 60))
+    assert update(late, spec("a:3"), revisions, frozenset(), NOW + 90).service.previous_revision == 2
+
+
 def test_what_failed_and_was_rolled_back_comes_again_only_by_its_number():
     service, revisions = history("a:1", "a:2", "a:1")
     failed = replace(service, update=replace(BACK, message="the only replica failed"))

@@ -7,6 +7,7 @@ import pytest
 from argosy.controller.logic.actions import RollBack
 from argosy.core.node import Availability, NodeState
 from argosy.core.service import (
+    Disconnect,
     FailureAction,
     Placement,
     RestartCondition,
@@ -449,6 +450,53 @@ def test_without_an_earlier_revision_a_failing_update_pauses_and_says_so() -> No
     world.run(30)
     assert world.update_state() is UpdateState.PAUSED
     assert world.service.update.message.endswith("no earlier revision to return to")  # type: ignore[union-attr]
+
+
+def roll_or_back(world: World, name: str, *, bad: tuple[str, ...]) -> None:
+    """Update the image, to be rolled back where that fails, as tasks with the images `bad` do when they start."""
+    world.fate = lambda task, following: (
+        S.FAILED if world.image_of(task) in bad and following is S.RUNNING else following
+    )
+    config = UpdateConfig(failure_action=FailureAction.ROLLBACK)
+    world.update(task=replace(world.service.spec.task, container=image(name).container), update=config)  # type: ignore[union-attr]
+    world.run(60)
+
+
+def test_no_policy_returns_to_a_revision_that_failed_though_the_last_good_one_is_what_fails_now() -> None:
+    world = deployed(2)
+    world.fate = spoiled(world, "v2", S.RUNNING, S.FAILED)
+    roll(world)
+    world.run(30)
+    assert world.update_state() is UpdateState.PAUSED
+    roll_or_back(world, "v1", bad=("v1", "v2"))
+    assert (world.update_state(), world.service.revision) == (UpdateState.PAUSED, 3)  # type: ignore[union-attr]
+    assert world.service.update.message.endswith("no earlier revision to return to")  # type: ignore[union-attr]
+
+
+def test_a_policy_returns_past_what_failed_to_what_came_through_before() -> None:
+    world = deployed(2)
+    roll(world)
+    world.run(30)
+    world.fate = spoiled(world, "v3", S.RUNNING, S.FAILED)
+    roll(world, "v3")
+    world.run(30)
+    roll_or_back(world, "v2", bad=("v2", "v3"))
+    assert (world.images(), world.update_state()) == (["v1", "v1"], UpdateState.ROLLBACK_COMPLETED)
+
+
+def test_what_a_policy_rolled_back_from_is_not_returned_to_when_a_late_slot_fails() -> None:
+    world = World(ServiceSpec(name="web", task=image("v1"), replicas=2, disconnect=Disconnect.KEEP), node_count=2)
+    world.run(60)
+    world.set_node("n1", NodeState.DOWN)
+    roll_or_back(world, "v2", bad=())
+    roll_or_back(world, "v3", bad=("v3",))
+    assert (world.update_state(), world.service.revision) == (UpdateState.ROLLBACK_COMPLETED, 4)  # type: ignore[union-attr]
+    world.fate = lambda task, following: (
+        S.FAILED if following is S.RUNNING and world.image_of(task) in ("v2", "v3") else following
+    )
+    world.set_node("n1", NodeState.READY)
+    world.run(60)
+    assert (world.images(), world.update_state()) == (["v1", "v1"], UpdateState.ROLLBACK_COMPLETED)
 
 
 def test_what_an_update_tried_in_vain_does_not_speak_for_the_slot_when_its_task_crashes_later() -> None:
