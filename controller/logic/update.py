@@ -172,13 +172,17 @@ class _Course:
     # The canaries.
 
     def try_out(self, slots: Sequence[Slot], dirty: Sequence[Slot]) -> Rollout | None:
-        """Try the present spec in the canaries; None when they have done well and the update goes on by itself."""
+        """Try the present spec in the canaries; None when they have done well and the update goes on by itself.
+
+        It goes on, too, where there is nothing to try on: all that is left to do is kept on nodes that are cut off.
+        """
         view, spec = self.view, self.view.service.spec
         fresh = former_revision(view, slots)
         idle = {slot.key for slot in dirty if spec.mode is ServiceMode.GLOBAL and _has_nothing_to_lose(view, slot)}
         if spec.mode is ServiceMode.GLOBAL:
             canaries = [slot for slot in slots if turn_of(view, slot, self.update) is not None]
             begun = idle | {slot.key for slot in canaries}
+            canaries = [slot for slot in canaries if not self._is_untold(slot)]
             waiting = sorted((slot for slot in dirty if slot.key not in begun), key=self._use)
             canaries += waiting[: max(0, spec.canary - len(canaries))]
         else:
@@ -203,6 +207,13 @@ class _Course:
                 return self._give_in(f"{names}: {waits_for}", fresh)
             self._store(ready=False, message=self._goes_on() if waits_for else f"trying {names}")
         return self.rollout(fresh, moving=idle | {slot.key for slot in canaries})
+
+    def _is_untold(self, slot: Slot) -> bool:
+        """Whether a node that the update tries on was cut off before its task had done well."""
+        if not is_cut_off(self.view, slot):
+            return False
+        good = good_at(self.view, self.update, self.config, slot)
+        return good is None or good > self.view.nodes[slot.key[1]].status.since
 
     def _all_well(self, canaries: Sequence[Slot]) -> bool:
         moments = [good_at(self.view, self.update, self.config, slot) for slot in canaries]

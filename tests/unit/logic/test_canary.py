@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from argosy.core.node import NodeState
 from argosy.core.service import (
+    Disconnect,
     FailureAction,
     RestartPolicy,
     ServiceMode,
@@ -13,7 +15,7 @@ from argosy.core.service import (
     UpdateState,
 )
 from argosy.core.task_state import TaskState as S
-from tests.sim.service_world import World, image
+from tests.sim.service_world import World, go_well, image
 from tests.unit.logic.test_update import roll, spoiled, stuck
 
 
@@ -233,6 +235,55 @@ def test_a_failing_canary_on_a_node_pauses_there() -> None:
     world.run(600)
     assert (world.images(), world.update_state()) == (["v1"] * 3, UpdateState.PAUSED)
     assert "the only canary failed" in world.service.update.message  # type: ignore[union-attr]
+
+
+def cut_off_while_it_tries(nodes: int) -> World:
+    """Return a world whose update tries on node n1, which is cut off before its canary starts, and keeps its tasks."""
+    spec = ServiceSpec(name="web", task=image("v1"), mode=ServiceMode.GLOBAL, canary=1, disconnect=Disconnect.KEEP)
+    world = World(spec, node_count=nodes)
+    world.run(60)
+    world.fate = stuck(world, "v2", S.READY)
+    roll(world)
+    world.settle()
+    assert {t.node_id for t in world.live() if world.image_of(t) == "v2"} == {"n1"}
+    world.set_node("n1", NodeState.DOWN)
+    world.fate = go_well
+    return world
+
+
+def test_a_canary_kept_on_a_node_that_is_cut_off_is_passed_over_for_another_node() -> None:
+    world = cut_off_while_it_tries(3)
+    world.run(60)
+    assert (world.images(), world.service.update.ready) == (["v1", "v1", "v2"], True)  # type: ignore[union-attr]
+    promote(world)
+    world.run(60)
+    assert (world.images(), world.update_state()) == (["v1", "v2", "v2"], UpdateState.COMPLETED)
+    assert "node n1, which is cut off, still runs revision 1" in world.service.update.message  # type: ignore[union-attr]
+    world.set_node("n1", NodeState.READY)
+    world.run(60)
+    assert (world.images(), world.service.update.message) == (["v2"] * 3, "")  # type: ignore[union-attr]
+
+
+def test_an_update_whose_only_node_to_try_on_is_cut_off_completes_without_it_and_comes_back_to_it() -> None:
+    world = cut_off_while_it_tries(1)
+    world.run(60)
+    assert (world.images(), world.update_state()) == (["v1"], UpdateState.COMPLETED)
+    assert "node n1, which is cut off, still runs revision 1" in world.service.update.message  # type: ignore[union-attr]
+    world.set_node("n1", NodeState.READY)
+    world.run(60)
+    assert (world.images(), world.service.update.message) == (["v2"], "")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("cut_off_after", "then"), [(4, ["v1", "v2", "v2"]), (6, ["v1", "v1", "v2"])])
+def test_a_canary_has_done_well_only_if_its_node_was_there_for_so_long(cut_off_after: float, then: list[str]) -> None:
+    spec = ServiceSpec(name="web", task=image("v1"), mode=ServiceMode.GLOBAL, canary=1, disconnect=Disconnect.KEEP)
+    world = World(spec, node_count=3)
+    world.run(60)
+    roll(world)
+    world.run(cut_off_after)
+    world.set_node("n1", NodeState.DOWN)
+    world.run(60)
+    assert (world.images(), world.service.update.ready) == (then, True)  # type: ignore[union-attr]
 
 
 # Pause and resume by hand
