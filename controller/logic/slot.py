@@ -8,11 +8,11 @@ no heir one is created; what serves until then goes in the order of `Order`:
                    (on one node: old stopped and heir to RUNNING at once, and the node starts it when the old one ended)
     START_FIRST    heir created with desired RUNNING ─► heir RUNNING (healthy, known to all nodes) ─► old stopped
 
-A task that has to leave its node starts elsewhere first, whatever the update's order says; a fenced one stops first,
-since two of it must never run, and so does one with an address that its service asked for. Whatever the order, a task
-that is available is stopped before its heir is available only as the service's availability budget allows
-(availability.py): else it goes on, and the slot waits. What is left on a drained node when the drain's deadline is over
-is stopped at once.
+A task that has to leave its node starts elsewhere first, whatever the update's order says (unless an update has begun
+to prepare its heir on that very node); a fenced one stops first, since two of it must never run, and so does one with
+an address that its service asked for. Whatever the order, a task that is available is stopped before its heir is
+available only as the service's availability budget allows (availability.py): else it goes on, and the slot waits. What
+is left on a drained node when the drain's deadline is over is stopped at once.
 
 The scheduler places the heir of PREPARE_FIRST as if what the old one takes of its node were free. What the two cannot
 even be prepared with side by side (a port of the host, an address) the heir has to wait for: it is PENDING then, and
@@ -65,7 +65,7 @@ def plan_slot(view: View, draft: Draft, allowance: Allowance, slot: Slot, aim: A
         draft.stop(task)
     old = outgoing[0] if outgoing else None
     if old is not None:
-        aim = replace(aim, order=_order(view, aim, old))
+        aim = replace(aim, order=_order(view, aim, old, good[0] if good else None))
         draft.wake(view.drain_deadline(old))
     if good:
         _hand_over(view, draft, allowance, slot, aim, good[0], old)
@@ -73,10 +73,16 @@ def plan_slot(view: View, draft: Draft, allowance: Allowance, slot: Slot, aim: A
         _create_heir(view, draft, allowance, slot, aim, old)
 
 
-def _order(view: View, aim: Aim, old: Task) -> Order:
+def _order(view: View, aim: Aim, old: Task, heir: Task | None) -> Order:
     if view.fenced or is_fixed(old):
         return Order.PREPARE_FIRST
-    return Order.START_FIRST if view.is_leaving(old) else aim.order
+    moves = view.is_leaving(old) and (heir is None or not _takes_its_room(heir, old))
+    return Order.START_FIRST if moves else aim.order
+
+
+def _takes_its_room(heir: Task, old: Task) -> bool:
+    """Whether the heir was placed on the old task's node to start when that has ended: both may be too much for it."""
+    return heir.desired_state is TaskState.READY and heir.node_id == old.node_id and not is_unassigned(heir)
 
 
 def is_fixed(task: Task) -> bool:

@@ -1,5 +1,6 @@
 """Rolling updates, read like docs/semantics: parallelism, delay, order, monitor, failure action, failover."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -21,7 +22,7 @@ from argosy.core.service import (
 )
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState as S
-from tests.sim.service_world import Fate, World, image
+from tests.sim.service_world import Fate, World, go_well, image
 
 FOR_EVER = RestartPolicy()
 
@@ -131,6 +132,24 @@ def test_force_update_replaces_equal_tasks() -> None:
     world.update(task=replace(world.service.spec.task, force_update=1))  # type: ignore[union-attr]
     world.run(10)
     assert world.created == 4
+
+
+def test_an_heir_that_was_prepared_in_the_room_of_a_task_that_is_then_to_leave_waits_for_its_end_all_the_same() -> None:
+    world = deployed(3)
+    twice: list[Counter[int]] = []
+    world.checks.append(lambda w: twice.append(Counter(t.slot for t in w.serving())))
+    world.fate = stuck(world, "v2", S.READY)
+    world.room = lambda node: 1
+    roll(world)
+    world.settle()
+    (heir,) = (t for t in world.live() if world.image_of(t) == "v2")
+    (old,) = (t for t in world.running() if t.slot == heir.slot)
+    assert heir.node_id == old.node_id
+    world.evict(old.meta.id)
+    world.fate = go_well
+    world.run(60)
+    assert (world.images(), world.update_state()) == (["v2"] * 3, UpdateState.COMPLETED)
+    assert max(max(slots.values()) for slots in twice) == 1
 
 
 def test_a_second_update_takes_over_from_the_first() -> None:
