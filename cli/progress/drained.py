@@ -4,9 +4,10 @@ The cluster decides (controller/logic); here it is only read from the same objec
 """
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from argosy.cli.progress.goals import Assessment, Status
 from argosy.cli.progress.picture import Picture
@@ -40,50 +41,105 @@ class NodeDrained:
         left = [t for t in there if not _is_replaced(t, picture)]
         if not left:
             unheard = f"; nobody can stop what is cut off there: {_count(there)}, replaced elsewhere" if there else ""
-            return Assessment(Status.DONE, (f"{name}: drained{unheard}",))
+            return Assessment(Status.DONE, (f"{name}: drained{unheard}", *_gone(node, picture)))
         summary = f"{name}: {_count(left)} left"
         return Assessment(Status.WAITING, (summary, *_told(left, node, picture)), _reason(summary, left, node, picture))
 
 
-def what_holds(task: Task, node: Node, picture: Picture) -> str:
-    """Return why a task is still on a drained node, in words."""
+class _Words(NamedTuple):
+    """How one speaks of one task, or of several for which the same is true."""
+
+    it: str = "it"
+    them: str = "it"
+    is_: str = "is"
+    waits: str = "waits"
+    turn: str = "its turn"
+    replacement: str = "its replacement"
+    job: str = "a job's task goes on to its end"
+    everywhere: str = "a global service's task leaves last"
+
+
+_ONE: Final = _Words()
+_MANY: Final = _Words(
+    "they",
+    "them",
+    "are",
+    "wait",
+    "their turn",
+    "their replacements",
+    "jobs' tasks go on to their end",
+    "tasks of global services leave last",
+)
+
+
+def what_holds(task: Task, node: Node, picture: Picture, *, many: bool = False) -> str:
+    """Return why a task is still on a drained node, in words; `many`: of several for which that is the same."""
+    say = _MANY if many else _ONE
     if picture.cannot_hear(task):
-        return f"it cannot be told to stop: the node is {node.status.state.name}{_instead(task, picture)}"
+        return f"{say.it} cannot be told to stop: the node is {node.status.state.name}{_instead(task, picture, say)}"
     if task.desired_state > TaskState.RUNNING:
-        return "it is stopping"
+        return f"{say.it} {say.is_} stopping"
     if task.iteration:
-        bound = "" if node.spec.drain.deadline else " (--deadline would bound that)"
-        return f"a job's task goes on to its end{bound}"
+        return say.job if node.spec.drain.deadline else f"{say.job} (--deadline would bound that)"
     if not task.slot:
-        return "a global service's task leaves last"
-    heirs = [t for t in picture.tasks_of(task.service_id) if _is_heir(t, task)]
-    if not heirs:
-        return f"it waits for its turn{_limits(task, node, picture)}"
-    heir = max(heirs, key=lambda t: (t.status.state, t.meta.created_at))
-    where = f" on {picture.node_name(heir.node_id)}" if heir.node_id else ""
-    state = heir.status.state
-    if state is TaskState.PENDING:
-        return f"no other node can take it: {heir.status.reason or 'it is being placed'}"
+        return say.everywhere
+    heir = _heir(task, picture)
+    if heir is None:
+        return f"{say.it} {say.waits} for {say.turn}{_limits(task, node, picture)}"
+    if heir.status.state is TaskState.PENDING:
+        return f"no other node can take {say.them}: {heir.status.reason or f'{say.it} {say.is_} being placed'}"
+    if heir.status.state is TaskState.READY and heir.desired_state is TaskState.READY:
+        limits = _limits(task, node, picture)
+        return f"{say.replacement}{_where(heir, picture)} {say.is_} prepared and {say.waits}{limits}"
+    return _coming(heir, picture, say)
+
+
+def _coming(heir: Task, picture: Picture, say: _Words) -> str:
+    """Say how far a task's replacement is."""
+    state, who = heir.status.state, f"{say.replacement}{_where(heir, picture)} {say.is_}"
     if state is TaskState.NEW:
-        return "its replacement is being placed"
+        return f"{who} being placed"
     if state is TaskState.RUNNING and heir.status.unready:
-        return f"its replacement{where} is not ready"
-    if state is TaskState.READY and heir.desired_state is TaskState.READY:
-        return f"its replacement{where} is prepared and waits{_limits(task, node, picture)}"
-    return f"its replacement{where} is {state.name}" + (f": {heir.status.reason}" if heir.status.reason else "")
+        return f"{who} not ready"
+    return f"{who} {state.name}" + (f": {heir.status.reason}" if heir.status.reason else "")
 
 
-def _instead(task: Task, picture: Picture) -> str:
+def _where(task: Task, picture: Picture) -> str:
+    return f" on {picture.node_name(task.node_id)}" if task.node_id else ""
+
+
+def _instead(task: Task, picture: Picture, say: _Words) -> str:
     """Say what becomes of the place of a task that cannot be told to stop."""
     service = picture.services.get(task.service_id)
     if service is not None and service.spec.disconnect is Disconnect.KEEP and task.desired_state <= TaskState.RUNNING:
-        return ", and it is kept until the node is back or removed (disconnect: keep)"
-    heirs = [t for t in picture.tasks_of(task.service_id) if _is_heir(t, task)]
-    if not heirs:
-        return ", and it is not replaced yet"
-    heir = max(heirs, key=lambda t: (t.status.state, t.meta.created_at))
+        return f", and {say.it} {say.is_} kept until the node is back or removed (disconnect: keep)"
+    heir = _heir(task, picture)
+    if heir is None:
+        return f", and {say.it} {say.is_} not replaced yet"
     reason = f": {heir.status.reason}" if heir.status.reason else ""
-    return f", and its replacement is {heir.status.state.name}{reason}"
+    return f", and {say.replacement} {say.is_} {heir.status.state.name}{reason}"
+
+
+def _gone(node: Node, picture: Picture) -> list[str]:
+    """Say what the end of a drain's deadline stopped that runs nowhere now."""
+    deadline = node.spec.drain.deadline
+    stopped = {
+        (t.service_id, t.slot, t.iteration): t
+        for t in picture.tasks.values()
+        if t.node_id == node.meta.id and t.slot and t.desired_state is TaskState.SHUTDOWN
+        if 0 < deadline <= t.meta.updated_at
+    }
+    lines = []
+    for task in stopped.values():
+        heir = _heir(task, picture)
+        if heir is None:
+            why = "it is not replaced yet"
+        elif heir.status.state is TaskState.RUNNING:
+            continue
+        else:
+            why = (heir.status.state is TaskState.PENDING and heir.status.reason) or _coming(heir, picture, _ONE)
+        lines.append(f"{picture.task_name(task)} was stopped at the deadline and runs nowhere now: {why}")
+    return sorted(lines)
 
 
 def _is_replaced(task: Task, picture: Picture) -> bool:
@@ -97,6 +153,12 @@ def _is_replaced(task: Task, picture: Picture) -> bool:
     if not task.slot or (not heirs and task.desired_state > TaskState.RUNNING):
         return True
     return any(t.status.state is TaskState.RUNNING and not t.status.unready for t in heirs)
+
+
+def _heir(task: Task, picture: Picture) -> Task | None:
+    """Return the task elsewhere that takes over from one, the one that is furthest on."""
+    heirs = (t for t in picture.tasks_of(task.service_id) if _is_heir(t, task))
+    return max(heirs, key=lambda t: (t.status.state, t.meta.created_at), default=None)
 
 
 def _is_heir(other: Task, task: Task) -> bool:
@@ -121,8 +183,14 @@ def _count(tasks: list[Task]) -> str:
 
 def _told(left: Iterable[Task], node: Node, picture: Picture) -> list[str]:
     """Return a line for what holds tasks up, each with how many of whose it holds."""
-    held = Counter((_service(task, picture), what_holds(task, node, picture)) for task in left)
-    return [f"{name}: {why}" if n == 1 else f"{name}: {n} tasks: {why}" for (name, why), n in sorted(held.items())]
+    held: defaultdict[tuple[str, str], list[Task]] = defaultdict(list)
+    for task in left:
+        held[_service(task, picture), what_holds(task, node, picture)].append(task)
+    lines = []
+    for (name, why), tasks in sorted(held.items()):
+        together = f"{len(tasks)} tasks: {what_holds(tasks[0], node, picture, many=True)}"
+        lines.append(f"{name}: {why if len(tasks) == 1 else together}")
+    return lines
 
 
 def _reason(summary: str, left: list[Task], node: Node, picture: Picture) -> str:

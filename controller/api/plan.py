@@ -17,7 +17,7 @@ import grpc
 
 from argosy.controller.api.rehearsal import Rehearsal
 from argosy.controller.changes.refs import project_of
-from argosy.controller.logic.departures import is_wanted
+from argosy.controller.logic.departures import is_coming
 from argosy.controller.logic.plan_diff import (
     PLAN_ID,
     SpecChange,
@@ -168,27 +168,59 @@ def differences(
     With `project` only of its tasks: what waits for room in another one is nobody's business here. AbandonedError soon
     after `is_abandoned` has become true.
     """
-    specs = list(_spec_changes(snap, after(snap, ops)[0]))
+    begins = after(snap, ops)[0]
+    specs = list(_spec_changes(snap, begins))
     without, then = forecast(snap, [], now, is_abandoned), forecast(snap, ops, now, is_abandoned)
     names = {s.meta.id: s.spec.name for world in (without, then) for s in world.all(Service)}
     nodes = {n.meta.id: n.spec.name for n in snap.all(Node)}
     known = frozenset(task.meta.id for task in snap.all(Task))
-    before, behind = ([t for t in tasks_there(world) if project in (None, t.meta.project)] for world in (without, then))
+    jobs = _moved_before_they_begin(snap, begins, without, then)
+    before, behind = (
+        [t for t in (*tasks_there(world), *moved) if project in (None, t.meta.project)]
+        for world, moved in zip((without, then), jobs, strict=True)
+    )
     return specs, task_changes(before, behind, known, names, nodes)
 
 
-def _staying(snap: Snapshot, then: Snapshot) -> list[str]:
+def _moved_before_they_begin(
+    snap: Snapshot, begins: Snapshot, without: Snapshot, then: Snapshot
+) -> tuple[list[Task], list[Task]]:
+    """Return what has not begun of jobs on the nodes that a request drains, and the tasks that run instead.
+
+    At rest all of them have ended, here or there.
+    """
+    waiting = (t for node in _drained(snap, begins) for t, _ in _job_tasks(snap, node) if not serves(t))
+    here = [t for t in waiting if _completes(without, t) and not _completes(then, t)]
+    places = {(t.service_id, t.slot, t.iteration) for t in here if t.slot}
+    return here, [t for t in then.all(Task) if (t.service_id, t.slot, t.iteration) in places and _completes(then, t)]
+
+
+def _completes(world: Snapshot, task: Task) -> bool:
+    found = world.get(Task, task.meta.id)
+    return found is not None and found.status.state is TaskState.COMPLETE
+
+
+def _drained(snap: Snapshot, begins: Snapshot) -> Iterable[Node]:
+    """Yield the nodes that a request drains, or drains otherwise than before."""
+    for node in begins.all(Node):
+        before = snap.get(Node, node.meta.id)
+        if node.spec.availability is Availability.DRAIN and before is not None and before.spec != node.spec:
+            yield node
+
+
+def _job_tasks(snap: Snapshot, node: Node) -> Iterable[tuple[Task, Service]]:
+    """Yield the tasks of jobs that are to run on a node and have not ended."""
+    for task in snap.tasks_on_node(node.meta.id):
+        service = snap.get(Service, task.service_id)
+        if service is not None and service.spec.mode in JOB_MODES and is_coming(task):
+            yield task, service
+
+
+def _staying(snap: Snapshot, begins: Snapshot) -> list[str]:
     """Say which tasks of jobs go on on the nodes that a request drains: no plan can say when they end."""
     notices = []
-    for node in then.all(Node):
-        before = snap.get(Node, node.meta.id)
-        if node.spec.availability is not Availability.DRAIN or before is None or before.spec == node.spec:
-            continue
-        left = []
-        for task in snap.tasks_on_node(node.meta.id):
-            service = snap.get(Service, task.service_id)
-            if service is not None and service.spec.mode in JOB_MODES and serves(task) and is_wanted(task):
-                left.append(f"{service.spec.name}.{task.slot or node.spec.name}")
+    for node in _drained(snap, begins):
+        left = [f"{job.spec.name}.{t.slot or node.spec.name}" for t, job in _job_tasks(snap, node) if serves(t)]
         until = ", or to the drain's deadline" if node.spec.drain.deadline else ""
         if left:
             notices.append(f"tasks of jobs on {node.spec.name} run on to their end{until}: {', '.join(sorted(left))}")

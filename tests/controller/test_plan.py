@@ -168,15 +168,38 @@ def deadline_in(plan):
     return next((f.old, f.new) for spec in plan.specs for f in spec.fields if f.path == "drain.deadline")
 
 
+async def create_jobs(leader):
+    for mode in ("GLOBAL_JOB", "REPLICATED_JOB"):
+        job = a_service_spec(mode.partition("_")[0].lower())
+        job.mode = types_pb2.ServiceMode.Value(f"SERVICE_MODE_{mode}")
+        job.job.total_completions = 1
+        job.task.restart.condition = types_pb2.RESTART_CONDITION_ON_FAILURE
+        await leader.control.CreateService(pb.CreateServiceRequest(spec=job))
+
+
+@pytest.mark.parametrize(("others", "becomes"), [(["n2"], ("MOVE", "n2")), ([], ("WAIT", ""))])
+async def test_a_plan_of_a_drain_shows_what_has_not_begun_of_a_job(leader, agents, others, becomes):
+    await leader.add_image()
+    async with hosts(leader, agents) as add:
+        (await add("n1")).obedient = False
+        await create_jobs(leader)
+        await until(lambda: [t.status.state for t in leader.cache.snapshot.all(Task)] == [TaskState.ASSIGNED] * 2)
+        for name in others:
+            (await add(name)).obedient = False
+        await until(lambda: sum(1 for _ in leader.cache.snapshot.all(Task)) == 2 + len(others))
+        verb, node = becomes
+        request = await drain_of(leader, "n1")
+        plan = await leader.control.GetClusterPlan(pb.GetClusterPlanRequest(update_node=request))
+        assert lines(plan) == [("STOP", "global.n1", "n1", ""), (verb, "replicated.1", "n1", node)]
+        assert not plan.notices
+        elsewhere = pb.GetPlanRequest(scale_services=pb.ScaleServicesRequest(replicas={}))
+        assert not lines(await leader.control.GetPlan(elsewhere))
+
+
 async def test_a_plan_of_a_drain_names_the_tasks_of_jobs_that_stay(leader, agents):
     await leader.add_image()
     async with hosts(leader, agents, "n1"):
-        for mode in ("GLOBAL_JOB", "REPLICATED_JOB"):
-            job = a_service_spec(mode.partition("_")[0].lower())
-            job.mode = types_pb2.ServiceMode.Value(f"SERVICE_MODE_{mode}")
-            job.job.total_completions = 1
-            job.task.restart.condition = types_pb2.RESTART_CONDITION_ON_FAILURE
-            await leader.control.CreateService(pb.CreateServiceRequest(spec=job))
+        await create_jobs(leader)
         await leader.create()
         await until(lambda: running(leader).total() == 3)
         request = await drain_of(leader, "n1")

@@ -98,7 +98,67 @@ def test_a_drain_of_a_node_that_is_cut_off_ends_when_others_run(
 def test_the_same_said_of_many_is_said_once_with_their_number() -> None:
     third = replace(OLD, meta=Meta("old3"), slot=3)
     found = NodeDrained(NODE).assess(picture(OLD, replace(OLD, meta=Meta("old2"), slot=2), third))
-    assert found.summary == ("a: 3 tasks left", "web: 3 tasks: it waits for its turn (pace 2)")
+    assert found.summary == ("a: 3 tasks left", "web: 3 tasks: they wait for their turn (pace 2)")
+
+
+@pytest.mark.parametrize(
+    ("others", "says"),
+    [
+        ((heir(S.PENDING, on="", reason="no room"),), "no other node can take them: no room"),
+        ((heir(S.NEW, on=""),), "their replacements are being placed"),
+        ((heir(S.STARTING),), "their replacements on b are STARTING"),
+        ((heir(S.RUNNING, unready=True),), "their replacements on b are not ready"),
+        ((heir(S.READY, desired=S.READY),), "their replacements on b are prepared and wait (pace 2)"),
+    ],
+)
+def test_of_many_it_is_said_in_the_plural(others: tuple[Task, ...], says: str) -> None:
+    second = [replace(t, meta=Meta(f"{t.meta.id}2"), slot=2) for t in (OLD, *others)]
+    assert NodeDrained(NODE).assess(picture(OLD, *others, *second)).summary[1] == f"web: 2 tasks: {says}"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            {"status": TaskStatus(S.RUNNING)},
+            "they cannot be told to stop: the node is DOWN, and they are not replaced yet",
+        ),
+        ({"iteration": 1}, "jobs' tasks go on to their end (--deadline would bound that)"),
+        ({"desired_state": S.SHUTDOWN}, "they are stopping"),
+    ],
+)
+def test_of_many_that_do_not_move_it_is_said_in_the_plural(change: dict[str, object], says: str) -> None:
+    old = replace(OLD, **change)  # type: ignore[arg-type]
+    node = DOWN if "status" in change else NODE
+    found = NodeDrained(node).assess(picture(old, replace(old, meta=Meta("old2"), slot=2), node=node))
+    assert found.summary[1] == f"web: 2 tasks: {says}"
+
+
+BOUNDED = replace(NODE, spec=replace(NODE.spec, drain=Drain(deadline=1000.0)))
+STOPPED = replace(
+    OLD, meta=Meta("old", updated_at=1001.0), desired_state=S.SHUTDOWN, status=TaskStatus(S.SHUTDOWN, at=1001.0)
+)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "says"),
+    [
+        (
+            (STOPPED, heir(S.PENDING, on="", reason="no node has 4 CPUs free")),
+            "runs nowhere now: no node has 4 CPUs free",
+        ),
+        ((STOPPED,), "runs nowhere now: it is not replaced yet"),
+        ((STOPPED, heir(S.STARTING)), "runs nowhere now: its replacement on b is STARTING"),
+        ((STOPPED, heir(S.RUNNING, unready=True)), ""),
+        ((replace(STOPPED, desired_state=S.REMOVE),), ""),  # it was scaled down
+        ((replace(STOPPED, slot=0),), ""),  # a global service has no other place for it
+        ((replace(STOPPED, meta=Meta("old", updated_at=999.0)),), ""),
+    ],
+)
+def test_what_the_deadline_stopped_and_nobody_runs_is_told_at_the_end(tasks: tuple[Task, ...], says: str) -> None:
+    found = NodeDrained(BOUNDED).assess(picture(*tasks, node=BOUNDED))
+    expected = (f"web.1 was stopped at the deadline and {says}",) if says else ()
+    assert (found.status, found.summary) == (Status.DONE, ("a: drained", *expected))
 
 
 def test_a_deadline_is_told() -> None:
