@@ -48,6 +48,8 @@ def task_rows(reply: pb.ListTasksResponse) -> list[Row]:
     filled = {_place(task) for task in reply.tasks}
     tasks = [*reply.tasks, *(task for task in reply.before if _place(task) not in filled)]
     rows = [{**_task_row(task, services, nodes, revisions), **_restart(task, before)} for task in tasks]
+    for row, task in zip(rows[len(reply.tasks) :], tasks[len(reply.tasks) :], strict=True):
+        row["not_before"] = _next_try(task, _spec_of(task, services, revisions))
     rows.sort(key=lambda row: (row["service"], row["slot"], row["node"] if not row["slot"] else "", -row["created"]))
     return rows
 
@@ -60,8 +62,7 @@ def _task_row(
 ) -> Row:
     service = services.get(task.service_id)
     node = nodes.get(task.node_id)
-    revision = revisions.get(f"{task.service_id}.{task.revision}")
-    spec = revision.spec if revision is not None else service.spec if service is not None else types.ServiceSpec()
+    spec = _spec_of(task, services, revisions)
     name = (service.spec.name if service is not None else "") or spec.name or task.service_id
     labels = service.spec.labels if service is not None else spec.labels
     host = node_name(node) if node is not None else task.node_id
@@ -91,6 +92,27 @@ def _task_row(
         "canary": task.canary,
         "created": task.meta.created_at,
     }
+
+
+def _spec_of(
+    task: types.Task, services: Mapping[str, types.Service], revisions: Mapping[str, types.Revision]
+) -> types.ServiceSpec:
+    """Return the spec that a task runs, as far as it is known."""
+    known = revisions.get(f"{task.service_id}.{task.revision}") or services.get(task.service_id)
+    return known.spec if known is not None else types.ServiceSpec()
+
+
+def _next_try(task: types.Task, spec: types.ServiceSpec) -> float:
+    """Return when the restart policy has a slot tried again whose last task failed; 0 at once, or never."""
+    if task.status.state <= types.TASK_STATE_SHUTDOWN or task.desired_state > types.TASK_STATE_RUNNING:
+        return 0.0
+    from argosy.core.codec import decode
+    from argosy.core.restart import Heritage, succeed
+    from argosy.core.service import RestartPolicy
+    from argosy.core.task import Task
+
+    heritage = succeed(decode(task, Task), decode(spec.task.restart, RestartPolicy), task.status.at)
+    return heritage.not_before if isinstance(heritage, Heritage) else 0.0
 
 
 def _restart(task: types.Task, before: Mapping[tuple[str, int, str, int], Row]) -> Row:

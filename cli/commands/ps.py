@@ -28,7 +28,8 @@ HEALTHY_AFTER_S = 600.0
 def state_text(row: Row) -> str:
     """Return a task's state with its age, and what is wanted of it where that differs.
 
-    One that waits for its next try under the restart policy is "RESTARTING in 40s".
+    One that waits for its next try under the restart policy is "RESTARTING in 40s"; where there is none before that
+    time, the one that failed last says "(next try in 40s)".
     """
     now = time.time()
     going = row["desired_state"] in ("SHUTDOWN", "REMOVE")
@@ -38,6 +39,7 @@ def state_text(row: Row) -> str:
         state = f"{row['state']} {age_text(row['since'], now)}"
     ended = row["state"] in ("SHUTDOWN", "FAILED", "COMPLETE", "REJECTED")
     remarks = {
+        f"next try in {age_text(now, row['not_before'])}": ended and row["not_before"] > now,
         "not ready": row["state"] == "RUNNING" and not row["ready"],
         "canary": row["canary"],
         "stopping": going and not ended,

@@ -1,6 +1,7 @@
 """Which tasks tell how a service is, and what a task's node means for it."""
 
 import time
+from typing import Any
 
 import pytest
 
@@ -115,6 +116,29 @@ def test_a_slot_that_has_no_task_shows_what_failed_there_last() -> None:
         (1, "RUNNING", ""),
         (2, "REJECTED", "no such user"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("state", "policy", "says"),
+    [
+        ("REJECTED", {"delay": 60}, "REJECTED 9s (next try in 50s)"),
+        ("REJECTED", {"delay": 5}, "REJECTED 9s"),  # it is due
+        ("REJECTED", {"delay": 60, "max_attempts": 2}, "REJECTED 9s"),
+        ("REJECTED", {"delay": 60, "condition": types.RESTART_CONDITION_NONE}, "REJECTED 9s"),
+    ],
+)
+def test_a_slot_whose_task_was_rejected_says_when_it_is_tried_again(
+    state: str, policy: dict[str, Any], says: str
+) -> None:
+    service = types.Service(meta=types.Meta(id="s"))
+    service.spec.task.restart.MergeFrom(types.RestartPolicy(**policy))
+    rejected = types.Task(service_id="s", slot=1, desired_state=types.TASK_STATE_RUNNING, attempts=2)
+    rejected.status.state, rejected.status.at = types.TaskState.Value(f"TASK_STATE_{state}"), time.time() - 9.5
+    (row,) = task_rows(pb.ListTasksResponse(before=[rejected], services=[service]))
+    assert state_text(row) == says
+    rejected.desired_state = types.TASK_STATE_SHUTDOWN
+    (row,) = task_rows(pb.ListTasksResponse(before=[rejected], services=[service]))
+    assert state_text(row) == "REJECTED 9s"
 
 
 def test_what_finds_no_node_waits_for_that() -> None:

@@ -122,6 +122,12 @@ def test_times_of_a_health_check_need_something_that_asks(argosy: Argosy, cluste
     assert argosy("service", "create", "--detach", "--name", "d", "plain:1").status == 0
     ran = argosy("service", "update", "--health-retries", "2", "d")
     assert (ran.status, "--health-retries: nothing asks" in ran.err) == (2, True), ran.err
+    for name, refused in (("d", True), ("c", False)):  # switched off, and on again as the image asks: so does Docker
+        assert argosy("service", "update", "--detach", "--no-healthcheck", name).status == 0
+        ran = argosy("service", "update", "--detach", "--health-interval", "7s", name)
+        assert (ran.status, "--health-interval: nothing asks" in ran.err) == (2 if refused else 0, refused), ran.err
+    check = cluster.find("service", "c").spec.task.container.healthcheck  # type: ignore[union-attr]
+    assert (list(check.test), check.interval) == ([], 7)
     assert argosy("service", "update", "--detach", "--health-retries", "2", "b").status == 0
 
 
