@@ -77,7 +77,7 @@ class WantedService:
     """A service as the cluster acknowledged it.
 
     `exact`: its spec was deployed or updated, so it has to be the one that runs; a mere change of scale does not care
-    for updates, of whomever.
+    for updates, of whomever. What brings a revision goes on with the number of replicas that somebody scales it to.
     """
 
     service: Service
@@ -142,7 +142,8 @@ def _assess_service(wanted: WantedService, picture: Picture, tasks: list[Task]) 
     if count.running + count.finished + count.kept == target and not busy and _is_at_rest(wanted, service):
         first = service.update.state is UpdateState.NONE and wanted.exact
         told = wanted.exact and service.update.message not in ("", ROLLED_BACK_BY_HAND)
-        remarks = (f"{name}: {service.update.message}",) if told else ()
+        remarks = [f"{name}: {service.update.message}"] if told else []
+        remarks += [f"{name}: {_scaled(service)}"] if _is_scaled(wanted, service) else []
         return Assessment(Status.DONE, (summary, *remarks), steady_s=STEADY_S if first else 0.0)
     lost_cause = hopeless(service, picture, tasks, counts_all=wanted.is_new)
     if lost_cause is not None:
@@ -165,8 +166,8 @@ def _judge_update(
     if service.spec.stopped != asked.spec.stopped:
         done = "stopped" if service.spec.stopped else "started"
         return _failed(name, f"somebody else has {done} it meanwhile", summary)
-    if service.spec.replicas != asked.spec.replicas:
-        return _failed(name, f"somebody else has scaled it to {service.spec.replicas} meanwhile", summary)
+    if _is_scaled(wanted, service) and not wanted.is_new:
+        return _failed(name, _scaled(service), summary)
     if not wanted.exact:
         return None
     if service.update.state is UpdateState.PAUSED:
@@ -175,6 +176,14 @@ def _judge_update(
     if service.update.state is UpdateState.ROLLBACK_PAUSED:
         return _failed(name, f"the rollback {_why_paused(service.update)}", summary, failures, _resume(name))
     return None
+
+
+def _is_scaled(wanted: WantedService, service: Service) -> bool:
+    return service.spec.replicas != wanted.service.spec.replicas
+
+
+def _scaled(service: Service) -> str:
+    return f"somebody else has scaled it to {service.spec.replicas} meanwhile"
 
 
 def _resume(name: str) -> str:

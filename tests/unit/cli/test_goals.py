@@ -92,7 +92,7 @@ ONE, TWO = task("t1", S.RUNNING), task("t2", S.RUNNING, slot=2, on="b")
         ((replace(SERVICE, meta=Meta("s1", updated_at=9.0)), ONE, TWO), Status.WAITING),
         ((service(removing=True), ONE, TWO), Status.FAILED),
         ((service(revision=2), ONE, TWO), Status.FAILED),
-        ((service(replicas=1), ONE), Status.FAILED),
+        ((service(replicas=1), ONE), Status.FAILED),  # nothing but the number was asked for
     ],
 )
 def test_replicated(objects: tuple[Service | Task | Node, ...], wanted: Status) -> None:
@@ -144,6 +144,18 @@ NEW = (task("n1", S.RUNNING, revision=2), task("n2", S.RUNNING, revision=2, slot
 )
 def test_updates(seen: Service, wanted: Status) -> None:
     assert status(UPDATED, picture(seen, *NEW)) is wanted
+
+
+def test_a_deployment_goes_on_with_the_number_that_somebody_else_has_scaled_it_to_and_says_so() -> None:
+    scaled = replace(UPDATED, spec=replace(UPDATED.spec, replicas=1))
+    assert status(UPDATED, picture(scaled, NEW[0])) is Status.WAITING
+    over = replace(scaled, update=UpdateStatus(UpdateState.COMPLETED))
+    assert status(UPDATED, picture(over, *NEW)) is Status.WAITING
+    found = ServicesSettled((WantedService(UPDATED),)).assess(picture(over, NEW[0]))
+    said = "web: somebody else has scaled it to 1 meanwhile"
+    assert (found.status, found.summary) == (Status.DONE, ("web: 1/1 running", said))
+    first = replace(SERVICE, meta=Meta("s1", created_at=10.0, updated_at=10.0))
+    assert status(first, picture(service(replicas=1), ONE)) is Status.DONE
 
 
 LEFT = "1 task on node c, which is cut off, still runs revision 1: replaced when it is back, or by 'argosy node rm'"
