@@ -24,7 +24,7 @@ from argosy.agent.logs.tunnel import send_logs
 from argosy.agent.network.desired import WIREGUARD_PORT, MeshReport, NetworkSettings, NodeIdentity
 from argosy.agent.network.plane import NetworkPlane
 from argosy.agent.runtime.memory import ensure_memory_directory
-from argosy.agent.runtime.native import NativeRuntime
+from argosy.agent.runtime.native import NativeRuntime, leave_words
 from argosy.agent.session.network_report import report_networks
 from argosy.agent.session.news import NodeNews
 from argosy.agent.session.reporter import Reporter
@@ -114,7 +114,13 @@ def main(
     try:
         uvloop.run(_serve(settings))
     except Exception as error:
-        sys.exit(f"argosy agent: {_last_words(error)}")
+        words = _last_words(error)
+        leave_words(_launcher_socket(settings), words)
+        sys.exit(f"argosy agent: {words}")
+
+
+def _launcher_socket(settings: AgentSettings) -> str:
+    return str(settings.run_dir / "launcher" / "launcher.sock")
 
 
 def _last_words(error: Exception) -> str:
@@ -155,7 +161,7 @@ async def _serve(settings: AgentSettings) -> None:
     images = ImageStore(settings.state_dir / "images", blobs.fetch)
     plane = NetworkPlane(_node_identity(identity, settings, description), _network_settings(settings))
     runtime = NativeRuntime(
-        str(settings.run_dir / "launcher" / "launcher.sock"),
+        _launcher_socket(settings),
         str(settings.state_dir / "containers"),
         settings.cgroup_parent,
     )

@@ -1,9 +1,10 @@
 """The host's own heart beat: tells the controllers that this host lives, whether or not its agent does.
 
-A datagram `NODE_ID SEQUENCE MAC` goes to every controller each period. SEQUENCE is CLOCK_BOOTTIME in nanoseconds, which
-only grows, so that a recorded beat cannot be played again; MAC is keyed BLAKE2s (RFC 7693) over what stands before it,
-with a key that the agent gave to the controller. What the agent said is kept in the run directory: a launcher that
-is started anew beats on without an agent.
+A datagram `NODE_ID SEQUENCE [WORDS] MAC` goes to every controller each period. SEQUENCE is CLOCK_BOOTTIME in
+nanoseconds, which only grows, so that a recorded beat cannot be played again; MAC is keyed BLAKE2s (RFC 7693) over what
+stands before it, with a key that the agent gave to the controller. WORDS say why the agent ended, where it could tell,
+until one has a session again: an agent that cannot start can say so to nobody else. What else the agent said is kept in
+the run directory: a launcher that is started anew beats on without an agent.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from .loop import Loop
 
 _FILE: Final = "beat.json"
 _LEAST_PERIOD_S: Final = 0.1
+_MOST_WORDS: Final = 1000
+"""Bytes: a datagram has to fit in a packet."""
 
 
 class Beat:
@@ -32,6 +35,7 @@ class Beat:
         self._key = b""
         self._period_s = 0.0
         self._targets: list[tuple[str, int]] = []
+        self._words = b""
         self._socket: socket.socket | None = None
 
     def recover(self) -> None:
@@ -47,12 +51,16 @@ class Beat:
             json.dump(settings, file)
         os.replace(self._path + ".new", self._path)
 
+    def say(self, words: str) -> None:
+        """Tell the controllers, with each beat from now on, why the agent has ended."""
+        self._words = " ".join(words.split()).encode()[:_MOST_WORDS]
+
     def _take(self, settings: dict[str, Any]) -> None:
         targets = [
             (host.strip("[]"), int(port)) for host, _, port in (c.rpartition(":") for c in settings["controllers"])
         ]
         key, period_s = bytes.fromhex(settings["key"]), max(_LEAST_PERIOD_S, float(settings["period_s"]))
-        begins = not self._period_s
+        begins, self._words = not self._period_s, b""
         self._node, self._key, self._period_s, self._targets = settings["node"].encode(), key, period_s, targets
         if begins:
             self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -61,6 +69,8 @@ class Beat:
     def _send(self) -> None:
         assert self._socket is not None
         text = b"%s %d" % (self._node, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        if self._words:
+            text += b" " + self._words
         datagram = text + b" " + blake2s(text, key=self._key).hexdigest().encode()
         for target in self._targets:
             with contextlib.suppress(OSError):  # no route now, or nobody there: the next beat may arrive

@@ -110,6 +110,7 @@ class Server:
             "exec": self._exec,
             "ack": self._acknowledge,
             "beat": self._set_beat,
+            "last_words": self._take_last_words,
             "witness": self._witness,
             "shutdown": self._shutdown,
         }
@@ -138,6 +139,10 @@ class Server:
             self._beat.set(message["settings"])
         except (TypeError, ValueError) as error:
             raise rejected(f"the beat's settings are malformed: {error}") from error
+        _answer(connection, message, None)
+
+    def _take_last_words(self, connection: Connection, message: wire.Message) -> None:
+        self._beat.say(str(message["words"]))
         _answer(connection, message, None)
 
     def _conclude_lost(self) -> None:

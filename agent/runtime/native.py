@@ -11,6 +11,7 @@ import asyncio
 import base64
 import contextlib
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +31,19 @@ CONNECT_TIMEOUT_S: Final = 60.0
 _CONNECT_POLL_S: Final = 0.005
 _RESTART_PAUSE_S: Final = 0.5
 _REAP_PERIOD_S: Final = 0.5
+_LAST_WORDS_S: Final = 1.0
+
+
+def leave_words(socket_path: str, words: str) -> None:
+    """Have the host's launcher tell the controllers why this agent ends, until one has a session again.
+
+    Where there is no launcher, nobody is told: the host does not beat either.
+    """
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(_LAST_WORDS_S)
+        client.connect(socket_path)
+        client.sendall(wire.pack({"seq": 1, "op": "last_words", "words": words}))
+        client.recv(wire.HEADER_BYTES)  # they are taken
 
 
 class NativeRuntime:

@@ -73,10 +73,14 @@ def timing_for(nodes: int) -> NodeTiming:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """When a node's two voices were last heard, on the leader's monotonic clock; None: not in this leader's time."""
+    """When a node's two voices were last heard, on the leader's monotonic clock; None: not in this leader's time.
+
+    `trouble`: why its agent ended, as its host tells; "" where it does not.
+    """
 
     agent_at: float | None = None
     host_at: float | None = None
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ class _Silence:
     """A node with the moments at which its voices count as lost, if nothing more is heard of them.
 
     `lost_at` is when both are; `agent_heard` tells whether the agent spoke since this leader began to listen, `known`
-    whether it spoke to this leader at all, before it was stalled.
+    whether it spoke to this leader at all, before it was stalled; `trouble` what the host tells of its agent's end.
     """
 
     node: Node
@@ -92,6 +96,7 @@ class _Silence:
     agent_heard: bool
     agent_lost_at: float
     lost_at: float
+    trouble: str
 
 
 def plan_nodes(
@@ -133,7 +138,7 @@ def _silence(node: Node, heard: Heard, listening_since: float, timing: NodeTimin
     lost_at = agent_lost_at
     if heard.host_at is not None:
         lost_at = max(lost_at, max(heard.host_at, listening_since) + timing.lost_after_s)
-    return _Silence(node, heard.agent_at is not None, agent_heard, agent_lost_at, lost_at)
+    return _Silence(node, heard.agent_at is not None, agent_heard, agent_lost_at, lost_at, heard.trouble)
 
 
 def _judge(
@@ -166,9 +171,10 @@ def _while_host_beats(
     if stored.state is NodeState.AGENT_LOST and not silence.agent_heard:  # found before this leader began to listen
         lost_at = min(lost_at, now - (wall - stored.since))
     replace_at = lost_at + timing.agent_lost_after_s
+    why = f" ({silence.trouble})" if silence.trouble else ""
     if now >= replace_at:
-        return NodeState.DOWN, f"its agent has been away for {timing.agent_lost_after_s:g} s", None
-    message = f"its host is up but its agent is away: nothing is replaced for {timing.agent_lost_after_s:g} s"
+        return NodeState.DOWN, f"its agent has been away for {timing.agent_lost_after_s:g} s{why}", None
+    message = f"its host is up but its agent is away{why}: nothing is replaced for {timing.agent_lost_after_s:g} s"
     return NodeState.AGENT_LOST, message, min(silence.lost_at, replace_at)
 
 

@@ -2,20 +2,25 @@
 
 And whether its agent has told what runs there: a host that is back may have restarted, and its tasks' records be old.
 
-Beats are UDP datagrams `NODE_ID SEQUENCE MAC`: keyed BLAKE2s (RFC 7693), with a key that the agent gave in a hello to
-this leader or an earlier one: a new leader knows hosts whose agents are away. The sequence is the host's CLOCK_BOOTTIME
-in nanoseconds: it only grows, so a recorded beat cannot be played again to the leader that heard it, nor for longer
-than agent_lost_after to those after it. After a reboot it starts over; the new agent's hello then resets it.
+Beats are UDP datagrams `NODE_ID SEQUENCE [WORDS] MAC`: keyed BLAKE2s (RFC 7693), with a key that the agent gave in a
+hello to this leader or an earlier one: a new leader knows hosts whose agents are away. The sequence is the host's
+CLOCK_BOOTTIME in nanoseconds: it only grows, so a recorded beat cannot be played again to the leader that heard it, nor
+for longer than agent_lost_after to those after it. After a reboot it starts over; the new agent's hello then resets it.
+The words are why the agent ended, if it could say so.
 """
 
 import asyncio
 import hashlib
 import hmac
 from collections.abc import Callable
+from typing import Final
 
 from argosy.controller.logic.node_state import Heard, heartbeat_period
 from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.node import Node, NodeState
+
+LONGEST_WORDS: Final = 300
+"""Characters of what a host tells of its agent's end that are taken."""
 
 
 class HeardNodes:
@@ -68,21 +73,28 @@ class HeardNodes:
     def beat(self, datagram: bytes) -> None:
         """Take a host's beat; one that is malformed, unsigned or played again is ignored."""
         try:
-            node, sequence, digest = datagram.split(b" ")
+            text, _, digest = datagram.rpartition(b" ")
+            node, sequence, *words = text.split(b" ", 2)
             node_id, number = node.decode("ascii"), int(sequence)
         except ValueError:
             return
         key = self._key_of(node_id)
         if not key or number <= self._sequences.get(node_id, 0):
             return
-        expected = hashlib.blake2s(node + b" " + sequence, key=key).hexdigest().encode()
+        expected = hashlib.blake2s(text, key=key).hexdigest().encode()
         if not hmac.compare_digest(expected, digest):
             return
         self._sequences[node_id] = number
         old = self.heard.get(node_id)
-        self.heard[node_id] = Heard(agent_at=old.agent_at if old else None, host_at=self._clock())
+        self.heard[node_id] = Heard(old.agent_at if old else None, self._clock(), _shown(b"".join(words)))
         if old is None or old.host_at is None:
             self.on_report()
+
+
+def _shown(words: bytes) -> str:
+    """Return words of a host in a line that can be shown."""
+    text = words.decode(errors="replace")[:LONGEST_WORDS]
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 class BeatProtocol(asyncio.DatagramProtocol):

@@ -14,8 +14,8 @@ NODE = node("n1")
 LOST = replace(NODE, status=NodeStatus(NodeState.AGENT_LOST))
 
 
-def beat(number):
-    text = f"n1 {number}".encode()
+def beat(number, words=""):
+    text = f"n1 {number} {words}".strip().encode()
     return text + b" " + hashlib.blake2s(text, key=KEY).hexdigest().encode()
 
 
@@ -50,3 +50,15 @@ def test_those_of_a_node_without_agent_are_believed_when_its_host_was_heard_in_t
     heard.beat(beat(3))
     assert (heard.vouches(LOST), told) == (True, [True])
     assert not heard.vouches(NODE), "a beat alone does not tell what runs"
+
+
+def test_a_host_tells_why_its_agent_ended_until_it_does_so_no_more(heard):
+    why = "No space left on device: make room"
+    heard.beat(beat(1, why))
+    assert heard.heard["n1"].trouble == why
+    heard.beat(beat(2, "forged words").replace(b"forged", b"honest"))
+    assert heard.heard["n1"].trouble == why
+    heard.beat(beat(3, "red \x1b[31m" + 1000 * "x"))
+    assert heard.heard["n1"].trouble == "red ?[31m" + 291 * "x"
+    heard.beat(beat(4))
+    assert heard.heard["n1"].trouble == ""

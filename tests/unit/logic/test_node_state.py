@@ -73,6 +73,20 @@ def test_the_leader_hears_at_most_2000_beats_a_second(nodes: int, period: float)
     assert 2 * nodes / heartbeat_period(nodes) <= 2000
 
 
+def test_a_node_whose_agent_ended_says_what_its_host_tells_of_that() -> None:
+    ear = Ear(1).hear("n1")
+    ear.listen(3, "n1", agent=False)
+    assert ear.nodes["n1"].status.message == "its host is up but its agent is away: nothing is replaced for 600 s"
+    ear.heard["n1"] = replace(ear.heard["n1"], trouble="the disk is full")
+    assert ear.look() == {"n1": AGENT_LOST}
+    said = "its host is up but its agent is away (the disk is full): nothing is replaced for 600 s"
+    assert ear.nodes["n1"].status.message == said
+    ear.now = 700.0
+    ear.heard["n1"] = Heard(0.0, ear.now, "the disk is full")
+    assert ear.look() == {"n1": DOWN}
+    assert ear.nodes["n1"].status.message == "its agent has been away for 600 s (the disk is full)"
+
+
 def test_a_host_that_is_cut_off_is_down_in_under_three_seconds() -> None:
     ear = Ear(3).hear("n1", "n2", "n3")
     others = ("n2", "n3")
