@@ -3,6 +3,7 @@
 What runs where is looked at in the kernel (cgroups and /proc), from outside; the commands are asked afterwards.
 """
 
+import subprocess
 import time
 from pathlib import Path
 
@@ -129,6 +130,38 @@ def test_nothing_is_replaced_while_only_an_agent_is_dead(cluster):
     assert {t["id"] for t in cluster.tasks(ended=True)} == known
     cluster.argosy("scale", "f_web=9")
     assert [t["node"] for t in cluster.running("f_web")].count("node1") == 3, "the agent takes new tasks again"
+
+
+FULL_DISK = """
+set -e
+cd /var/lib/argosy
+cp -a agent agent.full
+mount -t tmpfs -o size=1m tmpfs agent
+cp -a agent.full/. agent
+rm -r agent.full
+head -c 2M /dev/zero > agent/filler || true
+"""
+
+
+@pytest.mark.usefixtures("whole")
+def test_a_node_whose_agent_ended_since_its_disk_is_full_says_so(cluster):
+    enter = ["nsenter", f"--target={cluster.holder('node1')}", "--mount", "--"]
+    before = cluster.wait_programs(len(cluster.running("f_web")))
+
+    def message():
+        return next(n["message"] for n in cluster.json("node", "ls") if n["name"] == "node1")
+
+    with cluster.held_down("agent-node1"):
+        cluster.wait_node("node1", "AGENT_LOST")
+        subprocess.run([*enter, "sh", "-c", FULL_DISK], check=True, timeout=30, capture_output=True)
+    try:
+        wait_until(lambda: "No space left on device" in message(), 20, message)
+        assert "make room for --state-dir" in message()
+        assert cluster.node_state("node1") == "AGENT_LOST"
+    finally:
+        subprocess.run([*enter, "umount", "--lazy", "/var/lib/argosy/agent"], check=True, timeout=30)
+    cluster.wait_node("node1", "READY")
+    assert (message(), cluster.programs()) == ("", before)
 
 
 @pytest.mark.usefixtures("whole")
