@@ -30,6 +30,9 @@ from _wires import STREAM_BYTES, Stream, floor, make_bare, send_each
 from network_world import Container, Host, Namespace, World, world
 
 from argosy.agent.logic.assignments import Assignments, Update, advance
+from argosy.agent.network import conntrack
+from argosy.agent.network.carried import NETLINK_NETFILTER
+from argosy.agent.network.netlink import Netlink
 from argosy.agent.tasks.wiring import network_state
 from argosy.core.addresses import format_ipv4, parse_ipv4
 from argosy.core.assignment import (
@@ -51,6 +54,8 @@ DOORS = {5: ("benchfewdoors", "10.144.0.0/12", 7005), 5000: ("benchmanydoor", "1
 SERVICES = 1000
 ENDPOINTS = 10
 CHANGES = 40
+TRACKED = 0, 1_000, 10_000
+"""Connections of a network on a node."""
 FEW_PEERS, MANY_PEERS = 5, 5000
 SLICE = 32
 """Addresses of a node on a network."""
@@ -115,28 +120,78 @@ def compare(what: str, figures: Mapping[str, Sequence[float]], base: str, digits
 
 
 def control_plane(host: Host) -> None:
-    """Print the processor time of learning many services, and of changes of one."""
+    """Print the processor time of learning many services, and of changes of one beside so many connections."""
+    client = host.start_container("benchclient00", (NETWORK, "10.64.0.33"))
+    server = host.start_container("benchserver00", (NETWORK, "10.64.0.34"))
     here, pieces = assigned(host), [piece for number in range(SERVICES) for piece in service(number)]
     began = time.process_time()
     here = advance(here, Update(LeaderEpoch(1, 1), False, 2, 1, tuple(pieces), ()))
     apply(host, here)
     learn_s = time.process_time() - began
     print(f"{SERVICES} services with {ENDPOINTS} endpoints each: {learn_s * 1e3:.0f} ms of processor time")
-    changes = []
-    for number in range(CHANGES):
-        endpoint = service(number)[1]
-        assert isinstance(endpoint, EndpointAssignment)
-        changed = replace(endpoint, withdrawn=True)
-        began = time.process_time()
-        here = advance(here, Update(LeaderEpoch(1, 1), False, number + 3, number + 2, (changed,), ()))
-        apply(host, here)
-        changes.append(time.process_time() - began)
-    print(
-        f"one endpoint changes: median {median(changes) * 1e3:.2f} ms of processor time, "
-        f"p90 {quantiles(changes, n=10)[-1] * 1e3:.2f} ms"
+    beside = (
+        NamesAssignment(NETWORK, "svcbench00000", ("beside",), parse_ipv4(VIRTUAL)),
+        EndpointAssignment(NETWORK, server.id, "svcbench00000", 1, parse_ipv4("10.64.0.34")),
     )
-    gone = tuple(key_of(piece) for piece in pieces)
-    apply(host, advance(here, Update(LeaderEpoch(1, 1), False, here.version + 1, here.version, (), gone)))
+    here = advance(here, Update(LeaderEpoch(1, 1), False, 3, 2, beside, ()))
+    apply(host, here)
+    endpoints = iter([piece for piece in pieces if isinstance(piece, EndpointAssignment) and piece.slot == 1])
+    with answering_datagrams(server, PORT), tracked_by(host) as netlink:
+        for count in TRACKED:
+            ask_from_each_port(client, range(30_000, 30_000 + count))
+            withdrawn, gone, walk = list[float](), list[float](), list[float]()
+            for endpoint, _ in zip(endpoints, range(CHANGES), strict=False):
+                key = (key_of(endpoint),)
+                for changed, removed, times in (((replace(endpoint, withdrawn=True),), (), withdrawn), ((), key, gone)):
+                    began = time.process_time()
+                    version = here.version
+                    here = advance(here, Update(LeaderEpoch(1, 1), False, version + 1, version, changed, removed))
+                    apply(host, here)
+                    times.append(time.process_time() - began)
+                began = time.process_time()
+                conntrack.forget_translated(netlink, (endpoint.address,), ())
+                walk.append(time.process_time() - began)
+            held = int(host.in_network(NETWORK, "cat /proc/sys/net/netfilter/nf_conntrack_count"))
+            assert held >= count, f"{held} connections"
+            print(
+                f"one endpoint changes, {count:,} connections, ms of processor time: withdrawn {spread(withdrawn)}, "
+                f"gone {spread(gone)}, the kernel's walk alone {spread(walk)}"
+            )
+    gone_keys = tuple(key_of(piece) for piece in (*pieces, *beside))
+    apply(host, advance(here, Update(LeaderEpoch(1, 1), False, here.version + 1, here.version, (), gone_keys)))
+    for container in (client, server):
+        host.stop_container(container.id)
+
+
+def spread(times: Sequence[float]) -> str:
+    return f"{median(times) * 1e3:.2f} (p90 {quantiles(times, n=10)[-1] * 1e3:.2f})"
+
+
+@contextmanager
+def tracked_by(host: Host) -> Iterator[Netlink]:
+    """Yield a socket for the connections that a host's network tracks."""
+    namespace = host.network(NETWORK)
+    netlink = namespace.run(lambda: Netlink(NETLINK_NETFILTER))
+    try:
+        yield netlink
+    finally:
+        netlink.close()
+        namespace.close()
+
+
+def ask_from_each_port(client: Container, ports: Sequence[int]) -> None:
+    """Have a connection tracked for each port: a datagram through a virtual address, and its answer."""
+
+    def ask() -> None:
+        for port in ports:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+                asking.settimeout(5)
+                asking.bind(("0.0.0.0", port))
+                asking.connect((VIRTUAL, PORT))
+                asking.send(b"?")
+                asking.recv(64)
+
+    client.run(ask)
 
 
 def assigned(host: Host) -> Assignments:

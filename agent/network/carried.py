@@ -193,12 +193,7 @@ class CarriedNetwork:
 
         After the balancer has changed: a packet in between would else bring them back.
         """
-        found = conntrack.served_by(self.connections, {*gone, *withdrawn})
-        udp = conntrack.UDP
-        conntrack.forget(
-            self.connections,
-            [c for c in found if c.translated and (c.protocol == udp or c.served_by in gone)],
-        )
+        conntrack.forget_translated(self.connections, gone, withdrawn)
 
     def forget_stale_connections(self, endpoints: Collection[int]) -> None:
         """Forget what leads from a service's address to none of the endpoints: what left while no agent ran."""

@@ -12,13 +12,16 @@ HEADER: Final = struct.pack("=BBH", socket.AF_INET, 0, 0)
 NESTED: Final = 0x8000
 ORIGINAL: Final = 1
 REPLY: Final = 2
+STATUS: Final = 3
 PROTOCOL_INFO: Final = 4
 TIMEOUT: Final = 7
 FILTER: Final = 25
+STATUS_MASK: Final = 26
 FILTER_ORIGINAL: Final = 1
 FILTER_REPLY: Final = 2
 FILTER_SOURCE: Final = 1
 FILTER_PROTOCOL: Final = 1 << 3
+DESTINATION_TRANSLATED: Final = struct.pack("!I", 1 << 5)  # IPS_DST_NAT
 IP: Final = 1
 PROTOCOL: Final = 2
 SOURCE: Final = 1

@@ -5,8 +5,9 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 from network_world import Container, Host, World, wait_until
@@ -15,7 +16,7 @@ from argosy.agent.network import conntrack
 from argosy.agent.network.carried import NETLINK_NETFILTER
 from argosy.agent.network.desired import DriftKind
 from argosy.agent.network.netlink import Netlink
-from argosy.core.addresses import parse_ipv4
+from argosy.core.addresses import format_ipv4, parse_ipv4
 from argosy.core.assignment import EndpointAssignment, NamesAssignment
 
 WEB = "webnet0000001"
@@ -137,6 +138,14 @@ def service(wire: World, pair: tuple[Host, Host]):
         yield made
 
 
+@pytest.fixture(params=["picked out", "listed"])
+def forgotten(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How connections are found that are to be forgotten; all are listed where many endpoints leave at once."""
+    if request.param == "listed":
+        monkeypatch.setattr(conntrack, "FEW", 0)
+    return str(request.param)
+
+
 def test_connections_are_spread_evenly_and_see_the_client(service: Service) -> None:
     assert service.counts(9) == {"a": 3, "b": 3, "c": 3}
     assert service.ask()[1] == "10.64.0.40"
@@ -168,6 +177,7 @@ def test_a_ping_is_answered(service: Service) -> None:
     assert (answer[20], source) == (0, VIRTUAL)
 
 
+@pytest.mark.usefixtures("forgotten")
 def test_what_is_withdrawn_gets_nothing_new_and_keeps_what_it_has(service: Service) -> None:
     service.set("a")
     with service.client.open_socket() as held, service.client.open_socket(socket.SOCK_DGRAM) as datagrams:
@@ -185,6 +195,7 @@ def test_what_is_withdrawn_gets_nothing_new_and_keeps_what_it_has(service: Servi
         assert _said(datagrams.recv(64))[0] in "bc"
 
 
+@pytest.mark.usefixtures("forgotten")
 def test_a_connection_to_one_that_is_gone_ends_instead_of_hanging(service: Service) -> None:
     service.set("a")
     with service.client.open_socket() as held:
@@ -198,10 +209,11 @@ def test_a_connection_to_one_that_is_gone_ends_instead_of_hanging(service: Servi
 
 
 def test_a_new_connection_on_the_port_of_one_that_has_ended_is_not_forgotten_with_it(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+    service: Service, forgotten: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may begin between the moment when connections are listed and the one when they are forgotten."""
-    forget = conntrack.forget
+    """It may begin between the moment when the balancer has changed, or connections are listed, and the forgetting."""
+    step = "forget" if forgotten == "listed" else "forget_translated"
+    forget = getattr(conntrack, step)
     begun: list[socket.socket] = []
 
     def call() -> socket.socket:
@@ -211,17 +223,17 @@ def test_a_new_connection_on_the_port_of_one_that_has_ended_is_not_forgotten_wit
         calling.connect((VIRTUAL, PORT))
         return calling
 
-    def forget_late(netlink: Netlink, connections: Iterable[conntrack.Connection]) -> int:
+    def forget_late(*which: Any) -> Any:
         if not begun:
             begun.append(call())
-        return forget(netlink, connections)
+        return forget(*which)
 
     service.set("a")
     with call() as first:
         assert _said(first.recv(64))[0] == "a"
         first.sendall(b"bye")
         assert first.recv(64) == b""
-    monkeypatch.setattr(conntrack, "forget", forget_late)
+    monkeypatch.setattr(conntrack, step, forget_late)
     service.set("b")
     with begun[0] as second:
         assert _said(second.recv(64))[0] == "b"
@@ -340,6 +352,47 @@ def test_what_somebody_changed_is_found_and_put_right(service: Service, damage: 
     assert service.counts(3) == {"a": 1, "b": 1, "c": 1}
 
 
+@contextmanager
+def tracked_by(host: Host) -> Iterator[Netlink]:
+    """Yield a socket that tells of the connections that a host tracks."""
+    namespace = host.network(WEB)
+    netlink = namespace.run(lambda: Netlink(NETLINK_NETFILTER))
+    try:
+        yield netlink
+    finally:
+        netlink.close()
+        namespace.close()
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_nothing_is_forgotten_but_what_goes_through_the_virtual_address_to_an_endpoint_that_left(
+    service: Service,
+) -> None:
+    stream, datagram = socket.SOCK_STREAM, socket.SOCK_DGRAM
+    a, b = "10.64.0.65", "10.64.0.66"
+    service.set("ab")
+    with ExitStack() as stack:
+        netlink = stack.enter_context(tracked_by(service.hosts[0]))
+        for kind in (stream, datagram):
+            for address in (VIRTUAL, VIRTUAL, a):  # in turn: to each
+                asking = stack.enter_context(service.client.open_socket(kind))
+                asking.connect((address, PORT))
+                asking.send(b"who?")
+                asking.recv(64)
+
+        def tracked() -> set[tuple[int, str, str]]:
+            found = conntrack.served_by(netlink, {parse_ipv4(a), parse_ipv4(b)})
+            return {(c.protocol, format_ipv4(c.dialled), format_ipv4(c.served_by)) for c in found}
+
+        tcp, udp = socket.IPPROTO_TCP, socket.IPPROTO_UDP
+        staying = {(tcp, VIRTUAL, b), (tcp, a, a), (udp, VIRTUAL, b), (udp, a, a)}
+        assert tracked() == staying | {(tcp, VIRTUAL, a), (udp, VIRTUAL, a)}
+        service.set("b", withdrawn="a")
+        assert tracked() == staying | {(tcp, VIRTUAL, a)}
+        service.set("b")
+        assert tracked() == staying
+
+
 def test_connections_through_an_endpoint_that_left_unseen_are_forgotten(service: Service) -> None:
     service.set("a")
     host = service.hosts[0]
@@ -351,13 +404,8 @@ def test_connections_through_an_endpoint_that_left_unseen_are_forgotten(service:
         host.plane = host._new_plane()
         host.do(host.plane.start())
         service.set("b")
-        namespace = host.network(WEB)
-        try:
-            netlink = namespace.run(lambda: Netlink(NETLINK_NETFILTER))
+        with tracked_by(host) as netlink:
             assert conntrack.served_by(netlink, {parse_ipv4("10.64.0.65")}) == []
-            netlink.close()
-        finally:
-            namespace.close()
         datagrams.send(b"who?")
         assert _said(datagrams.recv(64))[0] == "b"
 
