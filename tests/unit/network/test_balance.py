@@ -1,10 +1,12 @@
 """The balancer's table: what it says, what a change costs, what is read from a listing."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from argosy.agent.logic.network_balance import Balanced, Held, change, read, services_in
-from argosy.agent.logic.network_services import Services
+from argosy.agent.logic.network_services import Services, difference
 from argosy.core.assignment import EndpointAssignment, NamesAssignment
 
 NET = "net"
@@ -141,3 +143,24 @@ def test_nodes_begin_with_different_endpoints():
         services.update((name(),), endpoints)
         orders.add(services.balanced(NET, "web").endpoints)
     assert len(orders) > 1
+
+
+@given(
+    st.integers(0, 600),
+    st.lists(st.tuples(st.sampled_from(["change", "copy", "remove", "insert"]), st.integers(0, 600)), max_size=5),
+    st.sampled_from([list, tuple]),
+)
+def test_a_difference_is_what_only_one_of_two_sequences_has(count, edits, kind):
+    old = [endpoint(f"t{number}", number) for number in range(count)]
+    new = list(old)
+    for number, (edit, place) in enumerate(edits):
+        at = min(place, len(new))
+        if edit == "insert":
+            new.insert(at, endpoint(f"new{number}", number))
+        elif at < len(new) and edit == "remove":
+            del new[at]
+        elif at < len(new):
+            new[at] = replace(new[at], weight=number + 1) if edit == "change" else replace(new[at])
+    gone, fresh = difference(old, kind(new))
+    assert set(gone) == set(old) - set(new)
+    assert set(fresh) == set(new) - set(old)
