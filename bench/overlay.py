@@ -10,6 +10,7 @@ Where a Docker engine is installed, Docker Swarm's overlay is among what is comp
 """
 
 import argparse
+import logging
 import os
 import signal
 import socket
@@ -23,10 +24,13 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median, quantiles
 
+import structlog
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "kernel" / "network"))
 
 from _swarm import is_installed, swarm
 from _wires import STREAM_BYTES, Stream, floor, make_bare, send_each
+from mesh_world import Secret, mesh_of
 from network_world import Container, Host, Namespace, World, world
 
 from argosy.agent.logic.assignments import Assignments, Update, advance
@@ -48,7 +52,7 @@ from argosy.core.service import PortSpec
 
 NETWORK = "benchnetwork1"
 FEW, MANY = "benchfewpeers", "benchmanypeer"
-PARTS = ("changes", "peers", "doors", "throughput", "requests")
+PARTS = ("changes", "peers", "doors", "throughput", "encrypted", "requests")
 DOORS = {5: ("benchfewdoors", "10.144.0.0/12", 7005), 5000: ("benchmanydoor", "10.160.0.0/12", 7500)}
 """By how many nodes a network has: its id, its subnet, and the port that it publishes."""
 SERVICES = 1000
@@ -61,6 +65,8 @@ SLICE = 32
 """Addresses of a node on a network."""
 TURNS = 10
 """Transfers of each way in a run, one after the other's: a second or so of each."""
+ENCRYPTED_TURNS = 1
+"""Of transfers that take many times as long."""
 CALLS = 400
 BATCH = 25
 """Connections that are set up by one way before the other has its turn."""
@@ -77,6 +83,7 @@ def main() -> None:
     options = parser.parse_args()
     runs, parts = options.runs, (options.only,) if options.only else PARTS
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by way of all that cleans up
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
     with hosts() as (wire, one, other):
         if "changes" in parts:
@@ -92,6 +99,8 @@ def main() -> None:
             throughput(wire, client, server, runs)
         if "requests" in parts:
             virtual_address(client, server, runs)
+    if "encrypted" in parts:
+        encrypted_throughput(runs)
     print(f"load {os.getloadavg()[0]:.1f} afterwards")
 
 
@@ -370,23 +379,47 @@ def throughput(wire: World, client: Container, server: Container, runs: int) -> 
                 for engine, address in zip(engines, SWARM, strict=True)
             )
             ways["Docker Swarm"] = one, other, SWARM[1]
+        rate, cost = transfers(ways, runs, TURNS)
+    compare("throughput, Gbit/s", rate, "floor")
+    compare("the sender's processor time, ms a GB", cost, "floor", 0)
+
+
+def encrypted_throughput(runs: int) -> None:
+    """Print the throughput of an encrypted network, and of the tunnel that it goes through alone."""
+    with tempfile.TemporaryDirectory() as directory, world(Path(directory)) as wire:
+        secret = Secret(wire)
+        secret.exchange()
+        client, server = secret.start(1), secret.start(2)
+        secret.up()
+        one, other = secret.hosts
+        with mesh_of(one) as here, mesh_of(other) as there:
+            ways = {"tunnel alone": (here, there, other.address), "encrypted": (client, server, STRAIGHT)}
+            rate, _ = transfers(ways, runs, ENCRYPTED_TURNS)
+            by = one.plane.tunnels_by[0]
+    compare(f"throughput of an encrypted network, tunnels by {by}, Gbit/s", rate, "tunnel alone")
+
+
+def transfers(
+    ways: Mapping[str, tuple[Namespace, Namespace, str]], runs: int, turns: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Return each run's Gbit/s each way, from one namespace to an address of another, and the sender's ms a GB."""
+    rate, cost = ({way: list[float]() for way in ways} for _ in range(2))
+    with ExitStack() as stack:
         streams = {way: Stream(*ends) for way, ends in ways.items()}
         for stream in streams.values():
             stack.callback(stream.close)
             stream.transfer()
-        rate, cost = ({way: list[float]() for way in ways} for _ in range(2))
         for _ in range(runs):
             took, used = (dict.fromkeys(ways, 0.0) for _ in range(2))
-            for way, stream in [*streams.items()] * TURNS:
+            for way, stream in [*streams.items()] * turns:
                 took_s, used_s = stream.transfer()
                 took[way] += took_s
                 used[way] += used_s
-            gigabytes = TURNS * STREAM_BYTES / 1e9
+            gigabytes = turns * STREAM_BYTES / 1e9
             for way in ways:
                 rate[way].append(gigabytes * 8 / took[way])
                 cost[way].append(used[way] * 1e3 / gigabytes)
-    compare("throughput, Gbit/s", rate, "floor")
-    compare("the sender's processor time, ms a GB", cost, "floor", 0)
+    return rate, cost
 
 
 def virtual_address(client: Container, server: Container, runs: int) -> None:

@@ -5,33 +5,30 @@ itself, every frame between hosts.
 """
 
 import contextlib
-import dataclasses
 import os
 import re
 import socket
 import stat
 import struct
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 from ingress_world import CLIENT, SAID, ask
+from mesh_world import WEB, Secret, mesh_of
 from network_world import Container, Host, Namespace, World, kill, wait_until
-from test_reach import WEB, converse
+from test_reach import converse
 
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_mesh import DeviceChange
-from argosy.agent.network.desired import AuditTiming, MeshReport, NetworkState
+from argosy.agent.network.desired import AuditTiming, NetworkState
 from argosy.agent.network.netlink import Netlink
 from argosy.agent.network.wireguard import NETLINK_GENERIC, KernelTunnels
 from argosy.agent.network.wireguard_go import TunnelProcesses
 from argosy.core.assignment import (
     EndpointAssignment,
-    MeshAssignment,
-    MeshPeerAssignment,
-    NetworkAssignment,
     PublishedAssignment,
 )
 from argosy.core.mesh import Mesh
@@ -42,78 +39,6 @@ T = TypeVar("T")
 
 MARK = b"argosy-plaintext-marker"
 ETH_MTU = 1500
-
-
-class Secret:
-    """Two or more hosts with an encrypted network; keys go from host to host as the controller would pass them."""
-
-    def __init__(self, wire: World, count: int = 2, **settings: object) -> None:
-        self.wire = wire
-        self.mesh = Mesh(1, settled=True)
-        self.reports: dict[str, MeshReport] = {}
-        self.hosts = [self._host(**settings) for _ in range(count)]
-        network = wire.add_network(WEB, "10.64.0.0/16", {f"h{i}": (i,) for i in range(1, count + 1)})
-        slices = wire.networks[WEB][1]
-        wire.networks[WEB] = (dataclasses.replace(network, encrypted=True), slices)
-
-    def _host(self, **settings: object) -> Host:
-        host = self.wire.add_host(dns=False, **settings)
-        self._listen(host)
-        return host
-
-    def _listen(self, host: Host) -> None:
-        host.plane.on_mesh = lambda report: self.reports.update({host.name: report})
-
-    def network(self) -> NetworkAssignment:
-        return self.wire.networks[WEB][0]
-
-    def state(self, host: Host) -> NetworkState:
-        peers = [
-            MeshPeerAssignment(f"node-{o.name}", o.name, o.address, self.reports.get(o.name, MeshReport()).keys)
-            for o in self.hosts
-            if o is not host
-        ]
-        mesh = MeshAssignment(self.mesh.epoch, self.mesh.previous)
-        return dataclasses.replace(self.wire.state_for(host), mesh=mesh, mesh_peers=peers)
-
-    def apply(self) -> None:
-        for host in self.hosts:
-            host.do(host.plane.apply(self.state(host)))
-
-    def start(self, number: int) -> Container:
-        """Start a container on a host, by its number."""
-        host, task = self.hosts[number - 1], f"taskaaaaaaaa{number}"
-        container = Container(host, task)
-        host.containers[task] = container
-        address = f"10.64.0.{number * 32 + 1}"
-        container.attachments = (dataclasses.replace(_attachment(address)),)
-        host.do(host.plane.apply(self.state(host)))
-        host.do(host.plane.attach(task, container.pid, container.attachments))
-        return container
-
-    def exchange(self) -> None:
-        """Have the hosts make their keys and tell each other."""
-        epoch = self.mesh.epoch
-        self.apply()
-        wait_until(lambda: all(self._has_key(h, epoch) for h in self.hosts))
-        self.apply()
-
-    def up(self) -> None:
-        """Wait until every host finds its tunnels to all others well, with the present keys."""
-        wait_until(lambda: all(self.is_up(h) for h in self.hosts))
-
-    def is_up(self, host: Host) -> bool:
-        tunnels = self.reports[host.name].tunnels
-        others = len(self.hosts) - 1
-        return len(tunnels) == others and all(not t.problem and t.epoch == self.mesh.epoch for t in tunnels)
-
-    def _has_key(self, host: Host, epoch: int) -> bool:
-        report = self.reports.get(host.name)
-        return report is not None and any(k.epoch == epoch for k in report.keys)
-
-    def new_life(self, host: Host) -> None:
-        host.new_life()
-        self._listen(host)
 
 
 class Frames:
@@ -137,12 +62,6 @@ class Frames:
         return list(drain(self._socket))
 
 
-def _attachment(address: str):  # type: ignore[no-untyped-def]
-    from argosy.core.network import Attachment
-
-    return Attachment(WEB, int.from_bytes(socket.inet_aton(address), "big"))
-
-
 @pytest.fixture
 def secret(wire: World) -> Secret:
     made = Secret(wire)
@@ -157,18 +76,9 @@ def ends(secret: Secret) -> tuple[Container, Container]:
     return one, other
 
 
-def mesh_of(host: Host, action: Callable[[Namespace], T]) -> T:
-    """Do something with the namespace of a host's mesh."""
-    fd = host.in_mounts(lambda: os.open(host.run_dir / "mesh" / "namespace", os.O_RDONLY | os.O_CLOEXEC))
-    namespace = Namespace(fd)
-    try:
-        return action(namespace)
-    finally:
-        namespace.close()
-
-
 def in_mesh(host: Host, command: str, check: bool = True) -> str:
-    return mesh_of(host, lambda namespace: namespace.sh(command, check))
+    with mesh_of(host) as namespace:
+        return namespace.sh(command, check)
 
 
 def processes(host: Host) -> dict[str, int]:
@@ -315,7 +225,8 @@ def forget_peers(host: Host) -> None:
     if processes(host):
         change(TunnelProcesses(host.run_dir / "mesh"))
     else:
-        mesh_of(host, lambda namespace: namespace.run(in_kernel))
+        with mesh_of(host) as namespace:
+            namespace.run(in_kernel)
 
 
 BREAKAGES = {
