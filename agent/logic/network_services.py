@@ -137,5 +137,9 @@ def difference(old: Sequence[P], new: Sequence[P]) -> tuple[list[P], list[P]]:
 def _same(old: Sequence[P], new: Sequence[P]) -> int:
     """Return how many pieces both begin with. Slices are compared three times as fast as one piece after the other."""
     shorter = min(len(old), len(new))
-    at = next((i for i in range(0, shorter, _SLICE) if old[i : i + _SLICE] != new[i : i + _SLICE]), shorter)
-    return next(compress(count(at), map(is_not, old[at:], new[at:])), shorter)
+    for start in range(0, shorter, _SLICE):
+        ours, theirs = old[start : start + _SLICE], new[start : start + _SLICE]
+        at = next(compress(count(start), map(is_not, ours, theirs)), None) if ours != theirs else None
+        if at is not None:
+            return at
+    return shorter
