@@ -5,9 +5,11 @@ older leader, or of the same leader from before what was applied, is refused: a 
 cannot command (design: leader epoch).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from itertools import groupby
+from typing import Any, Final, TypeVar
 
 from argosy.core.assignment import (
     LeaderEpoch,
@@ -48,10 +50,16 @@ class Assignments:
     """False until a full set was applied: nothing may be removed on an unsynced view."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """Why a piece that came last under a key cannot be read here, also where `pieces` still has what came before."""
+    _by_kind: defaultdict[type, list[Any]] = field(
+        default_factory=lambda: defaultdict(list), init=False, repr=False, compare=False
+    )
 
-    def of(self, kind: type[P]) -> Iterator[P]:
-        """Yield all pieces of one kind."""
-        return (p for p in self.pieces.values() if isinstance(p, kind))
+    def of(self, kind: type[P]) -> Sequence[P]:
+        """Return all pieces of one kind. All are sorted at once: there may be ten thousands, at each change of one."""
+        if not self._by_kind:
+            for one, run in groupby(self.pieces.values(), type):
+                self._by_kind[one].extend(run)
+        return self._by_kind[kind]
 
     def tasks(self) -> dict[str, TaskAssignment]:
         """Return the assigned tasks by id."""

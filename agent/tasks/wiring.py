@@ -5,9 +5,6 @@ kept. A task is attached after the state that has its networks was applied.
 """
 
 import asyncio
-from collections import defaultdict
-from itertools import groupby
-from typing import Any
 
 import structlog
 
@@ -133,24 +130,20 @@ class Wiring:
 
 def network_state(assignments: Assignments, holding: dict[str, LocalTask]) -> NetworkState:
     """Return what the assignments want of the network; `holding`: tasks that still have their links."""
-    # One pass: there may be ten thousands, and each change of one comes here.
-    pieces: defaultdict[type, list[Any]] = defaultdict(list)
-    for kind, run in groupby(assignments.pieces.values(), type):
-        pieces[kind].extend(run)
     tasks = dict(holding)
-    for task in pieces[TaskAssignment]:
+    for task in assignments.of(TaskAssignment):
         if task.desired_state <= TaskState.RUNNING and task.attachments:
             revision = assignments.revision_of(task)
             nameservers = revision.spec.container.dns.nameservers if revision else ()
             ports = revision.spec.host_ports if revision else ()
             tasks[task.id] = LocalTask(task.id, task.attachments, nameservers, task.service_id, ports)
     return NetworkState(
-        networks={n.id: n for n in pieces[NetworkAssignment]},
-        peers=pieces[PeerAssignment],
-        names=pieces[NamesAssignment],
-        endpoints=pieces[EndpointAssignment],
-        published=pieces[PublishedAssignment],
-        mesh=next(iter(pieces[MeshAssignment]), None),
-        mesh_peers=pieces[MeshPeerAssignment],
+        networks={n.id: n for n in assignments.of(NetworkAssignment)},
+        peers=assignments.of(PeerAssignment),
+        names=assignments.of(NamesAssignment),
+        endpoints=assignments.of(EndpointAssignment),
+        published=assignments.of(PublishedAssignment),
+        mesh=next(iter(assignments.of(MeshAssignment)), None),
+        mesh_peers=assignments.of(MeshPeerAssignment),
         tasks=tuple(task for _, task in sorted(tasks.items())),
     )
