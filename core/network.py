@@ -12,6 +12,15 @@ SLICE_SIZE = 1 << (32 - SLICE_PREFIX)
 LEAST_MTU = 1280
 """What every link has to take that carries IPv6 (RFC 8200, 5); the kernel takes a narrower one's IPv6 settings away."""
 MOST_MTU = 65_535
+VXLAN_OVERHEAD = 50
+"""Bytes that VXLAN over IPv4 adds (RFC 7348): inner Ethernet 14, VXLAN 8, UDP 8, IPv4 20."""
+TUNNEL_OVERHEAD = 80
+"""Bytes that are kept free for WireGuard: 60 over IPv4, up to 15 of padding, and 80 over IPv6."""
+
+
+def carried_mtu(underlay_mtu: int, *, encrypted: bool) -> int:
+    """Return the largest packet of a network that an underlay of some MTU carries, in bytes."""
+    return underlay_mtu - VXLAN_OVERHEAD - (TUNNEL_OVERHEAD if encrypted else 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,8 @@ from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_state import Address, Entry, Link, LinkKind, Route, RouteKind, Sysctl
 from argosy.core.assignment import MeshAssignment, MeshPeerAssignment
 from argosy.core.mesh import MeshKey, Tunnel
+from argosy.core.network import TUNNEL_OVERHEAD
 
-TUNNEL_OVERHEAD: Final = 80
-"""Bytes that are kept free for WireGuard: 60 over IPv4, up to 15 of padding, and 80 over IPv6."""
 SESSION_S: Final = 180.0
 """A session is over so long after its handshake (REJECT_AFTER_TIME); a new one is made after 120 s where data flows."""
 MOST_MISSED: Final = 3

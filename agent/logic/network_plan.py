@@ -16,7 +16,6 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Final
 
 from argosy.agent.logic import network_names as names
-from argosy.agent.logic.network_mesh import TUNNEL_OVERHEAD
 from argosy.agent.logic.network_state import (
     Address,
     Entry,
@@ -31,10 +30,7 @@ from argosy.agent.logic.network_state import (
 )
 from argosy.agent.logic.network_uplink import UplinkPair
 from argosy.core.assignment import NetworkAssignment, PeerAssignment
-from argosy.core.network import LEAST_MTU, SLICE_PREFIX, SLICE_SIZE
-
-VXLAN_OVERHEAD: Final = 50
-"""Bytes that VXLAN over IPv4 adds: inner Ethernet 14, VXLAN 8, UDP 8, IPv4 20."""
+from argosy.core.network import LEAST_MTU, SLICE_PREFIX, SLICE_SIZE, carried_mtu
 
 ROUTER: Final = int(IPv4Address("169.254.1.1"))
 UPLINK_PREFIX: Final = 31
@@ -74,13 +70,8 @@ def link_mtu(site: Site, network: NetworkAssignment) -> int:
 
     Nor less than the least: a network whose packets the underlay is too narrow for gets no containers.
     """
-    carried = carried_mtu(site, network)
+    carried = carried_mtu(site.underlay_mtu, encrypted=network.encrypted)
     return max(min(network.mtu, carried) if network.mtu else carried, LEAST_MTU)
-
-
-def carried_mtu(site: Site, network: NetworkAssignment) -> int:
-    """Return the largest packet of a network that the node's underlay carries, in bytes."""
-    return site.underlay_mtu - VXLAN_OVERHEAD - (TUNNEL_OVERHEAD if network.encrypted else 0)
 
 
 def plan_network(site: Site, network: NetworkAssignment, uplink: UplinkPair | None) -> list[Entry]:

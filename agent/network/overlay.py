@@ -16,7 +16,7 @@ from argosy.agent.logic import network_names as names
 from argosy.agent.logic.host_routes import collision, host_routes
 from argosy.agent.logic.network_firewall import NETWORK_TABLE, HostFirewall
 from argosy.agent.logic.network_ingress import Place, led_datagrams
-from argosy.agent.logic.network_plan import Site, carried_mtu, link_mtu, number_of, placeholder_of
+from argosy.agent.logic.network_plan import Site, link_mtu, number_of, placeholder_of
 from argosy.agent.logic.network_services import Changed, Services
 from argosy.agent.logic.network_state import Link, LinkKind, device_of
 from argosy.agent.logic.network_uplink import UplinkPair, allocate, pair
@@ -47,7 +47,7 @@ from argosy.agent.network.tables import Tables
 from argosy.agent.network.tunnels import Looked
 from argosy.core.assignment import NetworkAssignment, PeerAssignment
 from argosy.core.errors import PreconditionError, TransientError
-from argosy.core.network import LEAST_MTU, Attachment
+from argosy.core.network import LEAST_MTU, Attachment, carried_mtu
 from argosy.core.node import PortProblem
 
 _NO_CHANGE: Final = Changed()
@@ -395,7 +395,7 @@ class Overlay:
         knew of: routes come and go), and those for which its link is too narrow.
         """
         for network in networks:
-            if (mtu := carried_mtu(self._site, network)) < LEAST_MTU:
+            if (mtu := carried_mtu(self._site.underlay_mtu, encrypted=network.encrypted)) < LEAST_MTU:
                 raise PreconditionError(
                     f"the link of node {self._node_name} to other hosts takes {self._site.underlay_mtu} bytes, which "
                     f"leaves {mtu} for network {network.name}, and {LEAST_MTU} are needed: give the link a larger MTU"

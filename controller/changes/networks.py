@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from argosy.controller.logic.address_pool import AddressPool
-from argosy.controller.logic.allocate import choose_subnet, choose_vni
+from argosy.controller.logic.allocate import choose_subnet, choose_vni, mtu_problem
 from argosy.controller.logic.mesh_keys import rotated
 from argosy.controller.logic.virtual_addresses import RESERVED
 from argosy.controller.store import Claim, Op, Put, Release, Snapshot, create, update
@@ -94,6 +94,7 @@ def created(
     ops: list[Op] = []
     networks = []
     for network_id, spec in specs:
+        _check_mtu(nodes, spec)
         vni = choose_vni((n.vni for n in existing), next_vni)
         next_vni = vni + 1
         try:
@@ -108,6 +109,14 @@ def created(
     if not cluster.mesh.epoch and any(spec.encrypted for _, spec in specs):
         changed = replace(changed, mesh=rotated(cluster.mesh, now))
     return [*ops, Put(changed, expect=cluster.meta.version)], networks
+
+
+def _check_mtu(nodes: Iterable[Node], spec: NetworkSpec) -> None:
+    """Refuse an MTU that a node's link is too narrow for: its packets would never be that large; InvalidError."""
+    underlays = ((n.spec.name, n.description.underlay_mtu) for n in nodes)
+    problem = mtu_problem(spec.mtu, underlays, encrypted=spec.encrypted)
+    if problem:
+        raise InvalidError(f"network {spec.name} cannot be accepted", (("mtu", problem),))
 
 
 def _check_tunnels(snap: Snapshot, specs: Iterable[NetworkSpec]) -> None:

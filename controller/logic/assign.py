@@ -29,16 +29,11 @@ from argosy.core.assignment import (
 )
 from argosy.core.image import Image
 from argosy.core.mesh import Mesh
-from argosy.core.network import Network, Slice, SliceUse
+from argosy.core.network import Network, Slice, SliceUse, carried_mtu
 from argosy.core.node import Node, NodeState
 from argosy.core.service import DependencyCondition, Disconnect, EndpointMode, Revision, Service
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState
-
-VXLAN_OVERHEAD = 50
-"""Bytes that VXLAN over IPv4 adds to a packet (RFC 7348)."""
-TUNNEL_OVERHEAD = 80
-"""Bytes that are kept free for the tunnels of encrypted networks: what WireGuard adds over IPv6, over IPv4 20 less."""
 
 
 class ClusterObjects(Protocol):
@@ -252,7 +247,7 @@ def network_pieces(network_id: str, objects: ClusterObjects) -> Iterable[Piece]:
     held = _held(network_id, objects)
     carriers = {node_id: node for node_id in held if (node := objects.node(node_id))}
     spec = network.spec
-    carried = _mtu(carriers.values(), TUNNEL_OVERHEAD if spec.encrypted else 0)
+    carried = _mtu(carriers.values(), encrypted=spec.encrypted)
     mtu = min(filter(None, (carried, spec.mtu)), default=0)
     yield NetworkAssignment(
         network_id, spec.name, network.vni, network.subnet, spec.internal, mtu, encrypted=spec.encrypted
@@ -293,8 +288,7 @@ def _mesh_pieces(node_id: str, networks: Iterable[str], objects: ClusterObjects)
             yield MeshPeerAssignment(other, node.spec.name, about.underlay_address, about.mesh_keys, down)
 
 
-def _mtu(carriers: Iterable[Node], tunnel: int) -> int:
+def _mtu(carriers: Iterable[Node], *, encrypted: bool) -> int:
     """Return the links' MTU: what the narrowest underlay among the carriers leaves; 0 where none is known."""
     known = [n.description.underlay_mtu for n in carriers if n.description.underlay_mtu]
-    smallest = min(known, default=0)
-    return smallest - VXLAN_OVERHEAD - tunnel if smallest else 0
+    return carried_mtu(min(known), encrypted=encrypted) if known else 0

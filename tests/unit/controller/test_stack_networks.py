@@ -7,9 +7,9 @@ import pytest
 from argosy.controller.changes.networks import named_again
 from argosy.controller.changes.stacks import StackRequest, applied
 from argosy.controller.loops.forecast import after
-from argosy.core.errors import PreconditionError
+from argosy.core.errors import InvalidError, PreconditionError
 from argosy.core.network import Network, NetworkSpec
-from tests.unit.controller.objects import snapshot
+from tests.unit.controller.objects import node, snapshot
 
 NOW = 9.0
 WEB = NetworkSpec("shop_web", subnet="10.9.0.0/24")
@@ -52,3 +52,44 @@ def test_a_promise_that_a_network_does_not_keep_is_refused(promise, why):
     snap, _ = deployed(snapshot(), WEB)
     with pytest.raises(PreconditionError, match=f"network shop_web exists and {why}, which it keeps for life"):
         deployed(snap, replace(WEB, **promise))
+
+
+def linked(name, mtu):
+    """Return a node whose link to other hosts takes packets of so many bytes."""
+    made = node(name)
+    return replace(made, description=replace(made.description, underlay_mtu=mtu, tunnels_by="kernel"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "encrypted", "links", "why"),
+    [
+        (9000, False, (9000, 1500), "node n1 to other hosts takes 1500 bytes, which leaves 1450"),
+        (1451, False, (1500, 1500), "node n0 to other hosts takes 1500 bytes, which leaves 1450"),
+        (1371, True, (1500,), "node n0 to other hosts takes 1500 bytes, which leaves 1370"),
+    ],
+)
+def test_an_mtu_that_a_hosts_link_does_not_carry_is_refused(asked, encrypted, links, why):
+    hosts = [linked(f"n{i}", mtu) for i, mtu in enumerate(links)]
+    with pytest.raises(InvalidError, match="network shop_web cannot be accepted") as refused:
+        deployed(snapshot(*hosts), replace(WEB, mtu=asked, encrypted=encrypted))
+    ((where, what),) = refused.value.problems
+    assert where == "mtu"
+    assert f"an MTU of {asked} is too large: the link of {why}: ask for that at most" in what
+
+
+@pytest.mark.parametrize(
+    ("asked", "encrypted", "links"),
+    [
+        (1450, False, (9000, 1500)),
+        (1370, True, (1500,)),
+        (9000, False, ()),
+        (9000, False, (0, 9050)),  # one has not told
+        (1400, False, (1500, 1300)),  # one that is too narrow for any network: it gets no tasks of it anyway
+        (0, False, (9000, 1500)),
+    ],
+)
+def test_an_mtu_that_fits_is_taken(asked, encrypted, links):
+    hosts = [linked(f"n{i}", mtu) for i, mtu in enumerate(links)]
+    snap, _ = deployed(snapshot(*hosts), replace(WEB, mtu=asked, encrypted=encrypted))
+    (network,) = snap.all(Network)
+    assert network.spec.mtu == asked
