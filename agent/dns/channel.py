@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-VERSION: Final = 2
+VERSION: Final = 3
 """An agent that finds another version running replaces it; the sockets are kept."""
 
 _LENGTH: Final = struct.Struct("!IB")  # bytes of text, number of descriptors

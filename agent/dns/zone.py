@@ -2,7 +2,7 @@
 
 Records have keys, so that an increment carries only what changed:
 
-    network/NET             [name, internal]
+    network/NET             [name, internal, first address, number of addresses]
     names/NET/SERVICE       [virtual address or 0, name, alias, …]
     endpoint/NET/TASK       [service, slot, address, withdrawn]
     task/ID                 [[network, address], …]     a task of this host, its networks in order
@@ -19,7 +19,8 @@ order, and the first one that knows the name answers:
 
 Other names without a dot do not exist: they are never sent upstream, where they would leak what runs here and could
 be answered by strangers. Other names with dots are asked upstream (of the task's own name servers, if it has some, else
-of the host's), unless the task is on internal networks only. So are addresses, but for link-local and loopback ones.
+of the host's), unless the task is on internal networks only. So are addresses, but for link-local and loopback ones and
+those of the task's own networks: one that nobody has there does not exist.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -77,6 +78,7 @@ class _Endpoint(NamedTuple):
 class _Network:
     name: str = ""
     internal: bool = False
+    subnet: range = range(0)
     services: dict[str, set[str]] = field(default_factory=dict)  # name -> services
     own: dict[str, str] = field(default_factory=dict)  # service -> its name, which is no alias
     virtual: dict[str, int] = field(default_factory=dict)  # service -> address, where it has one
@@ -118,7 +120,8 @@ class Zone:
         if address is not None:
             if address >> 16 == _LINK_LOCAL or address >> 24 == _LOOPBACK:
                 return _MISSING
-            return self._reverse(networks, address) or self._outside(networks, task)
+            found = self._reverse(networks, address)
+            return found or (_MISSING if any(address in n.subnet for n in networks) else self._outside(networks, task))
         for one in networks:
             found = _lookup(one, name)
             if found is not None:
@@ -154,6 +157,8 @@ class Zone:
         if kind == "network":
             network = self._networks.setdefault(rest, _Network())
             network.name, network.internal = (str(record[0]).lower(), bool(record[1])) if add else ("", False)
+            first, size = record[2:] if len(record) == 4 else (0, 0)  # an older agent did not say
+            network.subnet = range(first, first + size) if add else range(0)
         elif kind == "task":
             asker = rest, tuple(str(n) for n, _ in record)
             for network_id, address in record:

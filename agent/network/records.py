@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from argosy.agent.dns.zone import Record
 from argosy.agent.logic.network_services import difference
 from argosy.agent.network.desired import NetworkState
+from argosy.core.addresses import Subnet
 from argosy.core.assignment import EndpointAssignment, NamesAssignment
 
 
@@ -56,7 +57,10 @@ class Records:
 
 
 def _others(state: NetworkState) -> dict[str, Record]:
-    records: dict[str, Record] = {f"network/{n.id}": (n.name, n.internal) for n in state.networks.values()}
+    records: dict[str, Record] = {}
+    for network in state.networks.values():
+        subnet = Subnet.parse(network.subnet)
+        records[f"network/{network.id}"] = (network.name, network.internal, subnet.base, 1 << 32 - subnet.prefix)
     for task in state.tasks:
         records[f"task/{task.container_id}"] = tuple((a.network_id, a.address) for a in task.attachments)
         if task.nameservers:

@@ -79,7 +79,7 @@ def mtu_problem(wanted: int, underlays: Iterable[tuple[str, int]], *, encrypted:
         return ""
     return (
         f"an MTU of {wanted} is too large: the link of node {name} to other hosts takes {mtu} bytes, which leaves "
-        f"{least}: ask for that at most, or leave the MTU out: the network then has what the links of its own hosts leave"
+        f"{least}: ask for that at most, or leave the MTU out: the network then has what its own hosts' links leave"
     )
 
 

@@ -162,6 +162,7 @@ def test_answers_that_say_no_say_which_no(asker: Container, upstream: Upstream) 
     for name, kind in (("web", AAAA), ("tasks.web", AAAA), ("2.web", TXT), ("idle", A), ("tasks.idle", A)):
         reply = ask(asker, name, kind)
         assert (reply.code, reply.addresses, reply.authorities) == (NOERROR, set(), 1), name
+    assert ask(asker, "200.9.64.10.in-addr.arpa", PTR).code == NXDOMAIN, "of the network, and nobody's"
     for name in ("nosuch", "9.web", "tasks"):
         reply = ask(asker, name)
         assert (reply.code, reply.addresses, reply.authorities) == (NXDOMAIN, set(), 1), name

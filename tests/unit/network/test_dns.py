@@ -77,8 +77,9 @@ def test_reverse_names() -> None:
 
 
 RECORDS = {
-    "network/a": ["front", False],
-    "network/b": ["back", True],
+    "network/a": ["front", False, 0, 32],
+    "network/b": ["back", True],  # as an older agent wrote it
+    "network/c": ["side", False, 0x0A410000, 1 << 16],
     "names/a/web": [0, "web", "www", "an.alias"],
     "names/a/api": [5, "api", "rest"],
     "names/b/db": [0, "db", "web"],
@@ -90,6 +91,7 @@ RECORDS = {
     "task/t1": [["a", 11], ["b", 21]],
     "task/t3": [["b", 23]],
     "task/t4": [["a", 14]],
+    "task/t5": [["a", 15], ["c", 0x0A410021]],
     "resolvers/t4": ["203.0.113.53"],
 }
 
@@ -132,6 +134,10 @@ def zone() -> Zone:
         (("a", 11), "12.0.0.0.in-addr.arpa", FoundName("2.web.front")),
         (("a", 11), "23.0.0.0.in-addr.arpa", FoundName("db.back")),
         (("a", 11), "9.9.9.9.in-addr.arpa", Elsewhere()),
+        (("a", 11), "31.0.0.0.in-addr.arpa", Missing()),  # of its network, and nobody's
+        (("a", 11), "32.0.0.0.in-addr.arpa", Elsewhere()),
+        (("a", 11), "9.9.65.10.in-addr.arpa", Elsewhere()),  # of a network that it is not on
+        (("a", 15), "9.9.65.10.in-addr.arpa", Missing()),
         (("a", 11), "1.1.254.169.in-addr.arpa", Missing()),
         (("a", 11), "1.0.0.127.in-addr.arpa", Missing()),
     ],
