@@ -15,6 +15,11 @@ from argosy.agent.logic.network_foreign import CAME
 NETWORK_TABLE: Final = "argosy"
 _OTHER_PORTS: Final = "32768-60999"
 """Where Linux takes ports from for who asks for none in particular."""
+_QUESTIONS_EACH: Final = 2000
+"""Datagrams a second that one address may send to argosy-dns; what is more would take the room of others' questions."""
+_QUESTIONS_AT_ONCE: Final = 1000
+"""Fewer than the socket holds while nobody takes them out (agent/network/dns_sockets.py)."""
+_ASKERS: Final = 65535
 METADATA_ADDRESS: Final = "169.254.169.254"
 """Where clouds give a host's credentials to whoever asks from the host's address."""
 
@@ -117,16 +122,24 @@ def network_ruleset(*, uplink: bool) -> str:
     What leaves by the uplink carries the uplink's address. Nothing comes in by it but answers and what goes to a
     published port; nothing of other nodes leaves by it but the answers to the latter.
 
+    Of questions one address has a share, whatever others ask: the socket that they wait in is one for all.
+
     All of it hangs where packets between containers do not come, but for a connection's first: each chain on their way
     costs some 1 % of the throughput. A packet of no connection (ct state invalid) meets no chain of type nat: what
     leaves has not got the uplink's address then, and the host takes nothing else from an uplink (rp_filter,
     `untrusted`); what comes in was not let through by the host's table (`forward`).
     """
+    limit = f"limit rate over {_QUESTIONS_EACH}/second burst {_QUESTIONS_AT_ONCE} packets"
     errors = "icmp type { destination-unreachable, time-exceeded, parameter-problem }"
     lines = [
         "chain errors {",
         "  type filter hook output priority mangle; policy accept;",
         f'  ip saddr 169.254.0.0/16 oifname "{names.VTEP}" {errors} ip saddr set @th,192,32',
+        "}",
+        f"set askers {{ type ipv4_addr; size {_ASKERS}; flags dynamic,timeout; timeout 10s; }}",
+        "chain names {",
+        "  type filter hook input priority filter; policy accept;",
+        f"  udp dport 53 update @askers {{ ip saddr {limit} }} counter drop",
         "}",
     ]
     if uplink:

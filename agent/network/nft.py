@@ -18,7 +18,8 @@ from argosy.agent.network.netlink import Message, Netlink
 from argosy.core.errors import TransientError
 
 _STATELESS: Final = 1 << 2
-"""NFT_CTX_OUTPUT_* flag (nftables/libnftables.h): leave counters out of listings."""
+_TERSE: Final = 1 << 11
+"""NFT_CTX_OUTPUT_* flags (nftables/libnftables.h): leave counters, and what named sets hold, out of listings."""
 
 _SUBSYSTEM: Final = 10  # NFNL_SUBSYS_NFTABLES
 _FOR_NFTABLES: Final = struct.pack("!BBH", 0, 0, _SUBSYSTEM)
@@ -58,17 +59,17 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-def run(commands: str, *, stateless: bool = True) -> str:
+def run(commands: str, *, stateless: bool = True, terse: bool = False) -> str:
     """Run commands in this thread's namespace and return what they print. Raises NftError.
 
-    What counters say is left out, unless not `stateless`.
+    What counters say is left out, unless not `stateless`; what named sets and maps hold if `terse`.
     """
     library = _library()
     context = library.nft_ctx_new(0)
     if not context:
         raise NftError("nftables is not available: out of memory, or no netlink socket")
     try:
-        library.nft_ctx_output_set_flags(context, _STATELESS if stateless else 0)
+        library.nft_ctx_output_set_flags(context, (_STATELESS if stateless else 0) | (_TERSE if terse else 0))
         library.nft_ctx_buffer_output(context)
         library.nft_ctx_buffer_error(context)
         failed = library.nft_run_cmd_from_buffer(context, commands.encode())
@@ -81,10 +82,10 @@ def run(commands: str, *, stateless: bool = True) -> str:
         library.nft_ctx_free(context)
 
 
-def listing(table: str) -> str | None:
-    """Return a table of family ip as the kernel has it, without counters; None if there is no such table."""
+def listing(table: str, *, terse: bool = False) -> str | None:
+    """Return a table of family ip as the kernel has it, without counters; None if there is no such table. See `run`."""
     try:
-        return run(f"list table ip {table}")
+        return run(f"list table ip {table}", terse=terse)
     except NftError:
         if f"table ip {table}\n" not in run("list tables") + "\n":
             return None

@@ -2,6 +2,7 @@
 
 The kernel's listing of a table is not the text it was made from. So the digest of both is remembered, in a file that
 lasts as long as the kernel's state does (`run_dir`): a later life of the agent then knows that a table is its own.
+Named sets in these tables are filled by packets alone, so what they hold is left out.
 """
 
 import hashlib
@@ -49,7 +50,7 @@ class Tables:
         def write() -> None:
             nonlocal listed
             nft.run(ruleset)
-            listed = nft.listing(table) or ""
+            listed = nft.listing(table, terse=True) or ""
 
         inside(write)
         self._records[scope] = (_digest(ruleset), _digest(listed))
@@ -63,7 +64,7 @@ class Tables:
 
         def look() -> None:
             nonlocal listed
-            listed = nft.listing(table)
+            listed = nft.listing(table, terse=True)
 
         inside(look)
         record = self._records.get(scope)

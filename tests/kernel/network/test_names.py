@@ -301,6 +301,27 @@ def test_no_query_is_lost_while_argosy_dns_restarts(asker: Container) -> None:
             assert dns_pid(host) != pid
 
 
+def test_a_container_that_floods_leaves_room_for_the_questions_of_others(asker: Container) -> None:
+    """More than the socket holds comes from one address while nothing is taken out: that of another is in it, too."""
+    greedy = asker.host.start_container("taskgreedy001", (WEB, "10.64.0.34"))
+    pid = dns_pid(asker.host)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: state_of(pid) == "T")
+        with greedy.open_socket(socket.SOCK_DGRAM) as flooding, asker.open_socket(socket.SOCK_DGRAM) as asking:
+            for one in (flooding, asking):
+                one.connect(("169.254.1.1", 53))
+            for _ in range(4000):
+                flooding.send(question("web"))
+            asking.send(question("web"))
+            os.kill(pid, signal.SIGCONT)
+            for one in (asking, flooding):
+                assert Reply(one.recv(4096)).addresses == WEB_ADDRESSES
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert asker.host.do(asker.host.plane.verify()) == []
+
+
 def test_names_are_answered_while_the_agent_is_away(asker: Container, upstream: Upstream) -> None:
     host = asker.host
     pid = host.plane._dns._pid

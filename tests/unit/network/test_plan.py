@@ -193,7 +193,11 @@ def test_rulesets_say_what_they_must() -> None:
     assert "eth0" not in open_host
     carried = network_ruleset(uplink=True)
     assert "masquerade" in carried
+    assert (
+        "udp dport 53 update @askers { ip saddr limit rate over 2000/second burst 1000 packets } counter drop"
+        in carried
+    )
     # Of what passes between containers only the first packet of a connection meets a chain.
     hooks = set(re.findall(r"type (\w+) hook (\w+)", carried))
-    assert hooks == {("filter", "output"), ("nat", "postrouting")}
+    assert hooks == {("filter", "input"), ("filter", "output"), ("nat", "postrouting")}
     assert "masquerade" not in network_ruleset(uplink=False)
