@@ -6,10 +6,11 @@ import platform
 import socket
 import struct
 from array import array
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from argosy.agent.logic.host_routes import host_routes, told
+from argosy.agent.logic.host_routes import HostRoute, host_routes, told
 from argosy.core.errors import InvalidError
 from argosy.core.node import NodeDescription, Platform, Resources
 
@@ -18,10 +19,34 @@ _SIOCGIFCONF = 0x8912
 _SIOCGIFMTU = 0x8921
 _SIOCGIFADDR = 0x8915
 _IFREQ_BYTES = 40
+USUAL_MTU = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class HostLinks:
+    """What may change of a host while it runs. `underlay_mtu`: of the link with the underlay's address; 0: none has it.
+
+    `addresses`: without 127.0.0.1 and link-local ones.
+    """
+
+    underlay_mtu: int
+    addresses: tuple[str, ...]
+    routes: tuple[HostRoute, ...]
+
+
+def read_links(underlay_address: str) -> HostLinks:
+    """Return what the links of this thread's network namespace are like now. Raises OSError."""
+    own = _own_addresses()
+    return HostLinks(
+        _mtu_of(own[underlay_address]) if underlay_address in own else 0,
+        tuple(sorted(a for a in own if not a.startswith(("127.", "169.254.")))),
+        tuple(host_routes(Path("/proc/thread-self/net/route").read_text())),
+    )
 
 
 def describe(underlay_address: str) -> NodeDescription:
     """Return the node's description; `underlay_address` is one of its own (see `find_underlay`)."""
+    links = read_links(underlay_address)
     memory = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
     return NodeDescription(
         hostname=socket.gethostname(),
@@ -30,10 +55,10 @@ def describe(underlay_address: str) -> NodeDescription:
         agent_version=version("argosy"),
         kernel=platform.release(),
         underlay_address=underlay_address,
-        underlay_mtu=_mtu_of(underlay_address),
+        underlay_mtu=links.underlay_mtu or USUAL_MTU,
         boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-        routes=told(host_routes(Path("/proc/self/net/route").read_text())),
-        addresses=tuple(sorted(a for a in _own_addresses() if not a.startswith(("127.", "169.254.")))),
+        routes=told(links.routes),
+        addresses=links.addresses,
     )
 
 
@@ -61,10 +86,6 @@ def find_underlay(advertise: str, controllers: tuple[str, ...]) -> str:
         return str(probe.getsockname()[0])
 
 
-def _interfaces() -> list[str]:
-    return [name for _, name in socket.if_nameindex()]
-
-
 def _ioctl(request: int, name: str) -> bytes | None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
@@ -80,8 +101,8 @@ def _address_of(name: str) -> str:
     return socket.inet_ntoa(answer[20:24])
 
 
-def _own_addresses() -> set[str]:
-    """Return all IPv4 addresses of this host, also where an interface has several (netdevice(7))."""
+def _own_addresses() -> dict[str, str]:
+    """Return all IPv4 addresses of this host and whose they are, also where an interface has several (netdevice(7))."""
     room = 64 * _IFREQ_BYTES
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         while True:
@@ -91,14 +112,12 @@ def _own_addresses() -> set[str]:
             if used < room:
                 break
             room *= 2  # it is full: there may be more
-    return {socket.inet_ntoa(found[at + 20 : at + 24]) for at in range(0, used, _IFREQ_BYTES)}
+    return {
+        socket.inet_ntoa(found[at + 20 : at + 24]): bytes(found[at : at + 16]).partition(b"\0")[0].decode()
+        for at in range(0, used, _IFREQ_BYTES)
+    }
 
 
-def _mtu_of(address: str) -> int:
-    for name in _interfaces():
-        answer = _ioctl(_SIOCGIFADDR, name)
-        if answer and socket.inet_ntoa(answer[20:24]) == address:
-            mtu = _ioctl(_SIOCGIFMTU, name)
-            if mtu:
-                return int(struct.unpack("16si", mtu[:20])[1])
-    return 1500
+def _mtu_of(interface: str) -> int:
+    answer = _ioctl(_SIOCGIFMTU, interface)
+    return int(struct.unpack("16si", answer[:20])[1]) if answer else 0

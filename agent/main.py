@@ -21,7 +21,7 @@ from argosy.agent.images.store import ImageStore
 from argosy.agent.logic.assignments import Assignments, advance, check_leader
 from argosy.agent.logic.succession import with_successors
 from argosy.agent.logs.tunnel import send_logs
-from argosy.agent.network.desired import WIREGUARD_PORT, MeshReport, NetworkSettings, NodeIdentity
+from argosy.agent.network.desired import WIREGUARD_PORT, HostReport, MeshReport, NetworkSettings, NodeIdentity
 from argosy.agent.network.plane import NetworkPlane
 from argosy.agent.runtime.memory import ensure_memory_directory
 from argosy.agent.runtime.native import NativeRuntime, leave_words
@@ -187,7 +187,7 @@ async def _serve(settings: AgentSettings) -> None:
 
 
 def _node_identity(identity: Identity, settings: AgentSettings, description: NodeDescription) -> NodeIdentity:
-    return NodeIdentity(identity.node_id, settings.node_name, description.underlay_address, description.underlay_mtu)
+    return NodeIdentity(identity.node_id, settings.node_name, description.underlay_address)
 
 
 def _network_settings(settings: AgentSettings) -> NetworkSettings:
@@ -239,6 +239,7 @@ class Agent:
         plane.on_mesh = self._mesh_changed
         self._news = NodeNews(description)
         plane.on_ports = self._news.take_ports
+        plane.on_host = self._host_changed
         self._wiring = Wiring(plane, description.no_tunnels)
         self._assignments = state.load_assignments()
         self._records = state.load_tasks()
@@ -372,7 +373,14 @@ class Agent:
         """Take that the node's keys or tunnels have changed: the controller is told, and so are the tasks."""
         self._news.take(report)
         self._host.tunnel_problems = report.problems
-        self._tasks.tunnels_changed()
+        self._tasks.networks_changed()
+
+    def _host_changed(self, report: HostReport) -> None:
+        """Take what the host is like now: the controller is told of its links, and tasks of what does not fit them."""
+        self._news.take_host(report)
+        if report.problems != self._host.host_problems:
+            self._host.host_problems = report.problems
+            self._tasks.networks_changed()
 
     def beat_sent(self, sequence: int) -> None:
         """Note when a heartbeat was sent: a grant counts from then."""

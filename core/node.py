@@ -68,7 +68,7 @@ class NodeSpec:
 class NodeDescription:
     """What the agent says of its host. `routes`: what it reaches by itself, without the default route, as CIDRs.
 
-    `addresses`: those that its devices had when the agent began, without 127.0.0.1 and link-local ones.
+    `addresses`: those that its devices have, without 127.0.0.1 and link-local ones.
     `tunnels_by`: what makes tunnels for encrypted networks, "kernel" or "wireguard-go"; "" nothing can, and
     `no_tunnels` says why.
     """

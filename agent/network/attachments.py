@@ -23,11 +23,11 @@ Networks = Sequence[tuple[NetworkAssignment, int]]
 class Attachments:
     """Works on the networks that the overlay carries; used by the worker thread alone."""
 
-    __slots__ = ("_carried", "_home", "_site")
+    __slots__ = ("_carried", "_home", "site")
 
     def __init__(self, home: Home, site: Site, carried: Mapping[str, CarriedNetwork]) -> None:
         self._home = home
-        self._site = site
+        self.site = site
         self._carried = carried
 
     def attach(self, container_id: str, pid: int, networks: Networks) -> tuple[Interface, ...]:
@@ -35,10 +35,10 @@ class Attachments:
 
         After a failure nothing of the container is left.
         """
-        links = plan_container_links(self._site, networks)
+        links = plan_container_links(self.site, networks)
         device = names.container_device(container_id)
         plugs = {
-            network.id: Plug(tuple(plan_container(self._site, network, device, address)), link)
+            network.id: Plug(tuple(plan_container(self.site, network, device, address)), link)
             for (network, address), link in zip(networks, links, strict=True)
         }
         fd = container.open_container(pid)
@@ -74,10 +74,10 @@ class Attachments:
 
     def refresh(self, carried: CarriedNetwork, network: NetworkAssignment) -> None:
         """Carry a change of the network (its MTU) into the containers that are on it."""
-        mtu = link_mtu(self._site, network)
+        mtu = link_mtu(self.site, network)
         for device, attached in list(carried.containers.items()):
             if attached.plug and attached.plug.link.mtu != mtu:
-                entries = tuple(plan_container(self._site, network, device, attached.address))
+                entries = tuple(plan_container(self.site, network, device, attached.address))
                 plug = Plug(entries, replace(attached.plug.link, mtu=mtu))
                 if not self._plug_again(carried, device, replace(attached, plug=plug)):
                     carried.unwant_container(device)

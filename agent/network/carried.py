@@ -115,6 +115,12 @@ class CarriedNetwork:
             self._add_peer(network, peer)
         return False
 
+    def follow(self, site: Site) -> None:
+        """Plan anew for a host whose link has changed; `open_doors` is to be called again."""
+        self.site = site
+        if self.assignment:
+            self._plan_all(self.assignment, [peer for peer, _ in self._peers.values()])
+
     def add_container(self, device: str, attached: Attached) -> None:
         """Want what a container needs; it is there already (`KernelNamespace.state` is told)."""
         self.containers[device] = attached

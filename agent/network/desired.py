@@ -36,12 +36,11 @@ WIREGUARD_PORT: Final = 51820
 
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
-    """Who this node is. `underlay_address` (IPv4) is where its peers send VXLAN packets; `underlay_mtu` in bytes."""
+    """Who this node is. `underlay_address` (IPv4) is where its peers send VXLAN packets."""
 
     node_id: str
     node_name: str
     underlay_address: str
-    underlay_mtu: int = 1500
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +119,19 @@ class MeshReport:
     keys: tuple[MeshKey, ...] = ()
     tunnels: tuple[Tunnel, ...] = ()
     problems: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class HostReport:
+    """What may change of the host while it runs, in the words of the node's description.
+
+    `problems`: by network, why running containers may not reach everything, or the network does not fit the host.
+    """
+
+    underlay_mtu: int
+    addresses: tuple[str, ...]
+    routes: tuple[str, ...]
+    problems: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,11 @@ class HostNamespace:
         if self._uplinks != before:
             self.look_again()
 
+    def follow(self, site: Site) -> None:
+        """Plan anew for a host whose link has changed."""
+        self._site = site
+        self.look_again()
+
     def publish(self, openings: Iterable[Opening]) -> None:
         """Take over which of the host's ports lead to services."""
         self._openings = list(openings)

@@ -77,7 +77,7 @@ class Mesh:
     def __init__(self, home: Home, host: Netlink, site: Site, run_dir: Path, keys: MeshKeys, port: int) -> None:
         self._home = home
         self._host = host
-        self._site = site
+        self.site = site
         self._pin = run_dir / "mesh" / "namespace"
         self._keys = keys
         self.ports = (port, port + 1)
@@ -220,7 +220,7 @@ class Mesh:
         waiting: dict[bytes, float] = {}
         for epoch, name in self._devices().items():
             there, late = devices[epoch].peers or {}, []
-            for peer in peers_of(epoch, self._site.underlay, self._peers.values()).values():
+            for peer in peers_of(epoch, self.site.underlay, self._peers.values()).values():
                 if peer.begins or peer.public_key not in there or there[peer.public_key].handshake_at:
                     continue
                 since = waiting[peer.public_key] = self._waiting.get(peer.public_key, now)
@@ -236,7 +236,7 @@ class Mesh:
         key = key_of(peer, epoch)
         handshake_at = devices[epoch].handshake_at(key.public_key) if key and epoch in devices else 0.0
         address = int(IPv4Address(peer.underlay_address or "0.0.0.0"))
-        return Way(peer, epoch, handshake_at, begins(self._site.underlay, address))
+        return Way(peer, epoch, handshake_at, begins(self.site.underlay, address))
 
     def _converge(self) -> int:
         assert self.kernel is not None
@@ -248,7 +248,7 @@ class Mesh:
         self._ways = self._choose(self._read_devices())
         devices = self._devices()
         ways = {int(IPv4Address(self._peers[i].underlay_address)): e for i, e in self._ways.items() if e}
-        site = self._site
+        site = self.site
         self._wanted = state_of(plan_mesh(site.underlay, site.underlay_mtu, site.ipv6, devices, ways))
         self.kernel.learn_settings(self._wanted)
         operations = diff(self.kernel.state, self._wanted)
@@ -273,7 +273,7 @@ class Mesh:
         return int(bool(needed))
 
     def _change(self, epoch: int, there: DeviceState) -> DeviceChange:
-        wanted = peers_of(epoch, self._site.underlay, self._peers.values())
+        wanted = peers_of(epoch, self.site.underlay, self._peers.values())
         return change(there, self._keys.public(epoch), self._port_of(epoch), wanted, time.time())
 
     def _why_other(self, epoch: int, name: str) -> list[str]:
@@ -313,7 +313,7 @@ class Mesh:
         return self._in_kernel or self._processes
 
     def _devices(self) -> dict[int, str]:
-        return {e: names.tunnel_device(self._site.node_id, e) for e in epochs_of(self._assigned)}
+        return {e: names.tunnel_device(self.site.node_id, e) for e in epochs_of(self._assigned)}
 
     def _read_devices(self) -> dict[int, DeviceState]:
         assert self.kernel is not None

@@ -8,12 +8,14 @@ on facts.
 import socket
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
 from typing import Final
 
+from argosy.agent import facts
+from argosy.agent.facts import HostLinks
 from argosy.agent.logic import network_names as names
-from argosy.agent.logic.host_routes import collision, host_routes
+from argosy.agent.logic.host_routes import collision, told
 from argosy.agent.logic.network_firewall import NETWORK_TABLE, HostFirewall
 from argosy.agent.logic.network_ingress import Place, led_datagrams
 from argosy.agent.logic.network_plan import Site, link_mtu, number_of, placeholder_of
@@ -28,6 +30,7 @@ from argosy.agent.network.carried import CarriedNetwork, by_network
 from argosy.agent.network.desired import (
     Drift,
     DriftKind,
+    HostReport,
     Interface,
     LocalTask,
     NetworkSettings,
@@ -58,13 +61,15 @@ class Overlay:
 
     def __init__(self, identity: NodeIdentity, settings: NetworkSettings) -> None:
         self._node_name = identity.node_name
+        self._underlay_address = identity.underlay_address
+        links = facts.read_links(identity.underlay_address)
         self._range = IPv4Network(settings.uplink_range)
         self._pins = settings.run_dir / "netns"
         memory = settings.run_dir / "network"
         self._site = Site(
             node_id=identity.node_id,
             underlay=int(IPv4Address(identity.underlay_address)),
-            underlay_mtu=identity.underlay_mtu,
+            underlay_mtu=links.underlay_mtu or facts.USUAL_MTU,
             vxlan_port=settings.vxlan_port,
             ipv6=namespace.read_setting("ipv6/conf/all/disable_ipv6") is not None,
         )
@@ -98,6 +103,9 @@ class Overlay:
         self._own: Mapping[str, PeerAssignment] = {}  # what peers know of this node, by network
         self._left: dict[str, Changed] = {}  # by network: whose connections are to be forgotten
         self._ports = Ports(self._services, ForeignFirewall(firewall.table), self.mesh.ports)
+        self._judged: frozenset[str] = frozenset()  # the networks that the report is about
+        self.host_report = self._report(links)
+        """What the host was like when it was last looked at; may be read by others."""
         self._found: dict[Drift, None] = {}  # by repairs that failed: what they did put right is not found again
 
     def adopt(self) -> None:
@@ -173,6 +181,8 @@ class Overlay:
         self._ports.want(desired.published, desired.tasks, desired.networks)
         self._open_ports()
         count = self._converge() + self._end_networks()
+        if self._judged != desired.networks.keys():
+            self._follow_host()
         self._forget_datagrams()
         self._ports.look()
         for network_id in self._assigned.keys() & self._left.keys():
@@ -259,6 +269,8 @@ class Overlay:
 
         The next repair that succeeds returns what those before it found, too.
         """
+        if scope.entries(""):
+            self._follow_host()
         drift = self.verify(scope)
         self._found.update(dict.fromkeys(drift))
         if scope is EVERYTHING:
@@ -394,19 +406,47 @@ class Overlay:
         Those of which containers could not tell the addresses from the host's own (the controller has refused what it
         knew of: routes come and go), and those for which its link is too narrow.
         """
+        links = facts.read_links(self._underlay_address)
         for network in networks:
-            if (mtu := carried_mtu(self._site.underlay_mtu, encrypted=network.encrypted)) < LEAST_MTU:
-                raise PreconditionError(
-                    f"the link of node {self._node_name} to other hosts takes {self._site.underlay_mtu} bytes, which "
-                    f"leaves {mtu} for network {network.name}, and {LEAST_MTU} are needed: give the link a larger MTU"
-                )
-        routes = host_routes(Path("/proc/thread-self/net/route").read_text())
-        for network in networks:
-            if taken := collision(routes, network.subnet):
-                raise PreconditionError(
-                    f"network {network.name} ({network.subnet}) overlaps {taken}: remove that route from node "
-                    f"{self._node_name}, or give the network another subnet"
-                )
+            if misfit := self._misfit(network, links):
+                raise PreconditionError(misfit)
+
+    def _misfit(self, network: NetworkAssignment, links: HostLinks) -> str:
+        """Return why a network does not fit this host, with what to do; "" when it does."""
+        if (mtu := carried_mtu(self._site.underlay_mtu, encrypted=network.encrypted)) < LEAST_MTU:
+            return (
+                f"the link of node {self._node_name} to other hosts takes {self._site.underlay_mtu} bytes, which "
+                f"leaves {mtu} for network {network.name}, and {LEAST_MTU} are needed: give the link a larger MTU"
+            )
+        if taken := collision(links.routes, network.subnet):
+            return (
+                f"network {network.name} ({network.subnet}) overlaps {taken}: remove that route from node "
+                f"{self._node_name}, or give the network another subnet"
+            )
+        return ""
+
+    def _report(self, links: HostLinks) -> HostReport:
+        found = {i: self._misfit(network, links) for i, network in self._assigned.items()}
+        problems = {i: misfit for i, misfit in found.items() if misfit}
+        return HostReport(self._site.underlay_mtu, links.addresses, told(links.routes), problems)
+
+    def _follow_host(self) -> None:
+        """Look what the host's links are like: networks follow their MTU. Raises TransientError."""
+        links = facts.read_links(self._underlay_address)
+        mtu = links.underlay_mtu or self._site.underlay_mtu  # while no link has the address nothing is known
+        changed = mtu != self._site.underlay_mtu
+        if changed:
+            self._site = self._attachments.site = self.mesh.site = replace(self._site, underlay_mtu=mtu)
+            self._host.follow(self._site)
+            for carried in self._carried.values():
+                carried.follow(self._site)
+            self._open_ports()
+        self._judged = frozenset(self._assigned)
+        self.host_report = self._report(links)
+        for network_id, network in self._assigned.items():
+            self._attachments.refresh(self._carried[network_id], network)
+        if changed:
+            self._converge()
 
     def _create(self, network_id: str) -> CarriedNetwork:
         self._host.delete_uplink(network_id)

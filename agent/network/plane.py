@@ -26,6 +26,7 @@ from argosy.agent.network.desired import (
     Audited,
     AuditTiming,
     Drift,
+    HostReport,
     MeshReport,
     NetworkSettings,
     NetworkState,
@@ -75,6 +76,8 @@ class NetworkPlane:
         """Called on the loop when what the node says of its mesh has changed."""
         self.on_ports: Callable[[tuple[PortProblem, ...]], None] = lambda problems: None
         """Called on the loop with what stands in the way of published ports, whenever that was looked at."""
+        self.on_host: Callable[[HostReport], None] = lambda report: None
+        """Called on the loop with what the host is like, whenever that was looked at."""
 
     async def start(self) -> None:
         """Adopt what a former life left; nothing is changed or removed. Raises TransientError."""
@@ -100,6 +103,7 @@ class NetworkPlane:
                 return await self._in_kernel(self._running.apply, desired)
             finally:
                 self.on_ports(self.port_problems)
+                self.on_host(self._running.host_report)
                 self._tunnels.want(desired)
                 await self._listen()
                 await self._supply_dns()
@@ -163,6 +167,7 @@ class NetworkPlane:
                 raise
             finally:
                 self.on_ports(self.port_problems)
+                self.on_host(self._running.host_report)
             if found:
                 await self._listen()
                 await self._supply_dns()

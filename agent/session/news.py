@@ -7,7 +7,7 @@ The newest counts: what nobody took yet is replaced by what came after it.
 import asyncio
 from dataclasses import replace
 
-from argosy.agent.network.desired import MeshReport
+from argosy.agent.network.desired import HostReport, MeshReport
 from argosy.core.codec import encode, encode_into
 from argosy.core.node import NodeDescription, PortProblem
 from argosy.proto.argosy.v1 import dispatcher_pb2 as pb
@@ -35,6 +35,13 @@ class NodeNews:
             self._told_tunnels = False
         self._mesh = mesh
         self._something.set()
+
+    def take_host(self, host: HostReport) -> None:
+        """Take what the host's links are like now."""
+        about = replace(self.description, underlay_mtu=host.underlay_mtu, addresses=host.addresses, routes=host.routes)
+        if about != self.description:
+            self.description, self._described = about, False
+            self._something.set()
 
     def take_ports(self, problems: tuple[PortProblem, ...]) -> None:
         """Take what stands in the way of published ports now."""

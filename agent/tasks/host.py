@@ -60,6 +60,8 @@ class Host:
     """Image layers that containers are mounted on, by task: they must stay while the container does."""
     tunnel_problems: Mapping[str, str] = field(default_factory=dict)
     """What is wrong with the tunnels of encrypted networks, by network."""
+    host_problems: Mapping[str, str] = field(default_factory=dict)
+    """Why networks do not fit this host any more, by network."""
     consoles: Consoles = field(default_factory=Consoles)
     preparing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
     ensure_memory: Callable[[Path], None] = ensure_memory_directory

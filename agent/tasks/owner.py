@@ -368,14 +368,15 @@ class TaskOwner:
         self.say_trouble()
 
     def say_trouble(self) -> None:
-        """Say of a task that runs what it lacks without ending by it: a piece that cannot be read, then a tunnel.
+        """Say of a task that runs what it lacks without ending by it: a piece that cannot be read, a tunnel, a way.
 
         Other reasons go before.
         """
         status, mine = self._seen.status, self._trouble
         found = [self._host.assignments.trouble_of(self._assigned)] if self._assigned else []
         attached = self._assigned.attachments if self._assigned else ()
-        found += (self._host.tunnel_problems.get(a.network_id, "") for a in attached)
+        for problems in (self._host.tunnel_problems, self._host.host_problems):
+            found += (problems.get(a.network_id, "") for a in attached)
         self._trouble = reason = next(filter(None, found), "")
         if status.state is TaskState.RUNNING and status.reason in ("", mine) and status.reason != reason:
             self._note(replace(self._seen, status=replace(status, reason=reason)))

@@ -73,8 +73,8 @@ class Tasks:
                 self._refused[task_id] = TaskStatus(TaskState.REJECTED, at=now, reason=reason, released=True)
                 self._host.reporter.put(task_id, self._refused[task_id])
 
-    def tunnels_changed(self) -> None:
-        """Have all tasks say what is wrong with the tunnels of their networks now."""
+    def networks_changed(self) -> None:
+        """Have all tasks say what is wrong with their networks now."""
         for owner in self._owners.values():
             owner.say_trouble()
 

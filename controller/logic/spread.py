@@ -194,7 +194,7 @@ class Candidates:
 def _addressed(ask: Ask, view: ClusterView) -> NodeSet:
     """Return the nodes that said that they have all addresses which ports in host mode name.
 
-    It is no filter: a host may have got an address since its agent began, and 127.0.0.1 is told by none.
+    It is no filter: a host may have got an address just now, and 127.0.0.1 is told by none.
     """
     wanted = {port.host_ip for port in ask.needs.ports if port.host_ip}
     if not wanted:

@@ -256,6 +256,36 @@ def test_static_address(cluster, tmp_path):
     cluster.argosy("stack", "rm", "shop")
 
 
+def test_what_changes_of_a_host_while_its_agent_runs_is_followed(cluster, tmp_path):
+    """Its link takes smaller packets for a while: so do all containers' links, on the other hosts, too."""
+    cluster.deploy("shop", STACK, tmp_path)
+    pids = {t["node"]: t["pid"] for t in cluster.tasks("shop_web")}
+    device = cluster.on_host("node2", "ip", "-o", "route", "get", "198.18.0.1").partition(" dev ")[2].split()[0]
+
+    def mtus():
+        shown = (["nsenter", f"--target={pid}", "--net", "ip", "-o", "link", "show", "eth0"] for pid in pids.values())
+        texts = (subprocess.run(command, check=True, capture_output=True, text=True).stdout for command in shown)
+        return {int(re.search(r"mtu (\d+)", text)[1]) for text in texts}
+
+    def addresses():
+        return cluster.json("node", "inspect", "node2")[0]["description"]["addresses"]
+
+    assert mtus() == {1450}
+    try:
+        for mtu in (1400, 1500):
+            cluster.on_host("node2", "ip", "link", "set", device, "mtu", str(mtu))
+            wait_until(lambda mtu=mtu: mtus() == {mtu - 50}, 20, f"all links take {mtu - 50} bytes")
+    finally:
+        cluster.on_host("node2", "ip", "link", "set", device, "mtu", "1500")
+    before = addresses()
+    cluster.on_host("node2", "ip", "addr", "add", "203.0.113.9/32", "dev", device)
+    wait_until(lambda: addresses() == sorted([*before, "203.0.113.9"]), 20, "the new address is known")
+    cluster.on_host("node2", "ip", "addr", "del", "203.0.113.9/32", "dev", device)
+    wait_until(lambda: addresses() == before, 20, "the address is gone")
+    assert {t["node"]: t["pid"] for t in cluster.tasks("shop_web")} == pids
+    cluster.argosy("stack", "rm", "shop")
+
+
 def test_networks_that_cannot_be_are_refused_with_what_would_fit(cluster):
     """Overlapping ones are fine, until one service joins both."""
     for name in ("one", "two"):
@@ -287,6 +317,17 @@ def test_networks_that_cannot_be_are_refused_with_what_would_fit(cluster):
 
     (reason, *_) = wait_until(reasons, 30, "the task is rejected")
     assert f"network one (10.78.0.0/24) overlaps 10.78.0.64/26, which this host reaches over {device}" in reason
-    cluster.on_host("node1", "ip", "route", "del", "10.78.0.64/26")
     cluster.argosy("service", "rm", "late")
+    cluster.on_host("node1", "ip", "route", "del", "10.78.0.64/26")
+    # One that runs already says so, and goes on.
+    cluster.argosy(
+        "service", "create", "--name", "early", "--network", "one", *only_there, "busybox:1", "sleep", "1000"
+    )
+    (runs,) = wait_until(lambda: [t for t in cluster.tasks("early") if t["state"] == "RUNNING"], 30, "it runs")
+    cluster.on_host("node1", "ip", "route", "add", "10.78.0.64/26", "dev", device)
+    wait_until(lambda: cluster.tasks("early")[0]["reason"] == reason, 10, "it says what does not fit any more")
+    cluster.on_host("node1", "ip", "route", "del", "10.78.0.64/26")
+    wait_until(lambda: not cluster.tasks("early")[0]["reason"], 10, "it fits again")
+    assert cluster.tasks("early")[0]["id"] == runs["id"]
+    cluster.argosy("service", "rm", "early")
     cluster.argosy("network", "rm", "one", "two")

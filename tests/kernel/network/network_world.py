@@ -186,7 +186,7 @@ class Host:
             # Tests break things by hand and look at them: nobody else repairs, unless the test is about that.
             **{"resolv_conf": self.run_dir / "resolv.conf", "audit": None} | self.settings,
         )
-        return NetworkPlane(NodeIdentity(f"node-{self.name}", self.name, self.address, self.mtu), settings)
+        return NetworkPlane(NodeIdentity(f"node-{self.name}", self.name, self.address), settings)
 
     def do(self, action: Coroutine[Any, Any, T]) -> T:
         """Carry out something asynchronous in the host's loop."""

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from argosy.agent.logic.assignments import Assignments
-from argosy.agent.network.desired import MeshReport
+from argosy.agent.network.desired import HostReport, MeshReport
 from argosy.agent.network.wireguard_go import PROGRAM, why_not
 from argosy.agent.session.news import NodeNews
 from argosy.agent.tasks.wiring import Wiring, network_state
@@ -44,6 +44,21 @@ async def test_a_session_hears_what_changed_and_a_new_one_everything() -> None:
     assert await heard(news) == []
     assert [k.port for k in news.hello().mesh_keys] == [51821]
     assert await heard(news) == ["tunnels"]
+
+
+async def test_a_session_hears_what_the_host_is_like_once_it_changes() -> None:
+    news = NodeNews(NodeDescription(underlay_mtu=1500, addresses=("192.0.2.1",), routes=("192.0.2.0/24",)))
+    news.hello()
+    news.take_host(HostReport(1500, ("192.0.2.1",), ("192.0.2.0/24",), {"net": "why"}))
+    assert await heard(news) == ["tunnels"]
+    news.take_host(HostReport(1400, ("192.0.2.1", "192.0.2.7"), ("10.0.0.0/8",), {}))
+    about = (await news.next()).description
+    assert (about.underlay_mtu, list(about.addresses), list(about.routes)) == (
+        1400,
+        ["192.0.2.1", "192.0.2.7"],
+        ["10.0.0.0/8"],
+    )
+    assert await heard(news) == []
 
 
 class Plane:

@@ -320,6 +320,17 @@ async def test_what_runs_goes_on_and_says_which_piece_cannot_be_read(nodes, key,
     assert (node.runtime.signals, node.runtime.ran) == ([], {"t1": 1})
 
 
+@pytest.mark.parametrize("of_what", ["host_problems", "tunnel_problems"])
+async def test_what_runs_goes_on_and_says_what_is_wrong_with_its_networks(nodes, of_what):
+    joined = replace(RUNNING, attachments=(Attachment("net", 5), Attachment("other", 6)))
+    node = await nodes(assignments(joined))
+    await node.until_state(TaskState.RUNNING)
+    for problems, reason in (({"third": "no"}, ""), ({"other": "it overlaps"}, "it overlaps"), ({}, "")):
+        setattr(node.host, of_what, problems)
+        node.tasks.networks_changed()
+        assert (node.status().state, node.status().reason) == (TaskState.RUNNING, reason)
+
+
 async def test_a_task_that_only_a_newer_agent_could_read_is_rejected_with_the_reason(nodes):
     node = await nodes()
     unreadable = UnreadableAssignment("task/t9", "desired_state is 999")
