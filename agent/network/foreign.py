@@ -1,6 +1,14 @@
 """Looks now and then whether another firewall of the host drops what comes to published ports."""
 
-from argosy.agent.logic.network_foreign import ForeignChain, counted, foreign_chains, may_drop, may_pass, why_dropped
+from argosy.agent.logic.network_foreign import (
+    ForeignChain,
+    Suspect,
+    counted,
+    foreign_chains,
+    rules_of,
+    suspects_of,
+    why_dropped,
+)
 from argosy.agent.network import nft
 from argosy.agent.network.nft import NftError
 
@@ -23,7 +31,6 @@ class ForeignFirewall:
 
     def _look(self) -> str:
         chains = foreign_chains(nft.run("list chains"), {self._table})
-        certain = [c for c in chains if c.drops and not may_pass(_rules(c))]
         counts = counted(nft.run(f"list counters table ip {self._table}", stateless=False))
         came, passed = (
             now - before if now >= before else now for now, before in zip(counts, self._counted, strict=True)
@@ -33,9 +40,12 @@ class ForeignFirewall:
         elif came:
             self._dropping = True
         self._chains, self._counted = chains, counts
-        suspects = [c for c in chains if c.drops or may_drop(_rules(c))] if self._dropping else certain
-        return why_dropped(suspects, certain, dropping=self._dropping)
+        suspects = [s for c in chains for s in _suspects(c, within=self._dropping)]
+        return why_dropped(suspects, dropping=self._dropping)
 
 
-def _rules(chain: ForeignChain) -> str:
-    return nft.run(f"list chain {chain.family} {chain.table} {chain.name}")
+def _suspects(chain: ForeignChain, *, within: bool) -> list[Suspect]:
+    """Return what may drop in a chain; `within` also the chains that it leads to, which may be many."""
+    place = f"{chain.family} {chain.table}"
+    listed = f"list table {place}" if within else f"list chain {place} {chain.name}"
+    return suspects_of(chain, rules_of(nft.run(listed, stateless=False, terse=True)))

@@ -336,7 +336,13 @@ def test_the_ports_of_tunnels_are_kept_for_them(wire: World, web: Published) -> 
             "chain fw of table inet wall (policy drop, and no rule lets it pass)",
         ),
         ("drop", ("tcp dport 1 accept",), "chain fw of table inet wall (policy drop)"),
-        ("accept", ("tcp dport 8080 drop",), "chain fw of table inet wall (one of its rules)"),
+        ("accept", ("tcp dport 8080 counter drop",), "chain fw of table inet wall (rule 'tcp dport 8080 drop')"),
+        (
+            "accept",
+            ("ct state established accept", "reject with icmpx admin-prohibited"),
+            "(rule 'reject with icmpx admin-prohibited', and none before it lets it pass)",
+        ),
+        ("accept", ("jump others",), "chain fw of table inet wall (rule 'tcp dport { 1, 8080 } drop' of chain others)"),
         ("accept", ("tcp dport 1 drop",), ""),
         ("drop", ('oifname "au*" accept', "ct state established accept"), ""),
     ],
@@ -349,13 +355,14 @@ def test_a_firewall_that_drops_is_named(
     host = wire.hosts[1]
     hook = f"{{ type filter hook forward priority 0; policy {policy}; }}"
     host.sh(f"nft add table inet wall; nft 'add chain inet wall fw {hook}'")
+    host.sh("nft 'add chain inet wall others; add rule inet wall others tcp dport { 1, 8080 } drop'")
     for rule in rules:
         host.sh(f"nft 'add rule inet wall fw {rule}'")
     web.ports = (PortSpec(target=80, published=8080), PortSpec(target=80, published=8081, host_ip="127.0.0.1"))
     web.apply()
     if not words:
         assert ask(wire.outside, server, host.address, 8080) == CLIENT
-    elif "no rule" not in words:
+    elif "lets it pass" not in words:
         assert host.plane.port_problems == ()
         with wire.outside.open_socket() as calling:
             calling.settimeout(0.3)
@@ -399,7 +406,7 @@ def test_of_several_chains_all_that_may_have_dropped_are_named(wire: World, web:
     host = wire.hosts[1]
     host.sh("nft add table inet wall")
     for name, policy, rule in (
-        ("first", "drop", "accept"),
+        ("first", "drop", "tcp dport 8080 accept"),
         ("second", "accept", "tcp dport 8080 drop"),
         ("third", "accept", "counter"),
     ):
@@ -414,7 +421,7 @@ def test_of_several_chains_all_that_may_have_dropped_are_named(wire: World, web:
     host.do(host.plane.repair())
     (problem,) = host.plane.port_problems
     first, second = (f"chain {name} of table inet wall" for name in ("first", "second"))
-    assert f"firewall, {first} (policy drop) or {second} (one of its rules): let pass" in problem.reason
+    assert f"firewall, {first} (policy drop) or {second} (rule 'tcp dport 8080 drop'): let pass" in problem.reason
 
 
 def test_a_client_within_the_networks_own_range_is_served(wire: World, web: Published) -> None:
