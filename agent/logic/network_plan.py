@@ -144,6 +144,14 @@ def placeholder_of(network: NetworkAssignment, peer: PeerAssignment) -> int | No
     return min(peer.addresses, default=None)
 
 
+def occupied(network: NetworkAssignment, peers: Iterable[PeerAssignment], addresses: Iterable[int]) -> set[str]:
+    """Return the nodes that have some of a network's addresses, in their slices or as static ones."""
+    base, taken = base_of(network.subnet), set(addresses)
+    slices = {(address - base) // SLICE_SIZE for address in taken}
+    on_it = (peer for peer in peers if peer.network_id == network.id)
+    return {peer.node_id for peer in on_it if slices.intersection(peer.slices) or taken.intersection(peer.addresses)}
+
+
 @lru_cache(1 << 16)
 def number_of(address: str) -> int:
     """Return an address as a number. Peers are thousands, and their addresses are looked at with every change."""

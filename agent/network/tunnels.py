@@ -17,6 +17,7 @@ from typing import Final
 import structlog
 
 from argosy.agent.logic.network_mesh import MOST_MISSED, problem_of, sentence, told
+from argosy.agent.logic.network_plan import occupied
 from argosy.agent.network.desired import MeshReport, NetworkState
 from argosy.agent.network.mesh import YIELD_S, Way
 from argosy.core.errors import TransientError
@@ -192,12 +193,16 @@ class TunnelWatch:
         """Return what is wrong with the tunnels of each encrypted network, by its id."""
         names = {p.node_id: p.node_name for p in desired.mesh_peers if not p.down}
         broken = {i: t.problem for i, t in self._tunnels.items() if t.problem and i in names}
+        silent = {p.node_id for p in desired.mesh_peers if not p.keys}  # which a node is that has no task there
         found: dict[str, str] = {}
         for network in desired.networks.values():
             if not network.encrypted:
                 continue
-            on_it = sorted({p.node_id for p in desired.peers if p.network_id == network.id} & broken.keys())
-            said = sentence(network.name, [(names[i], broken[i]) for i in on_it])
+            on_it = {p.node_id for p in desired.peers if p.network_id == network.id} & broken.keys()
+            if silent & on_it:
+                addresses = (e.address for e in desired.endpoints if e.network_id == network.id)
+                on_it -= silent - occupied(network, desired.peers, addresses)
+            said = sentence(network.name, [(names[i], broken[i]) for i in sorted(on_it)])
             if problem:
                 said = f"network {network.name} is encrypted, and there are no tunnels: {problem}"
             if said:

@@ -380,7 +380,24 @@ def told(cluster, seed, done):
         print(f"chaos: seed {seed} failed; again: ARGOSY_CHAOS_SEED={seed}\n" + "\n".join(done))
         print(cluster.run("network", "verify").stdout, cluster.run("network", "ls").stdout, cluster.run("ps").stdout)
         print(cluster.log_tails(40))
+        print("\n".join(kernels(cluster)))
         raise
+
+
+def kernels(cluster):
+    """Yield what every host's kernel has of its networks and tunnels, in the words of `ip` and its like."""
+    inside = "ip -d -s link; ip address; ip route show table all; ip neigh; bridge fdb; ip netns list-id; ss -uan"
+    for host in UNDERLAY:
+        run = Path(f"/proc/{cluster.holder(host)}/root/run/argosy")
+        for pin in sorted((*run.glob("netns/*"), *run.glob("mesh/namespace"))):
+            enter = [
+                "nsenter",
+                f"--net={pin}",
+                "sh",
+                "-c",
+                f"readlink /proc/self/ns/net; {inside}; nft -s list ruleset",
+            ]
+            yield f"--- {host} {pin.name}\n" + subprocess.run(enter, capture_output=True, text=True, check=False).stdout
 
 
 def run(seed, length, rounds, directory, image_tar, controllers=1):

@@ -1,5 +1,7 @@
 """What the mesh holds, which tunnel leads to a peer, what to set of a device: tables over the pure planner."""
 
+import asyncio
+import socket
 from dataclasses import replace
 from ipaddress import IPv4Address
 
@@ -28,9 +30,17 @@ from argosy.agent.logic.network_mesh import (
 )
 from argosy.agent.logic.network_plan import Site, link_mtu
 from argosy.agent.logic.network_state import Route, state_of
-from argosy.agent.network.tunnels import echo_request, is_reply
+from argosy.agent.network.desired import MeshReport, NetworkState
+from argosy.agent.network.mesh import Way
+from argosy.agent.network.tunnels import Looked, TunnelWatch, echo_request, is_reply
 from argosy.agent.network.wireguard_go import _state
-from argosy.core.assignment import MeshAssignment, MeshPeerAssignment, NetworkAssignment
+from argosy.core.assignment import (
+    EndpointAssignment,
+    MeshAssignment,
+    MeshPeerAssignment,
+    NetworkAssignment,
+    PeerAssignment,
+)
 from argosy.core.mesh import MeshKey, Tunnel
 
 NOW = 10_000.0
@@ -208,6 +218,38 @@ def test_a_network_names_the_first_and_counts_the_others() -> None:
     assert sentence("n", [("a", "why")]) == "network n is encrypted, and there is no tunnel to a: why"
     assert sentence("n", [("a", "why"), ("b", "x")]).endswith("to a: why; nor to 1 other")
     assert sentence("n", [("a", "why"), ("b", "x"), ("c", "x")]).endswith("nor to 2 others")
+
+
+@pytest.mark.parametrize(("at", "says"), [(None, False), ("10.64.0.33", True), ("10.64.0.65", False)])
+async def test_nothing_is_missed_of_a_node_that_holds_addresses_and_runs_nothing(at: str | None, says: bool) -> None:
+    """It has told no key, and needs none: nobody on it can be reached."""
+    endpoints = [EndpointAssignment("net", "t1", "s1", 1, int(IPv4Address(at)))] if at else []
+    desired = NetworkState(
+        {"net": NetworkAssignment("net", "vault", 100, "10.64.0.0/16", encrypted=True)},
+        peers=[PeerAssignment("net", "n2", "192.0.2.2", (1,)), PeerAssignment("net", "n3", "192.0.2.3", (2,))],
+        endpoints=endpoints,
+        mesh=MeshAssignment(2),
+        mesh_peers=[peer()],
+    )
+    reports: asyncio.Queue[MeshReport] = asyncio.Queue()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.setblocking(False)
+
+    async def look() -> Looked:
+        return Looked([Way(peer(), 0, 0.0, True)], "", ())
+
+    async def open_echo() -> socket.socket:
+        return ours
+
+    watch = TunnelWatch(look, open_echo, reports.put_nowait)
+    watch.want(desired)
+    with theirs:
+        running = asyncio.create_task(watch.run())
+        report = await asyncio.wait_for(reports.get(), 10)
+        running.cancel()
+    assert [t.problem for t in report.tunnels] == [BEING_MADE]
+    said = "network vault is encrypted, and there is no tunnel to node2: it is being made"
+    assert report.problems == ({"net": said} if says else {})
 
 
 def test_echoes() -> None:
