@@ -2,9 +2,9 @@
 
 Every plan is made from objects that went through the store's own encoding, by a planner that knows nothing else: what
 a new leader would see at that very moment. After every step: while the update tries, no slot but the canaries' runs
-what is new; there are never more canaries than asked for, and none at rest; a rollback restores the revision exactly.
-When
-the world calms down, every slot runs what the spec wants.
+what is new; there are never more canaries than asked for, and none at rest; a rollback restores the revision exactly,
+and one by policy returns only to what came through before. When the world calms down, every slot runs what the spec
+wants.
 """
 
 from dataclasses import replace
@@ -19,7 +19,9 @@ from argosy.controller.logic.actions import Plan
 from argosy.controller.logic.update import AT_REST, HELD
 from argosy.core.codec import decode, encode
 from argosy.core.errors import PreconditionError
+from argosy.core.node import NodeState
 from argosy.core.service import (
+    Disconnect,
     FailureAction,
     RestartPolicy,
     Revision,
@@ -67,6 +69,7 @@ class Rollouts(RuleBasedStateMachine):
         parallelism=st.integers(0, 2),
         order=st.sampled_from(UpdateOrder),
         action=st.sampled_from((FailureAction.PAUSE, FailureAction.ROLLBACK)),
+        disconnect=st.sampled_from((Disconnect.REPLACE, Disconnect.KEEP)),
     )
     def begin(
         self,
@@ -77,20 +80,26 @@ class Rollouts(RuleBasedStateMachine):
         parallelism: int,
         order: UpdateOrder,
         action: FailureAction,
+        disconnect: Disconnect,
     ) -> None:
         config = UpdateConfig(parallelism=parallelism, order=order, failure_action=action, monitor=2)
         spec = ServiceSpec("web", {}, mode, replicas, image("v1", restart=RestartPolicy(delay=1)), config)
-        self.world = Forgetful(replace(spec, canary=canary, auto_promote=auto and canary > 0))
+        spec = replace(spec, canary=canary, auto_promote=auto and canary > 0, disconnect=disconnect)
+        self.world = Forgetful(spec)
         self.world.fate = self.fate
         self.stuck = False
+        self.broken = {"failing"}
         self.wanted: dict[str, S] = {}
+        self.came_through: set[str] = set()
+        self.revision = 0
         self.world.checks += [self.check_canaries, self.check_that_it_only_tries, self.check_that_nothing_goes_in_vain]
+        self.world.checks.append(self.check_where_a_policy_returns_to)
         self.world.settle()
 
     def fate(self, task: Task, following: S) -> S:
         if self.stuck and following is S.READY:
             return self.world.containers[task.meta.id].state
-        failing = self.world.image_of(task) == "failing" and following is S.RUNNING
+        failing = self.world.image_of(task) in self.broken and following is S.RUNNING
         return S.FAILED if failing else following
 
     @property
@@ -163,11 +172,34 @@ class Rollouts(RuleBasedStateMachine):
         self.world.run_agents()
         self.world.orchestrate()
 
+    @rule(name=st.sampled_from(("v1", "v2")), broken=st.booleans())
+    def a_program_fails_from_now_on_or_no_more(self, name: str, broken: bool) -> None:
+        (self.broken.add if broken else self.broken.discard)(name)
+
+    @rule(action=st.sampled_from((FailureAction.PAUSE, FailureAction.ROLLBACK)))
+    def what_follows_failures_changes(self, action: FailureAction) -> None:
+        self.world.update(update=replace(self.service.spec.update, failure_action=action))
+        self.world.orchestrate()
+
     @rule(stuck=st.booleans())
     def preparing_gets_stuck(self, stuck: bool) -> None:
         self.stuck = stuck
 
+    @rule(data=st.data(), state=st.sampled_from((NodeState.READY, NodeState.DOWN)))
+    def a_node_goes_or_comes_back(self, data: st.DataObject, state: NodeState) -> None:
+        self.world.set_node(data.draw(st.sampled_from(sorted(self.world.nodes))), state)
+        self.world.orchestrate()
+
     # What must hold.
+
+    def check_where_a_policy_returns_to(self, world: World) -> None:
+        """A rollback that nobody asked for is to what the service ran when no update was going on."""
+        update, name = self.service.update, world.image_of_spec()
+        is_new, self.revision = self.service.revision != self.revision, self.service.revision
+        if is_new and update.state is UpdateState.ROLLBACK_STARTED and update.message:
+            assert name in self.came_through, (name, update)
+        if update.state in AT_REST:
+            self.came_through.add(name)
 
     def check_canaries(self, world: World) -> None:
         live = {t.slot for t in world.live() if t.canary}
@@ -207,6 +239,9 @@ class Rollouts(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         self.stuck = False
+        self.broken = {"failing"}
+        for name in self.world.nodes:
+            self.world.set_node(name, NodeState.READY)
         self.stop_or_start(False)
         for _ in range(3):
             self.world.run(1000)
