@@ -104,6 +104,13 @@ def test_what_can_start_nowhere_else_stays_and_the_drain_tells_why(cluster):
     assert {t["id"] for t in cluster.running("a_kept")} == before
     cluster.argosy("node", "activate", "node2")
     wait_until(lambda: {t["id"] for t in cluster.tasks("a_kept")} == before, 20, "what has not moved stays")
+    drained = cluster.run("node", "drain", "--deadline", "2s", "node2")
+    assert (drained.returncode, drained.stdout) == (0, "node node2 is drained\n"), drained.stderr
+    assert drained.stderr.count("was stopped at the deadline and runs nowhere now: no suitable node") == 1, (
+        drained.stderr
+    )
+    cluster.argosy("node", "activate", "node2")
+    cluster.wait_running("a_kept", len(before))
 
 
 @pytest.mark.usefixtures("stack")
