@@ -41,7 +41,7 @@ async def test_long_lines_are_cut_into_parts(host: Host) -> None:
 
 
 async def test_an_unfinished_line_is_written_at_once_and_goes_on(host: Host) -> None:
-    container_id = await host.launch(sh(f"trap 'echo whole; exit' TERM; printf 'half '; echo other >&2; {WAITING}"))
+    container_id = await host.launch(sh(f"trap 'echo whole; exit' TERM; echo other >&2; printf 'half '; {WAITING}"))
     await eventually(lambda: host.lines(container_id) == ["half "], "its begin")
     await host.runtime.kill(container_id, signal.SIGTERM)
     await host.wait(container_id)
