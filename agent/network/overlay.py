@@ -210,9 +210,13 @@ class Overlay:
         return len(unwanted) + self._converge() + self._end_networks()
 
     def attach(self, container_id: str, pid: int, attachments: Sequence[Attachment]) -> tuple[Interface, ...]:
-        """Connect a container to networks that are assigned. Raises PreconditionError, TransientError."""
+        """Connect a container to networks that are assigned. Raises PreconditionError, TransientError.
+
+        One that is on a network already stays there, though that may not fit this host any more.
+        """
         networks = [(self._assignment(a.network_id), a.address) for a in attachments]
-        self._check_fit([network for network, _ in networks])
+        device = names.container_device(container_id)
+        self._check_fit([n for n, _ in networks if device not in self._carried[n.id].containers])
         return self._attachments.attach(container_id, pid, networks)
 
     def detach(self, container_ids: Iterable[str]) -> None:

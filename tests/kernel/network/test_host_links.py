@@ -9,6 +9,7 @@ from test_audit import DEAF, TOLD, two_ends
 from test_reach import WEB, converse
 
 from argosy.agent.network.desired import AuditTiming, HostReport
+from argosy.core.errors import PreconditionError
 
 
 def mtus(container: Container) -> set[str]:
@@ -84,3 +85,16 @@ def test_a_plane_that_begins_tells_what_does_not_fit_at_once(wire: World) -> Non
     report = reported(one)
     one.host.apply()
     assert set(report().problems) == {WEB}
+
+
+def test_a_running_container_is_attached_again_though_its_network_does_not_fit_any_more(wire: World) -> None:
+    """Else another life of the agent could mend nothing of it. A new one is refused."""
+    one, other = two_ends(wire, DEAF)
+    host = one.host
+    host.sh("ip route add 10.64.8.0/24 dev eth0")
+    host.new_life()
+    host.do(host.plane.apply(host.state))
+    host.do(host.plane.attach(one.id, one.pid, one.attachments))
+    assert converse(one, other, "10.64.0.161") == "10.64.0.33"
+    with pytest.raises(PreconditionError, match=r"overlaps 10\.64\.8\.0/24"):
+        host.start_container("tasknew000001", (WEB, "10.64.0.34"))
