@@ -31,12 +31,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "kerne
 from _swarm import is_installed, swarm
 from _wires import STREAM_BYTES, Stream, floor, make_bare, send_each
 from mesh_world import Secret, mesh_of
-from network_world import Container, Host, Namespace, World, world
+from network_world import Container, Host, Namespace, World, tracked_by, world
 
 from argosy.agent.logic.assignments import Assignments, Update, advance
 from argosy.agent.network import conntrack
-from argosy.agent.network.carried import NETLINK_NETFILTER
-from argosy.agent.network.netlink import Netlink
 from argosy.agent.tasks.wiring import network_state
 from argosy.core.addresses import format_ipv4, parse_ipv4
 from argosy.core.assignment import (
@@ -145,7 +143,7 @@ def control_plane(host: Host) -> None:
     here = advance(here, Update(LeaderEpoch(1, 1), False, 3, 2, beside, ()))
     apply(host, here)
     endpoints = iter([piece for piece in pieces if isinstance(piece, EndpointAssignment) and piece.slot == 1])
-    with answering_datagrams(server, PORT), tracked_by(host) as netlink:
+    with answering_datagrams(server, PORT), tracked_by(host, NETWORK) as netlink:
         for count in TRACKED:
             ask_from_each_port(client, range(30_000, 30_000 + count))
             withdrawn, gone, walk = list[float](), list[float](), list[float]()
@@ -174,18 +172,6 @@ def control_plane(host: Host) -> None:
 
 def spread(times: Sequence[float]) -> str:
     return f"{median(times) * 1e3:.2f} (p90 {quantiles(times, n=10)[-1] * 1e3:.2f})"
-
-
-@contextmanager
-def tracked_by(host: Host) -> Iterator[Netlink]:
-    """Yield a socket for the connections that a host's network tracks."""
-    namespace = host.network(NETWORK)
-    netlink = namespace.run(lambda: Netlink(NETLINK_NETFILTER))
-    try:
-        yield netlink
-    finally:
-        netlink.close()
-        namespace.close()
 
 
 def ask_from_each_port(client: Container, ports: Sequence[int]) -> None:

@@ -21,7 +21,9 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, TypeVar
 
+from argosy.agent.network.carried import NETLINK_NETFILTER
 from argosy.agent.network.desired import LocalTask, NetworkSettings, NetworkState, NodeIdentity
+from argosy.agent.network.netlink import Netlink
 from argosy.agent.network.plane import NetworkPlane
 from argosy.core.assignment import NetworkAssignment, PeerAssignment
 from argosy.core.network import Attachment
@@ -336,3 +338,15 @@ def children() -> set[int]:
 
 def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
+
+
+@contextmanager
+def tracked_by(host: Host, network_id: str) -> Iterator[Netlink]:
+    """Yield a socket that tells of the connections that a network tracks on a host."""
+    namespace = host.network(network_id)
+    netlink = namespace.run(lambda: Netlink(NETLINK_NETFILTER))
+    try:
+        yield netlink
+    finally:
+        netlink.close()
+        namespace.close()

@@ -5,17 +5,14 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from network_world import Container, Host, World, wait_until
+from network_world import Container, Host, World, tracked_by, wait_until
 
 from argosy.agent.network import conntrack
-from argosy.agent.network.carried import NETLINK_NETFILTER
 from argosy.agent.network.desired import DriftKind
-from argosy.agent.network.netlink import Netlink
 from argosy.core.addresses import format_ipv4, parse_ipv4
 from argosy.core.assignment import EndpointAssignment, NamesAssignment
 
@@ -352,18 +349,6 @@ def test_what_somebody_changed_is_found_and_put_right(service: Service, damage: 
     assert service.counts(3) == {"a": 1, "b": 1, "c": 1}
 
 
-@contextmanager
-def tracked_by(host: Host) -> Iterator[Netlink]:
-    """Yield a socket that tells of the connections that a host tracks."""
-    namespace = host.network(WEB)
-    netlink = namespace.run(lambda: Netlink(NETLINK_NETFILTER))
-    try:
-        yield netlink
-    finally:
-        netlink.close()
-        namespace.close()
-
-
 @pytest.mark.usefixtures("forgotten")
 def test_nothing_is_forgotten_but_what_goes_through_the_virtual_address_to_an_endpoint_that_left(
     service: Service,
@@ -372,7 +357,7 @@ def test_nothing_is_forgotten_but_what_goes_through_the_virtual_address_to_an_en
     a, b = "10.64.0.65", "10.64.0.66"
     service.set("ab")
     with ExitStack() as stack:
-        netlink = stack.enter_context(tracked_by(service.hosts[0]))
+        netlink = stack.enter_context(tracked_by(service.hosts[0], WEB))
         for kind in (stream, datagram):
             for address in (VIRTUAL, VIRTUAL, a):  # in turn: to each
                 asking = stack.enter_context(service.client.open_socket(kind))
@@ -404,7 +389,7 @@ def test_connections_through_an_endpoint_that_left_unseen_are_forgotten(service:
         host.plane = host._new_plane()
         host.do(host.plane.start())
         service.set("b")
-        with tracked_by(host) as netlink:
+        with tracked_by(host, WEB) as netlink:
             assert conntrack.served_by(netlink, {parse_ipv4("10.64.0.65")}) == []
         datagrams.send(b"who?")
         assert _said(datagrams.recv(64))[0] == "b"
