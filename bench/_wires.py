@@ -99,23 +99,19 @@ class Stream:
 
         The sender's, since the kernel carries packets up to the reader's socket in its time.
         """
-        processors = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, processors[:1])
-        try:
+        with on_processor(0):
             began, used = time.perf_counter(), time.thread_time()
             for _ in range(STREAM_BYTES // _CHUNK):
                 self._socket.sendall(self._data)
             self._socket.recv(1)
             return time.perf_counter() - began, time.thread_time() - used
-        finally:
-            os.sched_setaffinity(0, processors)
 
     def close(self) -> None:
         self._socket.close()
         self._thread.join()
 
     def _read(self) -> None:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[1:2] or os.sched_getaffinity(0))
+        os.sched_setaffinity(0, processor(1))
         buffer = bytearray(_CHUNK)
         found = 0
         with self._reading:
@@ -144,3 +140,20 @@ def send_each(client: Namespace, addresses: list[str], ports: int) -> float:
             return time.thread_time() - began
 
     return client.run(send_all)
+
+
+@contextmanager
+def on_processor(number: int) -> Iterator[None]:
+    """Stay on one processor: else the scheduler's moves are most of what is seen."""
+    every = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, processor(number))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, every)
+
+
+def processor(number: int) -> list[int]:
+    """Return one of the processors; all, where there are not so many."""
+    every = sorted(os.sched_getaffinity(0))
+    return every[number : number + 1] or every

@@ -5,12 +5,11 @@ older leader, or of the same leader from before what was applied, is refused: a 
 cannot command (design: leader epoch).
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
+from argosy.agent.logic.pieces import Pieces
 from argosy.core.assignment import (
     LeaderEpoch,
     Piece,
@@ -41,25 +40,19 @@ P = TypeVar("P", bound=Piece)
 
 @dataclass(frozen=True, slots=True)
 class Assignments:
-    """A full set as of `version`, which `leader` sent. `pieces` is by key and never changed in place."""
+    """A full set as of `version`, which `leader` sent."""
 
-    pieces: Mapping[str, Piece] = field(default_factory=dict)
+    pieces: Pieces = field(default_factory=Pieces)
     version: int = 0
     leader: LeaderEpoch = LeaderEpoch()
     synced: bool = False
     """False until a full set was applied: nothing may be removed on an unsynced view."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """Why a piece that came last under a key cannot be read here, also where `pieces` still has what came before."""
-    _by_kind: defaultdict[type, list[Any]] = field(
-        default_factory=lambda: defaultdict(list), init=False, repr=False, compare=False
-    )
 
     def of(self, kind: type[P]) -> Sequence[P]:
-        """Return all pieces of one kind. All are sorted at once: there may be ten thousands, at each change of one."""
-        if not self._by_kind:
-            for one, run in groupby(self.pieces.values(), type):
-                self._by_kind[one].extend(run)
-        return self._by_kind[kind]
+        """Return all pieces of one kind."""
+        return self.pieces.of(kind)
 
     def tasks(self) -> dict[str, TaskAssignment]:
         """Return the assigned tasks by id."""
@@ -140,24 +133,18 @@ def advance(current: Assignments, update: Update) -> Assignments:
     check_leader(current.leader, update.leader)
     unreadable = {p.key: p.problem for p in update.put if isinstance(p, UnreadableAssignment)}
     if update.full:
-        pieces = _by_key(update.put, current.pieces)
+        pieces = Pieces(_readable(update.put, current.pieces))
         return Assignments(pieces, update.version, update.leader, synced=True, unreadable=unreadable)
     if update.base_version != current.version or not current.synced:
         raise BrokenChainError(f"an increment on version {update.base_version} came, this node has {current.version}")
-    pieces = dict(current.pieces)
-    for key in update.remove:
-        pieces.pop(key, None)
-    put = _by_key(update.put, current.pieces)
-    pieces.update(put)
+    put = {key_of(piece): piece for piece in _readable(update.put, current.pieces)}
+    pieces = current.pieces.changed(put, update.remove)
     still = {k: v for k, v in current.unreadable.items() if k not in put and k in pieces}
     unreadable = {**still, **unreadable}
     return Assignments(pieces, update.version, update.leader, synced=True, unreadable=unreadable)
 
 
-def _by_key(pieces: Iterable[Piece], before: Mapping[str, Piece]) -> dict[str, Piece]:
-    """Return the pieces by key. One that cannot be read leaves what there was: a task that runs is not to end by it."""
-    found: dict[str, Piece] = {}
+def _readable(pieces: Iterable[Piece], before: Mapping[str, Piece]) -> Iterator[Piece]:
+    """Yield what can be read, else what there was before, if there was: a task that runs is not to end by it."""
     for piece in pieces:
-        key = key_of(piece)
-        found[key] = before.get(key, piece) if isinstance(piece, UnreadableAssignment) else piece
-    return found
+        yield before.get(piece.key, piece) if isinstance(piece, UnreadableAssignment) else piece

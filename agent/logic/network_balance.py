@@ -117,7 +117,8 @@ def change(
     touched_chains = {chain_of(service_id): service_id for service_id in touched}
     wanted = {services[s].address: chain for chain, s in touched_chains.items() if s in services}
     new = {a: chain for a, chain in wanted.items() if chosen.get(a) != chain}
-    gone = [a for a, chain in chosen.items() if a in new or (chain in touched_chains and wanted.get(a) != chain)]
+    left = [a for a, chain in chosen.items() if chain in touched_chains and wanted.get(a) != chain]
+    gone = dict.fromkeys((*left, *(a for a in new if a in chosen)))
     for address in gone:
         del chosen[address]
     chosen |= new

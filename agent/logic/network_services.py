@@ -5,8 +5,6 @@ Names and endpoints come whole each time; those that are the same objects as bef
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import compress, count
-from operator import is_not
 from typing import Final, TypeVar
 from zlib import crc32
 
@@ -124,8 +122,8 @@ def difference(old: Sequence[P], new: Sequence[P]) -> tuple[list[P], list[P]]:
     """
     if old is new:
         return [], []
-    start = _same(old, new)
-    end = min(_same(old[::-1], new[::-1]), len(old) - start, len(new) - start)
+    start = _same(old, new, min(len(old), len(new)))
+    end = _same(old, new, min(len(old), len(new)) - start, at_end=True)
     old, new = old[start : len(old) - end], new[start : len(new) - end]
     before, now = set(map(id, old)), set(map(id, new))
     gone = [piece for piece in old if id(piece) not in now]
@@ -134,12 +132,20 @@ def difference(old: Sequence[P], new: Sequence[P]) -> tuple[list[P], list[P]]:
     return [p for p in gone if p not in same], [p for p in fresh if p not in same]
 
 
-def _same(old: Sequence[P], new: Sequence[P]) -> int:
-    """Return how many pieces both begin with. Slices are compared three times as fast as one piece after the other."""
-    shorter = min(len(old), len(new))
-    for start in range(0, shorter, _SLICE):
-        ours, theirs = old[start : start + _SLICE], new[start : start + _SLICE]
-        at = next(compress(count(start), map(is_not, ours, theirs)), None) if ours != theirs else None
-        if at is not None:
-            return at
-    return shorter
+def _same(old: Sequence[P], new: Sequence[P], most: int, *, at_end: bool = False) -> int:
+    """Return how many pieces, at most so many, both begin with, or else end with.
+
+    Slices are compared three times as fast as one piece after the other.
+    """
+    for passed in range(0, most, _SLICE):
+        size = min(_SLICE, most - passed)
+        ours, theirs = (
+            one[len(one) - passed - size : len(one) - passed] if at_end else one[passed : passed + size]
+            for one in (old, new)
+        )
+        if ours != theirs:
+            pairs = zip(reversed(ours), reversed(theirs), strict=True) if at_end else zip(ours, theirs, strict=True)
+            at = next((number for number, (a, b) in enumerate(pairs) if a is not b), None)
+            if at is not None:
+                return passed + at
+    return most

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cache
 from itertools import islice
 from typing import Final
 
@@ -37,6 +38,8 @@ _TIMEOUT: Final = 16
 _DYNAMIC: Final = 32
 _ELEMENT_ENDS_INTERVAL: Final = 1
 
+_HEAD: Final = struct.Struct("=HH")  # of an attribute: its length with this, and its kind
+_PADDING: Final = b"", b"\0\0\0", b"\0\0", b"\0"  # by how many bytes there are beyond a multiple of four
 _HEADER: Final = struct.pack("!BBH", 2, 0, 0)  # nfgenmsg: AF_INET, version, no resource
 _ELEMENTS_AT_ONCE: Final = 512
 """Of one message: the attribute that holds them is never longer than 64 KiB."""
@@ -231,6 +234,7 @@ def lookup(name: str, *, into: int | None = None, number: int = 0) -> bytes:
     return _expression("lookup", body + attribute(1, _text(name)) + _u32(4, number))
 
 
+@cache
 def next_turn(turns: int) -> bytes:
     """Count from 0 to `turns` - 1 and again, with each packet that comes here, in network byte order."""
     count = _expression("numgen", _u32(1, _KEY) + _u32(2, turns) + _u32(3, 0) + _u32(4, 0))
@@ -259,11 +263,13 @@ def immediate(value: bytes) -> bytes:
     return _expression("immediate", _u32(1, _KEY) + nested(2, data(value)))
 
 
+@cache
 def translate_source() -> bytes:
     """Give the connection the register as its source address."""
     return _expression("nat", _u32(1, 0) + _u32(2, 2) + _u32(3, _KEY))
 
 
+@cache
 def translate_destination() -> bytes:
     """Give the connection the register as its destination address."""
     return _expression("nat", _u32(1, 1) + _u32(2, 2) + _u32(3, _KEY))
@@ -304,7 +310,7 @@ def _expression(name: str, body: bytes) -> bytes:
 
 def attribute(kind: int, payload: bytes) -> bytes:
     """Return one attribute, padded to four bytes."""
-    return struct.pack("=HH", 4 + len(payload), kind) + payload + b"\0" * (-len(payload) % 4)
+    return _HEAD.pack(4 + len(payload), kind) + payload + _PADDING[len(payload) % 4]
 
 
 def nested(kind: int, attributes: bytes) -> bytes:
@@ -313,7 +319,7 @@ def nested(kind: int, attributes: bytes) -> bytes:
 
 
 def _u32(kind: int, value: int) -> bytes:
-    return struct.pack("=HH", 8, kind) + struct.pack("!I", value)
+    return _HEAD.pack(8, kind) + value.to_bytes(4, "big")
 
 
 def _text(value: str) -> bytes:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from argosy.agent.logic.assignments import Assignments
-from argosy.core.assignment import Succession, TaskAssignment, key_of
+from argosy.core.assignment import Piece, Succession, TaskAssignment, key_of
 from argosy.core.restart import NoSuccessor, succeed
 from argosy.core.service import RestartPolicy
 from argosy.core.task import Task, TaskStatus
@@ -78,7 +78,7 @@ def with_successors(assignments: Assignments, made: Mapping[str, Succession]) ->
     """
     if not made:
         return assignments
-    pieces, tasks = dict(assignments.pieces), assignments.tasks()
+    tasks, put = assignments.tasks(), dict[str, Piece]()
     newest = {succession.root: task_id for task_id, succession in made.items()}
     for task_id, succession in made.items():
         root = tasks.get(succession.root)
@@ -93,9 +93,9 @@ def with_successors(assignments: Assignments, made: Mapping[str, Succession]) ->
             attempts=succession.attempts,
             attempts_since=succession.attempts_since,
         )
-        pieces[key_of(successor)] = successor
-        pieces[key_of(root)] = replace(root, attachments=())
-    return replace(assignments, pieces=pieces)
+        put[key_of(successor)] = successor
+        put[key_of(root)] = replace(root, attachments=())
+    return replace(assignments, pieces=assignments.pieces.changed(put))
 
 
 def settled(assignments: Assignments, made: Mapping[str, Succession]) -> list[str]:

@@ -41,7 +41,7 @@ class DnsLink:
         self.pidfd = -1
         """Readable when the process that we talk to has ended; -1 without one."""
         self._number = 0
-        self._told: Book | None = None
+        self._told = 0  # the number of the book that it has; 0: none
         self._given: set[str] = set()
         self.sockets: dict[str, Sockets] = {}
         """Our copies, by network."""
@@ -86,7 +86,7 @@ class DnsLink:
             # Records first: one that has just started must not deny what it has not heard of yet.
             if self._send_records(book) | self._send_sockets():
                 self._await_done()
-            self._told = book
+            self._told = book.number
         except OSError as error:
             self._disconnect()
             raise TransientError(f"argosy-dns does not answer: {error}") from error
@@ -131,13 +131,12 @@ class DnsLink:
         return before != self._given
 
     def _send_records(self, book: Book) -> bool:
-        if self._told is None:
+        if not self._told or self._told + 1 != book.number:
             message: dict[str, Any] = {"replace": book.records}
+        elif book.put or book.delete:
+            message = {"put": book.put, "delete": list(book.delete)}
         else:
-            put, delete = book.since(self._told)
-            if not put and not delete:
-                return False
-            message = {"put": put, "delete": delete}
+            return False
         channel.send(self._connected(), message)
         return True
 
@@ -262,7 +261,7 @@ class DnsLink:
             os.close(self.pidfd)
         self.pidfd = -1
         self._decoder.close()
-        self._told = None
+        self._told = 0
         self._given.clear()
         with suppress(ChildProcessError):
             if self._pid:

@@ -12,26 +12,20 @@ from argosy.core.assignment import EndpointAssignment, NamesAssignment
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """All records by their keys, and the keys of those that may differ from the book of the number before."""
+    """How the records differ from the book of the number before; `records`: all of them, until the next book."""
 
-    records: Mapping[str, Record]
     number: int
-    changed: Collection[str]
-
-    def since(self, other: "Book") -> tuple[dict[str, Record], list[str]]:
-        """Return the records that another book has not, and the keys of those that only it has."""
-        follows = self.number == other.number + 1
-        keys = self.changed if follows else self.records.keys() | other.records.keys()
-        put = {k: self.records[k] for k in keys if k in self.records and other.records.get(k) != self.records[k]}
-        return put, [k for k in keys if k in other.records and k not in self.records]
+    records: Mapping[str, Record]
+    put: Mapping[str, Record]
+    delete: Collection[str]
 
 
 class Records:
-    """Records of names and endpoints, which may be many, are kept by change."""
+    """Kept by change: those of names and endpoints may be many."""
 
     def __init__(self) -> None:
         self._state = NetworkState()
-        self._services: dict[str, Record] = {}
+        self._records: dict[str, Record] = {}
         self._others: dict[str, Record] = {}
         self._number = 0
 
@@ -39,21 +33,21 @@ class Records:
         """Return the records of a state."""
         gone_names, names = difference(self._state.names, state.names)
         gone_endpoints, endpoints = difference(self._state.endpoints, state.endpoints)
+        before, self._others = self._others, _others(state)
         self._state = state
         put: dict[str, Record] = {_name_key(name): (name.virtual_address, *name.names) for name in names}
         for one in endpoints:
             put[_endpoint_key(one)] = (one.service_id, one.slot, one.address, one.withdrawn)
+        put |= self._others
+        put = {key: record for key, record in put.items() if self._records.get(key) != record}
         gone = {*map(_name_key, gone_names), *map(_endpoint_key, gone_endpoints)}
-        for key in gone - put.keys():
-            self._services.pop(key, None)
-        self._services |= put
-        before, self._others = self._others, _others(state)
+        gone -= {*map(_name_key, names), *map(_endpoint_key, endpoints)}
+        gone |= before.keys() - self._others.keys()
+        for key in gone:
+            self._records.pop(key, None)
+        self._records |= put
         self._number += 1
-        return Book(
-            self._services | self._others,
-            self._number,
-            {*gone, *put, *(k for k in before.keys() | self._others.keys() if before.get(k) != self._others.get(k))},
-        )
+        return Book(self._number, self._records, put, gone)
 
 
 def _others(state: NetworkState) -> dict[str, Record]:

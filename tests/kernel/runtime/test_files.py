@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 
 from argosy.agent.logic.assignments import Assignments
+from argosy.agent.logic.pieces import Pieces
 from argosy.agent.runtime.errors import RuntimeRejected
 from argosy.agent.runtime.interface import Rootfs
 from argosy.agent.tasks.files import TaskFiles, hold_secrets
-from argosy.core.assignment import ConfigAssignment, SecretAssignment, key_of
+from argosy.core.assignment import ConfigAssignment, SecretAssignment
 from argosy.core.service import FileRef
 from tests.kernel.runtime.conftest import ID_BASE, Host, sh
 
 CONFIG, SECRET = ConfigAssignment("c.1", b"config\n"), SecretAssignment("s.1")
-ASSIGNED = Assignments({key_of(piece): piece for piece in (CONFIG, SECRET)}, synced=True)
+ASSIGNED = Assignments(Pieces((CONFIG, SECRET)), synced=True)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from argosy.agent.images.store import Unpacked
 from argosy.agent.logic.assignments import Assignments
+from argosy.agent.logic.pieces import Pieces
 from argosy.agent.runtime.errors import ContainerMissing, ContainerUnstarted, RuntimeRejected, RuntimeTransient
 from argosy.agent.runtime.interface import ContainerState, Created, ExecResult, Exit
 from argosy.agent.session.reporter import Reporter
@@ -19,7 +20,7 @@ from argosy.agent.tasks.id_ranges import IdRanges
 from argosy.agent.tasks.probe import Prober
 from argosy.agent.tasks.tasks import Tasks
 from argosy.core.ambient import SYSTEM
-from argosy.core.assignment import LeaderEpoch, RevisionAssignment, TaskAssignment, key_of
+from argosy.core.assignment import LeaderEpoch, RevisionAssignment, TaskAssignment
 from argosy.core.errors import TransientError
 from argosy.core.image import Image, ImageConfig
 from argosy.core.service import ContainerSpec, TaskSpec
@@ -170,7 +171,7 @@ def assignments(*tasks: TaskAssignment, container: ContainerSpec | None = None, 
     revision = RevisionAssignment("svc", 1, "web", {}, spec)
     image = Image(name="web:1", digest=DIGEST, config=ImageConfig(command=("serve",)))
     pieces = [*tasks, revision, image]
-    return Assignments({key_of(p): p for p in pieces}, version, LeaderEpoch(1, version), synced=True)
+    return Assignments(Pieces(pieces), version, LeaderEpoch(1, version), synced=True)
 
 
 def a_task(id: str = "t1", desired: TaskState = TaskState.RUNNING, not_before: float = 0.0) -> TaskAssignment:

@@ -6,8 +6,9 @@ import stat
 import pytest
 
 from argosy.agent.logic.assignments import Assignments
+from argosy.agent.logic.pieces import Pieces
 from argosy.agent.tasks.files import TaskFiles, take_secrets
-from argosy.core.assignment import ConfigAssignment, SecretAssignment, UnreadableAssignment, key_of
+from argosy.core.assignment import ConfigAssignment, SecretAssignment, UnreadableAssignment
 from argosy.core.errors import RejectedError, TransientError
 from argosy.core.service import FileRef
 from argosy.core.wire import put_piece
@@ -18,7 +19,7 @@ SECRET = FileRef(secret=True, name="pass", id="s.1")
 
 
 def assigned(*pieces) -> Assignments:
-    return Assignments({key_of(p): p for p in pieces}, synced=True)
+    return Assignments(Pieces(pieces), synced=True)
 
 
 def test_secrets_are_taken_out_of_a_message_before_anybody_stores_it():

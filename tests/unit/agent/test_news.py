@@ -5,11 +5,12 @@ import asyncio
 import pytest
 
 from argosy.agent.logic.assignments import Assignments
+from argosy.agent.logic.pieces import Pieces
 from argosy.agent.network.desired import HostReport, MeshReport
 from argosy.agent.network.wireguard_go import PROGRAM, why_not
 from argosy.agent.session.news import NodeNews
 from argosy.agent.tasks.wiring import Wiring, network_state
-from argosy.core.assignment import MeshAssignment, MeshPeerAssignment, NetworkAssignment, key_of
+from argosy.core.assignment import MeshAssignment, MeshPeerAssignment, NetworkAssignment
 from argosy.core.errors import RejectedError
 from argosy.core.mesh import MeshKey, Tunnel
 from argosy.core.network import Attachment
@@ -84,7 +85,7 @@ def assignments() -> Assignments:
         MeshAssignment(2, 1),
         MeshPeerAssignment("n2", "node2", "192.0.2.2", (KEY,)),
     )
-    return Assignments(pieces={key_of(p): p for p in pieces})
+    return Assignments(Pieces(pieces))
 
 
 def test_the_network_plane_is_told_of_the_mesh() -> None:

@@ -290,7 +290,7 @@ async def test_a_spec_that_only_a_newer_agent_could_read_is_rejected_with_the_re
     node = await nodes()
     pieces = assignments(RUNNING)
     unreadable = UnreadableAssignment("revision/svc.1", "condition is 99")
-    node.apply(replace(pieces, pieces={**pieces.pieces, unreadable.key: unreadable}))
+    node.apply(replace(pieces, pieces=pieces.pieces.changed({unreadable.key: unreadable})))
     status = await node.until_state(TaskState.REJECTED, released=True)
     assert status.reason == "this node's agent is too old for the service's spec (condition is 99): upgrade it"
 
@@ -335,7 +335,7 @@ async def test_a_task_that_only_a_newer_agent_could_read_is_rejected_with_the_re
     node = await nodes()
     unreadable = UnreadableAssignment("task/t9", "desired_state is 999")
     pieces = assignments()
-    node.apply(replace(pieces, pieces={**pieces.pieces, unreadable.key: unreadable}))
+    node.apply(replace(pieces, pieces=pieces.pieces.changed({unreadable.key: unreadable})))
     status = node.reported("t9")
     assert (status.state, status.released) == (TaskState.REJECTED, True)
     assert status.reason == "this node's agent is too old for the task (desired_state is 999): upgrade it"

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from argosy.agent.logic.assignments import Assignments
+from argosy.agent.logic.pieces import Pieces
 from argosy.agent.logic.succession import (
     ENDED_KEPT,
     LEFT_S,
@@ -14,7 +15,7 @@ from argosy.agent.logic.succession import (
     superfluous,
     with_successors,
 )
-from argosy.core.assignment import LeaderEpoch, Succession, TaskAssignment, key_of
+from argosy.core.assignment import LeaderEpoch, Succession, TaskAssignment
 from argosy.core.ids import ID_PATTERN, successor_id
 from argosy.core.network import Attachment
 from argosy.core.service import RestartCondition, RestartPolicy
@@ -111,7 +112,7 @@ def test_ids_of_successors_are_ids_and_known_ahead():
 
 
 def assigned(*tasks, synced=True):
-    return Assignments({key_of(t): t for t in tasks}, 1, LeaderEpoch(1, 1), synced=synced)
+    return Assignments(Pieces(tasks), 1, LeaderEpoch(1, 1), synced=synced)
 
 
 MADE = {"s1": Succession("root", NOW, 1, NOW + 5, 2, 900), "s2": Succession("root", NOW + 9, 2, NOW + 19, 3, 900)}

@@ -3,6 +3,7 @@
 import asyncio
 
 from argosy.agent.logic.assignments import Assignments
+from argosy.agent.logic.pieces import Pieces
 from argosy.agent.tasks.wiring import Wiring
 from argosy.core.assignment import NetworkAssignment
 from argosy.core.errors import TransientError
@@ -32,7 +33,7 @@ class Plane:
 
 def networks(*names: str) -> Assignments:
     pieces = (NetworkAssignment(name, name=name, subnet="10.9.0.0/24", vni=4096) for name in names)
-    return Assignments(pieces={f"network/{piece.id}": piece for piece in pieces})
+    return Assignments(Pieces(pieces))
 
 
 async def turns() -> None:
