@@ -14,7 +14,6 @@
 A message is a length of four bytes and its text. Descriptors travel with the first byte of their message (unix(7)).
 """
 
-import array
 import json
 import os
 import socket
@@ -22,6 +21,8 @@ import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
+
+from argosy.agent.launcher import rights
 
 VERSION: Final = 3
 """An agent that finds another version running replaces it; the sockets are kept."""
@@ -41,12 +42,8 @@ class Decoder:
 
     def receive(self, sock: socket.socket) -> bool:
         """Take what is there to receive; False at the end of the stream. Raises OSError, BlockingIOError among them."""
-        data, ancillary, _, _ = sock.recvmsg(_CHUNK, socket.CMSG_SPACE(64 * array.array("i").itemsize))
-        for level, kind, content in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds = array.array("i")
-                fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-                self._descriptors.extend(fds)
+        data, fds = rights.receive(sock, _CHUNK, _MAX_DESCRIPTORS)
+        self._descriptors.extend(fds)
         self._buffer += data
         return bool(data)
 

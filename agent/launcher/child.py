@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from . import credentials, rootfs
+from . import credentials, rights, rootfs
 from . import syscalls as sc
 from .errors import LaunchError, from_os_error, rejected
 from .identity import Identity
@@ -86,7 +86,7 @@ def enter_cgroup(setup: Setup) -> None:
 
 def await_id_map(setup: Setup) -> None:
     """Until the launcher has written the id map, this process has no identity that could own anything."""
-    message, fds, _, _ = socket.recv_fds(setup.control, 64, 2 + len(setup.binds))
+    message, fds = rights.receive(setup.control, 64, 2 + len(setup.binds))
     if message != MAPPED:
         raise Abandoned
     setup.layers_fd = fds[0]

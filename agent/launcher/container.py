@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from . import child, credentials, exits, rootfs, rundir
+from . import child, credentials, exits, rights, rootfs, rundir
 from . import syscalls as sc
 from .cgroup import Cgroup
 from .errors import LaunchError, from_os_error, rejected
@@ -260,7 +260,7 @@ class Container:
         """Return the child's next message; nothing when it has ended, also when it left ours unread."""
         assert self._control is not None
         try:
-            message, fds, _, _ = socket.recv_fds(self._control, 65536, 1, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+            message, fds = rights.receive(self._control, 65536, 1, socket.MSG_DONTWAIT)
         except (ConnectionResetError, BlockingIOError):
             return b""
         for fd in fds:

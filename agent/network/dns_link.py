@@ -5,7 +5,6 @@ network plane's thread inside the namespaces and given in by `supply`.
 """
 
 import os
-import select
 import signal
 import socket
 import sys
@@ -17,6 +16,7 @@ from typing import Any, Final
 
 from argosy.agent.dns import channel
 from argosy.agent.dns.channel import Decoder
+from argosy.agent.network.readable import readable
 from argosy.agent.network.records import Book
 from argosy.core.errors import TransientError
 
@@ -219,10 +219,10 @@ class DnsLink:
         """Tell it to end, and see to it."""
         with suppress(OSError):
             channel.send(self._connected(), {"stop": True})
-        if not select.select([self.pidfd], [], [], _END_S)[0]:
+        if not readable(self.pidfd, _END_S):
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-            select.select([self.pidfd], [], [], _END_S)
+            readable(self.pidfd, _END_S)
 
     def _await(self, key: str, value: Any = None) -> Any:
         """Return what the next message with a key says, taking sockets on the way. Raises OSError."""
@@ -246,7 +246,7 @@ class DnsLink:
 
     def _ended(self) -> bool:
         """Tell whether the stream is at its end: argosy-dns sends nothing unasked."""
-        return bool(select.select([self._connected()], [], [], 0)[0])
+        return readable(self._connected())
 
     def _connected(self) -> socket.socket:
         if self._socket is None:

@@ -6,7 +6,6 @@ for answers, so it has a thread of its own. It takes a bounded time, however man
 
 import ctypes
 import os
-import select
 import socket
 import struct
 import time
@@ -25,6 +24,7 @@ from argosy.agent.logic.network_probe import (
     request,
     sizes_between,
 )
+from argosy.agent.network.readable import readable
 
 PROBES: Final = 10
 """Packets to each peer that count for loss and latency."""
@@ -129,7 +129,7 @@ class Prober:
             left = deadline - time.monotonic()
             if left <= 0:
                 return
-            if select.select([self._vantage.packets], [], [], left)[0]:
+            if readable(self._vantage.packets, left):
                 self._take()
 
     def _take(self) -> None:

@@ -11,7 +11,6 @@ it: nothing of it is then left behind, and two nodes on one machine do not meet 
 
 import fcntl
 import os
-import select
 import shutil
 import signal
 import socket
@@ -26,6 +25,7 @@ from typing import Final
 
 from argosy.agent.launcher.rundir import start_ticks
 from argosy.agent.logic.network_mesh import DeviceChange, DeviceState, PeerState, TunnelPeer
+from argosy.agent.network.readable import readable
 
 PROGRAM: Final = "wireguard-go"
 TUN: Final = "/dev/net/tun"
@@ -186,7 +186,7 @@ def _make_device(name: str) -> int:
 def _end(pidfd: int) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         signal.pidfd_send_signal(pidfd, number)
-        if select.select([pidfd], [], [], _END_S)[0]:
+        if readable(pidfd, _END_S):
             return
 
 

@@ -11,6 +11,8 @@ import secrets
 import socket
 from types import TracebackType
 
+from argosy.agent.launcher import rights
+
 from .errors import RuntimeTransient
 
 
@@ -37,7 +39,7 @@ class HandedOver:
             giver, _ = self._listener.accept()
             with giver:
                 giver.setblocking(False)
-                fds = socket.recv_fds(giver, 1, 1, socket.MSG_CMSG_CLOEXEC)[1]
+                fds = rights.receive(giver, 1, 1)[1]
         except BlockingIOError:
             fds = []
         if not fds:
