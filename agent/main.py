@@ -165,6 +165,7 @@ async def _serve(settings: AgentSettings) -> None:
         str(settings.state_dir / "containers"),
         settings.cgroup_parent,
     )
+    runtime.on_launcher = plane.launcher_started
     await images.open()
     await plane.start()
     tunnels_by, no_tunnels = plane.tunnels_by
@@ -200,6 +201,7 @@ def _network_settings(settings: AgentSettings) -> NetworkSettings:
         # Controllers take the hosts' beats there.
         protected_udp=tuple(sorted({settings.wireguard_port, settings.wireguard_port + 1, *ports})),
         protected_tcp=tuple(sorted({2379, 2380, *ports, *settings.protect_tcp})),
+        launcher=Path(_launcher_socket(settings)),
     )
 
 

@@ -26,6 +26,7 @@ from . import credentials, rights, rootfs
 from . import syscalls as sc
 from .errors import LaunchError, from_os_error, rejected
 from .identity import Identity
+from .kept import Kept
 from .spec import LaunchSpec
 
 MAPPED: Final = b"mapped"
@@ -63,6 +64,7 @@ class Setup:
     stdout_fd: int
     stderr_fd: int
     entry_fds: tuple[int, ...]
+    kept: Kept
     #: cgroup v1: directory name -> controllers; v2: a single entry with an empty name.
     cgroups: Mapping[str, str]
     seccomp: bytes
@@ -82,6 +84,11 @@ def enter_cgroup(setup: Setup) -> None:
     for fd in setup.entry_fds:
         os.write(fd, b"0")
         os.close(fd)
+
+
+def let_go(setup: Setup) -> None:
+    """Of what the launcher keeps for the agent: it may be dropped while this process waits for its start."""
+    setup.kept.close()
 
 
 def await_id_map(setup: Setup) -> None:
@@ -247,6 +254,7 @@ Step = tuple[str, Callable[[Setup], None]]
 #: The order is explained by each step's docstring.
 CREATE_STEPS: Final[tuple[Step, ...]] = (
     ("enter the cgroup", enter_cgroup),
+    ("let go of what the launcher keeps", let_go),
     ("wait for the id map", await_id_map),
     ("become root of the user namespace", become_root),
     ("enter a cgroup namespace", enter_cgroup_namespace),

@@ -23,6 +23,7 @@ from .cgroup import Cgroup
 from .errors import LaunchError, from_os_error, rejected
 from .host import Host
 from .joined import JoinDone, JoinedProcess, Target, namespaces_of, process_of
+from .kept import Kept
 from .logs import ContainerLog, LogPolicy
 from .loop import Loop
 from .spec import LaunchSpec, Mount, parse, parse_process
@@ -121,6 +122,7 @@ class Container:
                     stdout_fd=outputs[0],
                     stderr_fd=outputs[1],
                     entry_fds=self.cgroup.entry_fds(),
+                    kept=self._host.kept,
                     cgroups=self._host.cgroups.mounts(),
                     seccomp=filter_of(request),
                     last_capability=self._host.last_capability,
@@ -456,7 +458,7 @@ class Container:
             return
         pid, pidfd = sc.clone3(0)
         if pid == 0:
-            _remove_and_exit(path)
+            _remove_and_exit(path, self._host.kept)
         self._loop.watch(pidfd, lambda: self._on_removed(pidfd))
 
     def _on_removed(self, pidfd: int) -> None:
@@ -561,9 +563,10 @@ def _idmap(tree: int, userns: int, source: str, *, recursive: bool) -> None:
         ) from None
 
 
-def _remove_and_exit(path: str) -> None:
+def _remove_and_exit(path: str, kept: Kept) -> None:
     status = 1
     try:
+        kept.close()
         rundir.remove_tree(path)
         status = 0
     finally:

@@ -1,4 +1,4 @@
-"""What all containers of one launcher share: its directories, the host's cgroups, the stage, the copying pipe."""
+"""What all containers of one launcher share: directories, cgroups, the stage, the copying pipe, what is kept."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from . import rundir
 from .cgroup import CgroupHost
 from .cgroup_host import find_host
 from .credentials import known_capabilities
+from .kept import Kept
 from .logs import Scratch
 from .stage import Stage
 
@@ -25,6 +26,7 @@ class Host:
     scratch: Scratch
     last_capability: int
     boot_id: str
+    kept: Kept
 
     def container_dir(self, container_id: str) -> str:
         """Return where a container's record and pipes are."""
@@ -54,4 +56,5 @@ def prepare(run_dir: str, state_dir: str, cgroup_parent: str) -> Host:
         scratch=Scratch(),
         last_capability=known_capabilities(),
         boot_id=rundir.boot_id(),
+        kept=Kept(),
     )

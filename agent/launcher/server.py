@@ -13,10 +13,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from . import credentials, wire
+from . import credentials, rights, wire
 from . import syscalls as sc
 from .beat import Beat
 from .container import Container
@@ -43,6 +44,7 @@ class Connection:
         self._on_message = on_message
         self._unpacker = wire.Unpacker()
         self._unsent = b""
+        self._received: deque[int] = deque()
         self.closed = False
         loop.watch(sock.fileno(), self._on_ready)
 
@@ -52,6 +54,22 @@ class Connection:
             return
         self._unsent += wire.pack(message)
         self._flush()
+
+    def give(self, message: wire.Message, fds: Sequence[int]) -> None:
+        """Send a message with descriptors; a client that does not read what it asked for is cut off."""
+        if self.closed:
+            return
+        try:
+            data = self._unsent + wire.pack(message)
+            self._unsent = data[socket.send_fds(self._sock, [data], fds) :]
+        except OSError:
+            self.close()
+            return
+        self._flush()
+
+    def take(self, count: int) -> list[int]:
+        """Return descriptors that have come, the eldest first; they are the caller's now. There may be fewer."""
+        return [self._received.popleft() for _ in range(min(count, len(self._received)))]
 
     def _flush(self) -> None:
         try:
@@ -70,7 +88,8 @@ class Connection:
         if self.closed:
             return
         try:
-            data = self._sock.recv(1 << 18)
+            data, fds = rights.receive(self._sock, 1 << 18, wire.MAX_DESCRIPTORS)
+            self._received.extend(fds)
             messages = self._unpacker.feed(data) if data else None
         except BlockingIOError:
             return
@@ -88,6 +107,8 @@ class Connection:
             self.closed = True
             self._loop.forget(self._sock.fileno())
             self._sock.close()
+            for fd in self.take(len(self._received)):
+                os.close(fd)
 
 
 class Server:
@@ -112,6 +133,10 @@ class Server:
             "beat": self._set_beat,
             "last_words": self._take_last_words,
             "witness": self._witness,
+            "keep": self._keep,
+            "drop": self._drop,
+            "kept": self._tell_kept,
+            "give": self._give,
             "shutdown": self._shutdown,
         }
 
@@ -248,6 +273,26 @@ class Server:
         if container is not None:
             container.witness(int(message["status"]))
         _answer(connection, message, None)
+
+    def _keep(self, connection: Connection, message: wire.Message) -> None:
+        fds = connection.take(int(message["count"]))
+        if not fds or len(fds) < message["count"]:
+            for fd in fds:
+                os.close(fd)
+            raise rejected(f"{message['count']} descriptors were announced, and {len(fds)} have come")
+        self._host.kept.keep(str(message["name"]), fds)
+        _answer(connection, message, None)
+
+    def _drop(self, connection: Connection, message: wire.Message) -> None:
+        self._host.kept.drop(str(message["name"]))
+        _answer(connection, message, None)
+
+    def _tell_kept(self, connection: Connection, message: wire.Message) -> None:
+        _answer(connection, message, None, {"names": self._host.kept.names()})
+
+    def _give(self, connection: Connection, message: wire.Message) -> None:
+        fds = self._host.kept.of(str(message["name"]))
+        connection.give({"seq": message.get("seq"), "ok": {"count": len(fds)}}, fds)
 
     def _shutdown(self, connection: Connection, message: wire.Message) -> None:
         """End this launcher. Containers run on; without any, the host's groups go too."""

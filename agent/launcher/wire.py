@@ -5,6 +5,13 @@ Launcher to client   {"seq": N, "ok": {…}} | {"seq": N, "error": {kind, reason
                      {"seq": N, "progress": {…}}           of a create: its namespaces exist, its set-up goes on
                      {"event": "exit", …}                  to a client that sent `hello` with `subscribe`, until it acks
 
+Descriptors (unix(7), SCM_RIGHTS) come in order, none later than the message that tells their number:
+    keep NAME, COUNT     + descriptors                      keep these under the name, instead of what it had
+    drop NAME                                               let go of them
+    kept                 → {names}                          what is kept
+    give NAME            → {count} + descriptors            copies of what is kept; none of an unknown name
+An agent takes back what a launcher of another version kept, before it replaces it: these four stay as they are.
+
 A stream and not SOCK_SEQPACKET, since an environment may be larger than a socket buffer and a packet may not.
 """
 
@@ -16,10 +23,12 @@ from typing import Any, Final
 Message = dict[str, Any]
 
 #: Version of the protocol; a launcher that is older or newer than its agent says so in its `hello` answer.
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 HEADER_BYTES: Final = 4
 #: A larger message is a broken peer: the largest sane request is an OCI config with a full environment.
 MAX_MESSAGE_BYTES: Final = 16 * 2**20
+#: Descriptors that cross the socket at once.
+MAX_DESCRIPTORS: Final = 16
 
 
 class ProtocolError(Exception):

@@ -68,7 +68,7 @@ class NetworkSettings:
     port is always among them. Tunnels are at `wireguard_port` and, while keys are changed, at the next.
     `uplink_range` is cut into a pair of addresses a network; it never leaves the host. `resolv_conf` names the
     resolvers that are asked for what is not ours. Without `dns` no names are answered, without `audit` nothing is
-    repaired unasked.
+    repaired unasked. `launcher` is the socket of the host's, which keeps copies of what names are answered on.
     """
 
     state_dir: Path
@@ -81,6 +81,7 @@ class NetworkSettings:
     resolv_conf: Path = Path("/etc/resolv.conf")
     dns: bool = True
     audit: AuditTiming | None = AuditTiming()
+    launcher: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """The agent's end of argosy-dns: starts it, keeps it supplied, and holds its sockets so that none is lost with it.
 
+The launcher keeps them too, so that none is lost with both of us.
+
 Used by one thread of its own, so that a process that starts slowly holds up no container. Sockets are opened by the
 network plane's thread inside the namespaces and given in by `supply`.
 """
@@ -16,6 +18,7 @@ from typing import Any, Final
 
 from argosy.agent.dns import channel
 from argosy.agent.dns.channel import Decoder
+from argosy.agent.network.keeper import Keeper, Sockets
 from argosy.agent.network.readable import readable
 from argosy.agent.network.records import Book
 from argosy.core.errors import TransientError
@@ -25,16 +28,14 @@ _ANSWER_S: Final = 5.0
 _END_S: Final = 3.0
 _POLL_S: Final = 0.005
 
-Sockets = tuple[int, int]
-"""Descriptors of a network's UDP and TCP socket."""
-
 
 class DnsLink:
-    """What argosy-dns was told, and the sockets that both hold. Owns the descriptors of our copies."""
+    """What argosy-dns was told, and the sockets that all hold. Owns the descriptors of our copies."""
 
-    def __init__(self, run_dir: Path, resolv_conf: Path) -> None:
+    def __init__(self, run_dir: Path, resolv_conf: Path, keeper: Keeper | None = None) -> None:
         self._directory = run_dir / "network"
         self._resolv_conf = resolv_conf
+        self._keeper = keeper
         self._socket: socket.socket | None = None
         self._decoder = Decoder()
         self._pid = 0
@@ -51,10 +52,25 @@ class DnsLink:
         """The unix socket of argosy-dns."""
         return self._directory / "dns.sock"
 
+    @property
+    def knows_launcher(self) -> bool:
+        """Whether the launcher, where there is to be one, keeps our sockets, as far as we know."""
+        return self._keeper is None or self._keeper.connected
+
     def adopt(self) -> None:
         """Connect to an argosy-dns that runs already, and take copies of its sockets; without one, do nothing."""
         if self._socket is None and self._connect():
             self._receive_greeting()
+
+    def meet_launcher(self) -> None:
+        """Have the launcher keep our sockets, and take copies of others that it keeps. Raises TransientError."""
+        if self._keeper is None:
+            return
+        try:
+            self.sockets.update(self._keeper.meet(self.sockets))
+        except OSError as error:
+            raise TransientError(str(error)) from error
+        self._keeper.want(self.sockets)
 
     def ensure(self) -> None:
         """Have a running argosy-dns of our version. Raises TransientError."""
@@ -74,6 +90,8 @@ class DnsLink:
         except OSError as error:
             self._disconnect()
             raise TransientError(f"argosy-dns does not answer: {error}") from error
+        if self._keeper:
+            self._keeper.want(self.sockets)
 
     def supply(self, book: Book, sockets: Mapping[str, Sockets]) -> None:
         """Tell argosy-dns what it does not know yet, and wait until it is in force. Raises TransientError.
@@ -92,7 +110,9 @@ class DnsLink:
             raise TransientError(f"argosy-dns does not answer: {error}") from error
 
     def stop(self) -> None:
-        """End argosy-dns, also one that does not listen to us any more."""
+        """End argosy-dns, also one that does not listen to us any more, and have nobody hold its sockets."""
+        if self._keeper:
+            self._keeper.forget()
         if self._socket is not None and self._ended():
             self._disconnect()  # it listens to another connection, or is another process by now
         if self._socket is None and not self._connect():
@@ -102,8 +122,10 @@ class DnsLink:
         self.close()
 
     def close(self) -> None:
-        """Let go of the stream and our copies of the sockets; argosy-dns goes on."""
+        """Let go of the streams and our copies of the sockets; argosy-dns goes on."""
         self._disconnect()
+        if self._keeper:
+            self._keeper.close()
         for pair in self.sockets.values():
             _close(pair)
         self.sockets.clear()
@@ -118,6 +140,10 @@ class DnsLink:
                     _close(held)
                 self.sockets[network] = pair
                 self._given.discard(network)
+                if self._keeper:
+                    self._keeper.replaced(network)
+        if self._keeper:
+            self._keeper.want(self.sockets)
 
     def _send_sockets(self) -> bool:
         before = set(self._given)

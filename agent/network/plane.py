@@ -11,7 +11,7 @@ import asyncio
 import os
 import random
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Final, ParamSpec, TypeVar
@@ -32,7 +32,8 @@ from argosy.agent.network.desired import (
     NetworkState,
     NodeIdentity,
 )
-from argosy.agent.network.dns_link import DnsLink, Sockets
+from argosy.agent.network.dns_link import DnsLink
+from argosy.agent.network.keeper import Keeper, Sockets
 from argosy.agent.network.overlay import Overlay
 from argosy.agent.network.prober import Prober
 from argosy.agent.network.records import Records
@@ -58,7 +59,8 @@ class NetworkPlane:
         self._kernel_thread = ThreadPoolExecutor(1, "argosy-network")
         self._dns_thread = ThreadPoolExecutor(1, "argosy-dns-link")
         self._overlay: Overlay | None = None
-        self._dns = DnsLink(settings.run_dir, settings.resolv_conf) if settings.dns else None
+        keeper = Keeper(settings.launcher) if settings.launcher else None
+        self._dns = DnsLink(settings.run_dir, settings.resolv_conf, keeper) if settings.dns else None
         self._desired = NetworkState()
         self._records = Records()
         self._applied = False
@@ -67,7 +69,8 @@ class NetworkPlane:
         self._applying = asyncio.Lock()
         self._watched = -1
         self._dns_ended = asyncio.Event()
-        self._supervisor: asyncio.Task[None] | None = None
+        self._launcher_ended = asyncio.Event()
+        self._supervisors: list[asyncio.Task[None]] = []
         self._auditor = Auditor(self.repair, self._silent_changes, settings.audit or AuditTiming())
         self._auditing: asyncio.Task[None] | None = None
         self._tunnels = TunnelWatch(self._look_at_tunnels, self._open_echo, lambda report: self.on_mesh(report))
@@ -87,9 +90,14 @@ class NetworkPlane:
             self._auditing = asyncio.create_task(self._auditor.run(), name="network audit")
         if self._dns:
             await self._in_dns(self._dns.adopt)
+            with suppress(TransientError):  # there is none yet, or it hangs: it is asked again
+                await self._in_dns(self._dns.meet_launcher)
             # Have one run before the first network needs it: a process takes longer to start than a network.
             self._watch()
-            self._supervisor = asyncio.create_task(self._supervise(), name="argosy-dns supervisor")
+            self._supervisors = [
+                asyncio.create_task(self._supervise(self._dns_ended, self._restore_dns), name="argosy-dns supervisor"),
+                asyncio.create_task(self._supervise(self._launcher_ended, self._meet_launcher), name="keeping sockets"),
+            ]
 
     async def apply(self, desired: NetworkState) -> int:
         """Bring the node to a desired state, and return how many changes of the kernel that took.
@@ -217,6 +225,10 @@ class NetworkPlane:
         """Return the public keys that this node has from a former life."""
         return await self._in_kernel(lambda: self._running.mesh.keys)
 
+    def launcher_started(self) -> None:
+        """Take note that the host has another launcher, which keeps nothing yet."""
+        self._launcher_ended.set()
+
     async def close(self) -> None:
         """End this life: networks, containers' links and argosy-dns stay."""
         await self._stop_auditing()
@@ -326,8 +338,10 @@ class NetworkPlane:
         return sockets
 
     def _watch(self) -> None:
-        """Have the loop tell when the argosy-dns that we talk to ends."""
+        """Have the loop tell when the argosy-dns that we talk to ends, and see to a launcher that we do not talk to."""
         self._unwatch()
+        if self._dns and not self._dns.knows_launcher:
+            self._launcher_ended.set()
         if self._dns is None or self._dns.pidfd < 0:
             self._dns_ended.set()
             return
@@ -345,18 +359,29 @@ class NetworkPlane:
             os.close(self._watched)
             self._watched = -1
 
-    async def _supervise(self) -> None:
-        """Start argosy-dns anew whenever it has ended; it finds its sockets and their queries as they were."""
+    async def _restore_dns(self) -> None:
+        """Start argosy-dns anew if it has ended; it finds its sockets and their queries as they were."""
+        async with self._applying:
+            await self._supply_dns()
+
+    async def _meet_launcher(self) -> None:
+        """Have another launcher keep the sockets, and take what it keeps of networks whose sockets we lack."""
+        if self._dns:
+            async with self._applying:
+                await self._in_dns(self._dns.meet_launcher)
+                await self._supply_dns()
+
+    async def _supervise(self, ended: asyncio.Event, restore: Callable[[], Awaitable[None]]) -> None:
+        """Restore what has ended, until that succeeds; never returns."""
         delay = _FIRST_RETRY_S
         while True:
-            await self._dns_ended.wait()
-            self._dns_ended.clear()
+            await ended.wait()
+            ended.clear()
             try:
-                async with self._applying:
-                    await self._supply_dns()
+                await restore()
                 delay = _FIRST_RETRY_S
             except TransientError:
-                self._dns_ended.set()
+                ended.set()
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, _LAST_RETRY_S)
 
@@ -394,11 +419,11 @@ class NetworkPlane:
         self._auditor.events.close()
 
     async def _stop_supervising(self) -> None:
-        if self._supervisor:
-            self._supervisor.cancel()
+        for supervisor in self._supervisors:
+            supervisor.cancel()
             with suppress(asyncio.CancelledError):
-                await self._supervisor
-            self._supervisor = None
+                await supervisor
+        self._supervisors.clear()
         self._unwatch()
 
 

@@ -82,6 +82,8 @@ class NativeRuntime:
         self._launchers: set[int] = set()
         self._dead: set[int] = set()
         self.launcher_pid = 0
+        self.on_launcher: Callable[[], None] = lambda: None
+        """Called on the loop with each launcher that is connected to, which knows nothing of those before it."""
 
     # --- life of the connection -----------------------------------------------------------------------------------
 
@@ -136,6 +138,7 @@ class NativeRuntime:
                 continue
             self._client, self._failure = client, ""
             self._ready.set()
+            self.on_launcher()
             await client.closed.wait()
             self._ready.clear()
             self._client = None

@@ -8,7 +8,9 @@ import struct
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from network_world import DEADLINE_S, Container, Host, Namespace, World, kill, wait_until
@@ -125,10 +127,9 @@ def upstream(wire: World) -> Iterator[Upstream]:
     made.close()
 
 
-@pytest.fixture
-def asker(wire: World) -> Container:
-    """A container on a network where `web` (alias `www`) has three endpoints, `db` one, and `idle` none."""
-    host = wire.add_host()
+def add_asker(wire: World, **settings: Any) -> Container:
+    """Add a host and a container on a network where `web` (alias `www`) has three endpoints, `db` one, `idle` none."""
+    host = wire.add_host(**settings)
     wire.add_network(WEB, "10.64.0.0/16", {"h1": (1,)})
     wire.extra = {
         "names": [
@@ -142,6 +143,11 @@ def asker(wire: World) -> Container:
         ],
     }
     return host.start_container("taskasker0001", (WEB, "10.64.0.33"))
+
+
+@pytest.fixture
+def asker(wire: World) -> Container:
+    return add_asker(wire)
 
 
 WEB_ADDRESSES = {"10.64.0.65", "10.64.0.66", "10.64.0.67"}
@@ -281,8 +287,9 @@ def state_of(pid: int) -> str:
         return "Z"
 
 
-def test_no_query_is_lost_while_argosy_dns_restarts(asker: Container) -> None:
-    """It is killed while questions wait in its sockets, and each of them is answered by its successor."""
+@contextmanager
+def questions_wait(asker: Container) -> Iterator[int]:
+    """Stop argosy-dns, ask, and yield its pid; each question is answered after the body, which is to see to that."""
     host = asker.host
 
     def waiting() -> bool:
@@ -290,15 +297,21 @@ def test_no_query_is_lost_while_argosy_dns_restarts(asker: Container) -> None:
         return any(int(row.split()[4].partition(":")[2], 16) for row in rows)
 
     with ThreadPoolExecutor(8) as asking:
-        for _ in range(3):
-            pid = dns_pid(host)
-            os.kill(pid, signal.SIGSTOP)
-            wait_until(lambda pid=pid: state_of(pid) == "T")
-            replies = [asking.submit(ask, asker, "web", tcp=n % 2 == 0) for n in range(8)]
-            wait_until(waiting)
+        pid = dns_pid(host)
+        os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda pid=pid: state_of(pid) == "T")
+        replies = [asking.submit(ask, asker, "web", tcp=n % 2 == 0) for n in range(8)]
+        wait_until(waiting)
+        yield pid
+        assert [(r.result().code, r.result().addresses) for r in replies] == [(NOERROR, WEB_ADDRESSES)] * 8
+
+
+def test_no_query_is_lost_while_argosy_dns_restarts(asker: Container) -> None:
+    """It is killed while questions wait in its sockets, and each of them is answered by its successor."""
+    for _ in range(3):
+        with questions_wait(asker) as pid:
             kill(pid)
-            assert [(r.result().code, r.result().addresses) for r in replies] == [(NOERROR, WEB_ADDRESSES)] * 8
-            assert dns_pid(host) != pid
+        assert dns_pid(asker.host) != pid
 
 
 def test_a_container_that_floods_leaves_room_for_the_questions_of_others(asker: Container) -> None:

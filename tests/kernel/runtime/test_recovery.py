@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from argosy.agent.launcher import exits, rundir
+from argosy.agent.launcher import exits, rundir, wire
 from argosy.agent.launcher.loop import Loop
 from argosy.agent.runtime.errors import ContainerUnstarted, RuntimeTransient
 
@@ -126,7 +126,7 @@ async def test_a_launcher_of_another_version_is_replaced(host: Host, monkeypatch
     pid, old = await host.pid(container_id), host.runtime.launcher_pid
     await host.close()
     # The launcher reads its own copy of the constant: to it, this agent is of a later version.
-    monkeypatch.setattr("argosy.agent.launcher.wire.PROTOCOL", 2)
+    monkeypatch.setattr("argosy.agent.launcher.wire.PROTOCOL", wire.PROTOCOL + 1)
     host.runtime = host.new_runtime()
     opening = asyncio.create_task(host.open())
     await eventually(lambda: _has_ended(old), "the old one's end")
