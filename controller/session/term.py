@@ -358,6 +358,7 @@ def _networks_of(change: Change, snap: Snapshot) -> Iterator[str]:
                 yield obj.meta.id
             case Node() if _description(change.old) != _description(change.new):
                 yield from (s.network_id for s in snap.slices_on_node(obj.meta.id))
+                yield from (a.network_id for t in snap.tasks_on_node(obj.meta.id) for a in t.attachments if a.fixed)
             case _:
                 pass
 
