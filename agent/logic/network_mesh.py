@@ -10,7 +10,7 @@ that a handshake has shown to work. What comes in by the other is taken as well,
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from typing import Final
 
@@ -110,6 +110,16 @@ def epochs_of(mesh: MeshAssignment | None) -> tuple[int, ...]:
 def key_of(peer: MeshPeerAssignment, epoch: int) -> MeshKey | None:
     """Return a peer's key of an epoch; None while it has told none."""
     return next((k for k in peer.keys if k.epoch == epoch), None)
+
+
+def in_place(peers: Iterable[MeshPeerAssignment]) -> list[MeshPeerAssignment]:
+    """Return the peers, those without an address that are down and whose address another host has got since.
+
+    An address leads through one tunnel alone.
+    """
+    known = list(peers)
+    held = {p.underlay_address for p in known if not p.down}
+    return [replace(p, underlay_address="") if p.down and p.underlay_address in held else p for p in known]
 
 
 def begins(underlay: int, address: int) -> bool:

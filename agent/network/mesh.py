@@ -24,6 +24,7 @@ from argosy.agent.logic.network_mesh import (
     change,
     choose,
     epochs_of,
+    in_place,
     key_of,
     peers_of,
     plan_mesh,
@@ -133,7 +134,7 @@ class Mesh:
     def want(self, assigned: MeshAssignment | None, peers: Iterable[MeshPeerAssignment]) -> None:
         """Take over what is assigned. The namespace is there when this returns: networks need it. Raises OSError."""
         self._assigned = assigned
-        self._peers = {p.node_id: p for p in peers}
+        self._peers = {p.node_id: p for p in in_place(peers)}
         if assigned and self.kernel is None:
             namespace.unpin(self._pin)
             fd = self._home.make()

@@ -22,6 +22,7 @@ from argosy.agent.logic.network_mesh import (
     change,
     choose,
     epochs_of,
+    in_place,
     peers_of,
     plan_mesh,
     problem_of,
@@ -54,6 +55,14 @@ def peer(*keys: MeshKey, address: str = "192.0.2.2") -> MeshPeerAssignment:
 
 
 OLD, NEW = MeshKey(1, A, 51821), MeshKey(2, B, 51820)
+
+
+def test_a_node_that_is_down_leaves_its_address_to_the_one_that_has_it_now() -> None:
+    """A lease that ran out: each write of the one's way would take the other's."""
+    down, live = replace(peer(OLD), node_id="n3", down=True), peer(NEW)
+    assert in_place([down, live]) == [replace(down, underlay_address=""), live]
+    for alone in ([down], [live], [down, replace(live, underlay_address="192.0.2.3")]):
+        assert in_place(alone) == alone
 
 
 def device(key: bytes, handshake_at: float) -> DeviceState:
