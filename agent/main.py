@@ -58,7 +58,12 @@ TIDY_PERIOD_S = 60.0
 @click.option("--name", default="", help="The node's name; default: the host's.")
 @click.option("--role", default="worker", show_default=True, type=click.Choice(["worker", "manager"]))
 @click.option("--label", "labels", multiple=True, help="KEY=VALUE; counts when the node joins for the first time.")
-@click.option("--advertise", default="", help="Address or interface to which other hosts send VXLAN packets.")
+@click.option(
+    "--advertise",
+    default="",
+    help="Address or interface to which other hosts send VXLAN packets; default: by which the way to the controller "
+    "leaves. But for an address, it is followed when it changes.",
+)
 @click.option("--state-dir", default="/var/lib/argosy", show_default=True, help="What outlives a boot.")
 @click.option("--run-dir", default="/run/argosy", show_default=True, help="What must not; a tmpfs.")
 @click.option("--cgroup-parent", default="/argosy", show_default=True, help="Where containers' cgroups are made.")
@@ -198,6 +203,8 @@ def _network_settings(settings: AgentSettings) -> NetworkSettings:
         run_dir=settings.run_dir,
         vxlan_port=settings.vxlan_port,
         wireguard_port=settings.wireguard_port,
+        advertise=settings.advertise,
+        controllers=settings.controllers,
         # Controllers take the hosts' beats there.
         protected_udp=tuple(sorted({settings.wireguard_port, settings.wireguard_port + 1, *ports})),
         protected_tcp=tuple(sorted({2379, 2380, *ports, *settings.protect_tcp})),
@@ -378,7 +385,7 @@ class Agent:
         self._tasks.networks_changed()
 
     def _host_changed(self, report: HostReport) -> None:
-        """Take what the host is like now: the controller is told of its links, and tasks of what does not fit them."""
+        """Take what the host is like now: the controller is told of its links, and tasks of what is wrong with them."""
         self._news.take_host(report)
         if report.problems != self._host.host_problems:
             self._host.host_problems = report.problems

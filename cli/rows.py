@@ -398,7 +398,7 @@ def node_rows(nodes: Iterable[types.Node], tasks: Iterable[types.Task]) -> list[
                 "tasks": counts.get(node.meta.id, 0),
                 "labels": dict(node.spec.labels),
                 "version": node.description.agent_version,
-                "message": node.status.message,
+                "message": node.status.message or node.description.underlay_problem,
                 "since": node.status.since,
             }
         )

@@ -70,7 +70,7 @@ class NodeDescription:
 
     `addresses`: those that its devices have, without 127.0.0.1 and link-local ones.
     `tunnels_by`: what makes tunnels for encrypted networks, "kernel" or "wireguard-go"; "" nothing can, and
-    `no_tunnels` says why.
+    `no_tunnels` says why. `underlay_problem`: why other hosts cannot reach it.
     """
 
     hostname: str = ""
@@ -86,6 +86,7 @@ class NodeDescription:
     mesh_keys: tuple[MeshKey, ...] = ()
     routes: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
+    underlay_problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ WIREGUARD_PORT: Final = 51820
 
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
-    """Who this node is. `underlay_address` (IPv4) is where its peers send VXLAN packets."""
+    """Who this node is. `underlay_address` (IPv4) is where its peers send VXLAN packets when the plane begins."""
 
     node_id: str
     node_name: str
@@ -49,13 +49,15 @@ class AuditTiming:
 
     `period`: between two looks at everything. `settle`: after an event, for more of the same to come. `silent`:
     between two looks at what nobody notifies of: settings, and the namespaces' pins. `retry`: after a repair that
-    failed. `events`: whether the kernel's notifications are listened to.
+    failed. `away`: so long the host may be without its address before another is looked for, and before anything is
+    said of it. `events`: whether the kernel's notifications are listened to.
     """
 
     period: float = 15.0
     settle: float = 0.2
     silent: float = 2.0
     retry: float = 1.0
+    away: float = 1.5
     events: bool = True
 
 
@@ -67,8 +69,9 @@ class NetworkSettings:
     `protected_tcp` ports through the host, wherever they are: the lead's controllers, etcd, WireGuard; the VXLAN
     port is always among them. Tunnels are at `wireguard_port` and, while keys are changed, at the next.
     `uplink_range` is cut into a pair of addresses a network; it never leaves the host. `resolv_conf` names the
-    resolvers that are asked for what is not ours. Without `dns` no names are answered, without `audit` nothing is
-    repaired unasked. `launcher` is the socket of the host's, which keeps copies of what names are answered on.
+    resolvers that are asked for what is not ours. `advertise` and `controllers` say where another address is found when
+    the host has lost that of the underlay (facts.find_underlay). Without `dns` no names are answered, without `audit`
+    nothing is repaired unasked. `launcher` is the socket of the host's, which keeps copies of what names are answered on.
     """
 
     state_dir: Path
@@ -79,6 +82,8 @@ class NetworkSettings:
     protected_tcp: tuple[int, ...] = (2379, 2380)
     uplink_range: str = "169.254.64.0/18"
     resolv_conf: Path = Path("/etc/resolv.conf")
+    advertise: str = ""
+    controllers: tuple[str, ...] = ()
     dns: bool = True
     audit: AuditTiming | None = AuditTiming()
     launcher: Path | None = None
@@ -129,10 +134,12 @@ class HostReport:
     `problems`: by network, why running containers may not reach everything, or the network does not fit the host.
     """
 
-    underlay_mtu: int
-    addresses: tuple[str, ...]
-    routes: tuple[str, ...]
-    problems: Mapping[str, str]
+    underlay_address: str = ""
+    underlay_mtu: int = 0
+    underlay_problem: str = ""
+    addresses: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()
+    problems: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from argosy.agent.network.attachments import Attachments
 from argosy.agent.network.audit import EVERYTHING, MESH, Scope, differences
 from argosy.agent.network.carried import CarriedNetwork, by_network
 from argosy.agent.network.desired import (
+    AuditTiming,
     Drift,
     DriftKind,
     HostReport,
@@ -48,6 +49,7 @@ from argosy.agent.network.ports import Ports
 from argosy.agent.network.prober import Vantage, open_packets
 from argosy.agent.network.tables import Tables
 from argosy.agent.network.tunnels import Looked
+from argosy.agent.network.underlay import Underlay
 from argosy.core.assignment import NetworkAssignment, PeerAssignment
 from argosy.core.errors import PreconditionError, TransientError
 from argosy.core.network import LEAST_MTU, Attachment, carried_mtu
@@ -61,8 +63,9 @@ class Overlay:
 
     def __init__(self, identity: NodeIdentity, settings: NetworkSettings) -> None:
         self._node_name = identity.node_name
-        self._underlay_address = identity.underlay_address
-        links = facts.read_links(identity.underlay_address)
+        away = (settings.audit or AuditTiming()).away
+        self._underlay = Underlay(identity.underlay_address, settings.advertise, settings.controllers, away)
+        links = self._underlay.look()
         self._range = IPv4Network(settings.uplink_range)
         self._pins = settings.run_dir / "netns"
         memory = settings.run_dir / "network"
@@ -309,12 +312,12 @@ class Overlay:
     def silent_changes(self) -> list[str]:
         """Return the scopes in which something changed of which no notification tells: settings, and namespaces' pins.
 
-        Raises TransientError.
+        The host's, too, while it is without its address. Raises TransientError.
         """
         try:
             found = {i for i, c in self._carried.items() if not namespace.is_pin(c.pin, c.kernel.fd)}
             found |= {i for i, c in self._carried.items() if i not in found and c.kernel.settings_changed()}
-            found |= {""} if self._host.kernel.settings_changed() else set()
+            found |= {""} if self._underlay.is_away or self._host.kernel.settings_changed() else set()
             kernel = self.mesh.kernel
             intact = self.mesh.is_pinned() and not (kernel and kernel.settings_changed())
         except OSError as error:
@@ -410,7 +413,7 @@ class Overlay:
         Those of which containers could not tell the addresses from the host's own (the controller has refused what it
         knew of: routes come and go), and those for which its link is too narrow.
         """
-        links = facts.read_links(self._underlay_address)
+        links = facts.read_links(self._underlay.address)
         for network in networks:
             if misfit := self._misfit(network, links):
                 raise PreconditionError(misfit)
@@ -430,17 +433,24 @@ class Overlay:
         return ""
 
     def _report(self, links: HostLinks) -> HostReport:
-        found = {i: self._misfit(network, links) for i, network in self._assigned.items()}
-        problems = {i: misfit for i, misfit in found.items() if misfit}
-        return HostReport(self._site.underlay_mtu, links.addresses, told(links.routes), problems)
+        found = {i: self._underlay.problem or self._misfit(n, links) for i, n in self._assigned.items()}
+        return HostReport(
+            underlay_address=self._underlay.address,
+            underlay_mtu=self._site.underlay_mtu,
+            underlay_problem=self._underlay.problem,
+            addresses=links.addresses,
+            routes=told(links.routes),
+            problems={i: problem for i, problem in found.items() if problem},
+        )
 
     def _follow_host(self) -> None:
-        """Look what the host's links are like: networks follow their MTU. Raises TransientError."""
-        links = facts.read_links(self._underlay_address)
+        """Look what the host's links are like: networks follow its address and MTU. Raises TransientError."""
+        links = self._underlay.look()
         mtu = links.underlay_mtu or self._site.underlay_mtu  # while no link has the address nothing is known
-        changed = mtu != self._site.underlay_mtu
+        site = replace(self._site, underlay=int(IPv4Address(self._underlay.address)), underlay_mtu=mtu)
+        changed = site != self._site
         if changed:
-            self._site = self._attachments.site = self.mesh.site = replace(self._site, underlay_mtu=mtu)
+            self._site = self._attachments.site = self.mesh.site = site
             self._host.follow(self._site)
             for carried in self._carried.values():
                 carried.follow(self._site)

@@ -38,7 +38,14 @@ class NodeNews:
 
     def take_host(self, host: HostReport) -> None:
         """Take what the host's links are like now."""
-        about = replace(self.description, underlay_mtu=host.underlay_mtu, addresses=host.addresses, routes=host.routes)
+        about = replace(
+            self.description,
+            underlay_address=host.underlay_address,
+            underlay_mtu=host.underlay_mtu,
+            underlay_problem=host.underlay_problem,
+            addresses=host.addresses,
+            routes=host.routes,
+        )
         if about != self.description:
             self.description, self._described = about, False
             self._something.set()

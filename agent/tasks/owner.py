@@ -375,7 +375,7 @@ class TaskOwner:
         status, mine = self._seen.status, self._trouble
         found = [self._host.assignments.trouble_of(self._assigned)] if self._assigned else []
         attached = self._assigned.attachments if self._assigned else ()
-        for problems in (self._host.tunnel_problems, self._host.host_problems):
+        for problems in (self._host.host_problems, self._host.tunnel_problems):
             found += (problems.get(a.network_id, "") for a in attached)
         self._trouble = reason = next(filter(None, found), "")
         if status.state is TaskState.RUNNING and status.reason in ("", mine) and status.reason != reason:

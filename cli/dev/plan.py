@@ -124,7 +124,7 @@ def _controller(layout: Layout, number: int, controllers: int, members: int) -> 
 
 def _agent(layout: Layout, node: int, controllers: int) -> Process:
     name = layout.node_name(node)
-    argv = [sys.executable, "-m", "argosy.agent", "--name", name, "--advertise", layout.node_address(node)]
+    argv = [sys.executable, "-m", "argosy.agent", "--name", name, "--advertise", "eth0"]
     for number in range(1, controllers + 1):
         argv += ["--controller", layout.controller_address(number)]
     argv += ["--cgroup-parent", layout.node_cgroup(name)]

@@ -31,9 +31,9 @@ DEAF = AuditTiming(period=PERIOD_S, silent=3600, events=False)
 """Only the period is left."""
 
 
-def two_ends(wire: World, timing: AuditTiming) -> tuple[Container, Container]:
-    """A container on each of two hosts, on one network; the first host is audited."""
-    hosts = wire.add_host(dns=False, audit=timing), wire.add_host(dns=False)
+def two_ends(wire: World, timing: AuditTiming, **settings: object) -> tuple[Container, Container]:
+    """A container on each of two hosts, on one network; the first host is audited, and has these settings."""
+    hosts = wire.add_host(dns=False, audit=timing, **settings), wire.add_host(dns=False)
     wire.add_network(WEB, "10.64.0.0/16", {"h1": (1,), "h2": (2, 5)})
     one = hosts[0].start_container("taskaaaaaaaa1", (WEB, "10.64.0.33"))
     hosts[1].apply()

@@ -24,7 +24,7 @@ def mtus(container: Container) -> set[str]:
 
 def reported(container: Container) -> Callable[[], HostReport]:
     """Have the plane report from now on; return what tells what it said last."""
-    reports = [HostReport(0, (), (), {})]
+    reports = [HostReport()]
     container.host.plane.on_host = reports.append
     return lambda: reports[-1]
 

@@ -10,7 +10,12 @@ from argosy.agent.network.desired import HostReport, MeshReport
 from argosy.agent.network.wireguard_go import PROGRAM, why_not
 from argosy.agent.session.news import NodeNews
 from argosy.agent.tasks.wiring import Wiring, network_state
+<<<<<<< HEAD
 from argosy.core.assignment import MeshAssignment, MeshPeerAssignment, NetworkAssignment
+=======
+from argosy.core.assignment import MeshAssignment, MeshPeerAssignment, NetworkAssignment, key_of
+from argosy.core.codec import decode
+>>>>>>> 44357ab (Follow a host to another address, and say so where a given one is gone)
 from argosy.core.errors import RejectedError
 from argosy.core.mesh import MeshKey, Tunnel
 from argosy.core.network import Attachment
@@ -48,16 +53,21 @@ async def test_a_session_hears_what_changed_and_a_new_one_everything() -> None:
 
 
 async def test_a_session_hears_what_the_host_is_like_once_it_changes() -> None:
-    news = NodeNews(NodeDescription(underlay_mtu=1500, addresses=("192.0.2.1",), routes=("192.0.2.0/24",)))
+    same = HostReport("192.0.2.1", 1500, "", ("192.0.2.1",), ("192.0.2.0/24",), {"net": "why"})
+    news = NodeNews(NodeDescription("h", underlay_address="192.0.2.1", underlay_mtu=1500, addresses=same.addresses))
+    news.take_host(same)
     news.hello()
-    news.take_host(HostReport(1500, ("192.0.2.1",), ("192.0.2.0/24",), {"net": "why"}))
+    news.take_host(same)
     assert await heard(news) == ["tunnels"]
-    news.take_host(HostReport(1400, ("192.0.2.1", "192.0.2.7"), ("10.0.0.0/8",), {}))
-    about = (await news.next()).description
-    assert (about.underlay_mtu, list(about.addresses), list(about.routes)) == (
-        1400,
-        ["192.0.2.1", "192.0.2.7"],
-        ["10.0.0.0/8"],
+    news.take_host(HostReport("192.0.2.7", 1400, "why", ("192.0.2.7", "192.0.2.8"), ("10.0.0.0/8",), {}))
+    about = decode((await news.next()).description, NodeDescription)
+    assert about == NodeDescription(
+        "h",
+        underlay_address="192.0.2.7",
+        underlay_mtu=1400,
+        underlay_problem="why",
+        addresses=("192.0.2.7", "192.0.2.8"),
+        routes=("10.0.0.0/8",),
     )
     assert await heard(news) == []
 

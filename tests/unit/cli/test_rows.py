@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from argosy.cli.commands.ps import reason_text, state_text
-from argosy.cli.rows import Row, latest_rows, service_rows, task_rows
+from argosy.cli.rows import Row, latest_rows, node_rows, service_rows, task_rows
 from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import types_pb2 as types
 
@@ -153,3 +153,11 @@ def test_what_is_kept_on_a_node_that_is_cut_off_does_not_count_as_running(policy
     task.status.state = types.TASK_STATE_RUNNING
     (row,) = service_rows([types.Service(meta=types.Meta(id="s"), spec=spec)], [task], [node])
     assert (row["running"], row["kept"]) == (running, kept)
+
+
+@pytest.mark.parametrize(
+    ("state", "lost", "told"), [("", "lost", "lost"), ("away", "lost", "away"), ("away", "", "away"), ("", "", "")]
+)
+def test_a_node_says_what_is_wrong_with_its_address_unless_there_is_worse(state: str, lost: str, told: str) -> None:
+    node = types.Node(status=types.NodeStatus(message=state), description=types.NodeDescription(underlay_problem=lost))
+    assert [row["message"] for row in node_rows([node], [])] == [told]
