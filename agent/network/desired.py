@@ -71,7 +71,7 @@ class NetworkSettings:
     `uplink_range` is cut into a pair of addresses a network; it never leaves the host. `resolv_conf` names the
     resolvers that are asked for what is not ours. `advertise` and `controllers` say where another address is found when
     the host has lost that of the underlay (facts.find_underlay). Without `dns` no names are answered, without `audit`
-    nothing is repaired unasked. `launcher` is the socket of the host's, which keeps copies of what names are answered on.
+    nothing is repaired unasked. `launcher` is the socket of the host's, which keeps copies of names' sockets.
     """
 
     state_dir: Path

@@ -10,12 +10,8 @@ from argosy.agent.network.desired import HostReport, MeshReport
 from argosy.agent.network.wireguard_go import PROGRAM, why_not
 from argosy.agent.session.news import NodeNews
 from argosy.agent.tasks.wiring import Wiring, network_state
-<<<<<<< HEAD
 from argosy.core.assignment import MeshAssignment, MeshPeerAssignment, NetworkAssignment
-=======
-from argosy.core.assignment import MeshAssignment, MeshPeerAssignment, NetworkAssignment, key_of
 from argosy.core.codec import decode
->>>>>>> 44357ab (Follow a host to another address, and say so where a given one is gone)
 from argosy.core.errors import RejectedError
 from argosy.core.mesh import MeshKey, Tunnel
 from argosy.core.network import Attachment
