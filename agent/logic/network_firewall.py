@@ -13,6 +13,8 @@ from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_foreign import CAME
 
 NETWORK_TABLE: Final = "argosy"
+AFRESH: Final = 1
+"""Mark of packets for which a VTEP looks its way up, instead of taking the one that it remembers."""
 _OTHER_PORTS: Final = "32768-60999"
 """Where Linux takes ports from for who asks for none in particular."""
 _QUESTIONS_EACH: Final = 2000
@@ -112,7 +114,7 @@ def host_ruleset(firewall: HostFirewall) -> str:
     return _replacing(firewall.table, lines)
 
 
-def network_ruleset(*, uplink: bool) -> str:
+def network_ruleset(*, uplink: bool, encrypted: bool = False) -> str:
     """Return the commands for a network's table.
 
     The router has the same address on every node, so an error that it sends to another node's container would be
@@ -128,6 +130,12 @@ def network_ruleset(*, uplink: bool) -> str:
     costs some 1 % of the throughput. A packet of no connection (ct state invalid) meets no chain of type nat: what
     leaves has not got the uplink's address then, and the host takes nothing else from an uplink (rp_filter,
     `untrusted`); what comes in was not let through by the host's table (`forward`).
+
+    Into tunnels each packet finds its way afresh, which costs little beside encryption. A VTEP remembers its way to
+    each peer, and should forget it when routes change. But the kernel (6.18) numbers these changes by namespace, and
+    judges a way whose device is gone by the number of the first namespace instead of the mesh's: where the two happen
+    to be the same the VTEP goes on sending into nothing, for good. Tunnels go with each change of keys. What is marked
+    is not sent by what is remembered (ip_tunnel_dst_cache_usable).
     """
     limit = f"limit rate over {_QUESTIONS_EACH}/second burst {_QUESTIONS_AT_ONCE} packets"
     errors = "icmp type { destination-unreachable, time-exceeded, parameter-problem }"
@@ -142,6 +150,13 @@ def network_ruleset(*, uplink: bool) -> str:
         f"  udp dport 53 update @askers {{ ip saddr {limit} }} counter drop",
         "}",
     ]
+    if encrypted:
+        lines += [
+            "chain afresh {",
+            "  type filter hook postrouting priority filter; policy accept;",
+            f'  oifname "{names.VTEP}" meta mark 0 meta mark set {AFRESH}',
+            "}",
+        ]
     if uplink:
         lines += [
             "chain postrouting {",

@@ -257,7 +257,8 @@ class CarriedNetwork:
         return isinstance(operation, Put) or self.removes_leftovers or key in self._ever_wanted or key in self.wanted
 
     def _ensure_table(self) -> int:
-        ruleset = network_ruleset(uplink=self.uplink is not None)
+        encrypted = self.assignment is not None and self.assignment.encrypted
+        ruleset = network_ruleset(uplink=self.uplink is not None, encrypted=encrypted)
         return int(self.tables.ensure(self.network_id, NETWORK_TABLE, ruleset, inside=self.inside))
 
 

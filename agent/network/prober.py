@@ -15,6 +15,7 @@ from itertools import count
 from typing import Final
 
 from argosy.agent.logic import network_names as names
+from argosy.agent.logic.network_firewall import AFRESH
 from argosy.agent.logic.network_probe import (
     LEAST_PACKET,
     Tally,
@@ -57,6 +58,7 @@ def open_packets(identifier: int) -> socket.socket:
         buffer = ctypes.create_string_buffer(program, len(program))
         size = len(program) // 8
         packets.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", size, ctypes.addressof(buffer)))
+        packets.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, AFRESH)  # as that of containers is: no table sees these
         packets.setblocking(False)
         packets.bind((names.VTEP, _IPV4))
     except OSError:

@@ -5,6 +5,7 @@ itself, every frame between hosts.
 """
 
 import contextlib
+import json
 import os
 import re
 import socket
@@ -420,3 +421,53 @@ def test_a_vtep_whose_socket_is_on_the_wire_is_replaced(secret: Secret, ends: tu
     assert "its socket in another namespace, not link vtep" in drift.what
     assert host.do(host.plane.verify()) == []
     assert wait_until(lambda: answers(ends[0], ends[1])) == MARK * 4
+
+
+def test_what_a_vtep_remembers_of_a_tunnel_ends_with_it(wire: World) -> None:
+    """For each forwarding entry a VXLAN device remembers the route, on each processor, until routes change.
+
+    The kernel (6.18) counts these changes by namespace, and takes a route whose device has gone to be one of the first
+    namespace: so it is taken for valid, and leads nowhere, where both counts happen to be the same, and as long as they
+    are. Here entries are used at one count after the other. Where the first namespace has had more changes, or less,
+    this shows nothing.
+    """
+    secret = Secret(wire, audit=None)
+    secret.exchange()
+    secret.start(1)
+    secret.start(2)
+    secret.up()
+    one, other = secret.hosts
+    entries = [(f"10.200.{i // 250}.{i % 250 + 1}", f"02:00:00:01:{i // 250:02x}:{i % 250:02x}") for i in range(500)]
+    neighbours = "\n".join(f"neigh add {address} lladdr {mac} dev vtep" for address, mac in entries)
+    forwarding = "\n".join(f"fdb add {mac} dev vtep dst {other.address}" for _, mac in entries)
+    one.in_network(WEB, f"ip -batch - <<E\nroute add 10.200.0.0/16 dev vtep\n{neighbours}\nE")
+    one.in_network(WEB, f"bridge -batch - <<E\n{forwarding}\nE")
+
+    def arrived() -> int:
+        return int(json.loads(other.in_network(WEB, "ip -s -j link show vtep"))[0]["stats64"]["rx"]["packets"])
+
+    def send(out: socket.socket, addresses: list[str], *, changes: bool) -> None:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        for address in addresses:
+            out.sendto(b"x", (address, 9))
+            if changes:
+                Path("/proc/sys/net/ipv4/route/flush").write_text("1")
+
+    def all_arrive(out: socket.socket, addresses: list[str]) -> bool:
+        before = arrived()
+        mesh.run(lambda: send(out, addresses, changes=False))
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: arrived() - before >= len(addresses), 1)
+            return True
+        return False
+
+    with one.network(WEB).open_socket(socket.SOCK_DGRAM) as out, mesh_of(one) as mesh:
+        mesh.run(lambda: send(out, [address for address, _ in entries], changes=True))
+        secret.mesh = Mesh(2)
+        secret.exchange()
+        secret.up()
+        secret.mesh = Mesh(2, settled=True)
+        secret.apply()
+        for start in range(0, len(entries), 20):
+            some = [address for address, _ in entries[start : start + 20]]
+            wait_until(lambda some=some: all_arrive(out, some), 10)

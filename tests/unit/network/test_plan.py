@@ -201,3 +201,5 @@ def test_rulesets_say_what_they_must() -> None:
     hooks = set(re.findall(r"type (\w+) hook (\w+)", carried))
     assert hooks == {("filter", "input"), ("filter", "output"), ("nat", "postrouting")}
     assert "masquerade" not in network_ruleset(uplink=False)
+    assert 'oifname "vtep" meta mark 0 meta mark set 1' in network_ruleset(uplink=False, encrypted=True)
+    assert "meta mark" not in carried
