@@ -31,7 +31,7 @@ from argosy.core.image import Image
 from argosy.core.mesh import Mesh
 from argosy.core.network import Network, Slice, SliceUse, carried_mtu
 from argosy.core.node import Node, NodeState
-from argosy.core.service import DependencyCondition, Disconnect, EndpointMode, Revision, Service
+from argosy.core.service import DependencyCondition, Disconnect, EndpointMode, Revision, Service, ServiceSpec
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState
 
@@ -144,6 +144,15 @@ def told(task: Task | None) -> tuple[object, ...] | None:
     )
 
 
+def told_of_spec(spec: ServiceSpec) -> tuple[Mapping[str, str], bool, bool]:
+    """Return what the nodes of a service's tasks are told of its present spec: labels, `fenced` and `dependent`.
+
+    What had only to complete holds no restart (logic/dependencies.py).
+    """
+    dependent = any(d.condition is not DependencyCondition.COMPLETED for d in spec.depends_on)
+    return spec.labels, spec.disconnect is Disconnect.FENCE, dependent
+
+
 def leaving_from(tasks: Iterable[Task]) -> Mapping[Place, Sequence[str]]:
     """Return the tasks of a node that are to stop, by place."""
     leaving: dict[Place, list[str]] = {}
@@ -227,12 +236,9 @@ def _revision_pieces(task: Task, objects: ClusterObjects) -> Iterable[Piece | No
     revision, service = objects.revision(task.service_id, task.revision), objects.service(task.service_id)
     if revision is None:
         return
-    present = service.spec if service else revision.spec
-    fenced = present.disconnect is Disconnect.FENCE
-    # What had only to complete holds no restart (logic/dependencies.py).
-    dependent = any(d.condition is not DependencyCondition.COMPLETED for d in present.depends_on)
+    labels, fenced, dependent = told_of_spec(service.spec if service else revision.spec)
     yield RevisionAssignment(
-        task.service_id, task.revision, revision.spec.name, present.labels, revision.spec.task, fenced, dependent
+        task.service_id, task.revision, revision.spec.name, labels, revision.spec.task, fenced, dependent
     )
     yield objects.image(task.meta.project, revision.spec.task.container.image_digest)
     for ref in revision.spec.task.container.files:  # without what they hold: that is put in when it is sent

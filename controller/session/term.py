@@ -5,12 +5,12 @@ network its feed, and by it the nodes that carry the network.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from argosy.controller.changes.commit import Changes
 from argosy.controller.changes.files import content_of
-from argosy.controller.logic.assign import NodeSet, assignments_for, network_pieces, told
+from argosy.controller.logic.assign import NodeSet, assignments_for, network_pieces, told, told_of_spec
 from argosy.controller.secrets.keyring import Keyring
 from argosy.controller.session.arrivals import Arrivals
 from argosy.controller.session.drains import Drains, is_draining
@@ -34,7 +34,7 @@ from argosy.core.mesh import Mesh, MeshKey
 from argosy.core.meta import Cluster
 from argosy.core.network import Network, Slice, SliceUse
 from argosy.core.node import Node, NodeDescription, NodeState
-from argosy.core.service import Disconnect, Service
+from argosy.core.service import Service
 from argosy.core.task import Task
 
 TERM_OVER = "this controller does not lead any more"
@@ -385,6 +385,6 @@ def _mesh(obj: StoredObject | None) -> Mesh | tuple[str, tuple[MeshKey, ...], bo
     return obj.mesh if isinstance(obj, Cluster) else None
 
 
-def _told(obj: StoredObject | None) -> tuple[Mapping[str, str], Disconnect] | None:
+def _told(obj: StoredObject | None) -> tuple[object, ...] | None:
     """Return what of a service's present spec its tasks' nodes are told."""
-    return (obj.spec.labels, obj.spec.disconnect) if isinstance(obj, Service) else None
+    return told_of_spec(obj.spec) if isinstance(obj, Service) else None
