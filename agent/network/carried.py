@@ -104,14 +104,12 @@ class CarriedNetwork:
             return True
         self.assignment = network
         by_node = {peer.node_id: peer for peer in peers}
-        for node_id in self._peers.keys() - by_node.keys():
+        known = {i: peer for i, (peer, _) in self._peers.items()}
+        changed = [p for i, p in by_node.items() if i not in known or (known[i] is not p and known[i] != p)]
+        # All before any comes: what one had another may have now, by an entry that is the same.
+        for node_id in known.keys() - (by_node.keys() - {p.node_id for p in changed}):
             self._drop_peer(node_id)
-        for node_id, peer in by_node.items():
-            known = self._peers.get(node_id)
-            if known and (known[0] is peer or known[0] == peer):
-                continue
-            if known:
-                self._drop_peer(node_id)
+        for peer in changed:
             self._add_peer(network, peer)
         return False
 
@@ -248,7 +246,7 @@ class CarriedNetwork:
 
     def _drop_peer(self, node_id: str) -> None:
         for entry in self._peers.pop(node_id)[1]:
-            # A slice that has a new holder already is no longer this peer's to take away.
+            # A static address may be a local container's by now.
             if self.wanted.get(key_of(entry)) == entry:
                 del self.wanted[key_of(entry)]
 
