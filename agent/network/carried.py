@@ -66,6 +66,8 @@ class CarriedNetwork:
     balancer: Balancer = field(init=False)
     ingress: KeptTables[Ingress] = field(init=False)
     _peers: dict[str, tuple[PeerAssignment, tuple[Entry, ...]]] = field(default_factory=dict)
+    _static: dict[Key, Entry] = field(default_factory=dict)
+    """Routes to static addresses of peers: one may be that of a container here, too, which has yet to end."""
     _ever_wanted: set[Key] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -99,7 +101,6 @@ class CarriedNetwork:
         """Take over what is assigned; only what differs is planned anew. Tell whether that was everything."""
         if network != self.assignment or uplink != self.uplink:
             self.assignment, self.uplink = network, uplink
-            self._peers = {}
             self._plan_all(network, peers)
             return True
         self.assignment = network
@@ -123,7 +124,7 @@ class CarriedNetwork:
         """Want what a container needs; it is there already (`KernelNamespace.state` is told)."""
         self.containers[device] = attached
         added = state_of(list(attached.plug.entries if attached.plug else ()))
-        self.wanted.update(added)
+        self.wanted.update({**added, **{key: self._static[key] for key in added.keys() & self._static.keys()}})
         self.kernel.state.update(added)
 
     def drop_container(self, device: str) -> bool:
@@ -230,6 +231,7 @@ class CarriedNetwork:
         for device, attached in self.containers.items():
             if attached.address:
                 self.wanted.update(state_of(plan_container(self.site, network, device, attached.address)))
+        self._peers, self._static = {}, {}
         for peer in peers:
             self._add_peer(network, peer)
         if not self.removes_leftovers:
@@ -241,14 +243,28 @@ class CarriedNetwork:
         for entry in entries:
             key = key_of(entry)
             self.wanted[key] = entry
+            if isinstance(entry, Route) and entry.prefix == 32:
+                self._static[key] = entry
             if not self.removes_leftovers:
                 self._ever_wanted.add(key)
 
     def _drop_peer(self, node_id: str) -> None:
         for entry in self._peers.pop(node_id)[1]:
-            # A static address may be a local container's by now.
-            if self.wanted.get(key_of(entry)) == entry:
-                del self.wanted[key_of(entry)]
+            key = key_of(entry)
+            self.wanted.pop(key, None)
+            if self._static.pop(key, None):
+                self.wanted.update(self._local(key))
+
+    def _local(self, key: Key) -> State:
+        """Return the entry of a key that a container here needs, if one does that has not ended."""
+        network = self.assignment
+        planned = (
+            entry
+            for device, attached in self.containers.items()
+            if network and attached.address and key_of(Link(device, LinkKind.CONTAINER)) in self.wanted
+            for entry in plan_container(self.site, network, device, attached.address)
+        )
+        return state_of([entry for entry in planned if key_of(entry) == key])
 
     def _allowed(self, operation: Operation) -> bool:
         key = key_of(operation.entry)

@@ -31,6 +31,24 @@ def test_a_static_address_is_reached_and_moves_to_another_host(wire: World, pair
     assert converse(client, moved, FIXED) == "10.64.0.33"
 
 
+def test_a_static_address_that_moved_while_its_host_was_cut_off_is_reached_from_there(
+    wire: World, pair: tuple[Host, Host]
+) -> None:
+    """The host that comes back has a container with it still, and is told who has it now; then that container ends."""
+    one, two = pair
+    wire.add_network(WEB, "10.64.0.0/16", {"h1": (1,), "h2": ()})
+    wire.statics[WEB, "h1"] = (int(IPv4Address(FIXED)),)
+    client = one.start_container("taskaaaaaaaa1", (WEB, "10.64.0.33"))
+    one.start_container("taskbbbbbbbb1", (WEB, FIXED))
+    wire.statics = {(WEB, "h2"): (int(IPv4Address(FIXED)),)}
+    two.apply()
+    moved = two.start_container("taskcccccccc1", (WEB, FIXED))
+    one.apply()
+    one.stop_container("taskbbbbbbbb1")
+    assert converse(client, moved, FIXED) == "10.64.0.33"
+    assert one.do(one.plane.verify()) == []
+
+
 def test_an_unused_address_of_the_own_slices_is_refused_at_once(wire: World, pair: tuple[Host, Host]) -> None:
     """No way to itself leads through the tunnel: such packets would go round until they have no hop left."""
     wire.add_network(WEB, "10.64.0.0/16", {"h1": (1,), "h2": (2,)})
