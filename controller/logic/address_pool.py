@@ -2,9 +2,9 @@
 
 A node leases slices of 32 addresses as it fills; an address comes from its node's slices only, so that routes are per
 slice and not per task. Slice 0 and those whose `use` says so are for services (virtual addresses) and for tasks whose
-services asked for an address (static_addresses.py). Every stored Task keeps its addresses, whatever its state: they are
-free when the reaper deletes the record, which it does only after the agent confirmed. A static one can be had again by
-its service as soon as the agent did.
+services asked for an address (static_addresses.py). A stored Task has its addresses, whatever its state, until
+it is `released`: its agent confirmed that nothing of it is left. What its record says of them then is history. Records
+that go before that, with their nodes, free them too.
 
 So that an address does not come back at once, a node goes through its addresses in turn, beginning after the one that
 was given last: the leader may remember it (`last_given`), else it is that of the node's newest task. A pool is built
@@ -76,7 +76,7 @@ class AddressPool:
         self._id = network.meta.id
         self._name = network.spec.name or network.meta.id
         self._subnet = Subnet.parse(network.subnet)
-        self._used: dict[int, str] = {}  # id of the task that has it; "" while it is not known to be stored
+        self._used: dict[int, tuple[str, ...]] = {}  # tasks that have it: an agent may begin one in place of another
         self._used_in: Counter[int] = Counter()
         self._leased: dict[int, str] = {}  # slice -> node
         self._open: defaultdict[str, list[int]] = defaultdict(list)  # slices with room, in order
@@ -111,22 +111,33 @@ class AddressPool:
 
     def put(self, task: Task) -> None:
         """Take note of a task as it is stored; idempotent."""
+        released = task.status.released
+        if released:
+            self.forget(task)
         for attachment in task.attachments:
-            if attachment.network_id == self._id and attachment.fixed:
-                self._static[attachment.address][task.meta.id] = task
-            elif attachment.network_id == self._id:
-                self._use(attachment.address, task.meta.id)
+            if attachment.network_id != self._id:
+                continue
+            if attachment.fixed:
+                if not released:
+                    self._static[attachment.address][task.meta.id] = task
+            else:
+                if not released:
+                    self._use(attachment.address, task.meta.id)
                 age = (task.meta.created_at, task.meta.id, attachment.address)
                 if age > self._newest.get(task.node_id, (-1.0, "", 0)):
                     self._newest[task.node_id] = age
 
     def forget(self, task: Task) -> None:
-        """Note that a task's record is gone; without effect where another has the address by now."""
+        """Note that nothing of a task is left; without effect where another has the address by now."""
         for attachment in task.attachments:
             address = attachment.address
             if attachment.network_id == self._id and attachment.fixed:
                 self._static[address].pop(task.meta.id, None)
-            elif attachment.network_id == self._id and self._used.get(address) == task.meta.id:
+                continue
+            if attachment.network_id != self._id or task.meta.id not in self._used.get(address, ()):
+                continue
+            self._used[address] = tuple(other for other in self._used[address] if other != task.meta.id)
+            if not self._used[address]:
                 index = self._subnet.slice_of(address)
                 del self._used[address]
                 self._used_in[index] -= 1
@@ -165,7 +176,8 @@ class AddressPool:
             node_id = self._leased.get(index, "")
             if self._used_in[index] == SLICE_SIZE and index in self._open[node_id]:
                 self._open[node_id].remove(index)
-        self._used[address] = task_id
+        others = (other for other in self._used.get(address, ()) if other and other != task_id)
+        self._used[address] = (*others, task_id)
 
     @property
     def used(self) -> int:
@@ -218,7 +230,7 @@ class AddressPool:
             whose = "another service's: give it another address" if address in claimed else "not its service's yet"
             return Full(f"{text} is {whose}")
         for other in self._static.get(address, {}).values():
-            if other.meta.id != asking.task_id and not other.status.released and other.node_id not in asking.lost:
+            if other.meta.id != asking.task_id and other.node_id not in asking.lost:
                 reason = f"{text} is held by the task that it replaces, until nothing of that is left"
                 return Full(reason, held_by=other.meta.id)
         return None

@@ -4,9 +4,9 @@ Without this a node that once ran many tasks would keep their slices for ever, a
 alone gives addresses, so it alone decides this, between two rounds: nothing is placed in a slice as it is given back.
 
 An address is not used again on another node until the peers have heard of it and clients have forgotten it: that time
-(QUIET_S) counts from when the last record of a task in the slice went, which is after its agent confirmed that nothing
-of the task is left. A new leader did not see when that was, and counts from its own beginning. A node keeps its lowest
-slice while it has any in use: the next task needs no other one, and what peers call the node by stays (network.md).
+(QUIET_S) counts from when the agent confirmed that nothing of the last task there is left, or its record went with
+the node. A new leader did not see when that was, and counts from its own beginning. A node keeps its lowest slice while
+it has any in use: the next task needs no other one, and what peers call the node by stays (network.md).
 """
 
 from collections.abc import Iterable, Iterator
@@ -36,13 +36,13 @@ class IdleSlices:
         self._watched_since = now
         self._emptied: dict[Block, float] = {}
 
-    def forgotten(self, task: Task, now: float) -> None:
-        """Take note that a task's record is gone."""
+    def left(self, task: Task, now: float) -> None:
+        """Take note that nothing of a task is left."""
         for block in blocks_of(task):
             self._emptied[block] = now
 
     def due(self, networks: Iterable[Network], slices: Iterable[Slice], held: set[Block], now: float) -> list[Slice]:
-        """Return the slices to give back now; `held` are those that some task's record has an address of."""
+        """Return the slices to give back now; `held` are those that some task has an address of."""
         bases = {n.meta.id: Subnet.parse(n.subnet).base // SLICE_SIZE for n in networks}
         leased: dict[tuple[str, str], list[tuple[Slice, Block]]] = {}
         for lease in sorted(slices, key=lambda s: s.index):

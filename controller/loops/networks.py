@@ -1,8 +1,8 @@
 """The network reaper: deletes networks that are being removed, and gives slices of removed nodes back.
 
-A slice or a network goes only when no task record holds an address of it: a record stays until its agent confirmed that
-nothing of the task is left, or the operator removed the node. A network that a service joined at the very moment when
-its removal began stays until that service leaves. Slices of virtual addresses are the business of
+A slice or a network goes only when no task holds an address of it: until its agent confirmed that nothing of it
+is left (its record may stay, as history), or the operator removed the node. A network that a service joined at the very
+moment when its removal began stays until that service leaves. Slices of virtual addresses are the business of
 loops/virtual_addresses.py; those of static ones go when nobody asks for an address of them.
 
 Which networks and slices that concerns is kept by change: of a cluster in which nothing is removed nothing is read.
@@ -117,7 +117,7 @@ class Suspects:
             elif isinstance(some, Node) and None in (change.old, change.new):
                 for piece in snap.slices_on_node(some.meta.id):
                     self._look_at(piece, snap)
-            elif not (isinstance(some, Task) and change.new is None):
+            elif not (isinstance(some, Task) and (change.new is None or some.status.released)):
                 continue
             relevant = True
         return relevant
@@ -164,9 +164,10 @@ def unneeded(snap: Snapshot, suspects: Suspects) -> Iterator[list[list[Op]]]:
 
 
 def _held(network: Network, snap: Snapshot) -> frozenset[int]:
-    """Return the slices that task records have addresses of."""
+    """Return the slices that tasks have addresses of: not those of which nothing is left but a record."""
     subnet, network_id = Subnet.parse(network.subnet), network.meta.id
-    attachments = (a for task in snap.tasks_on_network(network_id) for a in task.attachments)
+    holders = (task for task in snap.tasks_on_network(network_id) if not task.status.released)
+    attachments = (a for task in holders for a in task.attachments)
     return frozenset(subnet.slice_of(a.address) for a in attachments if a.network_id == network_id)
 
 
@@ -187,7 +188,7 @@ def _settled_claims(snap: Snapshot, suspects: Suspects) -> list[list[Op]]:
         network = snap.get(Network, piece.network_id)
         if network is None:
             continue
-        users = snap.tasks_on_network(piece.network_id)
+        users = (task for task in snap.tasks_on_network(piece.network_id) if not task.status.released)
         held = (a.address for t in users for a in t.attachments if a.network_id == piece.network_id)
         left = settled(piece, Subnet.parse(network.subnet), asking[piece.network_id].keys(), held)
         if left != piece:

@@ -86,8 +86,10 @@ class SchedulerLoop:
         else:
             self._placing.follow(batch.changes, batch.snapshot)
             for change in batch.changes:
-                if change.new is None and isinstance(change.old, Task):
-                    self._idle.forgotten(change.old, self._ambient.monotonic())
+                old, new = change.old, change.new
+                left = not isinstance(new, Task) or new.status.released
+                if isinstance(old, Task) and not old.status.released and left:
+                    self._idle.left(old, self._ambient.monotonic())
             tasks = [c.new for c in batch.changes if isinstance(c.new, Task)]
         self._fresh.update((t.meta.id, None) for t in tasks if waits(t) and t.meta.id not in self._refused)
         self._owed = len(self._refused)
@@ -156,7 +158,8 @@ class SchedulerLoop:
         snap, now = self._cache.snapshot, self._ambient.monotonic()
         due: list[Slice] = []
         for network in snap.all(Network):
-            held = {block for task in snap.tasks_on_network(network.meta.id) for block in blocks_of(task)}
+            tasks = (task for task in snap.tasks_on_network(network.meta.id) if not task.status.released)
+            held = {block for task in tasks for block in blocks_of(task)}
             due += self._idle.due([network], snap.slices_of_network(network.meta.id), held, now)
             await asyncio.sleep(0)
         self._idle.expire(now)

@@ -169,7 +169,7 @@ class Life:
         return list(self.watching.cache.snapshot.all(Task))
 
     def assert_addresses_unique(self) -> None:
-        held = [(a.network_id, a.address) for t in self.tasks() for a in t.attachments]
+        held = [(a.network_id, a.address) for t in self.tasks() if not t.status.released for a in t.attachments]
         assert len(held) == len(set(held))
 
     async def ask(self, name, request):

@@ -98,7 +98,7 @@ class Lives(RuleBasedStateMachine):
             task = self.tasks.pop(task_id)
             for _ in range(2):
                 self.kept.forget(task)
-            self.idle.forgotten(task, self.now)
+            self.idle.left(task, self.now)
             self.emptied.update((SUBNET.slice_of(a.address), self.now) for a in task.attachments)
 
     @rule(passed=st.sampled_from([0.0, QUIET_S / 2, QUIET_S]))

@@ -234,7 +234,8 @@ class Watcher:
                     # A successor that the agent began by itself takes over the addresses with the place.
                     if (other.service_id, other.slot, other.node_id) != (new.service_id, new.slot, new.node_id):
                         self.fail("addresses unique", f"{_of(new)} is given the address that {_of(other)} still has")
-                self._holders[at][new.meta.id] = new
+                if not new.status.released:
+                    self._holders[at][new.meta.id] = new
 
     def _slot_key(self, task: Task) -> tuple[str, Any]:
         service = self.services.get(task.service_id)
@@ -252,6 +253,8 @@ class Watcher:
             self.fail("states never fall", f"desired: {_of(old)} became {_of(new)}")
         if old.status.released and not new.status.released:
             self.fail("states never fall", f"released: {_of(old)} became {_of(new)}")
+        if new.status.released and not old.status.released:
+            self._released(new)
         if old.status.state >= S.ASSIGNED and (old.node_id, old.attachments) != (new.node_id, new.attachments):
             self.fail("a task never moves", f"{_of(old)} became {_of(new)}")
         if _is_ready(new) and not _is_ready(old):
@@ -263,15 +266,26 @@ class Watcher:
     def _task_deleted(self, old: Task) -> None:
         self.note(f"task {old.meta.id} deleted")
         self.slots[self._slot_key(old)].pop(old.meta.id, None)
-        for attachment in old.attachments:
-            self._holders[attachment.network_id, attachment.address].pop(old.meta.id, None)
+        self._free(old)
         if old.status.state < S.ASSIGNED or not old.node_id or old.node_id not in self.nodes:
             return
         if not old.status.released:
             self.fail("records stay until released", f"{_of(old)} was deleted")
+        self._nowhere(old)
+
+    def _released(self, task: Task) -> None:
+        """Its addresses may be another's from now on."""
+        self._free(task)
+        self._nowhere(task)
+
+    def _free(self, task: Task) -> None:
+        for attachment in task.attachments:
+            self._holders[attachment.network_id, attachment.address].pop(task.meta.id, None)
+
+    def _nowhere(self, task: Task) -> None:
         for host in self._world.agents.values():
-            if old.meta.id in host.kernel.containers or old.meta.id in host.kernel.links:
-                self.fail("records stay until released", f"{_of(old)} was deleted and {host.name} still has it")
+            if task.meta.id in host.kernel.containers or task.meta.id in host.kernel.links:
+                self.fail("records stay until released", f"{_of(task)} is gone by its record and {host.name} has it")
 
     def _slice_given_back(self, old: Slice) -> None:
         network = self.networks.get(old.network_id)

@@ -155,6 +155,26 @@ def test_a_stored_task_keeps_its_address_whatever_its_state(state):
     assert pool.take("a") == Grant(parse_ipv4("10.9.0.64"), lease(2, "a"))
 
 
+def test_a_task_of_which_nothing_is_left_has_no_address_any_more():
+    tasks = [task(f"t{i}", "a", f"10.9.0.{i}") for i in range(32, 64)]
+    pool = AddressPool.build(replace(SMALL, subnet="10.9.0.0/26"), [lease(1, "a")], tasks)
+    assert isinstance(pool.take("a"), Full)
+    pool.put(replace(tasks[7], status=TaskStatus(TaskState.SHUTDOWN, released=True)))
+    assert pool.used == 31
+    assert pool.take("a") == Grant(parse_ipv4("10.9.0.39"))
+    pool.forget(tasks[7])
+    assert isinstance(pool.take("a"), Full), "its record's end is no second time"
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_address_is_used_while_the_task_has_it_that_the_agent_began_in_the_place_of_another(order):
+    first, second = task("first", "a", "10.9.0.40"), task("second", "a", "10.9.0.40")
+    pool = AddressPool.build(SMALL, [lease(1, "a")], [first, second][::order])
+    pool.put(replace(first, status=TaskStatus(TaskState.FAILED, released=True)))
+    pool.forget(first)
+    assert pool.used == 1
+
+
 def test_addresses_are_given_in_turn_and_not_again_at_once():
     tasks = [task("old", "a", "10.9.0.33", at=1.0), task("new", "a", "10.9.0.62", at=2.0)]
     pool = AddressPool.build(SMALL, [lease(1, "a")], tasks)

@@ -57,7 +57,7 @@ def test_the_time_counts_from_when_the_last_record_went_or_the_leader_began():
     idle = IdleSlices(100.0)
     slices = [lease(1), lease(2)]
     assert due(slices, [], QUIET_S + 99.0, idle) == []
-    idle.forgotten(task("10.9.0.70"), QUIET_S + 99.0)
+    idle.left(task("10.9.0.70"), QUIET_S + 99.0)
     assert due(slices, [], QUIET_S + 100.0, idle) == [1]
     assert due(slices, [], 2 * QUIET_S + 98.0, idle) == [1]
     assert due(slices, [], 2 * QUIET_S + 99.0, idle) == [1, 2]
