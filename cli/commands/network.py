@@ -82,9 +82,19 @@ def inspect(session: Session, form: str, networks: tuple[str, ...]) -> None:
     show_json([plain(reply) for reply in found])
 
 
+def _one_subnet(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> str:
+    if len(given) > 1:
+        raise click.BadParameter(f"{' and '.join(given)}: a network has one subnet; create another network")
+    return given[0] if given else ""
+
+
 @command.command("create", help="Create a network that stacks can join as an external one.")
 @click.option(
-    "--subnet", default="", metavar="CIDR", help="Its addresses, like 10.20.0.0/16; else the cluster chooses."
+    "--subnet",
+    multiple=True,
+    metavar="CIDR",
+    callback=_one_subnet,
+    help="Its addresses, like 10.20.0.0/16; else the cluster chooses.",
 )
 @click.option(
     "--ip-range",

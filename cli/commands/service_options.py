@@ -48,7 +48,7 @@ class Kind(Enum):
 class Option:
     """`field`: path in ServiceSpec. `words`: of a CHOICE, each with the name of its enumeration value.
 
-    `least`: of a COUNT.
+    `least`, `most`: of a COUNT.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Option:
     help: str
     words: Mapping[str, str] | None = None
     least: int = 0
+    most: int = 2**32 - 1
 
     @property
     def key(self) -> str:
@@ -118,7 +119,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
     Option("--stop-signal", "task.container.stop_signal", Kind.TEXT, "Ask the program to stop with this signal."),
     Option("--stop-grace-period", "task.container.stop_grace_period", Kind.DURATION, "Kill it so long after that."),
     Option("--drain-timeout", "task.drain_timeout", Kind.DURATION, "Let requests end for so long before that."),
-    Option("--weight", "task.weight", Kind.COUNT, "Share of requests that each task gets; 1 unless given.", least=1),
+    Option(
+        "--weight",
+        "task.weight",
+        Kind.COUNT,
+        "Share of requests that each task gets; 1 unless given.",
+        least=1,
+        most=100,
+    ),
     Option(
         "--endpoint-mode",
         "endpoint.mode",
@@ -169,7 +177,7 @@ def _click_option(option: Option) -> Callable[[F], F]:
     match option.kind:
         case Kind.COUNT:
             return click.option(
-                option.name, type=click.IntRange(option.least, 2**32 - 1), default=None, help=option.help
+                option.name, type=click.IntRange(option.least, option.most), default=None, help=option.help
             )
         case Kind.RATIO:
             return click.option(option.name, type=float, default=None, metavar="RATIO", help=option.help)

@@ -15,6 +15,7 @@ import pytest
 
 from argosy.cli.commands.network import MTU_OPTION
 from argosy.cli.main import COMMANDS, run
+from argosy.core.validate_update import MOST_WEIGHT
 from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import types_pb2 as types
 from tests.unit.cli.fake_cluster import FakeCluster, serving
@@ -461,3 +462,15 @@ def test_completion_asks_the_cluster(host: str) -> None:
     assert complete("argosy logs shop_") == ["shop_db", "shop_web"]
     assert complete("argosy node drain ") == ["host-1", "host-2", "host-3"]
     assert complete("argosy --host unix:///nowhere logs ") == []
+
+
+def test_a_network_with_two_subnets_is_refused(argosy: Argosy) -> None:
+    done = argosy("network", "create", "--subnet", "10.9.0.0/16", "--subnet", "10.10.0.0/16", "mine")
+    assert (done.status, done.out) == (2, "")
+    assert "10.9.0.0/16 and 10.10.0.0/16: a network has one subnet; create another network" in done.err
+
+
+def test_a_weight_that_cannot_be_is_refused_with_those_that_can(argosy: Argosy) -> None:
+    done = argosy("service", "create", "--name", "web", "--weight", str(MOST_WEIGHT + 1), "nginx")
+    assert done.status == 2
+    assert f"is not in the range 1<=x<={MOST_WEIGHT}" in done.err
