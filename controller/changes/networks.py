@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from argosy.controller.logic.address_pool import AddressPool
 from argosy.controller.logic.allocate import choose_subnet, choose_vni, mtu_problem
 from argosy.controller.logic.mesh_keys import rotated
+from argosy.controller.logic.update import rollback_target
 from argosy.controller.logic.virtual_addresses import RESERVED
 from argosy.controller.store import Claim, Op, Put, Release, Snapshot, create, update
 from argosy.core.errors import InvalidError, PreconditionError
 from argosy.core.meta import Cluster, Meta
 from argosy.core.network import SLICE_SIZE, Network, NetworkSpec
 from argosy.core.node import Node
-from argosy.core.service import Service
+from argosy.core.service import Service, TaskSpec, UpdateState
 from argosy.core.validate import validate_network
 
 CLUSTER_ID = "cluster"
@@ -151,23 +152,38 @@ def usage(snap: Snapshot, network: Network) -> Usage:
 def removed(
     snap: Snapshot, network: Network, now: float, leaving: frozenset[str] = frozenset()
 ) -> tuple[list[Op], Network]:
-    """Begin to remove a network; its name is free at once. PreconditionError while services use it.
+    """Begin to remove a network; its name is free at once. PreconditionError while services use it, or may again.
 
     `leaving`: services that the same request removes.
     """
     if network.removing:
         return [], network
-    users = sorted(
-        s.spec.name
-        for s in snap.all(Service, project=network.meta.project)
-        if not s.removing
-        and s.meta.id not in leaving
-        and any(n.target == network.meta.id for n in s.spec.task.networks)
-    )
+    services = [
+        s for s in snap.all(Service, project=network.meta.project) if not s.removing and s.meta.id not in leaving
+    ]
+    users = sorted(s.spec.name for s in services if _joins(s.spec.task, network))
     if users:
         raise PreconditionError(
             f"network {network.spec.name} is used by {', '.join(users)}: remove these services, or take the network "
             "out of them, first"
         )
+    returning = sorted(s.spec.name for s in services if _may_return_to(snap, s, network))
+    if returning:
+        raise PreconditionError(
+            f"network {network.spec.name} is what {', '.join(returning)} may be rolled back to: wait until the update "
+            "is over"
+        )
     gone = replace(network, removing=True, meta=replace(network.meta, updated_at=now))
     return [update(gone), Release(Network, network.meta.project, network.spec.name, network.meta.id)], gone
+
+
+def _joins(task: TaskSpec, network: Network) -> bool:
+    return any(n.target == network.meta.id for n in task.networks)
+
+
+def _may_return_to(snap: Snapshot, service: Service, network: Network) -> bool:
+    """Whether an update goes on that fails over to a revision which joins the network."""
+    if service.update.state not in (UpdateState.UPDATING, UpdateState.PAUSED):
+        return False
+    target = rollback_target(service, {r.number: r for r in snap.revisions_of_service(service.meta.id)})
+    return target is not None and _joins(target.spec.task, network)

@@ -19,7 +19,7 @@ where the old one was. The rules (docs/updates.md):
 - Creating slots (first deploy, scaling up) is no update: it happens all at once.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -38,6 +38,8 @@ from argosy.controller.logic.slots import Key, Slot, is_unassigned, serves
 from argosy.controller.logic.view import View
 from argosy.core.service import (
     FailureAction,
+    Revision,
+    Service,
     ServiceMode,
     UpdateConfig,
     UpdateOrder,
@@ -131,13 +133,13 @@ def _resting(view: View, draft: Draft, config: UpdateConfig, update: UpdateStatu
     return Rollout(config, update.started_at, view.service.revision)
 
 
-def rollback_target(view: View) -> int | None:
+def rollback_target(service: Service, revisions: Mapping[int, Revision]) -> Revision | None:
     """Return where to go back to: the latest revision that came through and whose tasks differ from now."""
-    revision = view.revisions.get(view.service.revision)
+    revision = revisions.get(service.revision)
     while revision is not None:
-        revision = view.revisions.get(revision.previous)
-        if revision is not None and revision.spec.task != view.service.spec.task:
-            return revision.number
+        revision = revisions.get(revision.previous)
+        if revision is not None and revision.spec.task != service.spec.task:
+            return revision
     return None
 
 
@@ -254,10 +256,10 @@ class _Course:
         """Follow the failure action: pause, or roll back if this is no rollback already and there is where to go."""
         rolling_back = self.update.state in ROLLING_BACK
         if self.config.failure_action is FailureAction.ROLLBACK and not rolling_back:
-            target = rollback_target(self.view)
+            target = rollback_target(self.view.service, self.view.revisions)
             if target is not None:
                 started = UpdateStatus(UpdateState.ROLLBACK_STARTED, started_at=self.view.now, message=message)
-                return self.rollout(hold=True, rollback=RollBack(self.view.service.meta.id, target, started))
+                return self.rollout(hold=True, rollback=RollBack(self.view.service.meta.id, target.number, started))
             message += "; there is no earlier revision to return to"
         self._pause(message)
         return self.rollout(fresh, hold=True)

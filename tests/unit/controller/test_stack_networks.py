@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from argosy.controller.changes.networks import named_again
+from argosy.controller.changes.networks import named_again, removed
 from argosy.controller.changes.stacks import StackRequest, applied
 from argosy.controller.loops.forecast import after
 from argosy.core.errors import InvalidError, PreconditionError
+from argosy.core.meta import Meta
 from argosy.core.network import Network, NetworkSpec
-from tests.unit.controller.objects import node, snapshot
+from argosy.core.service import ContainerSpec, NetworkAttachmentSpec, TaskSpec, UpdateState, UpdateStatus
+from tests.unit.controller.objects import node, service, snapshot
 
 NOW = 9.0
 WEB = NetworkSpec("shop_web", subnet="10.9.0.0/24")
@@ -93,3 +95,23 @@ def test_an_mtu_that_fits_is_taken(asked, encrypted, links):
     snap, _ = deployed(snapshot(*hosts), replace(WEB, mtu=asked, encrypted=encrypted))
     (network,) = snap.all(Network)
     assert network.spec.mtu == asked
+
+
+@pytest.mark.parametrize(("state", "stays"), [(UpdateState.UPDATING, True), (UpdateState.COMPLETED, False)])
+def test_a_network_that_an_update_may_be_rolled_back_to_stays_until_it_is_over(state, stays):
+    def joining(network):
+        return TaskSpec(ContainerSpec("app:1", f"sha256:{'1' * 64}"), networks=(NetworkAttachmentSpec(network),))
+
+    networks = [Network(Meta(name, "default", version=1), NetworkSpec(name)) for name in ("old", "new")]
+    web, first = service("web", task=joining("old"))
+    spec = replace(web.spec, task=joining("new"))
+    web = replace(web, spec=spec, revision=2, previous_revision=1, update=UpdateStatus(state))
+    second = replace(first, meta=Meta("web.2", "default"), number=2, spec=spec, previous=1)
+    snap = snapshot(*networks, web, first, second)
+    if stays:
+        with pytest.raises(PreconditionError, match="network old is what web may be rolled back to: wait until"):
+            removed(snap, networks[0], NOW)
+    else:
+        assert removed(snap, networks[0], NOW)[1].removing
+    with pytest.raises(PreconditionError, match="network new is used by web"):
+        removed(snap, networks[1], NOW)
