@@ -164,6 +164,7 @@ def attachments(
             near = get_close_matches(key, defined, n=1)
             advice = f"did you mean '{near[0]}'?" if near else f"define it at the top level: 'networks: {{{key}: }}'"
             value.problem(f"there is no network '{key}' in the file", advice)
+            found.append(NetworkAttachmentSpec(key))  # stands in, so that the others keep their places
             continue
         used.add(key)
         aliases = value.get("aliases") if value.mapping() else None

@@ -31,7 +31,7 @@ from argosy.cli.compose.mounted import ExternalFile, MountedFiles
 from argosy.cli.compose.networks import DefinedNetwork, attachments, defined_networks
 from argosy.cli.compose.ports import published_ports
 from argosy.cli.compose.problems import ComposeError, Findings, Position, Problem
-from argosy.cli.compose.where import place_of
+from argosy.cli.compose.where import place_in_network, place_of
 from argosy.cli.ports import split_modes
 from argosy.core.files import NewFile
 from argosy.core.meta import STACK_LABEL
@@ -264,7 +264,7 @@ class _Builder:
             found.append(network.spec)
             where = at if at is not None else self._root
             for wrong in validate_network(network.spec):
-                place_of(where, "ipam.config[0].subnet" if wrong.where == "subnet" else wrong.where).problem(wrong.what)
+                place_in_network(where, wrong.where).problem(wrong.what)
         return found
 
     def _restarts(self, name: str, at: Cursor, is_job: bool) -> RestartCondition:

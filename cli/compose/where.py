@@ -4,8 +4,9 @@ import re
 from typing import Final
 
 from argosy.cli.compose.cursor import Cursor
-from argosy.cli.compose.document import Map, Seq
+from argosy.cli.compose.document import Map, Scalar, Seq
 from argosy.cli.compose.extension import own
+from argosy.cli.compose.networks import MTU_OPTION
 
 _KEYS: Final[dict[str, str]] = {
     "name": "",
@@ -54,18 +55,45 @@ def place_of(at: Cursor, field: str) -> Cursor:
         below = at.find(key) if isinstance(key, str) else _item(at, key)
         if below is None and key == "healthcheck":
             below = own(at, "liveness")
+        elif below is None and key == "address":
+            below = at.find("ipv4_address")
         if below is None:
             break
         at = below
     return at
 
 
+def place_in_network(at: Cursor, field: str) -> Cursor:
+    """As place_of, for a field of a NetworkSpec and the network's definition in the file."""
+    if field == "mtu":
+        return (options.find(MTU_OPTION) if (options := at.get("driver_opts")) is not None else None) or at
+    if field == "encrypted":
+        return place_of(at, "driver_opts.encrypted")
+    if field in ("subnet", "ip_range"):
+        config = place_of(at, "ipam.config")
+        items = config.items() if isinstance(config.node, Seq) else ()
+        return next((found for item in items if (found := item.get(field)) is not None), config)
+    return place_of(at, field) if field else at
+
+
 def _item(at: Cursor, index: int) -> Cursor | None:
     if isinstance(at.node, Seq):
-        return Cursor(at.node.items[index], at.path, at.findings) if index < len(at.node.items) else None
-    if isinstance(at.node, Map) and at.key == "ulimits":
-        return at.find(list(at.node.entries)[index])
+        items = [Cursor(item, at.path, at.findings) for item in at.node.items]
+        if at.key == "aliases":
+            items = _aliases(at, items)
+        return items[index] if index < len(items) else None
+    if isinstance(at.node, Map) and at.key in ("ulimits", "networks"):
+        keys = [key for key in at.node.entries if at.key == "ulimits" or not key.startswith("x-")]
+        return at.find(keys[index]) if index < len(keys) else None
     return None
+
+
+def _aliases(at: Cursor, items: list[Cursor]) -> list[Cursor]:
+    """Return where each alias of a spec is from: the service's own name comes first there, and each name once."""
+    places = {at.path.split(".")[1]: at}
+    for item in items:
+        places.setdefault(item.node.text or "" if isinstance(item.node, Scalar) else "", item)
+    return list(places.values())
 
 
 def keys_of(field: str) -> tuple[str | int, ...]:

@@ -182,6 +182,43 @@ def test_file(files: Files, text: str, said: str) -> None:
     assert said in found[0]
 
 
+NETWORKS = """
+services:
+  web:
+    image: web
+    networks:
+      nowhere:
+      a:
+        aliases:
+        - web
+        - fine
+        - fine
+        - "not good"
+      b:
+        ipv4_address: 10.9.0
+networks:
+  a:
+    ipam:
+      config:
+      - subnet: 10.9.0.0/16
+      - ip_range: 10.8.0.0/24
+  b:
+    driver_opts:
+      com.docker.network.driver.mtu: 5
+"""
+
+
+def test_each_problem_of_networks_is_told_at_its_own_line(files: Files) -> None:
+    places = [": ".join(problem.split(": ")[:2]) for problem in files.problems(NETWORKS)]
+    assert places == [
+        "compose.yaml:6:7: services.web.networks.nowhere",
+        "compose.yaml:12:11: services.web.networks.a.aliases",
+        "compose.yaml:14:23: services.web.networks.b.ipv4_address",
+        "compose.yaml:20:19: networks.a.ipam.config.ip_range",
+        "compose.yaml:23:38: networks.b.driver_opts.com.docker.network.driver.mtu",
+    ]
+
+
 def test_all_problems_of_a_file_are_shown_together_in_order(files: Files) -> None:
     text = """
 services:
