@@ -2,13 +2,15 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from argosy.cli import complete
-from argosy.cli.errors import InvalidInputError
+from argosy.cli.errors import CliError, InvalidInputError, explain, outcome_unknown
 from argosy.cli.output import notice, say
 from argosy.cli.planning import Planning, plan_options
 from argosy.cli.session import Session, pass_session
@@ -65,8 +67,9 @@ def command(
     _check_external(session, wanted)
     _check_external_files(session, wanted)
     request = _request(session, wanted, prune)
-    planning.before(session, "apply_stack", request, told)
-    reply = session.control.ApplyStack(request)
+    with _refused_at_its_line(wanted):
+        planning.before(session, "apply_stack", request, told)
+        reply = session.control.ApplyStack(request)
     for text in reply.notices:
         notice(f"note: {text}")
     _say_changes(reply)
@@ -131,6 +134,23 @@ def _check_external_files(session: Session, stack: "Stack") -> None:
             "\n".join(f"{f.position}: there is no {kind} '{f.name}' in the cluster" for kind, f in missing),
             f"make it: argosy {what} create {first.name} FILE",
         )
+
+
+@contextmanager
+def _refused_at_its_line(stack: "Stack") -> Iterator[None]:
+    """Put the places in the files to what the controller refuses."""
+    import grpc
+
+    from argosy.cli.compose.refusals import placed
+
+    try:
+        yield
+    except grpc.RpcError as error:
+        refused = explain(error)
+        text = placed(stack, refused.message)
+        if outcome_unknown(error) or text == refused.message:
+            raise
+        raise CliError(text, refused.hint, status=refused.status) from None
 
 
 def _request(session: Session, stack: "Stack", prune: bool) -> "pb.ApplyStackRequest":

@@ -17,12 +17,16 @@ def published_ports(service: Cursor) -> list[Publication]:
     at = service.get("ports")
     found: list[Publication] = []
     for item in at.items() if at is not None else ():
-        if isinstance(item.node, Map):
-            port = _long(item)
-            found += [port] if port is not None else []
-        else:
-            found += _read(item, ports.parse_short) or []
+        found += ports_of(item)
     return found
+
+
+def ports_of(item: Cursor) -> list[Publication]:
+    """Return the ports of one item of the list."""
+    if isinstance(item.node, Map):
+        port = _long(item)
+        return [port] if port is not None else []
+    return _read(item, ports.parse_short) or []
 
 
 def _long(at: Cursor) -> Publication | None:

@@ -54,7 +54,10 @@ class ExternalNetwork:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """What a file set asks for."""
+    """What a file set asks for.
+
+    `origins`: where the files say it of what they define, by kind ("service", "network") and name in the cluster.
+    """
 
     name: str
     services: tuple[ServiceSpec, ...]
@@ -64,6 +67,7 @@ class Stack:
     configs: tuple[NewFile, ...] = ()
     secrets: tuple[NewFile, ...] = field(default=(), repr=False)
     external_files: tuple[ExternalFile, ...] = ()
+    origins: Mapping[tuple[str, str], Cursor] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +170,7 @@ class _Builder:
         self._used: set[str] = set()
         self._awaited: frozenset[str] = frozenset()
         self._names: frozenset[str] = frozenset()
+        self._origins: dict[tuple[str, str], Cursor] = {}
 
     def build(self) -> Stack:
         findings = self._root.findings
@@ -192,6 +197,7 @@ class _Builder:
             configs=tuple(self._files.configs.values()),
             secrets=tuple(self._files.secrets.values()),
             external_files=tuple(self._files.external.values()),
+            origins=self._origins,
         )
 
     def _nothing(self, services: Cursor | None) -> tuple[str, str]:
@@ -237,6 +243,7 @@ class _Builder:
             depends_on=depends_on(at, self._stack),
             endpoint=EndpointSpec(endpoint_mode(at), client_affinity(at), everywhere),
         )
+        self._origins["service", spec.name] = at
         told = at.problems_below()
         for wrong in validate_service(spec):
             place = place_of(at, wrong.where)
@@ -262,6 +269,8 @@ class _Builder:
             if network.external:
                 continue
             found.append(network.spec)
+            if at is not None:
+                self._origins["network", network.spec.name] = at
             where = at if at is not None else self._root
             for wrong in validate_network(network.spec):
                 place_in_network(where, wrong.where).problem(wrong.what)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+import pytest
 
 from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import types_pb2 as types
@@ -41,6 +42,94 @@ def test_deploy_of_a_bad_file_sends_nothing(argosy: Argosy, compose: Compose, cl
     assert "compose.yaml:3:8: services.db.imag: there is no key 'imag'" in ran.err
     assert "argosy: 2 problems in the Compose files, nothing was sent to the cluster:\n" in ran.err
     assert cluster.calls == {}
+
+
+REFUSED = """\
+services:
+  web:
+    image: web
+    ports:
+    - "80"
+    - "8080-8081:80-81"
+    - {target: 9, published: 53, protocol: udp, host_ip: 127.0.0.1, mode: host}
+    networks:
+      a:
+      b: {ipv4_address: 10.9.0.3}
+  db: {image: db}
+networks:
+  a:
+    ipam:
+      config:
+      - subnet: 198.18.1.0/24
+    driver_opts:
+      com.docker.network.driver.mtu: 9000
+      encrypted: "true"
+  b:
+"""
+
+
+@pytest.mark.parametrize("method", ["ApplyStack", "GetPlan"])
+@pytest.mark.parametrize(
+    ("code", "text", "said"),
+    [
+        (
+            "INVALID_ARGUMENT",
+            "network s_a cannot be accepted\nsubnet: 198.18.1.0/24 overlaps",
+            "network s_a cannot be accepted\nFILE:16:17: networks.a.ipam.config.subnet: 198.18.1.0/24 overlaps",
+        ),
+        (
+            "INVALID_ARGUMENT",
+            "network s_a cannot be accepted\nmtu: an MTU of 9000 is too large: the link",
+            "network s_a cannot be accepted\n"
+            "FILE:18:38: networks.a.driver_opts.com.docker.network.driver.mtu: an MTU of 9000 is too large: the link",
+        ),
+        (
+            "FAILED_PRECONDITION",
+            "network s_a cannot be encrypted: no node",
+            "FILE:19:18: networks.a.driver_opts.encrypted: network s_a cannot be encrypted: no node",
+        ),
+        (
+            "INVALID_ARGUMENT",
+            "service s_web cannot have 10.9.0.3 on network s_b: 10.9.0.0/27 is for virtual addresses",
+            "FILE:10:25: services.web.networks.b.ipv4_address: service s_web cannot have 10.9.0.3 on network s_b: "
+            "10.9.0.0/27 is for virtual addresses",
+        ),
+        (
+            "ALREADY_EXISTS",
+            "service s_web: port 8081/tcp is published by service x: choose",
+            "FILE:6:7: services.web.ports: service s_web: port 8081/tcp is published by service x: choose",
+        ),
+        (
+            "ALREADY_EXISTS",
+            "service s_web: port 127.0.0.1:53/udp is published by service x: choose",
+            "FILE:7:7: services.web.ports: service s_web: port 127.0.0.1:53/udp is published by service x: choose",
+        ),
+        (
+            "INVALID_ARGUMENT",
+            "service s_web joins s_a (1) and s_b (2), whose subnets overlap",
+            "FILE:9:7: services.web.networks: service s_web joins s_a (1) and s_b (2), whose subnets overlap",
+        ),
+        (
+            "INVALID_ARGUMENT",
+            "service s_web cannot be accepted\ntask.container.image: no\ntask.weight: too large",
+            "service s_web cannot be accepted\nFILE:3:12: services.web.image: no\n"
+            "FILE:3:5: services.web: task.weight: too large",
+        ),
+        ("NOT_FOUND", "service s_web: nobody has the image", "service s_web: nobody has the image"),
+        (
+            "INVALID_ARGUMENT",
+            "network else cannot be accepted\nsubnet: x",
+            "network else cannot be accepted\nsubnet: x",
+        ),
+    ],
+)
+def test_what_the_cluster_refuses_is_told_at_its_line(
+    argosy: Argosy, compose: Compose, cluster: FakeCluster, method: str, code: str, text: str, said: str
+) -> None:
+    path = compose(REFUSED)
+    cluster.fail[method] = [(grpc.StatusCode[code], text)]
+    ran = argosy("deploy", "-c", path, *(["--plan"] if method == "GetPlan" else []), "s")
+    assert (ran.status, ran.err) == (2 if code == "INVALID_ARGUMENT" else 1, f"argosy: {said}\n".replace("FILE", path))
 
 
 def test_deploy_shows_notices_and_goes_on(argosy: Argosy, compose: Compose) -> None:
