@@ -286,7 +286,15 @@ def test_what_changes_of_a_host_while_its_agent_runs_is_followed(cluster, tmp_pa
     cluster.argosy("stack", "rm", "shop")
 
 
-def test_networks_that_cannot_be_are_refused_with_what_would_fit(cluster):
+REFUSED = """
+services:
+  web: {image: "busybox:1", networks: {a: {ipv4_address: ADDRESS}}}
+networks:
+  a: {ipam: {config: [{subnet: SUBNET}]}}
+"""
+
+
+def test_networks_that_cannot_be_are_refused_with_what_would_fit(cluster, tmp_path):
     """Overlapping ones are fine, until one service joins both."""
     for name in ("one", "two"):
         cluster.argosy("network", "create", "--subnet", "10.78.0.0/24", name)
@@ -305,6 +313,13 @@ def test_networks_that_cannot_be_are_refused_with_what_would_fit(cluster):
         done = cluster.run(*command)
         assert done.returncode in (1, 2), command
         assert says in done.stderr
+    file = tmp_path / "compose.yaml"
+    for address, subnet, says in (
+        ("198.18.0.70", "198.18.0.0/24", f"{file}:5:32: networks.a.ipam.config.subnet: 198.18.0.0/24 overlaps"),
+        ("10.79.0.3", "10.79.0.0/24", f"{file}:3:58: services.web.networks.a.ipv4_address: service bad_web cannot"),
+    ):
+        file.write_text(REFUSED.replace("ADDRESS", address).replace("SUBNET", subnet))
+        assert says in cluster.run("deploy", "-c", str(file), "--detach", "bad").stderr
     # A way of a host that comes later: the host itself refuses, and the task says why.
     route = cluster.on_host("node1", "ip", "-o", "route", "get", "198.18.0.1")
     device = route.partition(" dev ")[2].split()[0]
