@@ -54,6 +54,19 @@ def host_name_problem(text: str) -> str | None:
     return None
 
 
+def alias_problem(text: str) -> str | None:
+    """Say what keeps `text` from being one more name of a service on a network, or None.
+
+    tasks.SERVICE and N.SERVICE are names that every service has already: an alias would take them from it.
+    """
+    head, dot, service = text.partition(".")
+    problem = host_name_problem(text)
+    if problem or not dot or not (head.lower() == "tasks" or head.isdecimal()):
+        return problem
+    meant = f"the task in slot {head}" if head.isdecimal() else "all tasks"
+    return f'"{text}" means {meant} of {service}: choose another alias, such as "{head}-{service}"'
+
+
 def label_key_problem(text: str) -> str | None:
     """Say what keeps `text` from being the key of a node label (constraints name it), or None."""
     if not text:

@@ -12,7 +12,7 @@ from typing import Final
 from argosy.core.addresses import parse_ipv4, range_problem, subnet_problem
 from argosy.core.codec import encode
 from argosy.core.constraints import parse_attribute, parse_constraint, parse_spread
-from argosy.core.names import host_name_problem, label_key_problem, service_name_problem
+from argosy.core.names import alias_problem, host_name_problem, label_key_problem, service_name_problem
 from argosy.core.network import LEAST_MTU, MOST_MTU, NetworkSpec
 from argosy.core.node import Availability, NodeSpec, Resources
 from argosy.core.problem import Problem, Problems, between, check, duration, readable, said, when
@@ -214,7 +214,7 @@ def _networks(networks: tuple[NetworkAttachmentSpec, ...], where: str) -> Proble
     for i, network in enumerate(networks):
         yield from when(not network.target, f"{where}[{i}].target", "the network's name or id is missing")
         for j, alias in enumerate(network.aliases):
-            yield from said(f"{where}[{i}].aliases[{j}]", host_name_problem(alias))
+            yield from said(f"{where}[{i}].aliases[{j}]", alias_problem(alias))
     for target, count in Counter(n.target for n in networks if n.target).items():
         if count > 1:
             yield Problem(where, f"the network {target} is joined more than once: give all aliases in one place")

@@ -59,6 +59,10 @@ SERVICE_CASES = [
     ("restart: sometimes", "is no restart policy"),
     ("read_only: maybe", "this is 'maybe'; write true or false"),
     ("networks: [frnt]", "there is no network 'frnt' in the file"),
+    (
+        "networks: {default: {aliases: [tasks.db]}}",
+        'compose.yaml:4:15: services.web.networks: "tasks.db" means all tasks of db: choose another alias, such as "tasks-db"',
+    ),
     ("networks: [defalt]", "did you mean 'default'?"),
     (
         "networks: {default: {ipv6_address: 'fd00::2'}}",

@@ -90,7 +90,10 @@ def service(container=PLAIN, mode=ServiceMode.REPLICATED, update=UPDATE, rollbac
             placement=Placement(
                 ("node.role == worker",), (SpreadPreference("node.labels.zone"),), 2, (Platform("linux", "amd64"),)
             ),
-            networks=(NetworkAttachmentSpec("front", ("www", "api.internal")), NetworkAttachmentSpec("back")),
+            networks=(
+                NetworkAttachmentSpec("front", ("www", "api.internal", "tasks", "2", "2nd.db", "db.2")),
+                NetworkAttachmentSpec("back"),
+            ),
             host_ports=(HostPort("tcp", 80), HostPort("udp", 80)),
             update=UpdateConfig(0, 1.0, FailureAction.ROLLBACK, 30.0, 0.5, UpdateOrder.START_FIRST),
         ),
@@ -257,6 +260,12 @@ def container(**fields):
         (service(placement=Placement(platforms=(Platform(),))), "task.placement.platforms[0]", "linux/amd64"),
         (service(networks=(NetworkAttachmentSpec(),)), "task.networks[0].target", "missing"),
         (service(networks=(NetworkAttachmentSpec("a", ("x y",)),)), "task.networks[0].aliases[0]", "use letters"),
+        (
+            service(networks=(NetworkAttachmentSpec("a", ("b", "Tasks.db")),)),
+            "task.networks[0].aliases[1]",
+            '"Tasks-db"',
+        ),
+        (service(networks=(NetworkAttachmentSpec("a", ("2.db",)),)), "task.networks[0].aliases[0]", "slot 2 of db"),
         (service(networks=(NetworkAttachmentSpec("a"),) * 2), "task.networks", "more than once"),
         (replace(service(networks=FIXED), replicas=2), FIRST_ADDRESS, "one replica"),
         (service(networks=FIXED, mode=ServiceMode.GLOBAL), FIRST_ADDRESS, "one replica"),
