@@ -154,6 +154,7 @@ class Reader:
             return None
         replaced = interpolate_tree(document, env, self._findings)
         assert isinstance(replaced, Map)
+        _refuse_repeated_networks(Cursor(replaced, "", self._findings).get("services"))
         return _fill_environment(normalise(replaced, directory), env)
 
     def only(self, at: Cursor, known: tuple[str, ...]) -> None:
@@ -299,3 +300,15 @@ def _fill_environment(root: Map, env: Mapping[str, str]) -> Map:
 def _content(path: Path) -> str:
     with path.open(encoding="utf-8") as file:
         return file.read(LONGEST + 1)
+
+
+def _refuse_repeated_networks(services: Cursor | None) -> None:
+    """Report networks that a list has twice (its items are unique in the specification), which the long form cannot."""
+    for _, service in services.own_entries() if services is not None else ():
+        networks = service.get("networks")
+        seen = set()
+        for item in networks.items() if networks is not None and isinstance(networks.node, Seq) else ():
+            name = item.node.text if isinstance(item.node, Scalar) else None
+            if name is not None and name in seen:
+                item.problem(f"'{name}' is there twice", "remove one")
+            seen.add(name)

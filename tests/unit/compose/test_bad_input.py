@@ -63,6 +63,7 @@ SERVICE_CASES = [
         "networks: {default: {aliases: [tasks.db]}}",
         'compose.yaml:4:15: services.web.networks: "tasks.db" means all tasks of db: choose another alias, such as "tasks-db"',
     ),
+    ("networks: [default, default]", "compose.yaml:4:25: services.web.networks: 'default' is there twice; remove one"),
     ("networks: [defalt]", "did you mean 'default'?"),
     (
         "networks: {default: {ipv6_address: 'fd00::2'}}",
