@@ -7,6 +7,7 @@ from argosy.cli.commands import network_attach, network_keys, network_verify
 from argosy.cli.output import Column, format_option, notice, quiet_option, say, show
 from argosy.cli.session import Session, pass_session
 from argosy.cli.waiting import until_gone, waiting_options
+from argosy.core.network import LEAST_MTU, MOST_MTU
 
 COLUMNS = (
     Column("ID", "id", rank=2),
@@ -104,7 +105,7 @@ def _one_subnet(ctx: click.Context, param: click.Parameter, given: tuple[str, ..
 )
 @click.option(
     "--mtu",
-    type=click.IntRange(1, 2**32 - 1),
+    type=click.IntRange(LEAST_MTU, MOST_MTU),
     default=None,
     metavar="BYTES",
     help="MTU of containers' links; else as the hosts' links allow.",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from argosy.cli import complete
+from argosy.cli.commands import network_option
 from argosy.cli.commands.run import run_to_its_end
 from argosy.cli.errors import InvalidInputError
 from argosy.cli.session import Session, pass_session
@@ -52,7 +53,7 @@ def command(session: Session, /, node: str, image: str, network: str, arguments:
         "arguments": _command(arguments, terminal=terminal),
         "interactive": True,
         "tty": terminal,
-        "image": image or _image(session),
+        "image": image or _image(session, network),
     }
     if node:
         found = session.control.GetNode(pb.GetNodeRequest(project=session.project, ref=node))
@@ -67,11 +68,14 @@ def _command(arguments: tuple[str, ...], *, terminal: bool) -> tuple[str, ...]:
     return ("sh", "-c", '"$@"; exit $?', "sh", *arguments) if terminal else arguments
 
 
-def _image(session: Session) -> str:
+def _image(session: Session, network: str) -> str:
+    """Return the image to run on a network; that it is not there is told first, rather than a lack of images."""
     from argosy.core.codec import decode
     from argosy.core.image import Image
     from argosy.proto.argosy.v1 import control_pb2 as pb
 
+    ref = network_option.attachment(network).target
+    session.control.GetNetwork(pb.GetNetworkRequest(project=session.project, ref=ref))
     images = session.control.ListImages(pb.ListImagesRequest(project=session.project)).images
     found = default_image([decode(image, Image) for image in images])
     if not found:

@@ -68,6 +68,18 @@ def test_a_service_joins_and_leaves_networks(argosy: Argosy) -> None:
     assert (gone.status, "the service is not on network 'one'" in gone.err) == (2, True)
 
 
+def test_of_an_attachment_to_an_unknown_network_the_network_is_told(argosy: Argosy) -> None:
+    ran = argosy("network", "attach", "nowhere")
+    assert (ran.status, "there is no network 'nowhere'" in ran.err) == (1, True), ran.err
+
+
+@pytest.mark.parametrize("mtu", ["1279", "65536"])
+def test_an_mtu_is_told_within_which_bounds_it_has_to_be(argosy: Argosy, mtu: str) -> None:
+    assert argosy("network", "create", "--mtu", "1280", "least").status == 0
+    ran = argosy("network", "create", "--mtu", mtu, "red")
+    assert (ran.status, "1280<=x<=65535" in ran.err) == (2, True), ran.err
+
+
 @pytest.mark.parametrize(
     ("images", "taken"),
     [
