@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from argosy.cli.output import say
+from argosy.cli.output import notice, say
 from argosy.cli.session import Session
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def settle(
 ) -> "list[Service]":
     """Wait until services (messages as the cluster acknowledged them) are as wanted; return them as they are then.
 
-    Tasks run, or have completed in a job; a job with a schedule need only be taken over by the cluster.
+    Tasks run, or have completed in a job; a job with a schedule need only be taken over by the cluster. Published ports
+    that do not answer somewhere are noted: nobody waits for them, since what stands in their way may stay.
     """
     from argosy.cli.progress.goals import ServicesSettled, WantedService
     from argosy.cli.progress.jobs import AllOf, JobRun
@@ -61,7 +62,24 @@ def settle(
     running = ServicesSettled(tuple(WantedService(s, exact) for s in wanted if s.spec.mode not in JOB_MODES))
     runs = (JobRun(s, scheduled=True) for s in wanted if s.spec.mode in JOB_MODES)
     picture = wait_for(session, AllOf((running, *runs)), timeout=timeout, continues=continues)
-    return [picture.services.get(one.meta.id, one) for one in wanted]
+    settled = [picture.services.get(one.meta.id, one) for one in wanted]
+    _note_port_problems(session, settled)
+    return settled
+
+
+def _note_port_problems(session: Session, services: "Iterable[Service]") -> None:
+    from argosy.cli.port_rows import nodes_port_problems
+    from argosy.cli.rows import node_name
+    from argosy.proto.argosy.v1 import control_pb2 as pb
+
+    publishing = [one for one in services if one.spec.endpoint.ports or one.spec.task.host_ports]
+    if not publishing:
+        return
+    nodes = session.control.ListNodes(pb.ListNodesRequest(project=session.project)).nodes
+    stuck = nodes_port_problems((node_name(node), node) for node in nodes)
+    for service in publishing:
+        for problem in (*service.port_problems, *stuck.get(service.meta.id, ())):
+            notice(f"note: {service.spec.name}: {problem}")
 
 
 def say_outcome(services: "Iterable[Service]", done: "Callable[[Service], str]") -> None:

@@ -139,6 +139,24 @@ def test_deploy_shows_notices_and_goes_on(argosy: Argosy, compose: Compose) -> N
     assert "services.web.tty" in ran.err
 
 
+def test_what_stands_in_the_way_of_published_ports_is_noted(
+    argosy: Argosy, compose: Compose, cluster: FakeCluster
+) -> None:
+    path = compose("services: {web: {image: web, ports: ['8080:80']}, db: {image: db}}")
+    assert "note:" not in argosy("deploy", "-c", path, "shop").err
+    web = cluster.find("service", "shop_web")
+    web.port_problems.append("port 8080 is shop_old's")
+    for number in (2, 3):
+        cluster.find("node", f"host-{number}").port_problems.add(service_id=web.meta.id, reason="8080 is taken")
+    said = "note: shop_web: port 8080 is shop_old's\nnote: shop_web: 8080 is taken (host-2, host-3)\n"
+
+    again = argosy("deploy", "-c", path, "shop")
+    assert (again.status, again.out, said in again.err) == (0, "stack shop runs: shop_web, shop_db\n", True), again.err
+    updated = argosy("service", "update", "--force", "shop_web")
+    assert (updated.status, said in updated.err) == (0, True), updated.err
+    assert "note:" not in argosy("deploy", "-d", "-c", path, "shop").err
+
+
 def test_a_plan_for_programs_has_the_notices_of_the_file_and_of_the_cluster(argosy: Argosy, compose: Compose) -> None:
     path = compose("services: {web: {image: web, container_name: x}}")
     ran = argosy("deploy", "-c", path, "--plan", "--format", "json", "shop")
