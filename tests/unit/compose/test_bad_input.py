@@ -61,7 +61,7 @@ SERVICE_CASES = [
     ("networks: [frnt]", "there is no network 'frnt' in the file"),
     (
         "networks: {default: {aliases: [tasks.db]}}",
-        'compose.yaml:4:15: services.web.networks: "tasks.db" means all tasks of db: choose another alias, such as "tasks-db"',
+        'compose.yaml:4:36: services.web.networks.default.aliases: "tasks.db" means all tasks of db: choose another',
     ),
     ("networks: [default, default]", "compose.yaml:4:25: services.web.networks: 'default' is there twice; remove one"),
     ("networks: [defalt]", "did you mean 'default'?"),
