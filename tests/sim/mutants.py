@@ -52,12 +52,11 @@ MUTANTS = (
     ),
     _mutant(
         "address quarantine skipped",
-        "controller/loops/placing.py",
-        (
-            "(pool.forget if gone else pool.put)(task)",
-            "(pool.forget if gone or task.desired_state > 512 else pool.put)(task)",
-        ),
-        first=(116,),
+        "controller/logic/address_pool.py",
+        ("        released = task.status.released\n", "        released = task.desired_state > 512\n"),
+        # Else it shows only where a node has gone through all its addresses.
+        ("        last = self.last_given.get(node_id, -1)\n", "        last = -1\n"),
+        first=(6,),
     ),
     _mutant(
         "budget ignored",
