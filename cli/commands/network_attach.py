@@ -10,7 +10,7 @@ import click
 
 from argosy.cli import complete
 from argosy.cli.commands import network_option
-from argosy.cli.commands.run import run_to_its_end
+from argosy.cli.commands.run import EXIT_CANNOT_RUN, refused_with, run_to_its_end
 from argosy.cli.errors import InvalidInputError
 from argosy.cli.session import Session, pass_session
 
@@ -75,7 +75,8 @@ def _image(session: Session, network: str) -> str:
     from argosy.proto.argosy.v1 import control_pb2 as pb
 
     ref = network_option.attachment(network).target
-    session.control.GetNetwork(pb.GetNetworkRequest(project=session.project, ref=ref))
+    with refused_with(EXIT_CANNOT_RUN):
+        session.control.GetNetwork(pb.GetNetworkRequest(project=session.project, ref=ref))
     images = session.control.ListImages(pb.ListImagesRequest(project=session.project)).images
     found = default_image([decode(image, Image) for image in images])
     if not found:

@@ -99,7 +99,7 @@ def run_to_its_end(session: Session, options: dict[str, Any], *, remove: bool = 
     from argosy.proto.argosy.v1 import control_pb2 as pb
 
     request = pb.CreateServiceRequest(project=session.project, spec=_message(options))
-    with _refused_with(EXIT_CANNOT_RUN, request.spec.name):
+    with refused_with(EXIT_CANNOT_RUN, request.spec.name):
         created = session.control.CreateService(request)
     if detach:
         say(created.spec.name)
@@ -192,8 +192,11 @@ def _variable(given: str) -> str:
 
 
 @contextmanager
-def _refused_with(status: int, name: str) -> Iterator[None]:
-    """End with this status where the cluster refuses the service; a cluster that is away is another matter."""
+def refused_with(status: int, name: str = "") -> Iterator[None]:
+    """End with this status where the cluster refuses a request; a cluster that is away is another matter.
+
+    `name`: of the service that the request would begin.
+    """
     import grpc
 
     try:
@@ -202,7 +205,7 @@ def _refused_with(status: int, name: str) -> Iterator[None]:
         told = explain(error)
         if told.status not in (EXIT_UNREACHABLE, EXIT_INTERRUPTED):
             told.status = status
-        if outcome_unknown(error):
+        if name and outcome_unknown(error):
             told.hint = f"{name} may run all the same: 'argosy service rm {name}' ends it"
         raise told from None
 

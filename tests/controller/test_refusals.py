@@ -13,7 +13,7 @@ from argosy.core.image import Image, ImageConfig
 from argosy.core.meta import Meta
 from argosy.core.network import NetworkSpec
 from argosy.core.node import Node, NodeDescription, NodeSpec, NodeStatus
-from argosy.core.service import Healthcheck, Service
+from argosy.core.service import Healthcheck, Service, UpdateState
 from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import types_pb2
 from tests.controller.harness import DIGEST, a_service_spec, until
@@ -214,8 +214,9 @@ async def test_a_plan_does_not_outlive_a_change_between_its_check_and_the_writin
 async def test_no_rollback_to_a_network_that_is_gone(leader):
     await leader.add_image()
     await leader.control.CreateNetwork(pb.CreateNetworkRequest(spec=types_pb2.NetworkSpec(name="front")))
-    await leader.create(networks=("front",))
-    await leader.control.UpdateService(pb.UpdateServiceRequest(ref="web", spec=a_service_spec("web")))
+    await leader.create(networks=("front",), replicas=0)
+    await leader.control.UpdateService(pb.UpdateServiceRequest(ref="web", spec=a_service_spec("web", replicas=0)))
+    await until(lambda: leader.cache.snapshot.all(Service)[0].update.state is UpdateState.COMPLETED)
     await leader.control.RemoveNetwork(pb.RemoveNetworkRequest(ref="front"))
     code, text = await refusal(leader.control.RollbackService(pb.RollbackServiceRequest(ref="web")))
     assert code is grpc.StatusCode.FAILED_PRECONDITION, text

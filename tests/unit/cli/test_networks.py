@@ -70,7 +70,7 @@ def test_a_service_joins_and_leaves_networks(argosy: Argosy) -> None:
 
 def test_of_an_attachment_to_an_unknown_network_the_network_is_told(argosy: Argosy) -> None:
     ran = argosy("network", "attach", "nowhere")
-    assert (ran.status, "there is no network 'nowhere'" in ran.err) == (1, True), ran.err
+    assert (ran.status, "there is no network 'nowhere'" in ran.err) == (125, True), ran.err
 
 
 @pytest.mark.parametrize("mtu", ["1279", "65536"])
