@@ -68,6 +68,9 @@ def settle(
 
 
 def _note_port_problems(session: Session, services: "Iterable[Service]") -> None:
+    import grpc
+
+    from argosy.cli.errors import explain
     from argosy.cli.port_rows import nodes_port_problems
     from argosy.cli.rows import node_name
     from argosy.proto.argosy.v1 import control_pb2 as pb
@@ -75,7 +78,11 @@ def _note_port_problems(session: Session, services: "Iterable[Service]") -> None
     publishing = [one for one in services if one.spec.endpoint.ports or one.spec.task.host_ports]
     if not publishing:
         return
-    nodes = session.control.ListNodes(pb.ListNodesRequest(project=session.project)).nodes
+    try:
+        nodes = session.control.ListNodes(pb.ListNodesRequest(project=session.project)).nodes
+    except grpc.RpcError as error:  # what was waited for has happened all the same
+        notice(f"note: what stands in the way of published ports is not known: {explain(error).message}")
+        return
     stuck = nodes_port_problems((node_name(node), node) for node in nodes)
     for service in publishing:
         for problem in (*service.port_problems, *stuck.get(service.meta.id, ())):

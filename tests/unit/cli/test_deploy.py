@@ -157,6 +157,16 @@ def test_what_stands_in_the_way_of_published_ports_is_noted(
     assert "note:" not in argosy("deploy", "-d", "-c", path, "shop").err
 
 
+def test_that_ports_cannot_be_asked_about_does_not_fail_what_runs(
+    argosy: Argosy, compose: Compose, cluster: FakeCluster
+) -> None:
+    path = compose("services: {web: {image: web, ports: ['8080:80']}}")
+    cluster.fail["ListNodes"] = [(grpc.StatusCode.INTERNAL, "it broke")] * 1000
+    ran = argosy("deploy", "-c", path, "shop")
+    assert (ran.status, ran.out) == (0, "stack shop runs: shop_web\n"), ran.err
+    assert "note: what stands in the way of published ports is not known: " in ran.err
+
+
 def test_a_plan_for_programs_has_the_notices_of_the_file_and_of_the_cluster(argosy: Argosy, compose: Compose) -> None:
     path = compose("services: {web: {image: web, container_name: x}}")
     ran = argosy("deploy", "-c", path, "--plan", "--format", "json", "shop")
