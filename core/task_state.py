@@ -69,6 +69,11 @@ def is_terminal(state: TaskState) -> bool:
     return state > TaskState.RUNNING
 
 
+def is_up(state: TaskState) -> bool:
+    """Whether the task's program runs, or is about to."""
+    return TaskState.STARTING <= state <= TaskState.RUNNING
+
+
 def is_failure(state: TaskState) -> bool:
     """Whether the end counts as a failure of the service (a node that went away does not)."""
     return state in (TaskState.FAILED, TaskState.REJECTED)

@@ -17,7 +17,7 @@ everything starts in order.
 
 What a record says of a host counts while somebody vouches for it:
 
-    READY        once its agent has told this leader what runs there: the host may be back from a restart
+    READY        once its agent has told this leader that it runs there: the host may be back from a restart
     AGENT_LOST   the host has been up all the time, so most likely what ran there runs
     UNKNOWN      not: a new leader waits for a node no longer than a grace period, and most are back in a second
     DOWN         not; and it does not keep a dependency from having completed either
@@ -41,21 +41,21 @@ from argosy.core.service import (
     UpdateState,
 )
 from argosy.core.task import Task
-from argosy.core.task_state import TaskState, is_failure, is_terminal
+from argosy.core.task_state import TaskState, is_failure, is_terminal, is_up
 
 
 @dataclass(frozen=True, slots=True)
 class Objects:
     """How the cluster's objects are found: a service by (project, name), its tasks and revisions by its id.
 
-    `vouches`: whether this leader has heard of a READY node what runs there, of one that is AGENT_LOST that it is up.
+    `runs`: whether a task that is recorded to run on a node, READY or AGENT_LOST, is believed to by this leader.
     """
 
     service: Callable[[str, str], Service | None]
     tasks: Callable[[str], Sequence[Task]]
     revisions: Callable[[str], Sequence[Revision]]
     node: Callable[[str], Node | None]
-    vouches: Callable[[Node], bool]
+    runs: Callable[[Node, str], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,12 +167,12 @@ class Gate:
 
     def _unheard(self, task: Task) -> str:
         """Return the name of the node of a task that runs only as far as is known; "" where somebody vouches for it."""
-        if not TaskState.STARTING <= task.status.state <= TaskState.RUNNING:
+        if not is_up(task.status.state):
             return ""
         node = self._objects.node(task.node_id)
         if node is None:
             return ""
-        if node.status.state in (NodeState.READY, NodeState.AGENT_LOST) and self._objects.vouches(node):
+        if node.status.state in (NodeState.READY, NodeState.AGENT_LOST) and self._objects.runs(node, task.meta.id):
             return ""
         return node.spec.name or task.node_id
 
@@ -190,7 +190,7 @@ class _State:
 
     def runs(self) -> bool:
         """Whether any of its programs runs."""
-        return any(_wanted(t) and TaskState.STARTING <= t.status.state <= TaskState.RUNNING for t in self._known())
+        return any(_wanted(t) and is_up(t.status.state) for t in self._known())
 
     def _known(self) -> list[Task]:
         return [t for t in self.tasks if t.meta.id not in self.unheard]

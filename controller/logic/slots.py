@@ -12,7 +12,7 @@ from typing import TypeAlias
 from argosy.controller.logic.view import View
 from argosy.core.restart import ended_at, ended_by_itself
 from argosy.core.task import Task
-from argosy.core.task_state import TaskState, is_terminal
+from argosy.core.task_state import TaskState, is_terminal, is_up
 
 Key: TypeAlias = tuple[int, str]
 """(slot number, "") of a replicated service, (0, node id) of a global one."""
@@ -133,4 +133,4 @@ def is_unassigned(task: Task) -> bool:
 
 def serves(task: Task) -> bool:
     """Whether a task's program runs, so that stopping it takes something away."""
-    return TaskState.STARTING <= task.status.state <= TaskState.RUNNING
+    return is_up(task.status.state)

@@ -128,14 +128,14 @@ class Placing:
         snap: Snapshot,
         waiting: Iterable[Task],
         now: float,
-        vouches: Callable[[Node], bool] = lambda node: True,
+        runs: Callable[[Node, str], bool] = lambda node, task_id: True,
     ) -> tuple[list[Task], list[Slice]]:
         """Return the waiting tasks as they are to be stored (ASSIGNED, or PENDING with a reason), and slices to lease.
 
         What other services hold back (`depends_on`) is held before a node is looked for.
         What was placed is noted here: it counts in the next round whether or not its change was followed by then.
         """
-        tasks, held = _gate(snap, waiting, now, vouches)
+        tasks, held = _gate(snap, waiting, now, runs)
         view = self.view(snap)
         for task in tasks.values():
             self._know(view, task, snap)
@@ -255,7 +255,7 @@ def request_of(task: Task, snap: Snapshot, siblings: Iterable[Task]) -> Request 
 
 
 def _gate(
-    snap: Snapshot, waiting: Iterable[Task], now: float, vouches: Callable[[Node], bool]
+    snap: Snapshot, waiting: Iterable[Task], now: float, runs: Callable[[Node, str], bool]
 ) -> tuple[dict[str, Task], list[tuple[Task, Held]]]:
     """Return the tasks to place, by id, and those that their services' dependencies hold, with what they wait for."""
     gate = Gate(
@@ -264,7 +264,7 @@ def _gate(
             tasks=snap.tasks_of_service,
             revisions=snap.revisions_of_service,
             node=lambda node_id: snap.get(Node, node_id),
-            vouches=vouches,
+            runs=runs,
         )
     )
     free: dict[str, Task] = {}

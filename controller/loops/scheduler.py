@@ -117,7 +117,7 @@ class SchedulerLoop:
             return
         for _ in self._placing.begin(snap):
             await asyncio.sleep(0)
-        placed, slices = self._placing.decide(snap, tasks, self._ambient.wall(), self._heard.vouches)
+        placed, slices = self._placing.decide(snap, tasks, self._ambient.wall(), self._heard.runs)
         if not await self._lease(slices):
             return
         changed = [t for t in placed if t != snap.get(Task, t.meta.id)]

@@ -5,7 +5,7 @@ Takes what agents say: hellos, heartbeats, reports, acknowledgements. What they 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import grpc
@@ -141,16 +141,17 @@ class DispatcherServicer(rpc.DispatcherServicer):
                 session.send(pb.ControllerMessage(heartbeat_ack=answer))
             case "report":
                 sequence, more = message.report.sequence, message.report.more
+                statuses = _statuses(session.node_id, message.report.tasks)
                 term.writer.submit(
                     Report(
                         node_id=session.node_id,
-                        statuses=_statuses(session.node_id, message.report.tasks),
+                        statuses=statuses,
                         successions={
                             t.task_id: decode(t.succession, Succession)
                             for t in message.report.tasks
                             if t.HasField("succession")
                         },
-                        acknowledge=lambda: _acknowledge(term, session, sequence, more=more),
+                        acknowledge=lambda: _acknowledge(term, session, sequence, statuses, more=more),
                     )
                 )
             case "ack":
@@ -177,13 +178,15 @@ class DispatcherServicer(rpc.DispatcherServicer):
         return pb.ReportNetworksResponse()
 
 
-def _acknowledge(term: Term, session: NodeSession, sequence: int, *, more: bool) -> None:
+def _acknowledge(
+    term: Term, session: NodeSession, sequence: int, statuses: Mapping[str, TaskStatus], *, more: bool
+) -> None:
     """Take that a report is stored; one of a session that was replaced says nothing of what runs now.
 
     `more`: not all that runs on the node is told yet.
     """
-    if not session.closed and not more:
-        term.heard.report(session.node_id)
+    if not session.closed:
+        term.heard.report(session.node_id, statuses, more=more)
     session.send(pb.ControllerMessage(report_ack=pb.ReportAck(sequence=sequence)))
 
 

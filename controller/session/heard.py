@@ -12,12 +12,14 @@ The words are why the agent ended, if it could say so.
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from argosy.controller.logic.node_state import Heard, heartbeat_period
 from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.node import Node, NodeState
+from argosy.core.task import TaskStatus
+from argosy.core.task_state import is_up
 
 LONGEST_WORDS: Final = 300
 """Characters of what a host tells of its agent's end that are taken."""
@@ -33,9 +35,10 @@ class HeardNodes:
         self.heard: dict[str, Heard] = {}
         self._sequences: dict[str, int] = {}
         self._reported: set[str] = set()
+        self._running: dict[str, set[str]] = {}
         self.on_hello: Callable[[], None] = lambda: None
         self.on_report: Callable[[], None] = lambda: None
-        """Told when `vouches` may have changed for a node."""
+        """Told when a node, or a task, is believed that was not before."""
 
     def period_s(self, nodes: int) -> float:
         """Return the heartbeat period of a cluster of this size."""
@@ -45,6 +48,7 @@ class HeardNodes:
         """Note that an agent has begun a session."""
         self._sequences.pop(node_id, None)
         self._reported.discard(node_id)
+        self._running[node_id] = set()
         self.agent(node_id)
         self.on_hello()
 
@@ -53,22 +57,36 @@ class HeardNodes:
         old = self.heard.get(node_id)
         self.heard[node_id] = Heard(agent_at=self._clock(), host_at=old.host_at if old else None)
 
-    def report(self, node_id: str) -> None:
-        """Note that reports of an agent's session are stored that tell of all that runs there."""
-        if node_id not in self._reported:
+    def report(self, node_id: str, statuses: Mapping[str, TaskStatus], *, more: bool = False) -> None:
+        """Note that a report of an agent's session is stored. `more`: not all that runs there is told yet."""
+        running = self._running.setdefault(node_id, set())
+        up = {task_id for task_id, status in statuses.items() if is_up(status.state)}
+        news = not (more or node_id in self._reported) or (node_id in self._reported and not up <= running)
+        running -= statuses.keys() - up
+        running |= up
+        if not more:
             self._reported.add(node_id)
+        if news:
             self.on_report()
 
     def vouches(self, node: Node) -> bool:
-        """Whether the records of a node's tasks may be believed.
+        """Whether its agent has told what runs there, in this session or its last one.
 
-        They are as its agent has told in this session, or in its last one. Where the agent is lost it is enough that
-        its host was heard in this term: AGENT_LOST may be stored from before a loss of power.
+        Where the agent is lost it is enough that its host was heard in this term: AGENT_LOST may be stored from before
+        a loss of power.
         """
         if node.status.state is NodeState.AGENT_LOST:
             heard = self.heard.get(node.meta.id)
             return heard is not None and heard.host_at is not None
         return node.meta.id in self._reported
+
+    def runs(self, node: Node, task_id: str) -> bool:
+        """Whether a task that is recorded to run on a node may be believed to.
+
+        An agent that has lost its own record of a task says nothing of it, and runs it anew if it is assigned.
+        """
+        told = task_id in self._running.get(node.meta.id, ()) if node.meta.id in self._reported else True
+        return self.vouches(node) and told
 
     def beat(self, datagram: bytes) -> None:
         """Take a host's beat; one that is malformed, unsigned or played again is ignored."""

@@ -7,6 +7,8 @@ import pytest
 
 from argosy.controller.session.heard import HeardNodes
 from argosy.core.node import NodeState, NodeStatus
+from argosy.core.task import TaskStatus
+from argosy.core.task_state import TaskState
 from tests.unit.controller.objects import node
 
 KEY = bytes(32)
@@ -34,11 +36,29 @@ def heard(told):
 def test_an_agents_records_are_believed_when_it_has_told_all_in_this_session(heard, told):
     heard.hello("n1")
     assert (heard.vouches(NODE), told) == (False, [])
-    heard.report("n1")
-    heard.report("n1")
+    heard.report("n1", {}, more=True)
+    assert not heard.vouches(NODE)
+    heard.report("n1", {})
+    heard.report("n1", {})
     assert (heard.vouches(NODE), told) == (True, [True])
     heard.hello("n1")
     assert not heard.vouches(NODE)
+
+
+def test_a_task_is_believed_to_run_that_its_agent_has_told_of(heard, told):
+    """After a power cut an agent may have lost its own record of a task: it runs it anew, as it is assigned."""
+    heard.hello("n1")
+    heard.report("n1", {"a": TaskStatus(TaskState.RUNNING), "c": TaskStatus(TaskState.READY)})
+    assert [heard.runs(NODE, task) for task in ("a", "b", "c")] == [True, False, False]
+    assert not heard.runs(LOST, "a"), "its host was not heard"
+    heard.report("n1", {"b": TaskStatus(TaskState.STARTING)})
+    assert (heard.runs(NODE, "b"), told) == (True, [True, True])
+    heard.report("n1", {"a": TaskStatus(TaskState.FAILED), "b": TaskStatus(TaskState.RUNNING)})
+    assert [heard.runs(NODE, task) for task in ("a", "b")] == [False, True]
+    heard.beat(beat(1))
+    assert [heard.runs(LOST, task) for task in ("a", "b")] == [False, True]
+    heard.hello("n1")
+    assert not heard.runs(NODE, "b")
 
 
 def test_those_of_a_node_without_agent_are_believed_when_its_host_was_heard_in_this_term(heard, told):

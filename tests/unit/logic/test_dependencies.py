@@ -66,7 +66,7 @@ class World:
             tasks=lambda service_id: [t for t in self.tasks if t.service_id == service_id],
             revisions=lambda service_id: [r for r in self.revisions if r.service_id == service_id],
             node=lambda node_id: node if node_id == "n1" else None,
-            vouches=lambda node: self.vouched,
+            runs=lambda node, task_id: self.vouched,
         )
         return Gate(objects).what_holds(web, task or replace(a_task("web", S.NEW), node_id=""))
 
