@@ -36,6 +36,7 @@ from network_world import Container, Host, Namespace, World, tracked_by, world
 
 from argosy.agent.logic.assignments import Assignments, Update, advance
 from argosy.agent.network import conntrack
+from argosy.agent.network.desired import AuditTiming
 from argosy.agent.tasks.wiring import network_state
 from argosy.core.addresses import format_ipv4, parse_ipv4
 from argosy.core.assignment import (
@@ -71,6 +72,8 @@ BATCH = 25
 """Connections that are set up by one way before the other has its turn."""
 PORT = 8000
 SWARM = "10.97.0.11", "10.97.0.12"
+LISTENING = AuditTiming(period=3600.0, silent=3600.0)
+"""To the kernel's notifications, as agents do, and not looking by itself meanwhile."""
 STRAIGHT, VIRTUAL = "10.64.0.65", "10.64.0.4"
 
 
@@ -107,7 +110,7 @@ def main() -> None:
 def hosts() -> Iterator[tuple[World, Host, Host]]:
     """Yield a wire with two hosts that carry a network."""
     with tempfile.TemporaryDirectory() as directory, world(Path(directory)) as wire:
-        pair = wire.add_host(), wire.add_host(dns=False)
+        pair = wire.add_host(audit=LISTENING), wire.add_host(dns=False)
         wire.add_network(NETWORK, "10.64.0.0/16", {"h1": (1,), "h2": (2,)})
         for host in pair:
             host.apply()
@@ -149,13 +152,7 @@ def control_plane(host: Host) -> None:
             ask_from_each_port(client, range(30_000, 30_000 + count))
             withdrawn, gone, walk = list[float](), list[float](), list[float]()
             for endpoint, _ in zip(endpoints, range(CHANGES), strict=False):
-                key = (key_of(endpoint),)
-                for changed, removed, times in (((replace(endpoint, withdrawn=True),), (), withdrawn), ((), key, gone)):
-                    began = time.process_time()
-                    version = here.version
-                    here = advance(here, Update(LeaderEpoch(1, 1), False, version + 1, version, changed, removed))
-                    apply(host, here)
-                    times.append(time.process_time() - began)
+                here = take_away(host, here, endpoint, withdrawn, gone)
                 began = time.process_time()
                 conntrack.forget_translated(netlink, (endpoint.address,), ())
                 walk.append(time.process_time() - began)
@@ -169,6 +166,19 @@ def control_plane(host: Host) -> None:
     apply(host, advance(here, Update(LeaderEpoch(1, 1), False, here.version + 1, here.version, (), gone_keys)))
     for container in (client, server):
         host.stop_container(container.id)
+
+
+def take_away(
+    host: Host, here: Assignments, endpoint: EndpointAssignment, withdrawn: list[float], gone: list[float]
+) -> Assignments:
+    """Have an endpoint withdrawn, then gone; note the processor time of both, and return what is left."""
+    key = (key_of(endpoint),)
+    for changed, removed, times in (((replace(endpoint, withdrawn=True),), (), withdrawn), ((), key, gone)):
+        began = time.process_time()
+        here = advance(here, Update(LeaderEpoch(1, 1), False, here.version + 1, here.version, changed, removed))
+        apply(host, here)
+        times.append(time.process_time() - began)
+    return here
 
 
 def spread(times: Sequence[float]) -> str:
@@ -199,20 +209,20 @@ def assigned(host: Host) -> Assignments:
 
 
 def apply(host: Host, assignments: Assignments) -> None:
-    host.do(host.plane.apply(network_state(assignments, {})))
+    host.do(host.plane.apply(network_state(assignments, {}), synced=True))
 
 
-def service(number: int) -> list[Piece]:
-    """Return the names of a service, and its endpoints."""
+def service(number: int, network_id: str = NETWORK, endpoints: int = ENDPOINTS) -> list[Piece]:
+    """Return the names of a service on a network, and its endpoints."""
     service_id = f"svc{number:010}"
-    names = NamesAssignment(NETWORK, service_id, (f"service{number}",), parse_ipv4("10.64.240.0") + number)
+    names = NamesAssignment(network_id, service_id, (f"service{number}",), parse_ipv4("10.64.240.0") + number)
     return [
         names,
         *(
             EndpointAssignment(
-                NETWORK, f"t{number:06}{slot:06}", service_id, slot, parse_ipv4("10.64.16.0") + number * 16 + slot
+                network_id, f"t{number:06}{slot:06}", service_id, slot, parse_ipv4("10.64.16.0") + number * 16 + slot
             )
-            for slot in range(1, ENDPOINTS + 1)
+            for slot in range(1, endpoints + 1)
         ),
     ]
 
@@ -237,6 +247,17 @@ def many_peers(wire: World, one: Host, other: Host, runs: int) -> None:
         apply(one, here)
         learn_s = time.process_time() - began
     print(f"{MANY_PEERS:,} peers: learned in {learn_s:.2f} s of processor time")
+    pieces = service(0, MANY, CHANGES)
+    here = advance(here, Update(LeaderEpoch(1, 1), False, here.version + 1, here.version, tuple(pieces), ()))
+    apply(one, here)
+    withdrawn, gone = list[float](), list[float]()
+    for endpoint in pieces:
+        if isinstance(endpoint, EndpointAssignment):
+            here = take_away(one, here, endpoint, withdrawn, gone)
+    print(
+        f"one endpoint changes beside {MANY_PEERS:,} peers, ms of processor time: withdrawn {spread(withdrawn)}, "
+        f"gone {spread(gone)}"
+    )
     last = {network_id: address_of(count - 1) for network_id, count in networks.items()}
     each = {network_id: [address_of(peer) for peer in range(count)] for network_id, count in networks.items()}
     to_one, to_all = ({f"of {count:,}": list[float]() for count in networks.values()} for _ in range(2))

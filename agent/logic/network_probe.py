@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from argosy.agent.logic.network_plan import ROUTER
+from argosy.agent.logic.socket_filter import BYTE, HALF, WORD, Program, taking
 
 ETHERNET: Final = 14
 LEAST_PACKET: Final = 64
@@ -99,22 +100,18 @@ def sizes_between(passed: int, failed: int, most: int = 8) -> list[int]:
     return sorted({passed + gap * i // (count + 1) for i in range(1, count + 1)} - {passed, failed})
 
 
-def answers_filter(identifier: int) -> list[tuple[int, int, int, int]]:
-    """Return a classic BPF program (code, jt, jf, k) that lets only answers to our probes through to the socket.
+def answers_filter(identifier: int) -> Program:
+    """Return what lets only answers to our probes through to the socket.
 
     Other packets of the network must not be copied to us: that would cost them time.
     """
-    load_half, load_byte, load_word, jump_if_equal, give = 0x28, 0x30, 0x20, 0x15, 0x06
-    tests = (
-        (load_half, 12, _IPV4),
-        (load_byte, ETHERNET, 0x45),
-        (load_byte, ETHERNET + 9, _ICMP),
-        (load_word, ETHERNET + 12, ROUTER),
-        (load_byte, ETHERNET + 20, _ECHO_REPLY),
-        (load_half, ETHERNET + 24, identifier),
+    return taking(
+        (
+            (HALF, 12, _IPV4),
+            (BYTE, ETHERNET, 0x45),
+            (BYTE, ETHERNET + 9, _ICMP),
+            (WORD, ETHERNET + 12, ROUTER),
+            (BYTE, ETHERNET + 20, _ECHO_REPLY),
+            (HALF, ETHERNET + 24, identifier),
+        )
     )
-    program: list[tuple[int, int, int, int]] = []
-    for i, (load, offset, value) in enumerate(tests):
-        left = 2 * (len(tests) - i - 1)
-        program += [(load, 0, 0, offset), (jump_if_equal, 0, left + 1, value)]
-    return [*program, (give, 0, 0, 0xFFFF), (give, 0, 0, 0)]

@@ -1,20 +1,20 @@
 """The services of all networks, as a node's balancers need them: kept by change. Pure.
 
-Names and endpoints come whole each time; those that are the same objects as before are taken for unchanged.
+Names and endpoints come whole each time. What they know of how they differ is believed; those that are the same objects
+as before are taken for unchanged.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import TypeVar
 from zlib import crc32
 
 from argosy.agent.logic.network_balance import Balanced
+from argosy.agent.logic.pieces import Kind
 from argosy.core.assignment import EndpointAssignment, NamesAssignment
 
 K = TypeVar("K", str, int)
 P = TypeVar("P", NamesAssignment, EndpointAssignment)
-
-_SLICE: Final = 256
 
 
 @dataclass(slots=True)
@@ -116,36 +116,15 @@ def _remove(tasks: dict[K, dict[str, EndpointAssignment]], key: K, task_id: str)
 
 
 def difference(old: Sequence[P], new: Sequence[P]) -> tuple[list[P], list[P]]:
-    """Return what only the old, and what only the new has, where most is the same and in the same order.
+    """Return what only the old, and what only the new has.
 
-    Both are alive, so that an id stands for one object. What is the same at both ends is passed over first.
+    Both are alive, so that an id stands for one object.
     """
-    if old is new:
-        return [], []
-    start = _same(old, new, min(len(old), len(new)))
-    end = _same(old, new, min(len(old), len(new)) - start, at_end=True)
-    old, new = old[start : len(old) - end], new[start : len(new) - end]
+    known = new.since(old) if isinstance(new, Kind) else None
+    if known is not None:
+        return known
     before, now = set(map(id, old)), set(map(id, new))
     gone = [piece for piece in old if id(piece) not in now]
     fresh = [piece for piece in new if id(piece) not in before]
     same = set(gone) & set(fresh) if gone and fresh else set()
     return [p for p in gone if p not in same], [p for p in fresh if p not in same]
-
-
-def _same(old: Sequence[P], new: Sequence[P], most: int, *, at_end: bool = False) -> int:
-    """Return how many pieces, at most so many, both begin with, or else end with.
-
-    Slices are compared three times as fast as one piece after the other.
-    """
-    for passed in range(0, most, _SLICE):
-        size = min(_SLICE, most - passed)
-        ours, theirs = (
-            one[len(one) - passed - size : len(one) - passed] if at_end else one[passed : passed + size]
-            for one in (old, new)
-        )
-        if ours != theirs:
-            pairs = zip(reversed(ours), reversed(theirs), strict=True) if at_end else zip(ours, theirs, strict=True)
-            at = next((number for number, (a, b) in enumerate(pairs) if a is not b), None)
-            if at is not None:
-                return passed + at
-    return most

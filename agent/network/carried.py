@@ -4,7 +4,7 @@
 life left stays until the view is synced: `removes_leftovers` says so.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -69,6 +69,10 @@ class CarriedNetwork:
     _static: dict[Key, Entry] = field(default_factory=dict)
     """Routes to static addresses of peers: one may be that of a container here, too, which has yet to end."""
     _ever_wanted: set[Key] = field(default_factory=set)
+    _marks: Mapping[bytes, int] | None = None
+    _told: Sequence[PeerAssignment] | None = None
+    _settled: bool = False
+    """What is believed and what is wanted were found equal, and neither was touched since."""
 
     def __post_init__(self) -> None:
         self.connections = self.home.netlink_in(self.kernel.fd, NETLINK_NETFILTER)
@@ -97,13 +101,18 @@ class CarriedNetwork:
                 carried.containers[entry.name] = Attached(addresses.get(entry.name, 0))
         return carried
 
-    def assign(self, network: NetworkAssignment, uplink: UplinkPair | None, peers: Iterable[PeerAssignment]) -> bool:
-        """Take over what is assigned; only what differs is planned anew. Tell whether that was everything."""
+    def assign(self, network: NetworkAssignment, uplink: UplinkPair | None, peers: Sequence[PeerAssignment]) -> bool:
+        """Take over what is assigned; only what differs is planned anew. Tell whether that was everything.
+
+        Peers that are the same object as the last ones are not looked at.
+        """
+        unchanged, self._told = peers is self._told, peers
         if network != self.assignment or uplink != self.uplink:
             self.assignment, self.uplink = network, uplink
             self._plan_all(network, peers)
             return True
-        self.assignment = network
+        if unchanged:
+            return False
         by_node = {peer.node_id: peer for peer in peers}
         known = {i: peer for i, (peer, _) in self._peers.items()}
         changed = [p for i, p in by_node.items() if i not in known or (known[i] is not p and known[i] != p)]
@@ -124,6 +133,7 @@ class CarriedNetwork:
         """Want what a container needs; it is there already (`KernelNamespace.state` is told)."""
         self.containers[device] = attached
         added = state_of(list(attached.plug.entries if attached.plug else ()))
+        self._settled = False
         self.wanted.update({**added, **{key: self._static[key] for key in added.keys() & self._static.keys()}})
         self.kernel.state.update(added)
 
@@ -136,17 +146,23 @@ class CarriedNetwork:
 
     def unwant_container(self, device: str) -> None:
         """Want nothing for a container that has ended, and is yet to be detached."""
+        self._settled = False
         for key in [k for k, e in self.wanted.items() if device_of(e) == device]:
             del self.wanted[key]
 
     def deleted(self, device: str) -> None:
-        """Believe that a container's link is gone, with all that hung on it."""
+        """Believe that a link is gone, with all that hung on it."""
+        self._settled = False
         self.kernel.state = {k: e for k, e in self.kernel.state.items() if device_of(e) != device}
         self.kernel.indexes.pop(device, None)
 
     def operations(self) -> list[Operation]:
         """Return what is to be done; leftovers are left alone as long as the view may not be whole."""
-        return [op for op in diff(self.kernel.state, self.wanted) if self._allowed(op)]
+        if self._settled:
+            return []
+        operations = diff(self.kernel.state, self.wanted)
+        self._settled = not operations
+        return [op for op in operations if self._allowed(op)]
 
     def converge(self, make: LinkMaker) -> int:
         """Bring the kernel to what is wanted, and tell how many changes it took."""
@@ -159,6 +175,7 @@ class CarriedNetwork:
 
     def read(self, outside: KernelNamespace | None) -> State:
         """Read the kernel's state anew; `outside` is where the VTEP's socket should be, None: nowhere."""
+        self._settled = False
         state = self.kernel.read(self.wanted)
         for key, entry in state.items():
             if isinstance(entry, Link) and entry.kind is LinkKind.VTEP:
@@ -177,12 +194,15 @@ class CarriedNetwork:
         if not doors or network is None:
             unwanted, self.ingress.wanted = self.ingress.wanted is not None, None
             if unwanted and network is not None:
+                self._settled = False
                 for entry in plan_ingress(network):
                     self.wanted.pop(key_of(entry), None)
             return
         for entry in plan_ingress(network):
-            self.wanted[key_of(entry)] = entry
-        self.ingress.wanted = Ingress(network.subnet, doors, node_marks(self.network_id, self._peers))
+            self._want(entry)
+        if self._marks is None:
+            self._marks = node_marks(self.network_id, self._peers)
+        self.ingress.wanted = Ingress(network.subnet, doors, self._marks)
 
     def inside(self, action: Callable[[], None]) -> None:
         """Run an action in the network's namespace."""
@@ -227,11 +247,12 @@ class CarriedNetwork:
         self.tables.forget(self.network_id)
 
     def _plan_all(self, network: NetworkAssignment, peers: Iterable[PeerAssignment]) -> None:
+        self._settled = False
         self.wanted = state_of(plan_network(self.site, network, self.uplink))
         for device, attached in self.containers.items():
             if attached.address:
                 self.wanted.update(state_of(plan_container(self.site, network, device, attached.address)))
-        self._peers, self._static = {}, {}
+        self._peers, self._static, self._marks = {}, {}, None
         for peer in peers:
             self._add_peer(network, peer)
         if not self.removes_leftovers:
@@ -240,15 +261,23 @@ class CarriedNetwork:
     def _add_peer(self, network: NetworkAssignment, peer: PeerAssignment) -> None:
         entries = tuple(plan_peer(network, peer))
         self._peers[peer.node_id] = (peer, entries)
+        self._marks = None
         for entry in entries:
             key = key_of(entry)
-            self.wanted[key] = entry
+            self._want(entry)
             if isinstance(entry, Route) and entry.prefix == 32:
                 self._static[key] = entry
             if not self.removes_leftovers:
                 self._ever_wanted.add(key)
 
+    def _want(self, entry: Entry) -> None:
+        key = key_of(entry)
+        if self.wanted.get(key) != entry:
+            self._settled = False
+            self.wanted[key] = entry
+
     def _drop_peer(self, node_id: str) -> None:
+        self._settled, self._marks = False, None
         for entry in self._peers.pop(node_id)[1]:
             key = key_of(entry)
             self.wanted.pop(key, None)
@@ -274,11 +303,3 @@ class CarriedNetwork:
         encrypted = self.assignment is not None and self.assignment.encrypted
         ruleset = network_ruleset(uplink=self.uplink is not None, encrypted=encrypted)
         return int(self.tables.ensure(self.network_id, NETWORK_TABLE, ruleset, inside=self.inside))
-
-
-def by_network(peers: Iterable[PeerAssignment]) -> dict[str, list[PeerAssignment]]:
-    """Return peers grouped by the network that they are on."""
-    grouped: dict[str, list[PeerAssignment]] = {}
-    for peer in peers:
-        grouped.setdefault(peer.network_id, []).append(peer)
-    return grouped

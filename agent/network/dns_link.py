@@ -28,6 +28,9 @@ _ANSWER_S: Final = 5.0
 _END_S: Final = 3.0
 _POLL_S: Final = 0.005
 
+_Message = tuple[dict[str, Any], tuple[int, ...]]
+"""With the descriptors that go with it."""
+
 
 class DnsLink:
     """What argosy-dns was told, and the sockets that all hold. Owns the descriptors of our copies."""
@@ -85,8 +88,7 @@ class DnsLink:
         """Have it running, with the sockets that we hold. Raises TransientError."""
         try:
             self.ensure()
-            if self._send_sockets():
-                self._await_done()
+            self._tell(self._of_sockets())
         except OSError as error:
             self._disconnect()
             raise TransientError(f"argosy-dns does not answer: {error}") from error
@@ -102,8 +104,7 @@ class DnsLink:
         try:
             self.ensure()
             # Records first: one that has just started must not deny what it has not heard of yet.
-            if self._send_records(book) | self._send_sockets():
-                self._await_done()
+            self._tell([*self._of_records(book), *self._of_sockets()])
             self._told = book.number
         except OSError as error:
             self._disconnect()
@@ -145,31 +146,30 @@ class DnsLink:
         if self._keeper:
             self._keeper.want(self.sockets)
 
-    def _send_sockets(self) -> bool:
-        before = set(self._given)
-        for network in sorted(self._given - self.sockets.keys()):
-            channel.send(self._connected(), {"drop": network})
-            self._given.discard(network)
-        for network, pair in self.sockets.items():
-            if network not in self._given:
-                channel.send(self._connected(), {"socket": network}, pair)
-                self._given.add(network)
-        return before != self._given
+    def _of_sockets(self) -> list[_Message]:
+        drops: list[_Message] = [({"drop": n}, ()) for n in sorted(self._given - self.sockets.keys())]
+        return drops + [({"socket": n}, pair) for n, pair in self.sockets.items() if n not in self._given]
 
-    def _send_records(self, book: Book) -> bool:
+    def _of_records(self, book: Book) -> list[_Message]:
         if not self._told or self._told + 1 != book.number:
-            message: dict[str, Any] = {"replace": book.records}
-        elif book.put or book.delete:
-            message = {"put": book.put, "delete": list(book.delete)}
-        else:
-            return False
-        channel.send(self._connected(), message)
-        return True
+            return [({"replace": book.records}, ())]
+        if book.put or book.delete:
+            return [({"put": book.put, "delete": list(book.delete)}, ())]
+        return []
 
-    def _await_done(self) -> None:
-        """Wait until all that was sent is in force."""
+    def _tell(self, messages: list[_Message]) -> None:
+        """Send messages, and wait until they are in force. Raises OSError."""
+        if not messages:
+            return
         self._number += 1
-        channel.send(self._connected(), {"number": self._number})
+        number = {"number": self._number}
+        if messages[-1][1]:  # one with descriptors is of nothing else
+            messages = [*messages, (number, ())]
+        else:
+            messages = [*messages[:-1], (messages[-1][0] | number, ())]
+        for message, descriptors in messages:
+            channel.send(self._connected(), message, descriptors)
+        self._given = set(self.sockets)
         self._await("done", self._number)
 
     def _connect(self) -> bool:

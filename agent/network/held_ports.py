@@ -5,23 +5,20 @@ TCP socket does not listen; packets to the port never come to it, as they are tr
 agent, and the next one binds them again.
 """
 
-import ctypes
 import errno
 import os
 import socket
-import struct
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from argosy.agent.logic.network_ports import HostPort
+from argosy.agent.logic.socket_filter import NOTHING
+from argosy.agent.network.filtered import attach
 
 _KINDS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _LISTEN: Final = "0A"
-_SO_ATTACH_FILTER: Final = 26
-_TAKE_NOTHING: Final = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))
-"""A socket filter of one instruction: return 0 (linux/filter.h)."""
 
 
 class HeldPorts:
@@ -69,7 +66,7 @@ def _bound(port: HostPort) -> socket.socket:
             # bind the port as well, unless we listen; to nobody.
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             held.bind((port.host_ip, port.number))
-            held.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(_TAKE_NOTHING)))
+            attach(held, NOTHING)
             held.listen(1)
     except OSError:
         held.close()

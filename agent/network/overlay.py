@@ -18,7 +18,7 @@ from argosy.agent.logic import network_names as names
 from argosy.agent.logic.host_routes import collision, told
 from argosy.agent.logic.network_firewall import NETWORK_TABLE, HostFirewall
 from argosy.agent.logic.network_ingress import Place, led_datagrams
-from argosy.agent.logic.network_plan import Site, link_mtu, number_of, placeholder_of
+from argosy.agent.logic.network_plan import Site, link_mtu, placeholder_of
 from argosy.agent.logic.network_services import Changed, Services
 from argosy.agent.logic.network_state import Link, LinkKind, device_of
 from argosy.agent.logic.network_uplink import UplinkPair, allocate, pair
@@ -26,7 +26,7 @@ from argosy.agent.network import datagrams, namespace, rtnetlink
 from argosy.agent.network.admission import Admission
 from argosy.agent.network.attachments import Attachments
 from argosy.agent.network.audit import EVERYTHING, MESH, Scope, differences
-from argosy.agent.network.carried import CarriedNetwork, by_network
+from argosy.agent.network.carried import CarriedNetwork
 from argosy.agent.network.desired import (
     AuditTiming,
     Drift,
@@ -45,12 +45,13 @@ from argosy.agent.network.kernel import KernelNamespace, LinkMaker
 from argosy.agent.network.mesh import Mesh
 from argosy.agent.network.mesh_keys import MeshKeys
 from argosy.agent.network.namespace import Home
+from argosy.agent.network.peers import Peers
 from argosy.agent.network.ports import Ports
 from argosy.agent.network.prober import Vantage, open_packets
 from argosy.agent.network.tables import Tables
 from argosy.agent.network.tunnels import Looked
 from argosy.agent.network.underlay import Underlay
-from argosy.core.assignment import NetworkAssignment, PeerAssignment
+from argosy.core.assignment import NetworkAssignment
 from argosy.core.errors import PreconditionError, TransientError
 from argosy.core.network import LEAST_MTU, Attachment, carried_mtu
 from argosy.core.node import PortProblem
@@ -103,7 +104,7 @@ class Overlay:
         self._assigned: Mapping[str, NetworkAssignment] = {}
         self._ending: set[str] = set()
         self._services = Services(identity.node_id)
-        self._own: Mapping[str, PeerAssignment] = {}  # what peers know of this node, by network
+        self._peers = Peers(identity.node_id)
         self._left: dict[str, Changed] = {}  # by network: whose connections are to be forgotten
         self._ports = Ports(self._services, ForeignFirewall(firewall.table), self.mesh.ports)
         self._judged: frozenset[str] = frozenset()  # the networks that the report is about
@@ -146,8 +147,11 @@ class Overlay:
         self._admission.purge()
         self._tables.forget("")
 
-    def apply(self, desired: NetworkState) -> int:
-        """Bring the kernel to what is desired, and tell how many changes it took. Raises TransientError."""
+    def apply(self, desired: NetworkState, *, synced: bool) -> int:
+        """Bring the kernel to what is desired, and tell how many changes it took. Raises TransientError.
+
+        What a former life left and nothing wants goes only if `synced`: the caller vouches that the view is whole.
+        """
         gone = self._assigned.keys() - desired.networks.keys()
         self._assigned = dict(desired.networks)
         self._ending = (self._ending | gone) - desired.networks.keys()
@@ -158,9 +162,7 @@ class Overlay:
         for network_id in desired.networks.keys() - self._carried.keys():
             self._carried[network_id] = self._create(network_id)
         pairs = self._pairs(desired.networks)
-        own = self._site.node_id
-        grouped = by_network(p for p in desired.peers if p.node_id != own)  # no way leads to itself through the tunnel
-        self._own = {p.network_id: p for p in desired.peers if p.node_id == own}
+        self._peers.update(desired.peers, desired.networks)
         changes = self._services.update(desired.names, desired.endpoints)
         for network_id, change in changes.items():
             self._left.setdefault(network_id, Changed()).add(change)
@@ -168,7 +170,7 @@ class Overlay:
         local = _addresses_by_network(desired.tasks)
         for network_id, network in desired.networks.items():
             carried = self._carried[network_id]
-            changed = carried.assign(network, pairs.get(network_id), grouped.get(network_id, ()))
+            changed = carried.assign(network, pairs.get(network_id), self._peers.others(network_id))
             if network_id in adopted:
                 carried.read(self._outside(carried))
                 self._attachments.replug(carried)
@@ -177,13 +179,14 @@ class Overlay:
             self._balance(
                 carried, changes.get(network_id, _NO_CHANGE), local.get(network_id, ()), anew=network_id in adopted
             )
-        in_clear = {i for i, n in desired.networks.items() if not n.encrypted}
-        others = _addresses_of(p for p in desired.peers if p.network_id in in_clear)
-        self._admission.want(others if self._carried else None)
+        self._admission.want(self._peers.admitted if self._carried else None)
         self._host.want((n, pairs[i]) for i, n in desired.networks.items() if i in pairs)
         self._ports.want(desired.published, desired.tasks, desired.networks)
         self._open_ports()
-        count = self._converge() + self._end_networks()
+        try:
+            removed = self._remove_leftovers(desired.tasks) if synced else 0
+        finally:  # one that cannot be removed holds up nothing else
+            count = self._converge() + self._end_networks()
         if self._judged != desired.networks.keys():
             self._follow_host()
         self._forget_datagrams()
@@ -195,22 +198,7 @@ class Overlay:
             self._carried[network_id].forget_connections(lost, quiet)
         for network_id in adopted:
             self._carried[network_id].forget_stale_connections(self._services.addresses(network_id))
-        return count
-
-    def remove_unwanted(self, wanted_containers: Iterable[str]) -> int:
-        """Remove what no assignment wants; the caller vouches that the view is whole. Return the number of changes."""
-        self._host.removes_leftovers = True
-        self._admission.removes_leftovers = True
-        self.mesh.removes_leftovers = True
-        keep = {names.container_device(c) for c in wanted_containers}
-        unwanted: set[str] = set()
-        for network_id, carried in self._carried.items():
-            carried.removes_leftovers = True
-            if network_id not in self._assigned:
-                self._ending.add(network_id)
-            unwanted |= {d for d, a in carried.containers.items() if not a.plug and d not in keep}
-        self._attachments.delete(sorted(unwanted))
-        return len(unwanted) + self._converge() + self._end_networks()
+        return removed + count
 
     def attach(self, container_id: str, pid: int, attachments: Sequence[Attachment]) -> tuple[Interface, ...]:
         """Connect a container to networks that are assigned. Raises PreconditionError, TransientError.
@@ -334,7 +322,7 @@ class Overlay:
     def vantage(self, network_id: str, identifier: int) -> Vantage:
         """Return where to probe peers from. Raises PreconditionError where the node does not carry the network."""
         network = self._assignment(network_id)
-        own = self._own.get(network_id)
+        own = self._peers.own.get(network_id)
         source = placeholder_of(network, own) if own else None
         if source is None and self._carried[network_id].ingress.wanted is not None:
             source = self._site.underlay  # of no network: its answers come back as those to clients do
@@ -357,6 +345,22 @@ class Overlay:
     def port_problems(self) -> tuple[PortProblem, ...]:
         """What stands in the way of published ports here."""
         return self._ports.problems
+
+    def _remove_leftovers(self, tasks: Iterable[LocalTask]) -> int:
+        """Have nothing of a former life that no assignment wants; return how many containers' links went."""
+        self._host.removes_leftovers = True
+        self._admission.removes_leftovers = True
+        self.mesh.removes_leftovers = True
+        keep = {names.container_device(task.container_id) for task in tasks}
+        unwanted: set[str] = set()
+        for network_id, carried in self._carried.items():
+            carried.removes_leftovers = True
+            if network_id not in self._assigned:
+                self._ending.add(network_id)
+            unwanted |= {d for d, a in carried.containers.items() if not a.plug and d not in keep}
+        if unwanted:
+            self._attachments.delete(sorted(unwanted))
+        return len(unwanted)
 
     def _open_ports(self) -> None:
         """Have each network's namespace and the host's know which ports lead where."""
@@ -519,9 +523,7 @@ class Overlay:
             mac=names.uplink_mac(network_id, self._site.node_id),
         )
         self._host.kernel.netlink.execute([rtnetlink.make_pair(link, inner, carried.kernel.fd)])
-        # A new inner end: nothing that hung on one before it is there any more.
-        kernel = carried.kernel
-        kernel.state = {k: e for k, e in kernel.state.items() if device_of(e) != names.UPLINK}
+        carried.deleted(names.UPLINK)  # a new inner end: nothing that hung on one before it is there any more
 
     def _outside(self, carried: CarriedNetwork) -> KernelNamespace | None:
         """Return the namespace where the socket of an assigned network's VTEP belongs; None while there is no mesh."""
@@ -555,10 +557,6 @@ class Overlay:
             self._admission.converge()
         encrypted = any(c.assignment is None or c.assignment.encrypted for c in self._carried.values())
         return len(ended) + (0 if encrypted else self.mesh.end())
-
-
-def _addresses_of(peers: Iterable[PeerAssignment]) -> set[int]:
-    return {number_of(address) for address in {p.underlay_address for p in peers} if address}
 
 
 def _addresses_by_network(tasks: Iterable[LocalTask]) -> dict[str, list[int]]:

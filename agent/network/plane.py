@@ -11,9 +11,10 @@ import asyncio
 import os
 import random
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, Final, ParamSpec, TypeVar
 
 from argosy.agent.logic import network_names as names
@@ -33,6 +34,7 @@ from argosy.agent.network.desired import (
     NodeIdentity,
 )
 from argosy.agent.network.dns_link import DnsLink
+from argosy.agent.network.events import Listener
 from argosy.agent.network.keeper import Keeper, Sockets
 from argosy.agent.network.overlay import Overlay
 from argosy.agent.network.prober import Prober
@@ -48,6 +50,15 @@ R = TypeVar("R")
 
 _FIRST_RETRY_S: Final = 0.1
 _LAST_RETRY_S: Final = 5.0
+
+
+@dataclass(slots=True)
+class _Opened:
+    """What is held in the namespaces of networks after a turn of both threads. `problem`: why not all is."""
+
+    sockets: dict[str, Sockets]
+    listeners: Mapping[str, Listener] = field(default_factory=dict)
+    problem: Exception | None = None
 
 
 class NetworkPlane:
@@ -99,22 +110,19 @@ class NetworkPlane:
                 asyncio.create_task(self._supervise(self._launcher_ended, self._meet_launcher), name="keeping sockets"),
             ]
 
-    async def apply(self, desired: NetworkState) -> int:
+    async def apply(self, desired: NetworkState, *, synced: bool = False) -> int:
         """Bring the node to a desired state, and return how many changes of the kernel that took.
 
-        What the node had to begin with, from a former life, is not removed: see `remove_unwanted`. Raises
-        TransientError if something could not be brought about; the rest was.
+        What the node had to begin with, from a former life, is removed where nothing wants it, if `synced`: only who
+        has seen all assignments may conclude from one's absence. Raises TransientError if something could not be
+        brought about; the rest was.
         """
         async with self._applying:
             self._desired, self._applied = desired, True
             try:
-                return await self._in_kernel(self._running.apply, desired)
+                return await self._change(lambda: self._running.apply(desired, synced=synced))
             finally:
-                self.on_ports(self.port_problems)
-                self.on_host(self._running.host_report)
                 self._tunnels.want(desired)
-                await self._listen()
-                await self._supply_dns()
 
     async def attach(self, container_id: str, pid: int, attachments: Sequence[Attachment]) -> AttachResult:
         """Connect the network namespace of process `pid` to networks of the last applied state; harmless to repeat.
@@ -146,20 +154,6 @@ class NetworkPlane:
             self._kernel_thread.submit(self._count_waiting, loop, attachments)
         return await asyncio.shield(waiting)
 
-    async def remove_unwanted(self, synced: bool) -> int:
-        """Remove what no assignment wants, and return how many changes that took.
-
-        Does nothing unless `synced`: only who has seen all assignments may conclude from one's absence.
-        """
-        if not synced:
-            return 0
-        async with self._applying:
-            wanted = [task.container_id for task in self._desired.tasks]
-            changes = await self._in_kernel(self._running.remove_unwanted, wanted)
-            if changes:
-                await self._supply_dns()
-            return changes
-
     async def verify(self) -> list[Drift]:
         """Return how the kernel differs from what is intended."""
         async with self._applying:
@@ -168,18 +162,7 @@ class NetworkPlane:
     async def repair(self, scope: Scope = EVERYTHING) -> list[Drift]:
         """Put right how the kernel differs from what is intended, and return it. Raises TransientError."""
         async with self._applying:
-            try:
-                found = await self._in_kernel(self._running.repair, scope)
-            except TransientError:
-                await self._supply_dns()
-                raise
-            finally:
-                self.on_ports(self.port_problems)
-                self.on_host(self._running.host_report)
-            if found:
-                await self._listen()
-                await self._supply_dns()
-            return found
+            return await self._change(lambda: self._running.repair(scope))
 
     async def audit(self) -> Audited:
         """Look at everything now, put right what is not as intended, and say what that was."""
@@ -265,10 +248,8 @@ class NetworkPlane:
 
     async def _in_kernel(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         loop = asyncio.get_running_loop()
-        try:
+        with _as_transient():
             return await loop.run_in_executor(self._kernel_thread, lambda: function(*args, **kwargs))
-        except OSError as error:
-            raise TransientError(f"the node's network: {error}") from error
 
     async def _in_dns(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         loop = asyncio.get_running_loop()
@@ -305,37 +286,80 @@ class NetworkPlane:
             return
         loop.call_soon_threadsafe(_answer, [(future, counts[c]) for c, future in asking.items()])
 
-    async def _supply_dns(self) -> None:
-        """Have argosy-dns know the desired state and hold sockets in all networks. Raises TransientError.
+    async def _change(self, work: Callable[[], R]) -> R:
+        """Do what may change namespaces; what is held in each of them follows, also when that fails.
 
-        Before there is a desired state it goes on with what it knows.
+        One thread hands on to the other, each has one turn: to wake one costs more than a small change. Raises
+        TransientError.
         """
-        if self._dns is None:
-            return
-        if not self._applied:
-            try:
-                await self._in_dns(self._dns.keep)
-            finally:
-                self._watch()
-            return
-        held = dict(self._dns.sockets)
-        sockets = await self._in_kernel(self._open_sockets, held)
-        try:
-            await self._in_dns(self._dns.supply, self._records.of(self._desired), sockets)
-        finally:
-            self._watch()
+        loop, finished = asyncio.get_running_loop(), asyncio.Event()
+        listens = self._settings.audit is not None and self._settings.audit.events
+        known = frozenset(self._auditor.events.scopes) if listens else None
+        desired = self._desired if self._applied else None
+        opened = _Opened(dict(self._dns.sockets) if self._dns else {})
 
-    def _open_sockets(self, held: dict[str, Sockets]) -> dict[str, Sockets]:
-        sockets: dict[str, Sockets] = {}
+        def supply() -> None:
+            try:
+                self._supply_dns(desired, opened)
+            except Exception as error:
+                opened.problem = error
+            finally:
+                loop.call_soon_threadsafe(finished.set)
+
+        worked = self._kernel_thread.submit(self._work_and_open, work, known, opened)
+        worked.add_done_callback(lambda _: self._dns_thread.submit(supply))
+        try:
+            await finished.wait()
+        finally:
+            self.on_ports(self.port_problems)
+            self.on_host(self._running.host_report)
+            self._listen(opened.listeners)
+            self._watch()
+        with _as_transient():
+            result = worked.result()
+        if opened.problem:
+            raise opened.problem
+        return result
+
+    def _work_and_open(self, work: Callable[[], R], known: Collection[str] | None, opened: _Opened) -> R:
+        try:
+            return work()
+        finally:
+            if self._dns:
+                self._open_sockets(opened)
+            if known is not None:
+                opened.listeners = self._running.listen(known)
+
+    def _open_sockets(self, opened: _Opened) -> None:
+        """Have sockets in all namespaces, and none of others; where that fails those there were are kept."""
+        held, opened.sockets = opened.sockets, {}
         for network_id, fd in self._running.namespace_descriptors().items():
             pair = held.get(network_id)
             try:
                 if pair is None or not dns_sockets.are_in(fd, pair):
                     pair = dns_sockets.open_sockets(self._running.home, fd)
             except OSError as error:
-                raise TransientError(f"cannot answer names on network {network_id}: {error}") from error
-            sockets[network_id] = pair
-        return sockets
+                opened.problem = TransientError(f"cannot answer names on network {network_id}: {error}")
+            if pair:
+                opened.sockets[network_id] = pair
+
+    def _listen(self, listeners: Mapping[str, Listener]) -> None:
+        """Listen in every namespace that there is, and in no other."""
+        for scope, listener in listeners.items():
+            self._auditor.events.add(scope, listener)
+        kept = {"", MESH} if self._desired.mesh else {""}
+        for scope in self._auditor.events.scopes - self._desired.networks.keys() - kept:
+            self._auditor.events.remove(scope)
+
+    def _supply_dns(self, desired: NetworkState | None, opened: _Opened) -> None:
+        """Have argosy-dns know what is desired and hold sockets in all networks. Raises TransientError.
+
+        Before anything is desired it goes on with what it knows.
+        """
+        if self._dns and desired:
+            self._dns.supply(self._records.of(desired), opened.sockets)
+        elif self._dns:
+            self._dns.keep()
 
     def _watch(self) -> None:
         """Have the loop tell when the argosy-dns that we talk to ends, and see to a launcher that we do not talk to."""
@@ -362,14 +386,14 @@ class NetworkPlane:
     async def _restore_dns(self) -> None:
         """Start argosy-dns anew if it has ended; it finds its sockets and their queries as they were."""
         async with self._applying:
-            await self._supply_dns()
+            await self._change(lambda: None)
 
     async def _meet_launcher(self) -> None:
         """Have another launcher keep the sockets, and take what it keeps of networks whose sockets we lack."""
         if self._dns:
             async with self._applying:
                 await self._in_dns(self._dns.meet_launcher)
-                await self._supply_dns()
+                await self._change(lambda: None)
 
     async def _supervise(self, ended: asyncio.Event, restore: Callable[[], Awaitable[None]]) -> None:
         """Restore what has ended, until that succeeds; never returns."""
@@ -384,17 +408,6 @@ class NetworkPlane:
                 ended.set()
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, _LAST_RETRY_S)
-
-    async def _listen(self) -> None:
-        """Listen in every namespace that there is, and in no other."""
-        if self._settings.audit is None or not self._settings.audit.events:
-            return
-        listeners = await self._in_kernel(self._running.listen, frozenset(self._auditor.events.scopes))
-        for scope, listener in listeners.items():
-            self._auditor.events.add(scope, listener)
-        kept = {"", MESH} if self._desired.mesh else {""}
-        for scope in self._auditor.events.scopes - self._desired.networks.keys() - kept:
-            self._auditor.events.remove(scope)
 
     async def _look_at_tunnels(self) -> Looked:
         return await self._in_kernel(self._running.look_at_tunnels)
@@ -425,6 +438,14 @@ class NetworkPlane:
                 await supervisor
         self._supervisors.clear()
         self._unwatch()
+
+
+@contextmanager
+def _as_transient() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TransientError(f"the node's network: {error}") from error
 
 
 def _finish(futures: list[asyncio.Future[None]]) -> None:

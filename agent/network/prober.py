@@ -4,10 +4,8 @@ The packet socket is opened in the network's namespace by the plane's thread, an
 for answers, so it has a thread of its own. It takes a bounded time, however many peers there are and few answer.
 """
 
-import ctypes
 import os
 import socket
-import struct
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from argosy.agent.logic.network_probe import (
     request,
     sizes_between,
 )
+from argosy.agent.network.filtered import attach
 from argosy.agent.network.readable import readable
 
 PROBES: Final = 10
@@ -35,7 +34,6 @@ PATIENCE_S: Final = 1.0
 SIZE_PATIENCE_S: Final = 0.3
 TRIES: Final = 2
 """Packets of each size: one may be lost by chance."""
-_SO_ATTACH_FILTER: Final = 26
 _IPV4: Final = 0x0800
 
 
@@ -54,10 +52,7 @@ def open_packets(identifier: int) -> socket.socket:
     """Open a socket on the VTEP of the namespace that this thread is in; it sees only answers to `identifier`."""
     packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     try:
-        program = b"".join(struct.pack("HBBI", *step) for step in answers_filter(identifier))
-        buffer = ctypes.create_string_buffer(program, len(program))
-        size = len(program) // 8
-        packets.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", size, ctypes.addressof(buffer)))
+        attach(packets, answers_filter(identifier))
         packets.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, AFRESH)  # as that of containers is: no table sees these
         packets.setblocking(False)
         packets.bind((names.VTEP, _IPV4))

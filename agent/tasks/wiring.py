@@ -68,8 +68,7 @@ class Wiring:
                 generation, wanted, synced = self._generation, self._wanted, self._wanted_synced
             assert wanted is not None
             try:
-                await self._plane.apply(wanted)
-                await self._plane.remove_unwanted(synced)
+                await self._plane.apply(wanted, synced=synced)
             except TransientError as e:
                 log.warning("network not as wanted yet", why=str(e))
                 await asyncio.sleep(backoff.next())

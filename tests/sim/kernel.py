@@ -374,10 +374,12 @@ class Plane:
         self._host = host
         self._desired = NetworkState()
 
-    async def apply(self, desired: NetworkState) -> int:
+    async def apply(self, desired: NetworkState, *, synced: bool) -> int:
         def apply() -> int:
             self._desired = desired
             self._host.networks |= set(desired.networks)
+            if synced:
+                self._remove_leftovers()
             return 1
 
         return await self._do("apply", apply)  # type: ignore[no-any-return]
@@ -407,21 +409,14 @@ class Plane:
 
         await self._do(f"detach {container_id}", detach)
 
-    async def remove_unwanted(self, synced: bool) -> int:
-        if not synced:
-            return 0
-
-        def remove() -> int:
-            wanted = {task.container_id for task in self._desired.tasks}
-            for container_id in [c for c in self._host.links if c not in wanted]:
-                del self._host.links[container_id]
-                container = self._host.containers.get(container_id)
-                if container is not None and container.status == "running":
-                    self._host.judge.cut_loose(container)
-            self._host.networks &= set(self._desired.networks)
-            return 0
-
-        return await self._do("remove unwanted", remove)  # type: ignore[no-any-return]
+    def _remove_leftovers(self) -> None:
+        wanted = {task.container_id for task in self._desired.tasks}
+        for container_id in [c for c in self._host.links if c not in wanted]:
+            del self._host.links[container_id]
+            container = self._host.containers.get(container_id)
+            if container is not None and container.status == "running":
+                self._host.judge.cut_loose(container)
+        self._host.networks &= set(self._desired.networks)
 
     async def _do(self, what: str, act: Callable[[], Any]) -> Any:
         try:

@@ -213,10 +213,10 @@ class Host:
     def in_mounts(self, action: Callable[[], T]) -> T:
         return in_thread(action, (self._mount, _NEWNS))
 
-    def apply(self) -> int:
+    def apply(self, *, synced: bool = False) -> int:
         """Apply the world's networks, with all hosts as peers: a node is told of itself as of the others."""
         self.state = self.world.state_for(self)
-        return self.do(self.plane.apply(self.state))
+        return self.do(self.plane.apply(self.state, synced=synced))
 
     def start_container(self, container_id: str, *attachments: tuple[str, str], admin: bool = False) -> Container:
         """Make a container and attach it to (network, address) pairs."""

@@ -1,31 +1,47 @@
 """Notifications of the kernel: whose change they tell of."""
 
 import asyncio
+from collections.abc import Callable
 
+import pytest
 from network_world import Namespace, in_thread
 
-from argosy.agent.network import nft
+from argosy.agent.network import nft, rtnetlink
 from argosy.agent.network.events import KernelEvents, listen
 from argosy.agent.network.namespace import Home
+from argosy.agent.network.netlink import Netlink
+
+LOOPBACK = 1
 
 
-def test_our_own_transactions_wake_nobody() -> None:
-    """The kernel names the thread: a plane changes tables in one that is not its process' first."""
+def add_table(netlink: Netlink, number: int) -> None:
+    nft.run(f"add table ip table{number}")
+
+
+def add_route(netlink: Netlink, number: int) -> None:
+    netlink.execute([rtnetlink.route_via(LOOPBACK, 0x0A000000 + number, 32)])
+
+
+@pytest.mark.parametrize(("change", "tables"), [(add_table, True), (add_route, False)])
+def test_what_we_change_ourselves_wakes_nobody(change: Callable[[Netlink, int], None], tables: bool) -> None:
+    """The kernel names the thread that changed a table: a plane does it in one that is not its process' first."""
     namespace = Namespace.new()
+    namespace.sh("ip link set lo up")
 
     async def scenario() -> None:
         found: asyncio.Queue[bool] = asyncio.Queue()
         home = Home()
+        netlink = home.netlink_in(namespace.fd)
         events = KernelEvents(lambda _, tables: found.put_nowait(tables))
-        events.add("net", listen(home, namespace.fd, 0))
+        listener = listen(home, namespace.fd, netlink.port)
+        events.add("net", listener)
         with home.away(namespace.fd):
-            nft.run("add table ip ours")
-        for _ in range(3):
-            await asyncio.sleep(0)  # what the kernel has sent is there: let the loop read it
-        assert found.empty()
-        namespace.run(lambda: nft.run("add table ip theirs"))
-        assert await asyncio.wait_for(found.get(), 10) is True
-        assert found.empty()
+            change(netlink, 1)
+        for own in (listener.routes, listener.tables):
+            with pytest.raises(BlockingIOError):
+                own.recv(1 << 16)
+        namespace.run(lambda: change(Netlink(), 2))
+        assert await asyncio.wait_for(found.get(), 10) is tables
         events.close()
         home.close()
 

@@ -470,7 +470,7 @@ def test_another_life_and_the_end_of_publishing(wire: World, web: Published) -> 
     host = wire.hosts[1]
     host.new_life()
     web.apply()
-    assert host.do(host.plane.remove_unwanted(True)) == 0
+    assert host.apply(synced=True) == 0
     assert ask(wire.outside, server, host.address, 8080) == CLIENT
     assert host.apply() == 0
     web.ports = ()

@@ -161,7 +161,7 @@ def test_a_namespace_ends_with_a_network_that_goes_while_there_is_no_agent(
     host.do(host.plane.start())
     host.do(host.plane.apply(NetworkState()))
     assert there(), "what is not seen to be unwanted was removed"
-    host.do(host.plane.remove_unwanted(synced=True))
+    host.do(host.plane.apply(NetworkState(), synced=True))
     wait_until(lambda: launcher.kept() == [])
     wait_until(lambda: not there())
 

@@ -49,7 +49,7 @@ def test_a_new_life_changes_nothing(ends) -> None:
     plane = host.new_life()
     assert host.do(plane.apply(host.state)) == 0
     assert host.do(plane.verify()) == []
-    assert host.do(plane.remove_unwanted(True)) == 0
+    assert host.do(plane.apply(host.state, synced=True)) == 0
     after = snapshot(host), host.in_network(WEB, f"{LINKS}; ip route; {NEIGHBOURS}; bridge fdb; nft -s list ruleset")
     assert after == before
     # An adopted container may be attached again, and its traffic never notices.
@@ -65,11 +65,10 @@ def test_nothing_is_removed_on_an_unsynced_view(wire: World, ends) -> None:
     plane = host.new_life()
     less = NetworkState(networks=host.state.networks)
     host.do(plane.apply(less))
-    assert host.do(plane.remove_unwanted(False)) == 0
     assert converse(container, ends[1], "10.64.0.161") == "10.64.0.33"
     host.do(plane.apply(NetworkState()))
     assert converse(container, ends[1], "10.64.0.161") == "10.64.0.33"
-    assert host.do(plane.remove_unwanted(True)) > 0
+    assert host.do(plane.apply(NetworkState(), synced=True)) > 0
     assert "au" + WEB not in host.sh("ip link")
     assert not list((host.run_dir / "netns").iterdir())
     assert container.sh("ip -br link").split()[0] == "lo"
@@ -413,8 +412,7 @@ def test_a_network_that_comes_to_a_host_that_had_none_left_leads_out_at_once(wir
     """The host's settings were put back when the last one went."""
     host = ends[0].host
     host.do(host.plane.detach(ends[0].id))
-    host.do(host.plane.apply(NetworkState()))
-    host.do(host.plane.remove_unwanted(synced=True))
+    host.do(host.plane.apply(NetworkState(), synced=True))
     assert host.sh("cat /proc/sys/net/ipv4/conf/eth0/forwarding").strip() == "0"
     host.apply()
     host.do(host.plane.attach(ends[0].id, ends[0].pid, ends[0].attachments))
@@ -530,7 +528,6 @@ def test_no_table_of_peers_is_left_of_a_former_life(wire: World, pair: tuple[Hos
     host.sh(damage.replace("TABLE", table))
     host.new_life()
     host.do(host.plane.apply(NetworkState()))
-    host.do(host.plane.remove_unwanted(synced=False))
     assert table in host.sh("nft list tables"), "what is not certain is not acted upon"
-    host.do(host.plane.remove_unwanted(synced=True))
+    host.do(host.plane.apply(NetworkState(), synced=True))
     assert table not in host.sh("nft list tables")

@@ -323,8 +323,7 @@ def test_another_life_of_the_agent_finds_its_tunnels(secret: Secret, ends: tuple
     before = processes(host), in_mesh(host, "ip -o link; ip route")
     secret.new_life(host)
     assert converse(ends[1], ends[0], "10.64.0.33") == "10.64.0.65", "before it has been told anything"
-    host.do(host.plane.apply(secret.state(host)))
-    host.do(host.plane.remove_unwanted(synced=True))
+    host.do(host.plane.apply(secret.state(host), synced=True))
     assert (processes(host), in_mesh(host, "ip -o link; ip route")) == before
     assert host.do(host.plane.verify()) == []
     secret.up()
@@ -344,9 +343,8 @@ def test_when_no_encrypted_network_is_left_nothing_is(
         secret.new_life(host)
         del secret.reports[host.name]
     host.do(host.plane.apply(NetworkState()))
-    host.do(host.plane.remove_unwanted(synced=False))
     assert host.do(host.plane.mesh_keys()) == keys, "what is not certain is not acted upon"
-    host.do(host.plane.remove_unwanted(synced=True))
+    host.do(host.plane.apply(NetworkState(), synced=True))
     wait_until(lambda: host.name in secret.reports and not secret.reports[host.name].keys)
     assert not (host.run_dir / "mesh" / "namespace").exists()
     assert not list((host.run_dir / "mesh").glob("*.key"))
@@ -377,8 +375,7 @@ def drain(source: socket.socket) -> Iterator[bytes]:
 def test_a_network_told_off_and_on_again_goes_on(secret: Secret, ends: tuple[Container, Container]) -> None:
     """While a container is still on it: its VTEP's socket must not be left in a mesh that has gone meanwhile."""
     host = ends[0].host
-    host.do(host.plane.apply(NetworkState()))
-    host.do(host.plane.remove_unwanted(synced=True))
+    host.do(host.plane.apply(NetworkState(), synced=True))
     assert converse(ends[0], ends[1], "10.64.0.65") == "10.64.0.33", "as long as it is there"
     secret.exchange()
     secret.up()
@@ -391,8 +388,7 @@ def test_a_mesh_made_anew_at_once_is_watched(secret: Secret, ends: tuple[Contain
     host.do(host.plane.detach(ends[0].id))
 
     async def off_and_on() -> None:
-        await host.plane.apply(NetworkState())
-        await host.plane.remove_unwanted(synced=True)
+        await host.plane.apply(NetworkState(), synced=True)
         await host.plane.apply(secret.state(host))
 
     host.do(off_and_on())

@@ -17,6 +17,7 @@ from network_world import DEADLINE_S, Container, Host, Namespace, World, kill, w
 from test_reach import OTHER, WEB
 
 from argosy.core.assignment import EndpointAssignment, NamesAssignment
+from argosy.core.errors import TransientError
 
 A, PTR, TXT, AAAA = 1, 12, 16, 28
 NOERROR, SERVFAIL, NXDOMAIN = 0, 2, 3
@@ -372,3 +373,22 @@ def test_purging_ends_it(wire: World) -> None:
     host.do(host.plane.purge())
     wait_until(lambda: state_of(pid) == "Z")
     assert not (host.run_dir / "network" / "dns.sock").exists()
+
+
+def test_a_network_whose_names_cannot_be_answered_holds_up_no_other(asker: Container) -> None:
+    """Somebody of the host took the port in its namespace; they are answered once it is free."""
+    host, wire = asker.host, asker.host.world
+    wire.add_network(OTHER, "10.65.0.0/16", {"h1": (1,)})
+    host.apply()
+    host.do(host.plane.close())
+    pid = dns_pid(host)
+    kill(pid)
+    wait_until(lambda: state_of(pid) == "Z")
+    taken = host.network(OTHER).listen("169.254.1.1", 53)
+    host.plane = host._new_plane()
+    host.do(host.plane.start())
+    with pytest.raises(TransientError, match=f"cannot answer names on network {OTHER}: .*in use"):
+        host.apply()
+    assert ask(asker, "web").addresses == WEB_ADDRESSES
+    taken.close()
+    host.apply()

@@ -206,8 +206,7 @@ def test_a_tunnel_of_a_stranger_on_the_wire_leads_nowhere(internal: bool, wire: 
     assert "packets 2 " in guard
     # A peer that comes is let in, and one that goes is not any more.
     wire.networks[WEB] = (network, {"h1": (1,)})
-    pair[0].apply()
-    pair[0].do(pair[0].plane.remove_unwanted(True))
+    pair[0].apply(synced=True)
     assert "192.0.2.2" not in pair[0].sh("nft list ruleset")
     wire.networks.clear()
     pair[0].stop_container(victim.id)

@@ -74,10 +74,7 @@ class Plane:
     def __init__(self) -> None:
         self.attached: list[str] = []
 
-    async def apply(self, desired: object) -> int:
-        return 0
-
-    async def remove_unwanted(self, synced: bool) -> int:
+    async def apply(self, desired: object, *, synced: bool) -> int:
         return 0
 
     async def attach(self, container_id: str, pid: int, attachments: object) -> None:

@@ -18,7 +18,7 @@ class Plane:
         self.tried: list[set[str]] = []
         self.applied: list[set[str]] = []
 
-    async def apply(self, state) -> None:
+    async def apply(self, state, *, synced: bool) -> None:
         self.tried.append(set(state.networks))
         self.begun.release()
         await self.free.acquire()
@@ -26,9 +26,6 @@ class Plane:
             self.failures -= 1
             raise TransientError("the kernel has no memory left")
         self.applied.append(set(state.networks))
-
-    async def remove_unwanted(self, synced: bool) -> None:
-        assert self.applied
 
 
 def networks(*names: str) -> Assignments:
