@@ -16,6 +16,7 @@ from argosy.cli.compose.interpolate import interpolate_tree
 from argosy.cli.compose.merge import merge, merge_service, settle
 from argosy.cli.compose.problems import Findings, Position
 from argosy.cli.compose.reader import read_document
+from argosy.cli.compose.repeats import without_repeats
 from argosy.cli.compose.shapes import normalise
 
 STDIN: Final = "-"
@@ -33,9 +34,13 @@ class FileSet:
 
 
 class Reader:
-    """Reads file sets; `stdin` stands for the file "-"."""
+    """Reads file sets; `stdin` stands for the file "-".
+
+    `repeats`: items that a list has twice, apart from the other findings: they keep no other problem of a list quiet.
+    """
 
     def __init__(self, findings: Findings, stdin: str = "") -> None:
+        self.repeats = Findings()
         self._findings = findings
         self._stdin = stdin
         self._open: list[Path] = []
@@ -154,8 +159,8 @@ class Reader:
             return None
         replaced = interpolate_tree(document, env, self._findings)
         assert isinstance(replaced, Map)
-        _refuse_repeated_networks(Cursor(replaced, "", self._findings).get("services"))
-        return _fill_environment(normalise(replaced, directory), env)
+        once = without_repeats(replaced, self.repeats)
+        return _fill_environment(normalise(once, directory), env)
 
     def only(self, at: Cursor, known: tuple[str, ...]) -> None:
         if not isinstance(at.node, Map):
@@ -300,15 +305,3 @@ def _fill_environment(root: Map, env: Mapping[str, str]) -> Map:
 def _content(path: Path) -> str:
     with path.open(encoding="utf-8") as file:
         return file.read(LONGEST + 1)
-
-
-def _refuse_repeated_networks(services: Cursor | None) -> None:
-    """Report networks that a list has twice (its items are unique in the specification), which the long form cannot."""
-    for _, service in services.own_entries() if services is not None else ():
-        networks = service.get("networks")
-        seen = set()
-        for item in networks.items() if networks is not None and isinstance(networks.node, Seq) else ():
-            name = item.node.text if isinstance(item.node, Scalar) else None
-            if name is not None and name in seen:
-                item.problem(f"'{name}' is there twice", "remove one")
-            seen.add(name)

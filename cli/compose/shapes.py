@@ -13,11 +13,12 @@ from argosy.cli.compose.problems import Position
 Pattern = tuple[str, ...]
 
 
-def _patterns(*paths: str) -> frozenset[Pattern]:
+def patterns(*paths: str) -> frozenset[Pattern]:
+    """Return patterns that are written with dots: "services.*.networks"."""
     return frozenset(tuple(path.split(".")) for path in paths)
 
 
-_ASSIGNMENTS: Final = _patterns(
+ASSIGNMENTS: Final = patterns(
     "services.*.environment",
     "services.*.labels",
     "services.*.annotations",
@@ -31,9 +32,9 @@ _ASSIGNMENTS: Final = _patterns(
     "secrets.*.labels",
 )
 """Lists of NAME=value that may be mappings as well."""
-_NAMES: Final = _patterns("services.*.networks", "services.*.depends_on", "services.*.models")
+_NAMES: Final = patterns("services.*.networks", "services.*.depends_on", "services.*.models")
 """Lists of names that may be mappings as well."""
-_LISTS: Final = _patterns(
+_LISTS: Final = patterns(
     "services.*.env_file",
     "services.*.label_file",
     "services.*.dns",
@@ -48,8 +49,8 @@ _SINGLE: Final[Mapping[Pattern, str]] = {
 }
 """A text that stands for a mapping with this one key."""
 _HOSTS: Final = ("services", "*", "extra_hosts")
-_FILES: Final = _patterns("services.*.env_file", "services.*.label_file")
-_DEFINITIONS: Final = _patterns("configs.*", "secrets.*")
+_FILES: Final = patterns("services.*.env_file", "services.*.label_file")
+_DEFINITIONS: Final = patterns("configs.*", "secrets.*")
 """Mappings whose `file` is one."""
 _MOUNTS: Final = ("services", "*", "volumes")
 
@@ -66,17 +67,18 @@ def matches(path: Pattern, pattern: Pattern) -> bool:
     return len(path) == len(pattern) and all(p in ("*", part) for part, p in zip(path, pattern, strict=True))
 
 
-def _any(path: Pattern, patterns: frozenset[Pattern]) -> bool:
-    return any(matches(path, pattern) for pattern in patterns)
+def any_of(path: Pattern, known: frozenset[Pattern]) -> bool:
+    """Whether a path fits one of some patterns."""
+    return any(matches(path, pattern) for pattern in known)
 
 
 def _walk(node: Node, path: Pattern, directory: Path) -> Node:
     node = _reshape(node, path)
-    if _any(path, _FILES) and isinstance(node, Seq):
+    if any_of(path, _FILES) and isinstance(node, Seq):
         node = Seq(node.position, tuple(_absolute(item, directory) for item in node.items), node.tag)
     if matches(path, _MOUNTS) and isinstance(node, Seq):
         node = Seq(node.position, tuple(_absolute_bind(item, directory) for item in node.items), node.tag)
-    if _any(path, _DEFINITIONS) and isinstance(node, Map):
+    if any_of(path, _DEFINITIONS) and isinstance(node, Map):
         node = _absolute_at("file", node, directory)
     if isinstance(node, Map) and len(path) < _DEEPEST:
         entries = {
@@ -87,19 +89,19 @@ def _walk(node: Node, path: Pattern, directory: Path) -> Node:
     return node
 
 
-_DEEPEST: Final = max(len(pattern) for pattern in _ASSIGNMENTS)
+_DEEPEST: Final = max(len(pattern) for pattern in ASSIGNMENTS)
 
 
 def _reshape(node: Node, path: Pattern) -> Node:
     if isinstance(node, Seq):
-        if _any(path, _ASSIGNMENTS):
+        if any_of(path, ASSIGNMENTS):
             return _to_map(node, _assignment)
-        if _any(path, _NAMES):
+        if any_of(path, _NAMES):
             return _to_map(node, lambda text, position: (text, Scalar(position, None)))
         if matches(path, _HOSTS):
             return _hosts(node)
     elif isinstance(node, Scalar) and node.text is not None:
-        if _any(path, _LISTS):
+        if any_of(path, _LISTS):
             return Seq(node.position, (Scalar(node.position, node.text, node.plain),), node.tag)
         for pattern, key in _SINGLE.items():
             if matches(path, pattern):

@@ -109,8 +109,9 @@ def load_stack(given: Input, environ: Mapping[str, str]) -> Stack:
     name = _stack_name(root, given, env)
     if name:
         stack = _Builder(root, name, env, enabled, reader, MountedFiles(root, name, env, given.ship_files)).build()
-    if findings.problems or not name:
-        raise ComposeError(findings.problems)
+    problems = [*findings.problems, *reader.repeats.problems]
+    if problems or not name:
+        raise ComposeError(problems)
     return stack
 
 
