@@ -1,7 +1,6 @@
 """Published ports in a spec: everything that can be judged without a cluster."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Final
@@ -17,10 +16,11 @@ MOST_PORTS: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class _Taken:
-    """A port of the host, with where in the spec it stands."""
+    """A port of the host, with where in the spec it stands; `field` is that of its number."""
 
     where: str
     field: str
+    target: int
     protocol: str
     number: int
     host_ip: str
@@ -44,11 +44,11 @@ def ports_problems(spec: ServiceSpec) -> Problems:
             yield from between(f"{where}.port", host_port.port, 1, 65535, "the port")
     for one in taken:
         yield from _one(one)
-    yield from _twice(spec, taken)
+    yield from _twice(taken)
 
 
-def _place(port: PortSpec | HostPort) -> tuple[str, int, str]:
-    return port.protocol, port.published if isinstance(port, PortSpec) else port.port, port.host_ip
+def _place(port: PortSpec | HostPort) -> tuple[int, str, int, str]:
+    return port.target, port.protocol, port.published if isinstance(port, PortSpec) else port.port, port.host_ip
 
 
 def _one(port: _Taken) -> Problems:
@@ -77,17 +77,20 @@ def _host_ip(where: str, host_ip: str) -> Problems:
             yield Problem(where, f"{host_ip}: ports are published on IPv4 addresses alone: give one, or leave it out")
 
 
-def _twice(spec: ServiceSpec, taken: Sequence[_Taken]) -> Problems:
-    by_number: dict[tuple[str, int], list[_Taken]] = {}
-    alike = Counter((p.protocol, p.target, p.host_ip) for p in spec.endpoint.ports if not p.published)
-    alike.update((p.protocol, p.target, p.host_ip) for p in spec.task.host_ports if not p.port)
-    for (protocol, target, _), count in alike.items():
-        what = f"port {target}/{protocol} of the container is published without a number more than once: keep one"
-        yield from when(count > 1, "endpoint.ports", what)
+def _twice(taken: Iterable[_Taken]) -> Problems:
+    numbered: dict[tuple[str, int], list[_Taken]] = {}
+    others: set[tuple[str, int, str]] = set()
     for port in taken:
-        if port.number:
-            others = by_number.setdefault((port.protocol, port.number), [])
-            if any(ports.same_place(port.host_ip, other.host_ip) for other in others):
-                what = f"port {port.number}/{port.protocol} is given more than once: keep one"
-                yield Problem(port.where.partition("[")[0], what)
-            others.append(port)
+        if not port.number:
+            key = (port.protocol, port.target, port.host_ip)
+            what = f"port {port.target}/{port.protocol} of the container is published without a number more than once"
+            yield from when(key in others, port.where, f"{what}: keep one")
+            others.add(key)
+            continue
+        same = numbered.setdefault((port.protocol, port.number), [])
+        yield from when(
+            any(ports.same_place(port.host_ip, other.host_ip) for other in same),
+            f"{port.where}.{port.field}",
+            f"port {port.number}/{port.protocol} is given more than once: keep one",
+        )
+        same.append(port)

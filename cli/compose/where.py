@@ -7,6 +7,8 @@ from argosy.cli.compose.cursor import Cursor
 from argosy.cli.compose.document import Map, Scalar, Seq
 from argosy.cli.compose.extension import own
 from argosy.cli.compose.networks import MTU_OPTION
+from argosy.cli.compose.ports import ports_of
+from argosy.cli.compose.problems import Findings
 
 _KEYS: Final[dict[str, str]] = {
     "name": "",
@@ -34,8 +36,7 @@ _KEYS: Final[dict[str, str]] = {
     "task.placement": "deploy.placement",
     "task.placement.platforms": "platform",
     "task.networks": "networks",
-    "task.host_ports": "ports",
-    "endpoint.ports": "ports",
+    "endpoint": "",
     "task.container": "",
     "task.container.env": "environment",
     "task.container.readiness": "x-argosy.readiness",
@@ -46,11 +47,15 @@ _KEYS: Final[dict[str, str]] = {
 """Fields whose name or place differs; what is not here has the field's own name below that of its parent."""
 
 
+_PORT: Final = re.compile(r"(endpoint\.ports|task\.host_ports)(?:\[([0-9]+)\](?:\.(.+))?)?")
 _PART: Final = re.compile(r"([^.\[\]]+)|\[([^\]]*)\]")
 
 
 def place_of(at: Cursor, field: str) -> Cursor:
     """Return what the file says of a field ("task.container.cap_add[1]"), or the nearest above it that it says."""
+    port = _PORT.fullmatch(field)
+    if port is not None:
+        return _port(at, port[2], port[3], host_mode=port[1] == "task.host_ports")
     for key in keys_of(field):
         below = at.find(key) if isinstance(key, str) else _item(at, key)
         if below is None and key == "healthcheck":
@@ -74,6 +79,19 @@ def place_in_network(at: Cursor, field: str) -> Cursor:
         items = config.items() if isinstance(config.node, Seq) else ()
         return next((found for item in items if (found := item.get(field)) is not None), config)
     return place_of(at, field) if field else at
+
+
+def _port(at: Cursor, index: str | None, field: str | None, *, host_mode: bool) -> Cursor:
+    """As place_of, for the ports of one mode: an item of the list may be a range of them."""
+    listed = at.get("ports")
+    if listed is None or index is None:
+        return listed or at
+    items = [Cursor(item.node, item.path, Findings()) for item in listed.items()]  # read before: nothing is said anew
+    places = [item for item in items for port in ports_of(item) if port.host_mode == host_mode]
+    if int(index) >= len(places):
+        return listed
+    place = Cursor(places[int(index)].node, listed.path, at.findings)
+    return place.find("published" if field == "port" else field or "") or place
 
 
 def _item(at: Cursor, index: int) -> Cursor | None:

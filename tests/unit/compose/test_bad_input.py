@@ -238,6 +238,37 @@ def test_each_problem_of_networks_is_told_at_its_own_line(files: Files) -> None:
     ]
 
 
+PORTS = """
+services:
+  web:
+    image: web
+    ports:
+    - 8000-8003:80-83
+    - {target: 53, published: 53, protocol: udp, mode: host}
+    - 14789:90/udp
+    - target: 91
+      published: 14789
+      protocol: udp
+      mode: host
+    - 127.0.0.1:8002:99
+    - {target: 8003, published: 8003, mode: host}
+    - 8003
+    - {target: 8003}
+"""
+
+
+def test_each_problem_of_ports_is_told_at_its_own_line(files: Files) -> None:
+    places = [": ".join(problem.split(": ")[:3]).partition(" is ")[0] for problem in files.problems(PORTS)]
+    assert places == [
+        "compose.yaml:8:7: services.web.ports: port 14789/udp",
+        "compose.yaml:10:18: services.web.ports.published: port 14789/udp",
+        "compose.yaml:10:18: services.web.ports.published: port 14789/udp",  # and given more than once
+        "compose.yaml:13:7: services.web.ports: port 8002/tcp",
+        "compose.yaml:14:33: services.web.ports.published: port 8003/tcp",
+        "compose.yaml:16:7: services.web.ports: port 8003/tcp of the container",
+    ]
+
+
 def test_all_problems_of_a_file_are_shown_together_in_order(files: Files) -> None:
     text = """
 services:

@@ -275,7 +275,7 @@ def container(**fields):
         (service(host_ports=(HostPort("sctp", 80),)), "task.host_ports[0].protocol", "tcp or udp"),
         (service(host_ports=(HostPort("tcp", 0),)), "task.host_ports[0].port", "from 1"),
         (service(host_ports=(HostPort("udp", 14789),)), "task.host_ports[0].port", "VXLAN"),
-        (service(host_ports=(HostPort("tcp", 80),) * 2), "task.host_ports", "more than once"),
+        (service(host_ports=(HostPort("tcp", 80),) * 2), "task.host_ports[1].port", "more than once"),
         (service(force_update=-1), "task.force_update", "negative"),
     ],
 )
