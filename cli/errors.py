@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import grpc
 
+    from argosy.core.errors import Place
+
 EXIT_FAILED: Final = 1
 EXIT_INVALID: Final = 2
 EXIT_UNREACHABLE: Final = 3
@@ -83,6 +85,19 @@ def explain(error: "grpc.RpcError") -> CliError:
         case _:
             name = code.name if code is not None else "unknown"
             return CliError(f"the controller failed ({name}): {text}", "its log says more")
+
+
+def places_of(error: "grpc.RpcError") -> "tuple[Place, ...]":
+    """Return what of the request an error is about, as far as the controller says."""
+    import grpc
+
+    from argosy.core.codec import decode
+    from argosy.core.errors import PLACES_KEY, Place
+    from argosy.proto.argosy.v1 import control_pb2 as pb
+
+    told: dict[str, bytes] = dict(error.trailing_metadata() or ()) if isinstance(error, grpc.Call) else {}
+    found = pb.RefusedPlaces.FromString(told.get(PLACES_KEY, b""))
+    return tuple(decode(place, Place) for place in found.places)
 
 
 def broke_off(text: str) -> bool:

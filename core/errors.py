@@ -14,11 +14,37 @@
 
 Anything else that is raised is a bug: it ends the task group it happened in, and the process restarts. One
 interceptor maps the tree to gRPC codes (controller/api/errors.py), the CLI maps codes to messages and exit statuses.
+What in a request an error is about goes with it (`places`), so that the CLI can show where a file says it.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+PLACES_KEY: Final = "argosy-places-bin"
+"""The trailing metadata that an error's places travel in, as control.proto's RefusedPlaces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Something in a request: an object by its `kind` ("service", "network") and `name`, or a field of its spec.
+
+    `field` is a path such as "task.networks[0].address"; "" for the object as a whole.
+    """
+
+    kind: str = ""
+    name: str = ""
+    field: str = ""
 
 
 class ArgosyError(Exception):
-    """Root of all errors that are not bugs. `str(error)` is fit for a user."""
+    """Root of all errors that are not bugs. `str(error)` is fit for a user.
+
+    `places`: what of the request it is about, as far as that is known; of an InvalidError with problems that of each.
+    """
+
+    places: tuple[Place, ...] = ()
 
 
 class RejectedError(ArgosyError):
@@ -66,6 +92,18 @@ class NoLeaderError(TransientError):
 
 class LostLeadershipError(TransientError):
     """This controller is not the leader any more; the write was not applied."""
+
+
+@contextmanager
+def about(kind: str, name: str, field: str = "") -> Iterator[None]:
+    """Have errors that are raised within say what they are about, unless they do already."""
+    try:
+        yield
+    except ArgosyError as error:
+        if not error.places:
+            problems = error.problems if isinstance(error, InvalidError) else ()
+            error.places = tuple(Place(kind, name, where) for where, _ in problems) or (Place(kind, name, field),)
+        raise
 
 
 def first_of(error: BaseException) -> BaseException:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from argosy.cli import complete
-from argosy.cli.errors import CliError, InvalidInputError, explain, outcome_unknown
+from argosy.cli.errors import CliError, InvalidInputError, explain, outcome_unknown, places_of
 from argosy.cli.output import notice, say
 from argosy.cli.planning import Planning, plan_options
 from argosy.cli.session import Session, pass_session
@@ -147,7 +147,7 @@ def _refused_at_its_line(stack: "Stack") -> Iterator[None]:
         yield
     except grpc.RpcError as error:
         refused = explain(error)
-        text = placed(stack, refused.message)
+        text = placed(stack, refused.message, places_of(error))
         if outcome_unknown(error) or text == refused.message:
             raise
         raise CliError(text, refused.hint, status=refused.status) from None

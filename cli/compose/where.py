@@ -100,8 +100,8 @@ def _item(at: Cursor, index: int) -> Cursor | None:
         if at.key == "aliases":
             items = _aliases(at, items)
         return items[index] if index < len(items) else None
-    if isinstance(at.node, Map) and at.key in ("ulimits", "networks"):
-        keys = [key for key in at.node.entries if at.key == "ulimits" or not key.startswith("x-")]
+    if isinstance(at.node, Map) and at.key in ("depends_on", "ulimits", "networks"):
+        keys = [key for key in at.node.entries if at.key != "networks" or not key.startswith("x-")]
         return at.find(keys[index]) if index < len(keys) else None
     return None
 

@@ -9,14 +9,16 @@ import asyncio
 import contextlib
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 
 import grpc
 import structlog
 
 from argosy.controller.store import AmbiguousError
 from argosy.core import errors
+from argosy.core.codec import encode
 from argosy.core.ids import new_id
+from argosy.proto.argosy.v1 import control_pb2 as pb
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +43,10 @@ UNAVAILABLE promises that nothing was done, so that clients repeat the request; 
 """
 
 
+_MOST_OF_PLACES: Final = 2048
+"""Bytes. Clients take 8 KiB of metadata for certain, the text included (grpc.max_metadata_size)."""
+
+
 def code_of(error: errors.ArgosyError) -> grpc.StatusCode:
     """Return the gRPC code that fits an error."""
     return next(code for kind, code in _CODES if isinstance(error, kind))
@@ -51,6 +57,12 @@ def text_of(error: errors.ArgosyError) -> str:
     if isinstance(error, errors.InvalidError) and error.problems:
         return "\n".join([str(error), *(f"{where}: {what}" for where, what in error.problems)])
     return str(error)
+
+
+def _places(error: errors.ArgosyError) -> tuple[tuple[str, bytes], ...]:
+    """Return the metadata that says what an error is about: none where it would crowd out the text."""
+    found = pb.RefusedPlaces(places=[encode(place, pb.RefusedPlace) for place in error.places]).SerializeToString()
+    return ((errors.PLACES_KEY, found),) if 0 < len(found) <= _MOST_OF_PLACES else ()
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
@@ -116,7 +128,7 @@ async def _abort(error: Exception, method: str, context: Context) -> NoReturn:
         raise error
     if isinstance(error, errors.ArgosyError):
         trailing = tuple(getattr(error, "trailing_metadata", ()))
-        await context.abort(code_of(error), text_of(error), trailing)
+        await context.abort(code_of(error), text_of(error), (*trailing, *_places(error)))
     if isinstance(error, grpc.aio.AioRpcError):  # another controller's answer to a request that was passed on
         await context.abort(error.code(), error.details() or "")
     number = new_id()

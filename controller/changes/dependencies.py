@@ -7,7 +7,7 @@ from argosy.controller.changes.services import updated
 from argosy.controller.store import Op, Snapshot
 from argosy.controller.store import check as unchanged
 from argosy.core.dependencies import find_cycle, spell
-from argosy.core.errors import InvalidError
+from argosy.core.errors import InvalidError, about
 from argosy.core.service import Service, ServiceSpec
 
 
@@ -22,12 +22,13 @@ def check(snap: Snapshot, project: str, specs: Sequence[ServiceSpec], leaving: C
     changed = [spec for spec in specs if spec.name not in have or spec.depends_on != have[spec.name].spec.depends_on]
     for spec in changed:
         known = have[spec.name].spec.depends_on if spec.name in have else ()
-        for wanted in spec.depends_on:
-            if not wanted.optional and wanted.service not in after and wanted not in known:
-                raise InvalidError(
-                    f"service {spec.name} depends on {wanted.service}, and there is no such service: create it first, "
-                    "or make the dependency optional (required: false)"
-                )
+        for i, wanted in enumerate(spec.depends_on):
+            with about("service", spec.name, f"depends_on[{i}]"):
+                if not wanted.optional and wanted.service not in after and wanted not in known:
+                    raise InvalidError(
+                        f"service {spec.name} depends on {wanted.service}, and there is no such service: create it "
+                        "first, or make the dependency optional (required: false)"
+                    )
     if not changed:
         return []
     edges = {name: [d.service for d in spec.depends_on] for name, spec in after.items()}

@@ -13,7 +13,7 @@ from argosy.controller.logic.mesh_keys import rotated
 from argosy.controller.logic.update import rollback_target
 from argosy.controller.logic.virtual_addresses import RESERVED
 from argosy.controller.store import Claim, Op, Put, Release, Snapshot, create, update
-from argosy.core.errors import InvalidError, PreconditionError
+from argosy.core.errors import InvalidError, PreconditionError, about
 from argosy.core.meta import Cluster, Meta
 from argosy.core.network import SLICE_SIZE, Network, NetworkSpec
 from argosy.core.node import Node
@@ -39,10 +39,12 @@ def named_again(network: Network, spec: NetworkSpec, now: float) -> tuple[list[O
     Labels and the like change, what hosts have built does not. PreconditionError where the file promises that traffic
     is kept in, and the network does not keep it.
     """
-    if spec.encrypted and not network.spec.encrypted:
-        raise PreconditionError(_lasting(spec.name, "is not encrypted"))
-    if spec.internal and not network.spec.internal:
-        raise PreconditionError(_lasting(spec.name, "has a way out of the cluster"))
+    with about("network", spec.name, "encrypted"):
+        if spec.encrypted and not network.spec.encrypted:
+            raise PreconditionError(_lasting(spec.name, "is not encrypted"))
+    with about("network", spec.name, "internal"):
+        if spec.internal and not network.spec.internal:
+            raise PreconditionError(_lasting(spec.name, "has a way out of the cluster"))
     lasting: list[tuple[str, str | int | bool, str | int | bool]] = [
         ("subnet", network.subnet, spec.subnet or network.subnet),
         ("ip_range", network.spec.ip_range, spec.ip_range),
@@ -95,13 +97,15 @@ def created(
     ops: list[Op] = []
     networks = []
     for network_id, spec in specs:
-        _check_mtu(nodes, spec)
+        with about("network", spec.name):
+            _check_mtu(nodes, spec)
         vni = choose_vni((n.vni for n in existing), next_vni)
         next_vni = vni + 1
-        try:
-            subnet = choose_subnet(spec.subnet, (n.subnet for n in existing), underlay, routes.items())
-        except InvalidError as error:
-            raise InvalidError(f"network {spec.name} cannot be accepted", error.problems) from None
+        with about("network", spec.name, "subnet"):
+            try:
+                subnet = choose_subnet(spec.subnet, (n.subnet for n in existing), underlay, routes.items())
+            except InvalidError as error:
+                raise InvalidError(f"network {spec.name} cannot be accepted", error.problems) from None
         network = Network(Meta(network_id, project, created_at=now, updated_at=now), spec, vni, subnet)
         existing.append(network)
         networks.append(network)
@@ -127,10 +131,11 @@ def _check_tunnels(snap: Snapshot, specs: Iterable[NetworkSpec]) -> None:
     if wanted is None or not nodes or any(n.description.tunnels_by for n in nodes):
         return
     reasons = sorted({n.description.no_tunnels or "its agent is too old for it" for n in nodes})
-    raise PreconditionError(
-        f"network {wanted.name} cannot be encrypted: no node can make tunnels: {'; '.join(reasons)}: mend that on the "
-        "nodes that are to carry it, and start their agents anew; or create it without encryption"
-    )
+    with about("network", wanted.name, "encrypted"):
+        raise PreconditionError(
+            f"network {wanted.name} cannot be encrypted: no node can make tunnels: {'; '.join(reasons)}: mend that on "
+            "the nodes that are to carry it, and start their agents anew; or create it without encryption"
+        )
 
 
 @dataclass(frozen=True, slots=True)

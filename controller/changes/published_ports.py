@@ -4,12 +4,12 @@ Ports on every node are given by the leader (logic/published_ports.py); refused 
 number in host mode is part of what tasks run, so it is chosen with the change and stands in the spec.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from argosy.controller.logic.published_ports import Taken, network_of, no_way_in
 from argosy.controller.store import Snapshot
-from argosy.core.errors import ExhaustedError, ExistsError, PreconditionError
+from argosy.core.errors import ExhaustedError, ExistsError, PreconditionError, about
 from argosy.core.meta import DEFAULT_PROJECT
 from argosy.core.network import Network
 from argosy.core.ports import FIRST_CHOSEN, LAST_CHOSEN, said
@@ -69,17 +69,25 @@ def check(
         before: Sequence[PortSpec | HostPort] = ()
         if present is not None:
             before = (*present.spec.endpoint.ports, *present.spec.task.host_ports)
-        wanted: tuple[PortSpec | HostPort, ...] = (*spec.endpoint.ports, *spec.task.host_ports)
-        fresh = [p for p in wanted if p not in before]
+        wanted = dict(_published(spec))
+        fresh = {field: port for field, port in wanted.items() if port not in before}
         had_a_way = present is not None and network_of(present.spec, networks)
-        if any(p.target for p in (wanted if had_a_way else fresh)) and not network_of(spec, networks):
-            raise PreconditionError(no_way_in(spec))
+        with about("service", spec.name, "task.networks"):
+            if any(p.target for p in (wanted if had_a_way else fresh).values()) and not network_of(spec, networks):
+                raise PreconditionError(no_way_in(spec))
         name = spec.name if project == DEFAULT_PROJECT else f"{project}/{spec.name}"
-        for port in fresh:
+        for field, port in fresh.items():
             number = port.published if isinstance(port, PortSpec) else port.port
             owner = taken.owner(port, but=name) if number else ""
-            if owner:
-                raise ExistsError(
-                    f"service {spec.name}: port {said(port.protocol, number, port.host_ip)} is published by service "
-                    f"{owner}: choose another, or leave the number out and the cluster chooses one"
-                )
+            with about("service", spec.name, field):
+                if owner:
+                    raise ExistsError(
+                        f"service {spec.name}: port {said(port.protocol, number, port.host_ip)} is published by "
+                        f"service {owner}: choose another, or leave the number out and the cluster chooses one"
+                    )
+
+
+def _published(spec: ServiceSpec) -> Iterator[tuple[str, PortSpec | HostPort]]:
+    """Yield all ports that a service publishes, each after the field of its number."""
+    yield from ((f"endpoint.ports[{i}].published", port) for i, port in enumerate(spec.endpoint.ports))
+    yield from ((f"task.host_ports[{i}].port", port) for i, port in enumerate(spec.task.host_ports))

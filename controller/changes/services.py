@@ -11,7 +11,7 @@ from argosy.controller.logic import change_service
 from argosy.controller.logic.change_service import ServiceChange
 from argosy.controller.store import Claim, Op, Put, Release, Snapshot, create, delete, update
 from argosy.core.addresses import overlaps
-from argosy.core.errors import ConflictError, InvalidError, NotFoundError, PreconditionError
+from argosy.core.errors import ConflictError, InvalidError, NotFoundError, PreconditionError, about
 from argosy.core.image import Image
 from argosy.core.network import Network
 from argosy.core.oci.names import normalise
@@ -52,17 +52,20 @@ def resolve(
     as well, with the present versions of the others that it has. `present`: the service that is being changed; a
     spec that names the very image and digest which it has keeps them, so that no tag moves an update of something else.
     """
-    image = _kept_image(snap, project, spec, present) or _image(snap, project, spec)
+    with about("service", spec.name, "task.container.image"):
+        image = _kept_image(snap, project, spec, present) or _image(snap, project, spec)
     found = files.resolved(snap, project, spec, new_files or {}, present)
     container = replace(spec.task.container, image_digest=image.digest, files=found)
     placement = spec.task.placement
     if not placement.platforms and image.platform.os:
         placement = replace(placement, platforms=(image.platform,))
-    networks = tuple(
-        replace(n, target=_network_id(snap, project, spec.name, n.target, new_networks)) for n in spec.task.networks
-    )
-    _check_overlaps(snap, spec.name, networks, new_networks)
-    spec = published_ports.with_numbers(snap, project, spec)
+    with about("service", spec.name, "task.networks"):
+        networks = tuple(
+            replace(n, target=_network_id(snap, project, spec.name, n.target, new_networks)) for n in spec.task.networks
+        )
+        _check_overlaps(snap, spec.name, networks, new_networks)
+    with about("service", spec.name, "task.host_ports"):
+        spec = published_ports.with_numbers(snap, project, spec)
     return replace(spec, task=replace(spec.task, container=container, networks=networks, placement=placement))
 
 

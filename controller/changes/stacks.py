@@ -13,7 +13,7 @@ from argosy.controller.changes import networks as network_changes
 from argosy.controller.changes import services as service_changes
 from argosy.controller.secrets.keyring import Keyring
 from argosy.controller.store import MAX_OPS, Check, Op, Put, Snapshot
-from argosy.core.errors import ExistsError, InvalidError, NotFoundError
+from argosy.core.errors import ExistsError, InvalidError, NotFoundError, Place, about
 from argosy.core.files import Config, NamedFile, NewFile, Secret, kind_name, version_id
 from argosy.core.meta import STACK_LABEL
 from argosy.core.network import Network, NetworkSpec
@@ -62,7 +62,8 @@ def applied(snap: Snapshot, request: StackRequest, now: float) -> tuple[list[Op]
     leaving = _leaving(snap, request)
     for spec in request.services:
         spec = _as_forced(snap, request, replace(spec, labels={**spec.labels, STACK_LABEL: request.stack}))
-        resolved.append(service_changes.resolve(snap, request.project, spec, new, new_files=new_files))
+        with about("service", spec.name):
+            resolved.append(service_changes.resolve(snap, request.project, spec, new, new_files=new_files))
     notices += [text for spec in resolved if (text := _idle_check(snap, request.project, spec))]
     published_ports.check(snap, request.project, resolved, leaving, new)
     ops += dependencies.check(snap, request.project, resolved, leaving)
@@ -70,7 +71,8 @@ def applied(snap: Snapshot, request: StackRequest, now: float) -> tuple[list[Op]
     ops += dependencies.restart_all(snap, [s for s in moved if s.spec.name not in leaving], now)
     own: dict[str, list[Op]] = {}
     for spec in resolved:
-        more, service = _service(snap, request, spec, next(ids), now)
+        with about("service", spec.name):
+            more, service = _service(snap, request, spec, next(ids), now)
         own[spec.name] = more
         services.append(service)
         if more:
@@ -182,17 +184,22 @@ def _without_needless_checks(ops: list[Op]) -> list[Op]:
 
 
 def _check_all(request: StackRequest) -> None:
-    problems: list[tuple[str, str]] = []
+    problems: list[tuple[Place, str]] = []
     for service in request.services:
-        problems += [(f"service {service.name}: {p.where}", p.what) for p in validate_service(service)]
+        problems += [(Place("service", service.name, p.where), p.what) for p in validate_service(service)]
     for network in request.networks:
-        problems += [(f"network {network.name}: {p.where}", p.what) for p in validate_network(network)]
+        problems += [(Place("network", network.name, p.where), p.what) for p in validate_network(network)]
     for secret, files in ((False, request.configs), (True, request.secrets)):
         for file in files:
             found = file_changes.problems(file, secret=secret)
-            problems += [(f"{kind_name(secret=secret)} {file.name}: {where}", what) for where, what in found]
+            problems += [(Place(kind_name(secret=secret), file.name, where), what) for where, what in found]
     if problems:
-        raise InvalidError(f"stack {request.stack} cannot be accepted, nothing was changed", tuple(problems))
+        refused = InvalidError(
+            f"stack {request.stack} cannot be accepted, nothing was changed",
+            tuple((f"{at.kind} {at.name}: {at.field}", what) for at, what in problems),
+        )
+        refused.places = tuple(at for at, _ in problems)
+        raise refused
     for what, named in (
         ("networks", request.networks),
         ("configs", request.configs),
@@ -215,8 +222,9 @@ def _networks(
         if found is None:
             missing.append((next(ids), spec))
             continue
-        _own(found.spec.labels, f"network {spec.name}", request.stack)
-        more, network, notice = network_changes.named_again(found, spec, now)
+        with about("network", spec.name):
+            _own(found.spec.labels, f"network {spec.name}", request.stack)
+            more, network, notice = network_changes.named_again(found, spec, now)
         ops += more
         notices += [notice] if notice else []
         existing.append(network)

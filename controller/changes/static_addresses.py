@@ -10,6 +10,7 @@ from dataclasses import replace
 from argosy.controller.logic.static_addresses import claimed, claims_of
 from argosy.controller.store import Op, Put, Snapshot
 from argosy.core.addresses import Subnet
+from argosy.core.errors import about
 from argosy.core.network import Network, Slice, slice_id
 from argosy.core.node import Node
 from argosy.core.service import Service, ServiceSpec
@@ -35,7 +36,8 @@ def claims(
             key = slice_id(claim.network_id, index)
             used = {s.index for s in snap.slices_of_network(claim.network_id)}
             there = changed.get(key) or snap.get(Slice, key)
-            changed[key] = claimed(network, there, claim, used, _namer(snap, names))
+            with about("service", spec.name, claim.field):
+                changed[key] = claimed(network, there, claim, used, _namer(snap, names))
     stored = (
         replace(s, meta=replace(s.meta, created_at=s.meta.created_at or now, updated_at=now)) for s in changed.values()
     )

@@ -28,17 +28,22 @@ FIRST_SLICE: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An address that a service asks for on a network; `service` is its name, for messages."""
+    """An address that a service asks for on a network; `service` is its name, `field` where its spec says so."""
 
     network_id: str
     address: int
     service_id: str
     service: str
+    field: str = ""
 
 
 def claims_of(service_id: str, spec: ServiceSpec) -> list[Claim]:
     """Return the addresses that a (valid) spec asks for."""
-    return [Claim(n.target, parse_ipv4(n.address), service_id, spec.name) for n in spec.task.networks if n.address]
+    return [
+        Claim(n.target, parse_ipv4(n.address), service_id, spec.name, f"task.networks[{i}].address")
+        for i, n in enumerate(spec.task.networks)
+        if n.address
+    ]
 
 
 def leasable(network: Network) -> range:

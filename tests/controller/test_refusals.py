@@ -9,6 +9,8 @@ import pytest
 from argosy.controller.changes import images
 from argosy.controller.store import Put, create
 from argosy.core.codec import encode
+from argosy.core.errors import PLACES_KEY
+from argosy.core.ids import new_id
 from argosy.core.image import Image, ImageConfig
 from argosy.core.meta import Meta
 from argosy.core.network import NetworkSpec
@@ -57,6 +59,63 @@ async def test_a_name_twice_in_a_stack_is_refused(leader, what, parts):
     await leader.add_image()
     code, text = await refusal(leader.control.ApplyStack(pb.ApplyStackRequest(stack="shop", **parts)))
     assert (code, f"has {what} of the same name" in text) == (INVALID, True), text
+
+
+def on_networks(name, *attached):
+    spec = a_service_spec(name)
+    for target, address in attached:
+        spec.task.networks.add(target=target, address=address)
+    return spec
+
+
+def publishing(name, *ports):
+    spec = on_networks(name, ("front", ""))
+    for published in ports:
+        spec.endpoint.ports.add(protocol="tcp", target=80, published=published)
+    return spec
+
+
+def network(name, **said):
+    return encode(NetworkSpec(name, **said), types_pb2.NetworkSpec)
+
+
+@pytest.mark.parametrize(
+    ("networks", "service", "places"),
+    [
+        ([], a_service_spec("web", image="nobody:1"), ["service web task.container.image"]),
+        ([], on_networks("web", ("nowhere", "")), ["service web task.networks"]),
+        (
+            [network("a", subnet="10.9.0.0/24")],
+            on_networks("web", ("front", ""), ("a", "10.9.0.3")),
+            ["service web task.networks[1].address"],
+        ),
+        (
+            [network("a", subnet="10.9.0.0/24"), network("b", subnet="10.9.0.0/16")],
+            on_networks("web", ("a", ""), ("b", "")),
+            ["service web task.networks"],
+        ),
+        ([], publishing("web", 0, 8000, 8080), ["service web endpoint.ports[2].published"]),
+        ([], waiting_for("web", "nobody"), ["service web depends_on[0]"]),
+        ([network("front", encrypted=True)], a_service_spec("web"), ["network front encrypted"]),
+        ([network("front", internal=True)], a_service_spec("web"), ["network front internal"]),
+        ([network("a", subnet="169.254.0.0/16")], a_service_spec("web"), ["network a subnet"]),
+        ([network("a", mtu=9000)], a_service_spec("web"), ["network a mtu"]),
+        ([network("a", mtu=5)], a_service_spec("w w"), ["service w w name", "network a mtu"]),
+        ([], a_service_spec("other"), ["service other "]),
+    ],
+)
+async def test_what_of_a_stack_is_refused_goes_with_the_refusal(leader, networks, service, places):
+    await leader.add_image()
+    first = pb.ApplyStackRequest(stack="shop", networks=[network("front")], services=[publishing("old", 8080)])
+    await leader.control.ApplyStack(first)
+    await leader.create("other")
+    narrow = NodeDescription("", underlay_address="192.0.2.1", underlay_mtu=1500)
+    await leader.store.commit([create(Node(Meta(new_id()), NodeSpec("n1"), description=narrow))])
+    await until(lambda: leader.cache.snapshot.count(Node) == 1)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await leader.control.ApplyStack(pb.ApplyStackRequest(stack="shop", networks=networks, services=[service]))
+    told = pb.RefusedPlaces.FromString(dict(refused.value.trailing_metadata())[PLACES_KEY])
+    assert [f"{p.kind} {p.name} {p.field}" for p in told.places] == places, refused.value.details()
 
 
 async def test_one_service_scaled_under_two_names_is_refused(leader):

@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 
+from argosy.core.errors import PLACES_KEY
 from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import control_pb2_grpc as rpc
 from argosy.proto.argosy.v1 import types_pb2 as types
@@ -36,7 +37,7 @@ class FakeCluster(rpc.ControlServicer):
         self._watchers: list[queue.SimpleQueue[pb.WatchResponse | None]] = []
         self._history: list[pb.WatchResponse] = []
         self.calls: dict[str, int] = {}
-        self.fail: dict[str, list[tuple[grpc.StatusCode, str]]] = {}
+        self.fail: dict[str, list[tuple[Any, ...]]] = {}  # code, text, and then each place (kind, name, field)
         self.meanwhile: dict[str, Callable[[], object]] = {}
         self.logs: list[pb.LogEntry] = []
         self.last_logs = pb.LogsRequest()
@@ -238,7 +239,9 @@ class FakeCluster(rpc.ControlServicer):
         self.calls[name] = self.calls.get(name, 0) + 1
         self.meanwhile.get(name, lambda: None)()
         if self.fail.get(name):
-            code, text = self.fail[name].pop(0)
+            code, text, *places = self.fail[name].pop(0)
+            found = pb.RefusedPlaces(places=[pb.RefusedPlace(kind=k, name=n, field=f) for k, n, f in places])
+            context.set_trailing_metadata(((PLACES_KEY, found.SerializeToString()),) if places else ())
             context.abort(code, text)
 
     def GetCluster(self, request: Any, context: Any) -> Any:

@@ -55,7 +55,7 @@ services:
     networks:
       a:
       b: {ipv4_address: 10.9.0.3}
-  db: {image: db}
+  db: {image: db, depends_on: [web]}
 networks:
   a:
     ipam:
@@ -70,64 +70,82 @@ networks:
 
 @pytest.mark.parametrize("method", ["ApplyStack", "GetPlan"])
 @pytest.mark.parametrize(
-    ("code", "text", "said"),
+    ("code", "text", "places", "said"),
     [
         (
             "INVALID_ARGUMENT",
-            "network s_a cannot be accepted\nsubnet: 198.18.1.0/24 overlaps",
-            "network s_a cannot be accepted\nFILE:16:17: networks.a.ipam.config.subnet: 198.18.1.0/24 overlaps",
-        ),
-        (
-            "INVALID_ARGUMENT",
-            "network s_a cannot be accepted\nmtu: an MTU of 9000 is too large: the link",
-            "network s_a cannot be accepted\n"
-            "FILE:18:38: networks.a.driver_opts.com.docker.network.driver.mtu: an MTU of 9000 is too large: the link",
+            "network s_a cannot be accepted\nsubnet: 198.18.1.0/24 overlaps\nmtu: too large",
+            [("network", "s_a", "subnet"), ("network", "s_a", "mtu")],
+            "network s_a cannot be accepted\nFILE:16:17: networks.a.ipam.config.subnet: 198.18.1.0/24 overlaps\n"
+            "FILE:18:38: networks.a.driver_opts.com.docker.network.driver.mtu: too large",
         ),
         (
             "FAILED_PRECONDITION",
-            "network s_a cannot be encrypted: no node",
-            "FILE:19:18: networks.a.driver_opts.encrypted: network s_a cannot be encrypted: no node",
+            "network s_a has none",
+            [("network", "s_a", "encrypted")],
+            "FILE:19:18: networks.a.driver_opts.encrypted: network s_a has none",
         ),
         (
             "INVALID_ARGUMENT",
-            "service s_web cannot have 10.9.0.3 on network s_b: 10.9.0.0/27 is for virtual addresses",
-            "FILE:10:25: services.web.networks.b.ipv4_address: service s_web cannot have 10.9.0.3 on network s_b: "
-            "10.9.0.0/27 is for virtual addresses",
+            "10.9.0.3 cannot be had",
+            [("service", "s_web", "task.networks[1].address")],
+            "FILE:10:25: services.web.networks.b.ipv4_address: 10.9.0.3 cannot be had",
         ),
         (
             "ALREADY_EXISTS",
-            "service s_web: port 8081/tcp is published by service x: choose",
-            "FILE:6:7: services.web.ports: service s_web: port 8081/tcp is published by service x: choose",
+            "service s_web: port 8081/tcp is taken",
+            [("service", "s_web", "endpoint.ports[2].published")],
+            "FILE:6:7: services.web.ports: service s_web: port 8081/tcp is taken",
         ),
         (
             "ALREADY_EXISTS",
-            "service s_web: port 127.0.0.1:53/udp is published by service x: choose",
-            "FILE:7:7: services.web.ports: service s_web: port 127.0.0.1:53/udp is published by service x: choose",
+            "port 53 is taken",
+            [("service", "s_web", "task.host_ports[0].port")],
+            "FILE:7:30: services.web.ports.published: port 53 is taken",
         ),
         (
             "INVALID_ARGUMENT",
-            "service s_web joins s_a (1) and s_b (2), whose subnets overlap",
-            "FILE:9:7: services.web.networks: service s_web joins s_a (1) and s_b (2), whose subnets overlap",
+            "s_a and s_b overlap",
+            [("service", "s_web", "task.networks")],
+            "FILE:9:7: services.web.networks: s_a and s_b overlap",
         ),
         (
             "INVALID_ARGUMENT",
-            "service s_web cannot be accepted\ntask.container.image: no\ntask.weight: too large",
-            "service s_web cannot be accepted\nFILE:3:12: services.web.image: no\n"
+            "there is no such service",
+            [("service", "s_db", "depends_on[0]")],
+            "FILE:11:32: services.db.depends_on.web: there is no such service",
+        ),
+        (
+            "INVALID_ARGUMENT",
+            "stack s cannot be accepted\nservice s_web: task.container.image: no\n"
+            "service s_web: task.weight: too large",
+            [("service", "s_web", "task.container.image"), ("service", "s_web", "task.weight")],
+            "stack s cannot be accepted\nFILE:3:12: services.web.image: no\n"
             "FILE:3:5: services.web: task.weight: too large",
         ),
-        ("NOT_FOUND", "service s_web: nobody has the image", "service s_web: nobody has the image"),
         (
-            "INVALID_ARGUMENT",
-            "network else cannot be accepted\nsubnet: x",
-            "network else cannot be accepted\nsubnet: x",
+            "NOT_FOUND",
+            "nobody has the image",
+            [("service", "s_web", "task.container.image")],
+            "FILE:3:12: services.web.image: nobody has the image",
         ),
+        ("NOT_FOUND", "service s_web: not now", [], "service s_web: not now"),
+        ("INVALID_ARGUMENT", "of another\nsubnet: x", [("network", "else", "subnet")], "of another\nsubnet: x"),
+        ("INVALID_ARGUMENT", "two\nlines", [("network", "s_a", "")] * 2, "two\nlines"),
     ],
 )
 def test_what_the_cluster_refuses_is_told_at_its_line(
-    argosy: Argosy, compose: Compose, cluster: FakeCluster, method: str, code: str, text: str, said: str
+    argosy: Argosy,
+    compose: Compose,
+    cluster: FakeCluster,
+    method: str,
+    code: str,
+    text: str,
+    places: list[tuple[str, str, str]],
+    said: str,
 ) -> None:
     path = compose(REFUSED)
-    cluster.fail[method] = [(grpc.StatusCode[code], text)]
+    cluster.fail[method] = [(grpc.StatusCode[code], text, *places)]
     ran = argosy("deploy", "-c", path, *(["--plan"] if method == "GetPlan" else []), "s")
     assert (ran.status, ran.err) == (2 if code == "INVALID_ARGUMENT" else 1, f"argosy: {said}\n".replace("FILE", path))
 
