@@ -66,8 +66,7 @@ def _ways(found: "pb.GetNetworkVerificationResponse") -> Iterable[str]:
             continue
         pairs = {(pair.source, pair.target): pair for pair in network.pairs}
         yield f"network {network.network}: {_summary(network)}"
-        if network.notice:
-            yield f"  {network.notice}"
+        yield from (f"  {text}" for text in (network.notice, network.mtu_notice) if text)
         if 1 < len(network.nodes) <= WIDEST:
             yield from _matrix(list(network.nodes), pairs)
         else:

@@ -19,7 +19,7 @@ from argosy.controller.api.attach import AttachHandlers
 from argosy.controller.api.files import FileHandlers
 from argosy.controller.api.jobs import JobHandlers
 from argosy.controller.api.logs import LogRelay
-from argosy.controller.api.network_usage import add_usage
+from argosy.controller.api.network_usage import add_mtu, add_usage
 from argosy.controller.api.placement import PlacementHandlers
 from argosy.controller.api.tunnels import tunnels_between
 from argosy.controller.api.updates import UpdateHandlers
@@ -320,6 +320,7 @@ class ControlServicer(
         for piece in sorted(snap.slices_of_network(network.meta.id), key=lambda s: s.index):
             encode_into(piece, response.slices.add())
         add_usage(snap, network, response)
+        add_mtu(snap, network, response)
         if network.spec.encrypted:
             response.tunnels.extend(tunnels_between(snap, network))
         return response

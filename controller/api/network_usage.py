@@ -1,11 +1,15 @@
-"""What `network inspect` says of a network's addresses: how many are used and free, whose, and who waits for one."""
+"""What `network inspect` says beside the network: addresses used and free, whose, who waits for one; its links' MTU."""
 
 from argosy.controller.changes.networks import usage
+from argosy.controller.logic import static_addresses
+from argosy.controller.logic.network_mtu import links_mtu, lowered
+from argosy.controller.logic.published_ports import ingress_networks
 from argosy.controller.logic.virtual_addresses import wants
 from argosy.controller.store import Snapshot
 from argosy.core.addresses import Subnet, format_ipv4
 from argosy.core.codec import encode_into
-from argosy.core.network import Network
+from argosy.core.network import Network, SliceUse
+from argosy.core.node import Node
 from argosy.core.service import Service
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState
@@ -31,6 +35,22 @@ def add_usage(snap: Snapshot, network: Network, response: pb.GetNetworkResponse)
         for task in snap.tasks_of_service(service.meta.id):
             if _waits(task) and network.spec.name in task.status.reason:
                 encode_into(task, response.waiting.add())
+
+
+def add_mtu(snap: Snapshot, network: Network, response: pb.GetNetworkResponse) -> None:
+    """Fill in the MTU of a network's links, and why it is not what the network asks for."""
+    nodes = carriers(snap, network)
+    response.mtu, response.mtu_notice = links_mtu(network.spec, nodes) if nodes else 0, lowered(network.spec, nodes)
+
+
+def carriers(snap: Snapshot, network: Network) -> list[Node]:
+    """Return the nodes that are told of a network, by which the MTU of its links goes (logic/assign.py)."""
+    network_id, pieces = network.meta.id, snap.slices_of_network(network.meta.id)
+    if network_id in ingress_networks(snap.all(Service), {n.meta.id: n for n in snap.all(Network)}):
+        return list(snap.all(Node))
+    fixed = static_addresses.hosts(network_id, pieces, snap.tasks_of_service)
+    found = {*(s.node_id for s in pieces if s.use is SliceUse.TASKS), *fixed.values()}
+    return [node for node_id in sorted(found) if (node := snap.get(Node, node_id)) is not None]
 
 
 def _waits(task: Task) -> bool:

@@ -10,9 +10,11 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from argosy.controller.api import network_usage
 from argosy.controller.changes import refs
 from argosy.controller.changes.refs import project_of
 from argosy.controller.cluster import ClusterView
+from argosy.controller.logic.network_mtu import lowered
 from argosy.controller.logic.published_ports import ingress_networks
 from argosy.controller.logic.verification import carriers, notice, ways
 from argosy.controller.session.dispatcher import DispatcherServicer
@@ -144,7 +146,12 @@ class _Verification:
     def _network(
         self, network_id: str, nodes: list[str], reports: Mapping[str, dpb.NetworkReport | str]
     ) -> pb.NetworkVerification:
-        verdict = pb.NetworkVerification(network=self._network_name(network_id), notice=notice(nodes))
+        network = self._networks[network_id]
+        verdict = pb.NetworkVerification(
+            network=network.spec.name,
+            notice=notice(nodes),
+            mtu_notice=lowered(network.spec, network_usage.carriers(self._cache.snapshot, network)),
+        )
         verdict.nodes.extend(sorted(map(self._name, nodes)))
         for node_id in sorted(nodes, key=self._name):
             report = reports[node_id]

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from argosy.controller.logic.address_pool import AddressPool
-from argosy.controller.logic.allocate import choose_subnet, choose_vni, mtu_problem
+from argosy.controller.logic.allocate import choose_subnet, choose_vni
 from argosy.controller.logic.mesh_keys import rotated
+from argosy.controller.logic.network_mtu import too_large
 from argosy.controller.logic.update import rollback_target
 from argosy.controller.logic.virtual_addresses import RESERVED
 from argosy.controller.store import Claim, Op, Put, Release, Snapshot, create, update
@@ -118,8 +119,7 @@ def created(
 
 def _check_mtu(nodes: Iterable[Node], spec: NetworkSpec) -> None:
     """Refuse an MTU that a node's link is too narrow for: its packets would never be that large; InvalidError."""
-    underlays = ((n.spec.name, n.description.underlay_mtu) for n in nodes)
-    problem = mtu_problem(spec.mtu, underlays, encrypted=spec.encrypted)
+    problem = too_large(spec, nodes)
     if problem:
         raise InvalidError(f"network {spec.name} cannot be accepted", (("mtu", problem),))
 

@@ -13,7 +13,6 @@ from typing import Final
 
 from argosy.core.addresses import Subnet, subnet_problem
 from argosy.core.errors import ExhaustedError, InvalidError
-from argosy.core.network import LEAST_MTU, carried_mtu
 
 FIRST_VNI: Final = 4096
 """The first VNI we give: the low ones are what people and other tools give by hand."""
@@ -65,22 +64,6 @@ def choose_subnet(
     for cidr in taken:
         shared.update(_touched(_parsed(cidr), free))
     return str(min(candidates, key=lambda c: (shared[c], c.base)))
-
-
-def mtu_problem(wanted: int, underlays: Iterable[tuple[str, int]], *, encrypted: bool) -> str:
-    """Return why links of a network cannot have an MTU, with what would fit; "" when they can.
-
-    `underlays`: nodes' names, and what the link of each to other hosts takes, in bytes (0: not known). One that is too
-    narrow for any network does not count: its agent refuses the tasks.
-    """
-    carried = [(carried_mtu(mtu, encrypted=encrypted), mtu, name) for name, mtu in underlays if mtu]
-    least, mtu, name = min((one for one in carried if one[0] >= LEAST_MTU), default=(wanted, 0, ""))
-    if wanted <= least:
-        return ""
-    return (
-        f"an MTU of {wanted} is too large: the link of node {name} to other hosts takes {mtu} bytes, which leaves "
-        f"{least}: ask for that at most, or leave the MTU out: the network then has what its own hosts' links leave"
-    )
 
 
 def _free(avoid: Iterable[tuple[str, str]]) -> list[Subnet]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from argosy.controller.logic import static_addresses
+from argosy.controller.logic.network_mtu import links_mtu
 from argosy.controller.logic.published_ports import network_of
 from argosy.core.assignment import (
     ConfigAssignment,
@@ -29,7 +30,7 @@ from argosy.core.assignment import (
 )
 from argosy.core.image import Image
 from argosy.core.mesh import Mesh
-from argosy.core.network import Network, Slice, SliceUse, carried_mtu
+from argosy.core.network import Network, Slice, SliceUse
 from argosy.core.node import Node, NodeState
 from argosy.core.service import DependencyCondition, Disconnect, EndpointMode, Revision, Service, ServiceSpec
 from argosy.core.task import Task
@@ -253,8 +254,7 @@ def network_pieces(network_id: str, objects: ClusterObjects) -> Iterable[Piece]:
     held = _held(network_id, objects)
     carriers = {node_id: node for node_id in held if (node := objects.node(node_id))}
     spec = network.spec
-    carried = _mtu(carriers.values(), encrypted=spec.encrypted)
-    mtu = min(filter(None, (carried, spec.mtu)), default=0)
+    mtu = links_mtu(spec, carriers.values())
     yield NetworkAssignment(
         network_id, spec.name, network.vni, network.subnet, spec.internal, mtu, encrypted=spec.encrypted
     )
@@ -292,9 +292,3 @@ def _mesh_pieces(node_id: str, networks: Iterable[str], objects: ClusterObjects)
             about = node.description
             down = node.status.state is NodeState.DOWN
             yield MeshPeerAssignment(other, node.spec.name, about.underlay_address, about.mesh_keys, down)
-
-
-def _mtu(carriers: Iterable[Node], *, encrypted: bool) -> int:
-    """Return the links' MTU: what the narrowest underlay among the carriers leaves; 0 where none is known."""
-    known = [n.description.underlay_mtu for n in carriers if n.description.underlay_mtu]
-    return carried_mtu(min(known), encrypted=encrypted) if known else 0

@@ -1,14 +1,21 @@
 """Networks verified through any controller: agents that report, that are away, that do not answer."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from argosy.controller.api import verification
+from argosy.controller.store import Put
 from argosy.core.node import Node, NodeState
 from argosy.core.task_state import TaskState
 from argosy.proto.argosy.v1 import control_pb2, dispatcher_pb2, dispatcher_pb2_grpc
 from tests.controller.harness import FakeAgent, until
+
+SAID = (
+    "its links have an MTU of 1350, not the 1450 that it asks for: the link of node n1 to other hosts takes 1400 "
+    "bytes: give that link 1500, or keep the network's tasks off the node"
+)
 
 
 async def two_carriers(leader, agents):
@@ -77,6 +84,30 @@ async def test_who_does_not_answer_and_who_is_away_are_said(leader, agents, monk
     late = dispatcher_pb2.NetworkReport(request_id=ask.request_id)
     with pytest.raises(Exception, match="nobody waits for this report"):
         await dispatcher_pb2_grpc.DispatcherStub(one.channel).ReportNetworks(late)
+
+
+async def test_a_node_with_a_narrower_link_than_a_network_asks_for_is_named(leader, agents):
+    await leader.add_image()
+    agent = await agents(leader.address, name="n1", obedient=True)
+    request = control_pb2.CreateNetworkRequest(spec={"name": "red", "mtu": 1450})
+    await leader.control.CreateNetwork(request)
+    shown = control_pb2.GetNetworkRequest(ref="red")
+    found = await leader.control.GetNetwork(shown)
+    assert (found.mtu, found.mtu_notice) == (0, "")
+    await leader.create(networks=("red",))
+    await until(agent.tasks)
+    found = await leader.control.GetNetwork(shown)
+    assert (found.mtu, found.mtu_notice) == (1450, "")
+
+    (node,) = leader.cache.snapshot.all(Node)
+    narrow = replace(node, description=replace(node.description, underlay_mtu=1400))
+    await leader.cache.wait_for(await leader.store.commit([Put(narrow, None)]))
+    found = await leader.control.GetNetwork(shown)
+    assert (found.mtu, found.mtu_notice) == (1350, SAID)
+    asking = asyncio.ensure_future(verify(leader))
+    await answer(agent)
+    (network,) = (await asyncio.wait_for(asking, 10)).networks
+    assert network.mtu_notice == SAID
 
 
 async def test_without_a_network_all_nodes_are_asked(leader, agents):

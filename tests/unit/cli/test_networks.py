@@ -128,6 +128,12 @@ def test_all_ways_are_a_matrix() -> None:
     ]
 
 
+def test_a_smaller_mtu_than_a_network_asks_for_is_told() -> None:
+    found = verification(nodes=("n1",))
+    found.networks[0].mtu_notice = "its links have an MTU of 1350"
+    assert list(_ways(found)) == ["network red: only n1 carries it", "  its links have an MTU of 1350", ""]
+
+
 def test_of_many_nodes_only_what_is_wrong_is_shown() -> None:
     nodes = tuple(f"n{i:02}" for i in range(13))
     found = verification(way("n00", "n01"), way("n01", "n02", largest=1000), nodes=nodes)
