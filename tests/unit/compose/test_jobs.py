@@ -137,7 +137,7 @@ def test_what_is_awaited_to_complete_is_not_run_again(files: Files) -> None:
             "a: {image: i, depends_on: [b]}, b: {image: i, profiles: [x]}",
             "services.a.depends_on.b: the service 'b' is left out by its profiles",
         ),
-        ("a: {image: i, depends_on: [a]}", "services.a.depends_on: a service cannot wait for itself: "),
+        ("a: {image: i, depends_on: [a]}", "1:39: services.a.depends_on.a: a service cannot wait for itself: "),
         (
             "a: {image: i, depends_on: [b]}, b: {image: i, depends_on: {a: {condition: service_healthy}}}",
             "compose.yaml:1:39: services.a.depends_on.b: services wait for each other: a -> b -> a; take one",

@@ -87,7 +87,7 @@ def test_a_network_without_a_free_slice_says_so():
 def test_claims_are_what_the_spec_asks_for():
     joined = (NetworkAttachmentSpec("net", address="10.9.0.70"), NetworkAttachmentSpec("other"))
     assert claims_of("id", ServiceSpec("web", task=TaskSpec(networks=joined))) == [
-        Claim("net", parse_ipv4("10.9.0.70"), "id", "web")
+        Claim("net", parse_ipv4("10.9.0.70"), "id", "web", "task.networks[0].address")
     ]
 
 
