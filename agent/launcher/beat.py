@@ -44,7 +44,10 @@ class Beat:
             self._take(json.load(file))
 
     def set(self, settings: dict[str, Any]) -> None:
-        """Take `node`, `key` (hex), `period_s` and `controllers` ("host:port"); KeyError, ValueError when malformed."""
+        """Take `node`, `key` (hex), `period_s` and `controllers` ("host:port"); KeyError, ValueError when malformed.
+
+        OSError where they cannot be kept for a launcher that is started anew; this one beats all the same.
+        """
         self._take(settings)
         descriptor = os.open(self._path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with open(descriptor, "w", encoding="utf-8") as file:

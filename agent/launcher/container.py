@@ -227,16 +227,7 @@ class Container:
         if message == child.TERMINAL:
             return
         if message == child.READY:
-            self.status = "created"
-            self.record.append(
-                {
-                    "status": "created",
-                    "pid": self.pid,
-                    "start_ticks": self.start_ticks,
-                    "boot_id": self._host.boot_id,
-                }
-            )
-            self._finish_request(None)
+            self._on_ready()
             return
         creating = self.status == "creating"
         self._close_control()
@@ -252,11 +243,25 @@ class Container:
             return
         else:
             return
-        if creating and self._done is not None:
-            done, self._done = self._done, None
-            self._fail(failure, done)
+        if creating:
+            self._fail_creation(failure)
         else:
             self._finish_request(failure)
+
+    def _on_ready(self) -> None:
+        made = {"pid": self.pid, "start_ticks": self.start_ticks, "boot_id": self._host.boot_id}
+        try:
+            self.record.append({"status": "created", **made})
+        except OSError as error:
+            self._fail_creation(from_os_error(error, "record the container"))
+            return
+        self.status = "created"
+        self._finish_request(None)
+
+    def _fail_creation(self, failure: LaunchError) -> None:
+        if self._done is not None:
+            done, self._done = self._done, None
+            self._fail(failure, done)
 
     def _receive(self) -> bytes:
         """Return the child's next message; nothing when it has ended, also when it left ours unread."""

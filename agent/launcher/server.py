@@ -21,7 +21,7 @@ from . import credentials, rights, wire
 from . import syscalls as sc
 from .beat import Beat
 from .container import Container
-from .errors import LaunchError, rejected
+from .errors import LaunchError, from_os_error, rejected
 from .host import Host, prepare
 from .joined import JoinResult
 from .loop import READ, WRITE, Loop
@@ -164,6 +164,8 @@ class Server:
             self._beat.set(message["settings"])
         except (TypeError, ValueError) as error:
             raise rejected(f"the beat's settings are malformed: {error}") from error
+        except OSError as error:
+            raise from_os_error(error, "keep the beat's settings") from error
         _answer(connection, message, None)
 
     def _take_last_words(self, connection: Connection, message: wire.Message) -> None:

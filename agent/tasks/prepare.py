@@ -1,6 +1,9 @@
 """Prepares a task up to READY: image, files, container, network. Repeating it from the start is always safe."""
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from argosy.agent.runtime.oci_config import build
 from argosy.agent.tasks.console import Console
 from argosy.agent.tasks.host import Host
 from argosy.core.assignment import RevisionAssignment, TaskAssignment
-from argosy.core.errors import RejectedError, TransientError
+from argosy.core.errors import ExhaustedError, RejectedError, TransientError
 from argosy.core.image import Image
 from argosy.core.service import DEFAULT_DRAIN_TIMEOUT_S, DEFAULT_STOP_GRACE_PERIOD_S, Interactive
 
@@ -64,8 +67,11 @@ async def prepare(host: Host, task: TaskAssignment, id_base: int, *, again: bool
         if again:
             await host.runtime.delete(task.id)
         hostname = container.hostname_of(task, revision, NodeFacts(host.node_id, host.node_name, host.hostname))
-        files = _write_files(host, task, revision, hostname)
-        binds = host.files.prepare(task.id, revision.spec.container.files, host.assignments, id_base)
+        log_path = host.log_path(task.id)
+        with _room_for_files():
+            files = _write_files(host, task, revision, hostname)
+            binds = host.files.prepare(task.id, revision.spec.container.files, host.assignments, id_base)
+            log_path.parent.mkdir(parents=True, exist_ok=True)
         spec = container.container_spec(
             task,
             revision,
@@ -76,8 +82,6 @@ async def prepare(host: Host, task: TaskAssignment, id_base: int, *, again: bool
             init=INIT_PROGRAM,
             binds=binds,
         )
-        log_path = host.log_path(task.id)
-        log_path.parent.mkdir(parents=True, exist_ok=True)
         settings = host.settings
         nameservers = revision.spec.container.dns.nameservers
         created = await host.runtime.create(
@@ -90,6 +94,17 @@ async def prepare(host: Host, task: TaskAssignment, id_base: int, *, again: bool
             feed=_feed(host, task, revision),
         )
     return Prepared(created.pid)
+
+
+@contextmanager
+def _room_for_files() -> Iterator[None]:
+    """Raise ExhaustedError where a file system of the host is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ExhaustedError(f"this host has no room for the task's files: {error.strerror}") from error
 
 
 def _feed(host: Host, task: TaskAssignment, revision: RevisionAssignment) -> Take | None:

@@ -247,6 +247,19 @@ async def test_a_host_without_room_is_waited_for_only_so_long(nodes):
     assert node.images.faults.calls == ["ensure"] * 3
 
 
+async def test_a_full_run_directory_is_no_bug_and_room_that_comes_there_is_used(nodes):
+    node = await nodes()
+    full = node.host.files.directory("t1") / "hosts"
+    full.parent.mkdir(parents=True)
+    full.symlink_to("/dev/full")
+    node.apply(assignments(RUNNING))
+    await node.until(
+        lambda: node.status().reason == "this host has no room for the task's files: No space left on device"
+    )
+    full.unlink()
+    await node.until_state(TaskState.RUNNING)
+
+
 async def test_room_that_comes_is_used(nodes):
     node = await nodes()
     clock = iter((0.0, FULL_BORNE_S, FULL_BORNE_S + 1))
