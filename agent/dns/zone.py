@@ -17,10 +17,10 @@ order, and the first one that knows the name answers:
     SLOT.NAME               the endpoint of one slot, withdrawn or not: tasks may need each other to get ready
     any of these + .NETWORK the same on the network of that name only
 
-Other names without a dot do not exist: they are never sent upstream, where they would leak what runs here and could
-be answered by strangers. Other names with dots are asked upstream (of the task's own name servers, if it has some, else
-of the host's), unless the task is on internal networks only. So are addresses, but for link-local and loopback ones and
-those of the task's own networks: one that nobody has there does not exist.
+Other names without a dot do not exist: they are never sent upstream, where they would leak what runs
+here and could be answered by strangers. Other names with dots, and the root, are asked upstream (of the task's own name
+servers, if it has some, else of the host's), unless the task is on internal networks only. So are addresses, but for
+link-local and loopback ones and those of the task's own networks: one that nobody has there does not exist.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -132,7 +132,7 @@ class Zone:
                 found = _lookup(one, head)
                 if found is not None:
                     return found
-        return self._outside(networks, task) if head else _MISSING
+        return self._outside(networks, task) if head or not name else _MISSING
 
     def _outside(self, networks: Sequence[_Network], task: str) -> Answer:
         if networks and all(n.internal for n in networks):

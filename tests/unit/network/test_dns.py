@@ -124,6 +124,8 @@ def zone() -> Zone:
         (("a", 14), "example.org", Elsewhere(("203.0.113.53",))),
         (("a", 14), "web", Found((11, 12))),
         (("a", 11), "nosuch", Missing()),
+        (("a", 11), "", Elsewhere()),  # the root: were there none, there would be nothing below it (RFC 8020)
+        (("b", 23), "", Missing()),
         (("a", 11), "web.example.org", Elsewhere()),
         (("b", 23), "web", Found((23,))),
         (("b", 23), "db.front", Missing()),
