@@ -44,10 +44,16 @@ def removed(snap: Snapshot, node: Node) -> tuple[list[Op], Node]:
 
     Its tasks and slices are given up by the reaper when the object is gone.
     """
-    if node.status.state in (NodeState.READY, NodeState.AGENT_LOST):
+    name = node.spec.name
+    if node.status.state is NodeState.READY:
         raise PreconditionError(
-            f"node {node.spec.name} is {node.status.state.name}: drain it (`argosy node drain {node.spec.name}`), "
-            "stop its agent, and remove it when it is DOWN"
+            f"node {name} is READY: drain it (`argosy node drain {name}`), stop its agent, and remove it when it is "
+            "DOWN"
+        )
+    if node.status.state is NodeState.AGENT_LOST:
+        raise PreconditionError(
+            f"node {name} is AGENT_LOST, and its tasks may run on: start its agent and drain it, or turn its host off, "
+            "and remove it when it is DOWN"
         )
     key = snap.get(BeatKey, node.meta.id)
     return [delete(node), Release(Node, "", node.spec.name, node.meta.id), *([delete(key)] if key else [])], node

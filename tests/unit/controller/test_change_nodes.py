@@ -2,10 +2,11 @@
 
 import pytest
 
-from argosy.controller.changes.nodes import updated
-from argosy.core.errors import ConflictError, InvalidError
+from argosy.controller.changes.nodes import removed, updated
+from argosy.controller.store import Snapshot
+from argosy.core.errors import ConflictError, InvalidError, PreconditionError
 from argosy.core.meta import Meta
-from argosy.core.node import Availability, Drain, Node, NodeSpec
+from argosy.core.node import Availability, Drain, Node, NodeSpec, NodeState, NodeStatus
 
 NODE = Node(Meta("n1", version=7), NodeSpec("a"))
 DRAINED = NodeSpec("a", availability=Availability.DRAIN, drain=Drain(pace=2))
@@ -40,3 +41,11 @@ def test_what_means_nothing_is_refused(spec, drain_for, says):
 def test_a_change_of_what_was_changed_since_is_a_conflict():
     with pytest.raises(ConflictError, match="read it again"):
         updated(NODE, DRAINED, 1000.0, version=6)
+
+
+@pytest.mark.parametrize(
+    ("state", "says"), [(NodeState.READY, "argosy node drain a"), (NodeState.AGENT_LOST, "start its agent")]
+)
+def test_a_node_that_is_not_down_is_not_removed_and_what_to_do_can_be_done(state, says):
+    with pytest.raises(PreconditionError, match=says):
+        removed(Snapshot(), Node(Meta("n1"), NodeSpec("a"), status=NodeStatus(state)))
