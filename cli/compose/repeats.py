@@ -1,6 +1,7 @@
 """Lists that may not have an item twice: those of the keys we take that the specification's schema gives `uniqueItems`.
 
-Asked of each file by itself and before it takes long forms, which have no place for a second one; a list that is merged
+As with Docker Compose, most of them keep one of the two, which is noted; in a few it refuses a repeat, and so do we.
+Each file is asked by itself, before it takes long forms, which have no place for a second one; a list that is merged
 from several files keeps an item once by the specification's rules (merge.py).
 Schema: https://github.com/compose-spec/compose-spec/blob/main/schema/compose-spec.json.
 """
@@ -12,23 +13,29 @@ from argosy.cli.compose.document import Entry, Map, Node, Scalar, Seq
 from argosy.cli.compose.problems import Findings
 from argosy.cli.compose.shapes import ASSIGNMENTS, Pattern, any_of, patterns
 
-_UNIQUE: Final = ASSIGNMENTS | patterns(
-    "include.env_file",
-    "include.path",
-    "services.*.cap_add",
-    "services.*.cap_drop",
+_REFUSED: Final = patterns(
     "services.*.depends_on",
-    "services.*.dns",
-    "services.*.dns_opt",
-    "services.*.dns_search",
     "services.*.extra_hosts",
     "services.*.networks",
-    "services.*.networks.*.aliases",
-    "services.*.ports",
-    "services.*.profiles",
     "services.*.security_opt",
-    "services.*.tmpfs",
-    "services.*.volumes",
+)
+_UNIQUE: Final = (
+    _REFUSED
+    | ASSIGNMENTS
+    | patterns(
+        "include.env_file",
+        "include.path",
+        "services.*.cap_add",
+        "services.*.cap_drop",
+        "services.*.dns",
+        "services.*.dns_opt",
+        "services.*.dns_search",
+        "services.*.networks.*.aliases",
+        "services.*.ports",
+        "services.*.profiles",
+        "services.*.tmpfs",
+        "services.*.volumes",
+    )
 )
 
 _Value: TypeAlias = str | tuple["_Value", ...] | frozenset[tuple[str, "_Value"]] | None
@@ -53,10 +60,11 @@ def _walk(node: Node, path: Pattern, findings: Findings) -> Node:
 
 def _first(items: Iterable[Node], path: Pattern, findings: Findings) -> Iterator[Node]:
     seen: set[_Value] = set()
+    tell = findings.problem if any_of(path, _REFUSED) else findings.notice
     for item in items:
         value = _value(item)
         if value is not None and value in seen:
-            findings.problem(item.position, ".".join(path), f"{_said(item, path)} is there twice", "remove one")
+            tell(item.position, ".".join(path), f"{_said(item, path)} is there twice", "remove one")
         else:
             yield item
         seen.add(value)

@@ -194,7 +194,7 @@ class _Builder:
             services=tuple(specs),
             networks=tuple(networks),
             external_networks=tuple(ExternalNetwork(n.spec.name, n.position) for n in external),
-            notices=tuple(sorted(findings.notices, key=lambda n: n.position)),
+            notices=tuple(sorted([*findings.notices, *self._reader.repeats.notices], key=lambda n: n.position)),
             configs=tuple(self._files.configs.values()),
             secrets=tuple(self._files.secrets.values()),
             external_files=tuple(self._files.external.values()),

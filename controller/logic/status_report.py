@@ -8,7 +8,7 @@ from dataclasses import replace
 from argosy.core.assignment import Succession
 from argosy.core.meta import Meta
 from argosy.core.task import Task, TaskStatus
-from argosy.core.task_state import CONTROLLER_STATES, TaskState, is_terminal, may_follow
+from argosy.core.task_state import CONTROLLER_STATES, TaskState, is_terminal, is_up, may_follow
 
 MAX_REASON = 1000
 """Characters of a reason that are kept: an error may quote a program's output, and a record has to stay small."""
@@ -19,8 +19,11 @@ def reported(task: Task, status: TaskStatus, now: float) -> Task | None:
 
     States only grow; an agent never writes the controller's states. An end is final: of a task that is orphaned, or
     that ended otherwise (a host that loses power may lose its last records), only the release of its resources counts.
+    A host that has lost its record of what ran runs it anew, and may not even be able to start it: that has FAILED.
     """
     old, status = task.status, replace(status, reason=status.reason[:MAX_REASON])
+    if status.state is TaskState.REJECTED and is_up(old.state):
+        status = replace(status, state=TaskState.FAILED)
     if is_terminal(old.state) and status.state is not old.state:
         if status.released and not old.released:
             return _with(task, replace(old, released=True), now)

@@ -554,7 +554,8 @@ class Watcher:
             behind = stored.status.state < item.status.state and stored.status.state <= S.RUNNING
             if behind or (item.status.released and not stored.status.released):
                 self.fail(
-                    "acknowledged only if stored", f"{call.host} said {S(item.status.state).name} of {_of(stored)}"
+                    "acknowledged only if stored",
+                    f"{call.host} said {S(item.status.state).name} ({item.status.reason}) of {_of(stored)}",
                 )
 
     def applied(self, host: str, epoch: int, revision: int) -> None:

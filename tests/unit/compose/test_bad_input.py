@@ -64,13 +64,7 @@ SERVICE_CASES = [
         'compose.yaml:4:36: services.web.networks.default.aliases: "tasks.db" means all tasks of db: choose another',
     ),
     ("networks: [default, default]", "compose.yaml:4:25: services.web.networks: 'default' is there twice; remove one"),
-    ("cap_add: [NET_ADMIN, CHOWN, NET_ADMIN]", "compose.yaml:4:33: services.web.cap_add: 'NET_ADMIN' is there twice"),
-    ("networks: {default: {aliases: [a, a]}}", "4:39: services.web.networks.default.aliases: 'a' is there twice"),
-    ("environment: [A=1, A=1]", "compose.yaml:4:24: services.web.environment: 'A' is there twice; remove one"),
     ("extra_hosts: ['h=10.0.0.1', 'h=10.0.0.1']", "4:33: services.web.extra_hosts: 'h=10.0.0.1' is there twice"),
-    ("ports: [80, '80']", "compose.yaml:4:17: services.web.ports: '80' is there twice; remove one"),
-    ("ports: [{target: 80}, {target: 80}]", "compose.yaml:4:27: services.web.ports: this is there twice; remove one"),
-    ("tmpfs: [/run, /run]", "compose.yaml:4:19: services.web.tmpfs: '/run' is there twice; remove one"),
     ("security_opt: [no-new-privileges, no-new-privileges]", "'no-new-privileges' is there twice; remove one"),
     ("networks: [defalt]", "did you mean 'default'?"),
     (
@@ -230,7 +224,6 @@ def test_each_problem_of_networks_is_told_at_its_own_line(files: Files) -> None:
     places = [": ".join(problem.split(": ")[:2]) for problem in files.problems(NETWORKS)]
     assert places == [
         "compose.yaml:6:7: services.web.networks.nowhere",
-        "compose.yaml:11:11: services.web.networks.a.aliases",
         "compose.yaml:12:11: services.web.networks.a.aliases",
         "compose.yaml:14:23: services.web.networks.b.ipv4_address",
         "compose.yaml:20:19: networks.a.ipam.config.ip_range",
@@ -294,6 +287,36 @@ services:
 
 
 NOTICES = [
+    (
+        "cap_add: [NET_ADMIN, CHOWN, NET_ADMIN]",
+        "services.web.cap_add",
+        "compose.yaml:4:33: services.web.cap_add: 'NET_ADMIN' is there twice",
+    ),
+    (
+        "networks: {default: {aliases: [a, a]}}",
+        "services.web.networks.default.aliases",
+        "4:39: services.web.networks.default.aliases: 'a' is there twice",
+    ),
+    (
+        "environment: [A=1, A=1]",
+        "services.web.environment",
+        "compose.yaml:4:24: services.web.environment: 'A' is there twice; remove one",
+    ),
+    (
+        "ports: [80, '80']",
+        "services.web.ports",
+        "compose.yaml:4:17: services.web.ports: '80' is there twice; remove one",
+    ),
+    (
+        "ports: [{target: 80}, {target: 80}]",
+        "services.web.ports",
+        "compose.yaml:4:27: services.web.ports: this is there twice; remove one",
+    ),
+    (
+        "tmpfs: [/run, /run]",
+        "services.web.tmpfs",
+        "compose.yaml:4:19: services.web.tmpfs: '/run' is there twice; remove one",
+    ),
     ("build: .", "services.web.build", "the image of 'image' is used"),
     ("container_name: x", "services.web.container_name", "STACK_NAME.SLOT"),
     ("expose: ['80']", "services.web.expose", "every port is reachable"),

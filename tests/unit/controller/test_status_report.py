@@ -31,6 +31,15 @@ def test_states_do_not_fall_and_are_not_the_controllers(old, new):
     assert reported(task(old), TaskStatus(new), NOW) is None
 
 
+@pytest.mark.parametrize("old", [TaskState.STARTING, TaskState.RUNNING])
+def test_what_ran_and_cannot_start_again_has_failed(old):
+    """Its host lost power, and its record of the task."""
+    changed = reported(task(old), TaskStatus(TaskState.REJECTED, reason="the image is gone"), NOW)
+    assert (changed.status.state, changed.status.reason) == (TaskState.FAILED, "the image is gone")
+    released = reported(changed, TaskStatus(TaskState.REJECTED, released=True), NOW + 1)
+    assert (released.status.state, released.status.released) == (TaskState.FAILED, True)
+
+
 def test_the_first_running_is_timed_by_the_controller():
     changed = reported(task(TaskState.STARTING), TaskStatus(TaskState.RUNNING, at=5000.0), NOW)
     assert changed.running_since == NOW
