@@ -7,7 +7,7 @@ on facts.
 
 import socket
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
@@ -229,11 +229,15 @@ class Overlay:
         return {c: sum(found[(a.network_id, a.address)] for a in attached) for c, attached in containers.items()}
 
     def verify(self, scope: Scope = EVERYTHING) -> list[Drift]:
-        """Compare what is intended with what the kernel has, and believe the kernel from now on."""
+        """Compare what is intended with what the kernel has, and believe the kernel from now on.
+
+        What may be of a former life is no difference until it may be removed.
+        """
         drift: list[Drift] = []
         if scope.entries(""):
             self._host.look_again()
-            drift += differences("", self._host.wanted, self._host.read())
+            found = differences("", self._host.wanted, self._host.read())
+            drift += found if self._host.removes_leftovers else _but_unexpected(found)
         if scope.tables("") and not self._host.table_intact():
             drift.append(Drift("", DriftKind.DIFFERENT, f"nft table {names.host_table(self._node_name)}"))
         if scope.tables("") and not self._admission.intact():
@@ -246,7 +250,8 @@ class Overlay:
             if not scope.entries(network_id):
                 continue
             if network_id not in self._assigned:
-                drift.append(Drift(network_id, DriftKind.UNEXPECTED, "network namespace"))
+                if carried.removes_leftovers:
+                    drift.append(Drift(network_id, DriftKind.UNEXPECTED, "network namespace"))
                 continue
             if not namespace.is_pin(carried.pin, carried.kernel.fd):
                 drift.append(Drift(network_id, DriftKind.MISSING, f"pin {carried.pin}"))
@@ -254,7 +259,8 @@ class Overlay:
             if any(differences(network_id, carried.wanted, actual)):
                 ended = self._attachments.forget_ended(carried)
                 actual = {key: entry for key, entry in actual.items() if device_of(entry) not in ended}
-            drift += differences(network_id, carried.wanted, actual)
+            found = differences(network_id, carried.wanted, actual)
+            drift += found if carried.removes_leftovers else _but_unexpected(found)
             if scope is EVERYTHING:  # which takes a millisecond a container
                 drift += self._attachments.differences_inside(carried)
         return drift
@@ -557,6 +563,10 @@ class Overlay:
             self._admission.converge()
         encrypted = any(c.assignment is None or c.assignment.encrypted for c in self._carried.values())
         return len(ended) + (0 if encrypted else self.mesh.end())
+
+
+def _but_unexpected(drift: Iterable[Drift]) -> Iterator[Drift]:
+    return (one for one in drift if one.kind is not DriftKind.UNEXPECTED)
 
 
 def _addresses_by_network(tasks: Iterable[LocalTask]) -> dict[str, list[int]]:

@@ -155,14 +155,14 @@ class NetworkPlane:
         return await asyncio.shield(waiting)
 
     async def verify(self) -> list[Drift]:
-        """Return how the kernel differs from what is intended."""
+        """Return how the kernel differs from what is intended; before anything is, it does not."""
         async with self._applying:
-            return await self._in_kernel(self._running.verify)
+            return await self._in_kernel(self._running.verify) if self._applied else []
 
     async def repair(self, scope: Scope = EVERYTHING) -> list[Drift]:
         """Put right how the kernel differs from what is intended, and return it. Raises TransientError."""
         async with self._applying:
-            return await self._change(lambda: self._running.repair(scope))
+            return await self._change(lambda: self._running.repair(scope)) if self._applied else []
 
     async def audit(self) -> Audited:
         """Look at everything now, put right what is not as intended, and say what that was."""

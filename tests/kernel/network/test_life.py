@@ -63,10 +63,13 @@ def test_nothing_is_removed_on_an_unsynced_view(wire: World, ends) -> None:
     """A life that has seen less than the one before removes nothing, until it knows that this is all."""
     host, container = ends[0].host, ends[0]
     plane = host.new_life()
+    assert host.do(plane.verify()) == [], "what is left alone is no difference"
     less = NetworkState(networks=host.state.networks)
     host.do(plane.apply(less))
+    assert host.do(plane.verify()) == []
     assert converse(container, ends[1], "10.64.0.161") == "10.64.0.33"
     host.do(plane.apply(NetworkState()))
+    assert host.do(plane.verify()) == []
     assert converse(container, ends[1], "10.64.0.161") == "10.64.0.33"
     assert host.do(plane.apply(NetworkState(), synced=True)) > 0
     assert "au" + WEB not in host.sh("ip link")
