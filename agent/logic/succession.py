@@ -10,7 +10,7 @@ Not restarted is what the controller may restart otherwise: a task whose end it 
 may run only while a controller vouches for it (`fenced`), a run of a job that completed, or what this host could not
 even start (REJECTED): that is for another host.
 
-What depends on other services and went with its host, when that restarted, is left to a controller for LEFT_S: it knows
+What depends on other services and ended before or when its host restarted is left to a controller for LEFT_S: it knows
 what the others do. After a power cut all hosts restart, and the controllers are back last. A plain crash beside running
 others is mended at once.
 """
@@ -44,18 +44,28 @@ class Ended:
 
 
 def succession_of(
-    ended: Ended, root: str, policy: RestartPolicy, *, fenced: bool, dependent: bool, alone_s: float, now: float
+    ended: Ended,
+    root: str,
+    policy: RestartPolicy,
+    *,
+    fenced: bool,
+    dependent: bool,
+    alone_s: float,
+    up_s: float,
+    now: float,
 ) -> Succession | None:
     """Return how a task is to be succeeded here and now; None: not, or not yet.
 
-    `dependent`: its service depends on others; `alone_s`: for how long there has been no controller.
+    `dependent`: its service depends on others; `alone_s`: for how long there has been no controller; `up_s`: for how
+    long this host has been up.
     """
     assigned, status = ended.assigned, ended.status
     if fenced or ended.confirmed or not status.released or assigned.desired_state is not TaskState.RUNNING:
         return None
     if status.state is not TaskState.FAILED and (status.state is not TaskState.COMPLETE or assigned.iteration):
         return None
-    if dependent and status.host_restarted and alone_s < LEFT_S:
+    before_boot = status.host_restarted or status.at < now - up_s
+    if dependent and before_boot and alone_s < LEFT_S:
         return None
     task = Task(
         status=status,

@@ -75,6 +75,7 @@ class Successors:
                 fenced=revision.fenced,
                 dependent=revision.dependent,
                 alone_s=alone_s,
+                up_s=host.ambient.boot(),
                 now=now,
             )
             if found is not None:

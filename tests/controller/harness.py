@@ -186,6 +186,7 @@ class FakeAgent:
         self.sequence = 0
         self.error: grpc.aio.AioRpcError | None = None
         self.call = None
+        self._writing = asyncio.Lock()
         self._told: dict[str, TaskState] = {}
 
     async def connect(self, address: str, *, wait: bool = True) -> "FakeAgent":
@@ -203,7 +204,7 @@ class FakeAgent:
             underlay_mtu=1500,
         )
         encode_into(description, hello.description)
-        await self.call.write(dispatcher_pb2.AgentMessage(hello=hello))
+        await self._write(dispatcher_pb2.AgentMessage(hello=hello))
         self._reader = asyncio.create_task(self._read(self.call))
         if wait:
             await until(lambda: self.bodies("assignments") or self.error)
@@ -258,8 +259,13 @@ class FakeAgent:
         text = f"{self.node_id} {time.time_ns()}".encode()
         return text + b" " + hashlib.blake2s(text, key=self.beat_key).hexdigest().encode()
 
+    async def _write(self, message: dispatcher_pb2.AgentMessage) -> None:
+        """Send a message: a call takes one at a time, and a second one that is sent meanwhile fails (grpc.aio)."""
+        async with self._writing:
+            await self.call.write(message)
+
     async def beat(self) -> None:
-        await self.call.write(dispatcher_pb2.AgentMessage(heartbeat=dispatcher_pb2.Heartbeat(sequence=1)))
+        await self._write(dispatcher_pb2.AgentMessage(heartbeat=dispatcher_pb2.Heartbeat(sequence=1)))
 
     async def report(
         self,
@@ -276,7 +282,7 @@ class FakeAgent:
             encode_into(status, entry.status)
             if task_id in made:
                 encode_into(made[task_id], entry.succession)
-        await self.call.write(dispatcher_pb2.AgentMessage(report=report))
+        await self._write(dispatcher_pb2.AgentMessage(report=report))
         return self.sequence
 
     def acknowledged(self, sequence: int) -> bool:

@@ -8,6 +8,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from hashlib import blake2s, sha256
 from pathlib import Path
 from random import Random
@@ -300,7 +301,7 @@ class AgentHost:
                     runtime,  # type: ignore[arg-type]
                     group,
                     connect=lambda address: world.network.channel(self.name, process, address),  # type: ignore[arg-type,return-value]
-                    ambient=world.ambient,
+                    ambient=replace(world.ambient, boot=self.kernel.uptime),
                     ensure_guard=self._guard.ensure,
                     ensure_memory=in_memory,
                 )

@@ -41,8 +41,8 @@ class HostGuard:
         if (found := self._identity()) != self._known:
             self._grant, self._known = read_grant(self._directory), found
             write_seen(self._directory, self._grant.version)
-        guard.look(self._grant, self._host.loop.now)
-        self._later(guard.sleep_s(self._grant, self._host.loop.now))
+        guard.look(self._grant, self._host.uptime())
+        self._later(guard.sleep_s(self._grant, self._host.uptime()))
 
     def _identity(self) -> tuple[int, int]:
         """Return what is another when the agent has written a grant."""

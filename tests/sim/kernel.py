@@ -101,6 +101,7 @@ class Host:
     after_start: Callable[[], None] | None = None
     _beat: dict[str, Any] | None = None
     _boots: int = 0
+    _up_since: float = 0.0
     _pids: int = NO_PID
     _queues: dict[str, float] = field(default_factory=dict)
 
@@ -115,7 +116,11 @@ class Host:
         self._boots += 1
 
     def power_on(self) -> None:
-        self.powered = True
+        self.powered, self._up_since = True, self.loop.time()
+
+    def uptime(self) -> float:
+        """Return seconds since the host has power, as CLOCK_BOOTTIME does."""
+        return self.loop.time() - self._up_since
 
     def new_pid(self) -> int:
         """Return a process id that no process of the real machine has."""

@@ -34,8 +34,8 @@ def ended(state=S.FAILED, at=NOW, released=True, confirmed=False, running_since=
     return Ended(replace(ROOT, **assigned), status, running_since, confirmed)
 
 
-def successor(one, policy=POLICY, fenced=False, dependent=False, alone_s=3.0, now=NOW):
-    return succession_of(one, "root", policy, fenced=fenced, dependent=dependent, alone_s=alone_s, now=now)
+def successor(one, policy=POLICY, fenced=False, dependent=False, alone_s=3.0, up_s=900.0, now=NOW):
+    return succession_of(one, "root", policy, fenced=fenced, dependent=dependent, alone_s=alone_s, up_s=up_s, now=now)
 
 
 @pytest.mark.parametrize(
@@ -72,21 +72,22 @@ def test_a_fenced_task_is_not_restarted():
 
 
 @pytest.mark.parametrize(
-    ("dependent", "host_restarted", "alone_s", "restarts"),
+    ("dependent", "host_restarted", "up_s", "alone_s", "restarts"),
     [
-        (False, False, 3, True),
-        (False, True, 3, True),  # what others wait for is there soon
-        (True, False, 3, True),  # a crash
-        (True, True, 3, False),
-        (True, True, LEFT_S - 1, False),
-        (True, True, LEFT_S, True),
+        (False, False, 900, 3, True),
+        (False, True, 4, 3, True),  # what others wait for is there soon
+        (True, False, 900, 3, True),  # a crash
+        (True, False, 4, 3, False),  # one just before everything lost power
+        (True, True, 4, 3, False),
+        (True, True, 900, LEFT_S - 1, False),
+        (True, True, 900, LEFT_S, True),
     ],
 )
 def test_what_depends_on_others_and_went_with_its_host_is_left_to_a_controller(
-    dependent, host_restarted, alone_s, restarts
+    dependent, host_restarted, up_s, alone_s, restarts
 ):
-    one = ended(host_restarted=host_restarted)
-    assert (successor(one, dependent=dependent, alone_s=alone_s) is not None) is restarts
+    one = ended(host_restarted=host_restarted, at=NOW - 10)
+    assert (successor(one, dependent=dependent, alone_s=alone_s, up_s=up_s) is not None) is restarts
 
 
 def test_a_restart_counts_and_waits_as_the_controllers_own():
