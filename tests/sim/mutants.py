@@ -224,7 +224,7 @@ MUTANTS = (
     _mutant(
         "what went with its host restarted without a controller",
         "agent/logic/succession.py",
-        ("    if dependent and status.host_restarted and alone_s < LEFT_S:\n", "    if False:\n"),
+        ("    if dependent and before_boot and alone_s < LEFT_S:\n", "    if False:\n"),
         first=(105,),
     ),
     _mutant(
