@@ -192,7 +192,7 @@ class Host:
 
     def do(self, action: Coroutine[Any, Any, T]) -> T:
         """Carry out something asynchronous in the host's loop."""
-        return asyncio.run_coroutine_threadsafe(action, self._loop).result(3 * DEADLINE_S)
+        return asyncio.run_coroutine_threadsafe(action, self._loop).result(60)
 
     def sh(self, command: str, check: bool = True) -> str:
         return self.namespace.sh(command, check)

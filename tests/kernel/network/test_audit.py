@@ -18,10 +18,9 @@ from argosy.agent.network.desired import AuditTiming
 from argosy.core.addresses import parse_ipv4
 from argosy.core.assignment import EndpointAssignment, NamesAssignment, PublishedAssignment
 from argosy.core.service import PortSpec
-from tests.pace import machine_slowness
 
-TOLD_S = 5.0 * machine_slowness()
-"""A repair that the kernel's notifications lead to is complete within this time; an emulated machine takes longer."""
+TOLD_S = 5.0
+"""A repair that the kernel's notifications lead to is complete within this time (issue C)."""
 NAMESPACE_DELETED = "namespace deleted"
 UNTOLD = {breakage for breakage, (where, _) in BREAKAGES.items() if where == "container"}
 """What nobody listens to: a socket in a container's namespace would keep it alive."""
@@ -68,7 +67,7 @@ def seen(container: Container) -> dict[str, list[str]]:
 def wait_as_before(container: Container, before: dict[str, list[str]]) -> None:
     """Wait until the kernel shows what it showed before; AssertionError with what differs."""
     try:
-        wait_until(lambda: seen(container) == before)
+        wait_until(lambda: seen(container) == before, 20)
     except AssertionError:
         now = seen(container)
         for where in before:
