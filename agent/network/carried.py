@@ -183,10 +183,16 @@ class CarriedNetwork:
                 state[key] = replace(entry, astray=not home)
         return state
 
-    def table_intact(self) -> bool:
-        """Tell whether the nftables tables are there as they should be."""
-        own = self.tables.intact(self.network_id, NETWORK_TABLE, inside=self.inside)
-        return own and self.balancer.intact() and self.ingress.intact()
+    def broken_tables(self) -> list[Callable[[], None]]:
+        """Return for each of its tables that is not as it should be what has the next pass write it."""
+        broken: list[Callable[[], None]] = []
+        if not self.tables.intact(self.network_id, NETWORK_TABLE, inside=self.inside):
+            broken.append(lambda: self.tables.distrust(self.network_id))
+        if not self.balancer.intact():
+            broken.append(self.balancer.look_again)
+        if not self.ingress.intact():
+            broken.append(self.ingress.distrust)
+        return broken
 
     def open_doors(self, doors: tuple[Door, ...]) -> None:
         """Want ports of the uplink to lead to tasks; all of them."""

@@ -154,20 +154,20 @@ class HostNamespace:
         """Read the kernel's state anew."""
         return self.kernel.read(self.wanted)
 
-    def table_intact(self) -> bool:
-        """Tell whether the host's table is as it should be, and still what the host's own forwarding calls for."""
-        if not self.wanted and not self._tables.known(_SCOPE):
-            return True
-        if not self._leads.intact():
-            return False
-        if self.wanted and not self._tables.written_from(_SCOPE, host_ruleset(self._current())):
-            return False
-        return self._tables.intact(_SCOPE, self._firewall.table, inside=_here)
+    def broken_tables(self) -> list[Callable[[], None]]:
+        """Return for each of its tables that is not as it should be what has the next pass write it.
 
-    def distrust_table(self) -> None:
-        """Have the host's tables written again at the next pass."""
-        self._tables.distrust(_SCOPE)
-        self._leads.distrust()
+        The host's own forwarding may call for another one, too.
+        """
+        if not self.wanted and not self._tables.known(_SCOPE):
+            return []
+        broken: list[Callable[[], None]] = []
+        if not self._leads.intact():
+            broken.append(self._leads.distrust)
+        outdated = bool(self.wanted) and not self._tables.written_from(_SCOPE, host_ruleset(self._current()))
+        if outdated or not self._tables.intact(_SCOPE, self._firewall.table, inside=_here):
+            broken.append(lambda: self._tables.distrust(_SCOPE))
+        return broken
 
     def delete_uplink(self, network_id: str) -> None:
         """Delete what may be left of an uplink whose inner end is in a namespace that is no more."""

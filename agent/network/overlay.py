@@ -7,7 +7,7 @@ on facts.
 
 import socket
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
@@ -233,19 +233,27 @@ class Overlay:
 
         What may be of a former life is no difference until it may be removed.
         """
+        return self._look(scope)[0]
+
+    def _look(self, scope: Scope) -> tuple[list[Drift], list[Callable[[], None]]]:
+        """Return the differences, and what has the next pass write the tables among them."""
         drift: list[Drift] = []
+        rewrite: list[Callable[[], None]] = []
         if scope.entries(""):
             self._host.look_again()
             found = differences("", self._host.wanted, self._host.read())
             drift += found if self._host.removes_leftovers else _but_unexpected(found)
-        if scope.tables("") and not self._host.table_intact():
+        if scope.tables("") and (broken := self._host.broken_tables()):
+            rewrite += broken
             drift.append(Drift("", DriftKind.DIFFERENT, f"nft table {names.host_table(self._node_name)}"))
         if scope.tables("") and not self._admission.intact():
+            rewrite.append(self._admission.look_again)
             drift.append(Drift("", DriftKind.DIFFERENT, f"nft table {names.peers_table(self._node_name)}"))
         if scope.entries(MESH):
             drift += self.mesh.verify()
         for network_id, carried in sorted(self._carried.items()):
-            if scope.tables(network_id) and network_id in self._assigned and not carried.table_intact():
+            if scope.tables(network_id) and network_id in self._assigned and (broken := carried.broken_tables()):
+                rewrite += broken
                 drift.append(Drift(network_id, DriftKind.DIFFERENT, f"nft table {NETWORK_TABLE}"))
             if not scope.entries(network_id):
                 continue
@@ -263,7 +271,7 @@ class Overlay:
             drift += found if carried.removes_leftovers else _but_unexpected(found)
             if scope is EVERYTHING:  # which takes a millisecond a container
                 drift += self._attachments.differences_inside(carried)
-        return drift
+        return drift, rewrite
 
     def repair(self, scope: Scope = EVERYTHING) -> list[Drift]:
         """Put right what `verify` finds, and return it. Raises TransientError for what could not be put right.
@@ -272,7 +280,7 @@ class Overlay:
         """
         if scope.entries(""):
             self._follow_host()
-        drift = self.verify(scope)
+        drift, rewrite = self._look(scope)
         self._found.update(dict.fromkeys(drift))
         if scope is EVERYTHING:
             if self._ports.try_again():
@@ -281,19 +289,13 @@ class Overlay:
                 self._forget_datagrams()
             self._ports.look(again=True)
         if drift:
-            if not self._host.table_intact():
-                self._host.distrust_table()
-            if not self._admission.intact():
-                self._admission.look_again()
+            for distrust in rewrite:
+                distrust()
             for network_id in {d.network_id for d in drift} & self._assigned.keys():
                 carried = self._carried[network_id]
                 if not namespace.is_pin(carried.pin, carried.kernel.fd):
                     namespace.unpin(carried.pin)
                     namespace.pin(carried.kernel.fd, carried.pin)
-                if not carried.table_intact():
-                    self._tables.distrust(network_id)
-                    carried.balancer.look_again()
-                    carried.ingress.distrust()
                 self._attachments.replug(carried)
                 if scope is EVERYTHING:
                     self._attachments.mend_inside(carried)
