@@ -245,10 +245,7 @@ class Agent:
         self._images_changed = asyncio.Event()
         self._setting_beat: asyncio.Task[None] | None = None
         self._plane = plane
-        plane.on_mesh = self._mesh_changed
         self._news = NodeNews(description)
-        plane.on_ports = self._news.take_ports
-        plane.on_host = self._host_changed
         self._wiring = Wiring(plane, description.no_tunnels)
         self._assignments = state.load_assignments()
         self._records = state.load_tasks()
@@ -272,6 +269,10 @@ class Agent:
         )
         self._tasks = Tasks(self._host, group)
         self._successors = Successors(self._host, self._tasks, lambda: self._apply(self._assignments))
+        # Last: the plane is at work already, and what it tells is for a whole agent.
+        plane.on_mesh = self._mesh_changed
+        plane.on_ports = self._news.take_ports
+        plane.on_host = self._host_changed
 
     async def run(self) -> None:
         """Adopt what a former life left, then follow the controller."""

@@ -319,7 +319,11 @@ def test_what_a_failed_repair_put_right_is_told_by_the_next(wire: World, ends) -
 
 def test_a_table_of_peers_that_somebody_made_goes_where_none_is_wanted(wire: World) -> None:
     host = wire.add_host(dns=False)
-    host.sh(f"nft 'add table ip argosy-{host.name}/peers; add chain ip argosy-{host.name}/peers admit'")
+    foreign = f"nft 'add table ip argosy-{host.name}/peers; add chain ip argosy-{host.name}/peers admit'"
+    host.sh(foreign)
+    host.do(host.new_life().apply(host.state))
+    assert "peers" not in host.sh("nft list tables")
+    host.sh(foreign)
     assert [d.kind for d in host.do(host.plane.repair())] == [DriftKind.DIFFERENT]
     assert "peers" not in host.sh("nft list tables")
     assert host.do(host.plane.repair()) == []

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import socket
 
 import grpc
@@ -277,17 +276,6 @@ async def test_a_controller_that_may_not_command_is_left(first):
         over.set()
     assert events.started_sessions == 0
     assert events.versions == []
-
-
-def test_an_error_deep_in_task_groups_is_told_in_a_sentence():
-    from argosy.agent.main import _last_words
-    from argosy.core.errors import TransientError
-
-    nested = ExceptionGroup("a", [ExceptionGroup("b", [TransientError("the launcher is restarting")])])
-    assert _last_words(nested) == "the launcher is restarting"
-    assert "make room" in _last_words(ExceptionGroup("a", [OSError(errno.ENOSPC, "No space left on device")]))
-    with pytest.raises(ExceptionGroup):
-        _last_words(ExceptionGroup("a", [KeyError("x")]))
 
 
 async def test_a_new_session_does_not_go_on_the_connection_that_a_call_of_the_old_one_holds_open():
