@@ -148,7 +148,7 @@ def change_under_load(cluster, client, step):
     for one in (load, keepers):
         what = f"of {type(one).__name__} {len(one.failures)} failed, {one.answered} answered"
         assert one.failures == [], f"{what}: {one.failures[:3]}"
-        assert one.asked > 0.5 * one.rate * one.lasted_s, f"{what}: too busy a machine to ask often enough"
+        assert one.asked > 0.9 * one.rate * one.lasted_s, what
     assert keepers.connections > keepers.answered / (KEPT_FOR + 1)
     assert step == "return" or before != after
 

@@ -42,6 +42,7 @@ def test_what_we_change_ourselves_wakes_nobody(change: Callable[[Netlink, int], 
                 own.recv(1 << 16)
         namespace.run(lambda: change(Netlink(), 2))
         assert await asyncio.wait_for(found.get(), 10) is tables
+        assert found.empty()
         events.close()
         home.close()
 
