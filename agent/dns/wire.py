@@ -1,7 +1,7 @@
 """DNS messages, read and packed by hand: what a stub resolver asks and what we answer. Pure.
 
-RFC 1035 (format), 2308 (negative answers), 6891 (EDNS: only its UDP size matters here). Names are compared in lower
-case; the question is echoed as it came.
+RFC 1035 (format), 2308 (negative answers), 6891 (EDNS: only its UDP size matters here, and that its version is 0).
+Names are compared in lower case; the question is echoed as it came.
 """
 
 import struct
@@ -43,10 +43,11 @@ _OWNER: Final = 0xC00C  # a pointer to the question's name
 _SOA_DATA: Final = b"\0\0" + struct.pack("!IIIII", 1, 3600, 600, 86400, TTL_S)
 _SOA: Final = struct.pack("!HHHIH", _OWNER, _TYPE_SOA, _CLASS_IN, TTL_S, len(_SOA_DATA)) + _SOA_DATA
 _OPT: Final = struct.pack("!BHHIH", 0, _TYPE_OPT, 1232, 0, 0)
+_BADVERS: Final = struct.pack("!BHHIH", 0, _TYPE_OPT, 1232, 1 << 24, 0)  # 16, of which these are the upper bits
 
 
 class FormatError(ValueError):
-    """Not a DNS query. `reply` is the answer to send, or None where none is due."""
+    """Not a DNS query that we understand. `reply` is the answer to send, or None where none is due."""
 
     def __init__(self, reply: bytes | None) -> None:
         super().__init__("not a DNS query")
@@ -81,16 +82,19 @@ def parse(data: bytes) -> Query:
             raise ValueError("one question")
         name, end = _read_name(data, 12)
         kind, klass = struct.unpack_from("!HH", data, end)
-        size = _edns_size(data, end + 4, additional)
+        size, version = _edns(data, end + 4, additional)
     except (ValueError, IndexError, struct.error) as error:
         raise FormatError(_HEADER.pack(number, _flags(flags, FORMERR), 0, 0, 0, 0)) from error
+    question = data[12 : end + 4]
+    if version:
+        raise FormatError(_HEADER.pack(number, _flags(flags, 0), 1, 0, 0, 1) + question + _BADVERS)
     return Query(
         id=number,
         flags=flags,
         name=name,
         type=kind,
         in_class=klass in (_CLASS_IN, 255),
-        question=data[12 : end + 4],
+        question=question,
         edns=size is not None,
         udp_bytes=min(max(size or UDP_BYTES, UDP_BYTES), _MAX_UDP_BYTES),
     )
@@ -189,10 +193,10 @@ def _read_name(data: bytes, offset: int) -> tuple[str, int]:
     return ".".join(labels), offset + 1
 
 
-def _edns_size(data: bytes, offset: int, records: int) -> int | None:
-    """Return the UDP size of an OPT record right after the question, where stub resolvers put it."""
+def _edns(data: bytes, offset: int, records: int) -> tuple[int | None, int]:
+    """Return UDP size and version of an OPT record right after the question, where stub resolvers put it."""
     if records and len(data) >= offset + 11 and data[offset] == 0:
-        kind, size = struct.unpack_from("!HH", data, offset + 1)
+        kind, size, _, version = struct.unpack_from("!HHBB", data, offset + 1)
         if kind == _TYPE_OPT:
-            return int(size)
-    return None
+            return size, version
+    return None, 0

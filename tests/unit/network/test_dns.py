@@ -44,6 +44,17 @@ def test_a_response_is_never_answered() -> None:
     assert refused.value.reply is None
 
 
+def test_a_later_version_of_edns_is_told_which_one_there_is() -> None:
+    """RFC 6891, 6.1.3: BADVERS (16, of which the OPT record has the upper bits), and the version that is known."""
+    with pytest.raises(FormatError) as refused:
+        wire.parse(question("web", extra=struct.pack("!BHHBBHH", 0, 41, 1232, 0, 1, 0, 0), additional=1))
+    reply = refused.value.reply
+    assert reply is not None
+    assert struct.unpack_from("!4H", reply, 4) == (1, 0, 0, 1)
+    assert (reply[3] & 15, *struct.unpack_from("!BHHBB", reply, len(reply) - 11)) == (0, 0, 41, 1232, 1, 0)
+    assert reply[12:-11] == question("web")[12:]
+
+
 @given(st.integers(0, 200), st.integers(512, 4096), st.booleans())
 def test_answers_fit_and_say_when_they_are_cut(count: int, limit: int, edns: bool) -> None:
     query = wire.parse(question("web", extra=OPT if edns else b"", additional=int(edns)))
