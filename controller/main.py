@@ -174,9 +174,7 @@ async def _listen_for_beats(settings: ControllerSettings, beats: BeatProtocol) -
 
 async def _observe(election: Election, view: ClusterView, tell: Callable[[bool], Awaitable[None]]) -> None:
     async for leader in election.observe():
-        view.leader_name = leader.id if leader else ""
-        view.leader_address = leader.address if leader else ""
-        view.epoch = leader.epoch if leader else 0
+        view.follow(leader)
         await tell(view.leads)
 
 

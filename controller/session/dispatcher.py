@@ -1,10 +1,12 @@
 """The Dispatcher service: sessions of agents, for as long as this controller leads.
 
 Takes what agents say: hellos, heartbeats, reports, acknowledgements. What they are told is the term's business
-(term.py). A controller that does not lead refuses sessions and names the leader.
+(term.py). A controller that does not lead refuses sessions and names the leader. While nobody leads yet it has them
+wait: who is refused comes again only after a delay, which is seconds for agents whose controllers were away for long.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -35,6 +37,8 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 LogTunnels: TypeAlias = Tunnels[pb.LogTunnelMessage]
 
 LEADER_KEY = "argosy-leader"
+ELECTION_S = 3.0
+"""How long a session waits for a leader: less than an agent waits for the first answer."""
 
 
 class NotLeaderError(NoLeaderError):
@@ -46,12 +50,13 @@ class NotLeaderError(NoLeaderError):
 
 
 class DispatcherServicer(rpc.DispatcherServicer):
-    """Handlers of the Dispatcher service. `term` is set while this controller leads."""
+    """Handlers of the Dispatcher service."""
 
     def __init__(
         self, store: Store, cache: Cache, view: ClusterView, tunnels: LogTunnels, ambient: Ambient = SYSTEM
     ) -> None:
-        self.term: Term | None = None
+        self._term: Term | None = None
+        self._begun = asyncio.Event()
         self._store = store
         self._cache = cache
         self._view = view
@@ -60,17 +65,35 @@ class DispatcherServicer(rpc.DispatcherServicer):
         self._ambient = ambient
         self.network_reports = NetworkReports()
 
-    def leading(self) -> Term:
-        """Return the present term; NotLeaderError when this controller does not lead."""
-        if self.term is None:
+    @property
+    def term(self) -> Term | None:
+        """The present term, while this controller leads."""
+        return self._term
+
+    @term.setter
+    def term(self, term: Term | None) -> None:
+        self._term = term
+        if term:
+            self._begun.set()
+        else:
+            self._begun.clear()
+
+    async def _leading(self) -> Term:
+        """Return the present term, if need be after an election; NotLeaderError when this controller does not lead."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ELECTION_S):
+                await self._view.led()
+                if self._view.leads:
+                    await self._begun.wait()
+        if self._term is None:
             raise NotLeaderError("" if self._view.leads else self._view.leader_address)
-        return self.term
+        return self._term
 
     async def Session(
         self, request_iterator: AsyncIterator[pb.AgentMessage], context: Context
     ) -> AsyncIterator[pb.ControllerMessage]:
         """Hold one agent's session."""
-        term = self.leading()
+        term = await self._leading()
         first = await anext(aiter(request_iterator), None)
         if first is None or first.WhichOneof("body") != "hello":
             raise InvalidError("a session begins with hello")

@@ -117,9 +117,7 @@ class Controller:
 
     async def _observe(self) -> None:
         async for leader in self.election.observe():
-            self.view.leader_name = leader.id if leader else ""
-            self.view.leader_address = leader.address if leader else ""
-            self.view.epoch = leader.epoch if leader else 0
+            self.view.follow(leader)
 
     async def lead(self) -> "Controller":
         """Campaign, and wait until this controller leads."""

@@ -8,6 +8,8 @@ from dataclasses import replace
 import grpc
 import pytest
 
+from argosy.controller.cluster import ClusterView
+from argosy.controller.session import dispatcher
 from argosy.controller.session.dispatcher import LEADER_KEY
 from argosy.controller.session.heard import BeatProtocol, HeardNodes
 from argosy.controller.session.term import Term
@@ -31,6 +33,34 @@ async def test_a_follower_refuses_sessions_and_names_the_leader(controllers, age
     agent = await agents(follower.address)
     assert agent.error.code() is grpc.StatusCode.UNAVAILABLE
     assert dict(agent.error.trailing_metadata())[LEADER_KEY] == leader.address
+
+
+@pytest.mark.parametrize("elected", ["c1", "c2"])
+async def test_a_session_that_comes_before_a_leader_waits_for_one(controllers, agents, elected, monkeypatch):
+    """Refused it would come again seconds later, after an outage that was long."""
+    waiting, led = asyncio.Event(), ClusterView.led
+
+    async def led_soon(view):
+        waiting.set()
+        await led(view)
+
+    monkeypatch.setattr(ClusterView, "led", led_soon)
+    asked, other = await controllers("c1"), await controllers("c2")
+    asking = asyncio.create_task(agents(asked.address))
+    await asyncio.wait_for(waiting.wait(), 10)
+    leader = await (asked if elected == "c1" else other).lead()
+    agent = await asking
+    if leader is asked:
+        assert agent.error is None
+    else:
+        assert dict(agent.error.trailing_metadata())[LEADER_KEY] == leader.address
+
+
+async def test_a_session_does_not_wait_for_ever_for_a_leader(controllers, agents, monkeypatch):
+    monkeypatch.setattr(dispatcher, "ELECTION_S", 0.2)
+    agent = await agents((await controllers("c1")).address)
+    assert agent.error.code() is grpc.StatusCode.UNAVAILABLE
+    assert "does not lead" in agent.error.details()
 
 
 async def test_another_controller_takes_over_and_goes_on(controllers, agents):

@@ -184,9 +184,7 @@ class Controller:
 
     async def _observe(self) -> None:
         async for leader in self.election.observe():  # type: ignore[union-attr]
-            self.view.leader_name = leader.id if leader else ""
-            self.view.leader_address = leader.address if leader else ""
-            self.view.epoch = leader.epoch if leader else 0
+            self.view.follow(leader)
 
     def crash(self, *, revive: bool) -> None:
         """End the process at this instant."""
