@@ -62,11 +62,24 @@ def describe(underlay_address: str) -> NodeDescription:
     )
 
 
-def find_underlay(advertise: str, controllers: tuple[str, ...]) -> str:
+def locate(controllers: tuple[str, ...]) -> str:
+    """Return the IPv4 address and port of the first controller that is not a local socket, "" where all are.
+
+    Blocks while its name is looked up. Raises InvalidError for a name that nobody knows.
+    """
+    target = next((c for c in controllers if not c.startswith("unix:")), "")
+    host, _, port = target.rpartition(":")
+    try:
+        return f"{socket.gethostbyname(host)}:{port}" if target else ""
+    except OSError as e:
+        raise InvalidError(f"no way to the controller {target}: {e.strerror}: give --advertise") from None
+
+
+def find_underlay(advertise: str, towards: str) -> str:
     """Return the IPv4 address that other hosts send VXLAN packets to; InvalidError when it cannot be told.
 
-    `advertise` is an address of this host or the name of an interface; "": the address by which the way to the first
-    controller leaves.
+    `advertise` is an address of this host or the name of an interface; "": the address by which the way to `towards`
+    leaves, an IPv4 address and port (see `locate`).
     """
     if advertise:
         address = _address_of(advertise) if advertise in dict(socket.if_nameindex()).values() else advertise
@@ -74,15 +87,14 @@ def find_underlay(advertise: str, controllers: tuple[str, ...]) -> str:
             own = ", ".join(sorted(_own_addresses()))
             raise InvalidError(f"--advertise {advertise}: neither an interface nor an address of this host ({own})")
         return address
-    target = next((c for c in controllers if not c.startswith("unix:")), "")
-    if not target:
+    if not towards:
         raise InvalidError("--advertise is needed: the way to the controller says nothing about this host's address")
-    host, _, port = target.rpartition(":")
+    host, _, port = towards.partition(":")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((host, int(port)))  # sends nothing: it only asks the kernel for the route
         except OSError as e:
-            raise InvalidError(f"no way to the controller {target}: {e.strerror}: give --advertise") from None
+            raise InvalidError(f"no way to the controller {towards}: {e.strerror}: give --advertise") from None
         return str(probe.getsockname()[0])
 
 

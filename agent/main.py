@@ -161,10 +161,11 @@ async def _serve(settings: AgentSettings) -> None:
         loop.add_signal_handler(number, stop.set)
     state = StateDir(settings.state_dir / "agent")
     identity = state.identity()
-    description = facts.describe(facts.find_underlay(settings.advertise, settings.controllers))
+    towards = "" if settings.advertise else facts.locate(settings.controllers)
+    description = facts.describe(facts.find_underlay(settings.advertise, towards))
     blobs = BlobSource()
     images = ImageStore(settings.state_dir / "images", blobs.fetch)
-    plane = NetworkPlane(_node_identity(identity, settings, description), _network_settings(settings))
+    plane = NetworkPlane(_node_identity(identity, settings, description), _network_settings(settings, towards))
     runtime = NativeRuntime(
         _launcher_socket(settings),
         str(settings.state_dir / "containers"),
@@ -196,7 +197,7 @@ def _node_identity(identity: Identity, settings: AgentSettings, description: Nod
     return NodeIdentity(identity.node_id, settings.node_name, description.underlay_address)
 
 
-def _network_settings(settings: AgentSettings) -> NetworkSettings:
+def _network_settings(settings: AgentSettings, towards: str) -> NetworkSettings:
     ports = {int(c.rpartition(":")[2]) for c in settings.controllers if not c.startswith("unix:")}
     return NetworkSettings(
         state_dir=settings.state_dir / "network",
@@ -204,7 +205,7 @@ def _network_settings(settings: AgentSettings) -> NetworkSettings:
         vxlan_port=settings.vxlan_port,
         wireguard_port=settings.wireguard_port,
         advertise=settings.advertise,
-        controllers=settings.controllers,
+        towards=towards,
         # Controllers take the hosts' beats there.
         protected_udp=tuple(sorted({settings.wireguard_port, settings.wireguard_port + 1, *ports})),
         protected_tcp=tuple(sorted({2379, 2380, *ports, *settings.protect_tcp})),

@@ -69,7 +69,7 @@ class NetworkSettings:
     `protected_tcp` ports through the host, wherever they are: the lead's controllers, etcd, WireGuard; the VXLAN
     port is always among them. Tunnels are at `wireguard_port` and, while keys are changed, at the next.
     `uplink_range` is cut into a pair of addresses a network; it never leaves the host. `resolv_conf` names the
-    resolvers that are asked for what is not ours. `advertise` and `controllers` say where another address is found when
+    resolvers that are asked for what is not ours. `advertise` and `towards` say where another address is found when
     the host has lost that of the underlay (facts.find_underlay). Without `dns` no names are answered, without `audit`
     nothing is repaired unasked. `launcher` is the socket of the host's, which keeps copies of names' sockets.
     """
@@ -83,7 +83,7 @@ class NetworkSettings:
     uplink_range: str = "169.254.64.0/18"
     resolv_conf: Path = Path("/etc/resolv.conf")
     advertise: str = ""
-    controllers: tuple[str, ...] = ()
+    towards: str = ""
     dns: bool = True
     audit: AuditTiming | None = AuditTiming()
     launcher: Path | None = None

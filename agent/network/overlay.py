@@ -65,7 +65,7 @@ class Overlay:
     def __init__(self, identity: NodeIdentity, settings: NetworkSettings) -> None:
         self._node_name = identity.node_name
         away = (settings.audit or AuditTiming()).away
-        self._underlay = Underlay(identity.underlay_address, settings.advertise, settings.controllers, away)
+        self._underlay = Underlay(identity.underlay_address, settings.advertise, settings.towards, away)
         links = self._underlay.look()
         self._range = IPv4Network(settings.uplink_range)
         self._pins = settings.run_dir / "netns"

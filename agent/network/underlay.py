@@ -16,16 +16,16 @@ from argosy.core.errors import InvalidError
 class Underlay:
     """Used by the plane's worker thread alone.
 
-    `advertise` and `controllers`: see `facts.find_underlay`. `patience` in seconds: so long the address may be away.
+    `advertise` and `towards`: see `facts.find_underlay`. `patience` in seconds: so long the address may be away.
     """
 
-    def __init__(self, address: str, advertise: str, controllers: tuple[str, ...], patience: float) -> None:
+    def __init__(self, address: str, advertise: str, towards: str, patience: float) -> None:
         self.address = address
         self.problem = ""
         """Why other hosts cannot reach this one; "" where nothing is known against it."""
         self._away_since = math.inf  # on the monotonic clock; infinity while a link has the address
         self._advertise = advertise
-        self._controllers = controllers
+        self._towards = towards
         self._patience = patience
 
     @property
@@ -44,7 +44,7 @@ class Underlay:
         if now - self._away_since < self._patience:
             return links
         try:
-            self.address = facts.find_underlay(self._advertise, self._controllers)
+            self.address = facts.find_underlay(self._advertise, self._towards)
         except InvalidError as error:
             self.problem = f"the host has lost its address {self.address}, by which the others reach it: {error}"
             return links

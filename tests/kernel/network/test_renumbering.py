@@ -15,7 +15,7 @@ QUICK = AuditTiming(period=3600, silent=0.1, away=0.2)
 PATIENT = AuditTiming(period=3600, silent=0.1, away=3600)
 """Whatever is away is back in time, however slow the test's machine is."""
 FOLLOWING = pytest.mark.parametrize(
-    "found", [{"advertise": "eth0"}, {"controllers": ("192.0.2.254:7070",)}], ids=["interface", "way to the controller"]
+    "found", [{"advertise": "eth0"}, {"towards": "192.0.2.254:7070"}], ids=["interface", "way to the controller"]
 )
 
 
