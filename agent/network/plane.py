@@ -214,8 +214,7 @@ class NetworkPlane:
 
     async def close(self) -> None:
         """End this life: networks, containers' links and argosy-dns stay."""
-        await self._stop_auditing()
-        await self._stop_supervising()
+        await self._end_work()
         if self._dns:
             await self._in_dns(self._dns.close)
         if self._overlay:
@@ -226,8 +225,7 @@ class NetworkPlane:
 
     async def purge(self) -> None:
         """Remove everything of this node: networks, uplinks, tables, argosy-dns. Works without `start` too."""
-        await self._stop_auditing()
-        await self._stop_supervising()
+        await self._end_work()
         if self._overlay is None:
             await self._open()
         if self._dns:
@@ -417,6 +415,13 @@ class NetworkPlane:
 
     async def _silent_changes(self) -> list[str]:
         return await self._in_kernel(self._running.silent_changes)
+
+    async def _end_work(self) -> None:
+        """Stop what works unasked, and have the threads finish what was begun and nobody waits for any more."""
+        await self._stop_auditing()
+        await self._stop_supervising()
+        await self._in_kernel(lambda: None)
+        await self._in_dns(lambda: None)  # which is handed on to while the other still works
 
     async def _stop_auditing(self) -> None:
         if self._watching:

@@ -1,5 +1,6 @@
 """Names asked from inside containers, over UDP and TCP; upstream; and argosy-dns coming and going meanwhile."""
 
+import asyncio
 import os
 import secrets
 import signal
@@ -372,6 +373,22 @@ def test_purging_ends_it(wire: World) -> None:
     assert "argosy.agent.dns" in Path(f"/proc/{pid}/cmdline").read_text()
     host.do(host.plane.purge())
     wait_until(lambda: state_of(pid) == "Z")
+    assert not (host.run_dir / "network" / "dns.sock").exists()
+
+
+def test_purging_ends_it_also_while_it_is_started_anew(wire: World) -> None:
+    """It has just ended, and what is to start another goes on in the plane's threads when nobody waits for it."""
+    host = wire.add_host()
+    wire.add_network(WEB, "10.64.0.0/16", {"h1": (1,)})
+    host.apply()
+    plane, held = host.plane, threading.Event()
+    plane._kernel_thread.submit(held.wait)
+    kill(dns_pid(host))
+    wait_until(plane._applying.locked)
+    purging = asyncio.run_coroutine_threadsafe(plane.purge(), host._loop)
+    wait_until(lambda: not plane._supervisors)
+    held.set()
+    purging.result(60)
     assert not (host.run_dir / "network" / "dns.sock").exists()
 
 
