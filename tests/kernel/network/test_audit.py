@@ -1,6 +1,6 @@
 """The audit repairs by itself what somebody changed by hand: told by the kernel, or in its period.
 
-What is there is read with `ip` and `nft`, and when it was there is told by those who look on (onlooker.py): through
+What is there is read with `ip` and `nft`, and when it was there is told by one who looks on (onlooker.py): through
 all of it datagrams flow, and the kernel tells of changes. Nobody asks the plane.
 """
 
@@ -10,7 +10,7 @@ import time
 
 import pytest
 from network_world import Container, Host, World, wait_until
-from onlooker import Changes, Newcomers, Traffic
+from onlooker import Onlooker, Way
 from test_life import BREAKAGES, break_it
 from test_reach import WEB, converse
 
@@ -90,19 +90,18 @@ def time_the_repair(wire: World, timing: AuditTiming, breakage: str) -> float:
     before = seen(one)
     network = host.network(WEB)
     try:
-        with (
-            Traffic(one, other, "10.64.0.161") as peers,
-            Traffic(one, wire.outside, "192.0.2.254") as outside,
-            Changes(host.namespace, network) as changes,
-        ):
-            for traffic in (peers, outside):
-                wait_until(traffic.back_at)
+        ways = (
+            Way(one, other, "10.64.0.161", 7, 7, newcomers=False),
+            Way(one, wire.outside, "192.0.2.254", 7, 7, newcomers=False),
+        )
+        with Onlooker(ways, (host.namespace, network)) as onlooker:
+            wait_until(onlooker.open_since)
             began = time.monotonic()
             delete_namespace(host) if breakage == NAMESPACE_DELETED else break_it(one, breakage)
             wait_until(lambda: is_pinned(host) and host.plane.drift)
             wait_as_before(one, before)
-            repaired = changes.last
-            back = [wait_until(traffic.back_at) for traffic in (peers, outside)]
+            repaired = onlooker.changed_at()
+            back = wait_until(onlooker.open_since)
             assert is_pinned(host)
             assert converse(other, one, "10.64.0.33") == "10.64.0.161"
     finally:
@@ -153,22 +152,20 @@ def time_the_repair_of_services(wire: World, timing: AuditTiming, breakage: str)
     before = seen(one)
     network = host.network(WEB)
     try:
-        with (
-            Newcomers(one, other, ("10.64.0.4", 7000), 7000) as virtual,
-            Newcomers(wire.outside, one, (entry.address, 7001), 7001) as through_the_other,
-            Newcomers(wire.outside, other, (host.address, 7002), 7002) as through_this,
-            Changes(host.namespace, network) as changes,
-        ):
-            ways = (virtual, through_the_other, through_this)
-            for way in ways:
-                wait_until(way.back_at)
+        ways = (
+            Way(one, other, "10.64.0.4", 7000, 7000, newcomers=True),
+            Way(wire.outside, one, entry.address, 7001, 7001, newcomers=True),
+            Way(wire.outside, other, host.address, 7002, 7002, newcomers=True),
+        )
+        with Onlooker(ways, (host.namespace, network)) as onlooker:
+            wait_until(onlooker.open_since)
             began = time.monotonic()
             where, command = SERVICE_BREAKAGES[breakage]
             host.in_network(WEB, command) if where == "net" else host.sh(command)
             wait_until(lambda: host.plane.drift)
             wait_as_before(one, before)
-            repaired = changes.last
-            back = [wait_until(way.back_at) for way in ways]
+            repaired = onlooker.changed_at()
+            back = wait_until(onlooker.open_since)
     finally:
         network.close()
     return max(repaired, *back) - began
