@@ -21,7 +21,8 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=3600, metavar="SECONDS")
     parser.add_argument("--shell", metavar="COMMAND", help="run this shell command instead of pytest")
     own, pytest_arguments = parser.parse_known_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the machine ends with us
+    for number in (signal.SIGTERM, signal.SIGINT):  # so that the machine ends with us
+        signal.signal(number, lambda ended_by, _: sys.exit(128 + ended_by))
     command = ["bash", "-c", own.shell] if own.shell else machine.pytest_command(*(pytest_arguments or SUITE))
     try:
         outcome = machine.run(command, timeout_s=own.timeout, echo=True)
