@@ -7,8 +7,7 @@ from collections.abc import Iterable
 
 from argosy.agent.logic.network_admission import change, read
 from argosy.agent.logic.network_firewall import removal
-from argosy.agent.network import nft
-from argosy.agent.network.nft import NftError
+from argosy.agent.network.nft import Nft, NftError
 
 
 class Admission:
@@ -17,8 +16,9 @@ class Admission:
     Who was admitted in a former life of the agent stays so until `removes_leftovers`.
     """
 
-    def __init__(self, table: str, port: int) -> None:
+    def __init__(self, nft: Nft, table: str, port: int) -> None:
         self.removes_leftovers = False
+        self._nft = nft
         self._table = table
         self._port = port
         self._wanted: frozenset[int] | None = None
@@ -43,7 +43,7 @@ class Admission:
         commands = change(self._table, self._port, self._held, wanted) or (removal(self._table) if self._broken else "")
         if commands:
             try:
-                nft.run(commands)
+                self._nft.run(commands)
             except NftError:
                 self.look_again()
                 raise
@@ -60,12 +60,12 @@ class Admission:
 
     def purge(self) -> None:
         """Remove the table, whoever made it."""
-        nft.run(removal(self._table))
+        self._nft.run(removal(self._table))
         self._wanted = self._held = None
         self._broken = False
 
     def _read(self) -> tuple[frozenset[int] | None, bool]:
         """Return who is admitted, None if that cannot be told; and whether that is because the table is broken."""
-        listing = nft.listing(self._table)
+        listing = self._nft.listing(self._table)
         held = read(listing, self._port) if listing else None
         return held, listing is not None and held is None

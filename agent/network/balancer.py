@@ -4,24 +4,20 @@ Believes that the table is what it was last made, and so writes only what change
 kernel.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from argosy.agent.logic import network_balance as balance
 from argosy.agent.logic.network_balance import BALANCE_TABLE, Balanced, Held
-from argosy.agent.network import nft
 from argosy.agent.network.netlink import Netlink
-from argosy.agent.network.nft import NftError
-
-Inside = Callable[[Callable[[], None]], None]
-"""Runs an action in the network's namespace."""
+from argosy.agent.network.nft import Nft, NftError, execute
 
 
 @dataclass(slots=True)
 class Balancer:
-    """Used by the plane's worker thread alone. `netfilter` is a socket of the network's namespace."""
+    """Used by the plane's worker thread alone. `nft` and `netfilter` are of the network's namespace."""
 
-    inside: Inside
+    nft: Nft
     netfilter: Netlink
     services: dict[str, Balanced] = field(default_factory=dict)
     own: frozenset[int] = frozenset()
@@ -51,7 +47,7 @@ class Balancer:
         messages, after = balance.change(self._held, self.services, self.own, touched)
         if messages:
             try:
-                nft.execute(self.netfilter, messages)
+                execute(self.netfilter, messages)
             except NftError:
                 self._known = False
                 raise
@@ -70,11 +66,5 @@ class Balancer:
         return self._known and self._read() == self._held
 
     def _read(self) -> Held | None:
-        listed: str | None = None
-
-        def look() -> None:
-            nonlocal listed
-            listed = nft.listing(BALANCE_TABLE)
-
-        self.inside(look)
+        listed = self.nft.listing(BALANCE_TABLE)
         return balance.read(listed) if listed else None

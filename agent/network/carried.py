@@ -24,6 +24,7 @@ from argosy.agent.network.kept_tables import KeptTables
 from argosy.agent.network.kernel import KernelNamespace, LinkMaker
 from argosy.agent.network.namespace import Home
 from argosy.agent.network.netlink import Netlink
+from argosy.agent.network.nft import Nft
 from argosy.agent.network.tables import Tables
 from argosy.core.assignment import NetworkAssignment, PeerAssignment
 
@@ -63,6 +64,7 @@ class CarriedNetwork:
     removes_leftovers: bool = True
     wanted: dict[Key, Entry] = field(default_factory=dict)
     connections: Netlink = field(init=False)
+    nft: Nft = field(init=False)
     balancer: Balancer = field(init=False)
     ingress: KeptTables[Ingress] = field(init=False)
     _peers: dict[str, tuple[PeerAssignment, tuple[Entry, ...]]] = field(default_factory=dict)
@@ -76,8 +78,10 @@ class CarriedNetwork:
 
     def __post_init__(self) -> None:
         self.connections = self.home.netlink_in(self.kernel.fd, NETLINK_NETFILTER)
-        self.balancer = Balancer(self.inside, self.connections)
-        self.ingress = KeptTables(self.inside, INGRESS_TABLES, network_ingress.change)
+        with self.home.away(self.kernel.fd):
+            self.nft = Nft()
+        self.balancer = Balancer(self.nft, self.connections)
+        self.ingress = KeptTables(self.nft, INGRESS_TABLES, network_ingress.change)
 
     @classmethod
     def create(cls, network_id: str, home: Home, site: Site, pin: Path, tables: Tables) -> "CarriedNetwork":
@@ -186,7 +190,7 @@ class CarriedNetwork:
     def broken_tables(self) -> list[Callable[[], None]]:
         """Return for each of its tables that is not as it should be what has the next pass write it."""
         broken: list[Callable[[], None]] = []
-        if not self.tables.intact(self.network_id, NETWORK_TABLE, inside=self.inside):
+        if not self.tables.intact(self.network_id, NETWORK_TABLE, self.nft):
             broken.append(lambda: self.tables.distrust(self.network_id))
         if not self.balancer.intact():
             broken.append(self.balancer.look_again)
@@ -210,11 +214,6 @@ class CarriedNetwork:
             self._marks = node_marks(self.network_id, self._peers)
         self.ingress.wanted = Ingress(network.subnet, doors, self._marks)
 
-    def inside(self, action: Callable[[], None]) -> None:
-        """Run an action in the network's namespace."""
-        with self.home.away(self.kernel.fd):
-            action()
-
     def open_connections(self, addresses: Collection[int]) -> list[int]:
         """Return who serves, among the addresses: each as often as it has an open TCP connection."""
         return [c.served_by for c in conntrack.served_by(self.connections, addresses) if c.open]
@@ -237,6 +236,7 @@ class CarriedNetwork:
 
     def close(self) -> None:
         """Let go of the namespace; it lives on if it is pinned."""
+        self.nft.close()
         self.connections.close()
         self.kernel.close()
 
@@ -308,4 +308,4 @@ class CarriedNetwork:
     def _ensure_table(self) -> int:
         encrypted = self.assignment is not None and self.assignment.encrypted
         ruleset = network_ruleset(uplink=self.uplink is not None, encrypted=encrypted)
-        return int(self.tables.ensure(self.network_id, NETWORK_TABLE, ruleset, inside=self.inside))
+        return int(self.tables.ensure(self.network_id, NETWORK_TABLE, ruleset, self.nft))

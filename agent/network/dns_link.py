@@ -21,6 +21,7 @@ from argosy.agent.dns.channel import Decoder
 from argosy.agent.network.keeper import Keeper, Sockets
 from argosy.agent.network.readable import readable
 from argosy.agent.network.records import Book
+from argosy.agent.spawn import spawn
 from argosy.core.errors import TransientError
 
 _START_S: Final = 60.0
@@ -192,7 +193,7 @@ class DnsLink:
         return True
 
     def _start(self) -> None:
-        """Start the process by posix_spawn, which does not fork this one, in a session of its own."""
+        """Start the process."""
         self._directory.mkdir(parents=True, exist_ok=True)
         log = os.open(self._directory / "dns.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -201,7 +202,7 @@ class DnsLink:
         arguments += ["--resolv-conf", str(self._resolv_conf)]
         actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, null, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
         try:
-            pid = os.posix_spawn(sys.executable, arguments, os.environ, file_actions=actions, setsid=True)
+            pid = spawn(arguments, os.environ, actions)
         except OSError as error:
             raise TransientError(f"cannot start argosy-dns ({sys.executable}): {error}") from error
         finally:

@@ -9,14 +9,14 @@ from argosy.agent.logic.network_foreign import (
     suspects_of,
     why_dropped,
 )
-from argosy.agent.network import nft
-from argosy.agent.network.nft import NftError
+from argosy.agent.network.nft import Nft, NftError
 
 
 class ForeignFirewall:
     """Used by the plane's worker thread alone, whose namespace is the host's. `table`: ours there."""
 
-    def __init__(self, table: str) -> None:
+    def __init__(self, nft: Nft, table: str) -> None:
+        self._nft = nft
         self._table = table
         self._chains: list[ForeignChain] = []
         self._counted = (0, 0)
@@ -30,8 +30,8 @@ class ForeignFirewall:
             return ""  # somebody is changing them: the next look tells
 
     def _look(self) -> str:
-        chains = foreign_chains(nft.run("list chains"), {self._table})
-        counts = counted(nft.run(f"list counters table ip {self._table}", stateless=False))
+        chains = foreign_chains(self._nft.run("list chains"), {self._table})
+        counts = counted(self._nft.run(f"list counters table ip {self._table}", stateless=False))
         came, passed = (
             now - before if now >= before else now for now, before in zip(counts, self._counted, strict=True)
         )
@@ -40,12 +40,11 @@ class ForeignFirewall:
         elif came:
             self._dropping = True
         self._chains, self._counted = chains, counts
-        suspects = [s for c in chains for s in _suspects(c, within=self._dropping)]
+        suspects = [s for c in chains for s in self._suspects(c, within=self._dropping)]
         return why_dropped(suspects, dropping=self._dropping)
 
-
-def _suspects(chain: ForeignChain, *, within: bool) -> list[Suspect]:
-    """Return what may drop in a chain; `within` also the chains that it leads to, which may be many."""
-    place = f"{chain.family} {chain.table}"
-    listed = f"list table {place}" if within else f"list chain {place} {chain.name}"
-    return suspects_of(chain, rules_of(nft.run(listed, stateless=False, terse=True)))
+    def _suspects(self, chain: ForeignChain, *, within: bool) -> list[Suspect]:
+        """Return what may drop in a chain; `within` also the chains that it leads to, which may be many."""
+        place = f"{chain.family} {chain.table}"
+        listed = f"list table {place}" if within else f"list chain {place} {chain.name}"
+        return suspects_of(chain, rules_of(self._nft.run(listed, stateless=False, terse=True)))

@@ -26,11 +26,12 @@ from argosy.agent.logic.network_plan import Site, plan_egress, plan_host_uplink
 from argosy.agent.logic.network_ports import Opening, led_datagrams, published_rules
 from argosy.agent.logic.network_state import Address, Entry, Key, Link, LinkKind, State, device_of, key_of, state_of
 from argosy.agent.logic.network_uplink import UplinkPair, number_of
-from argosy.agent.network import conntrack, datagrams, nft, rtnetlink
+from argosy.agent.network import conntrack, datagrams, rtnetlink
 from argosy.agent.network.carried import DELETION_GROUP, NETLINK_NETFILTER
 from argosy.agent.network.kept_tables import KeptTables
 from argosy.agent.network.kernel import KernelNamespace, LinkMaker
 from argosy.agent.network.namespace import Home, open_namespace, read_setting, write_setting
+from argosy.agent.network.nft import Nft
 from argosy.agent.network.tables import Tables
 from argosy.core.assignment import NetworkAssignment
 
@@ -42,9 +43,17 @@ class HostNamespace:
     """Used by the plane's worker thread alone, which is at home here: settings need no change of namespace."""
 
     def __init__(
-        self, home: Home, site: Site, firewall: HostFirewall, ports_table: str, tables: Tables, memory: Path
+        self,
+        home: Home,
+        nft: Nft,
+        site: Site,
+        firewall: HostFirewall,
+        ports_table: str,
+        tables: Tables,
+        memory: Path,
     ) -> None:
         self._home = home
+        self._nft = nft
         self._site = site
         self._firewall = firewall
         self._tables = tables
@@ -55,7 +64,7 @@ class HostNamespace:
         self._openings: list[Opening] = []
         self._published = PublishedRules()
         self._leads: KeptTables[frozenset[Lead]] = KeptTables(
-            _here, (f"ip {ports_table}",), partial(network_leads.change, ports_table)
+            nft, (f"ip {ports_table}",), partial(network_leads.change, ports_table)
         )
         self._ever_wanted: set[Key] = set()
         self.kernel = KernelNamespace(home, open_namespace("/proc/thread-self/ns/net"), names.HOST_UPLINK_PREFIX)
@@ -165,7 +174,7 @@ class HostNamespace:
         if not self._leads.intact():
             broken.append(self._leads.distrust)
         outdated = bool(self.wanted) and not self._tables.written_from(_SCOPE, host_ruleset(self._current()))
-        if outdated or not self._tables.intact(_SCOPE, self._firewall.table, inside=_here):
+        if outdated or not self._tables.intact(_SCOPE, self._firewall.table, self._nft):
             broken.append(lambda: self._tables.distrust(_SCOPE))
         return broken
 
@@ -191,7 +200,7 @@ class HostNamespace:
         if devices:
             self.kernel.netlink.execute(rtnetlink.delete_links(devices, DELETION_GROUP))
         self._restore()
-        nft.run(removal(self._firewall.table))
+        self._nft.run(removal(self._firewall.table))
         self._leads.wanted = None
         self._leads.distrust()
         self._leads.converge()
@@ -217,13 +226,13 @@ class HostNamespace:
 
     def _ensure_table(self) -> int:
         if self.wanted:
-            return int(self._tables.ensure(_SCOPE, self._firewall.table, host_ruleset(self._current()), inside=_here))
+            return int(self._tables.ensure(_SCOPE, self._firewall.table, host_ruleset(self._current()), self._nft))
         return 0
 
     def _drop_table(self) -> int:
         if not self._tables.known(_SCOPE):
             return 0
-        nft.run(removal(self._firewall.table))
+        self._nft.run(removal(self._firewall.table))
         self._tables.forget(_SCOPE)
         return 1
 
@@ -253,10 +262,6 @@ def _routes() -> bool:
 
 def _is_uplink(name: str) -> bool:
     return name.startswith(names.HOST_UPLINK_PREFIX)
-
-
-def _here(action: Callable[[], None]) -> None:
-    action()
 
 
 def _remembered(path: Path) -> dict[str, bool]:

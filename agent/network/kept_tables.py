@@ -9,11 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from argosy.agent.network import nft
-from argosy.agent.network.nft import NftError
+from argosy.agent.network.nft import Nft, NftError
 
-Inside = Callable[[Callable[[], None]], None]
-"""Runs an action in the tables' namespace."""
 W = TypeVar("W")
 """What is wanted of the tables."""
 
@@ -26,7 +23,7 @@ class KeptTables(Generic[W]):
     of them) to what is wanted.
     """
 
-    inside: Inside
+    nft: Nft
     names: tuple[str, ...]
     change: Callable[[W | None, W | None], str]
     wanted: W | None = None
@@ -42,7 +39,7 @@ class KeptTables(Generic[W]):
             return 0
         commands = self.change(self._held if self._known else None, self.wanted)
         try:
-            self.inside(lambda: _run(commands))
+            self.nft.run(commands)
             self._listed = self._list()
         except NftError:
             self._known = False
@@ -59,20 +56,8 @@ class KeptTables(Generic[W]):
         return self._known and self._list() == self._listed
 
     def _list(self) -> str | None:
-        listed: list[str | None] = []
-
-        def look() -> None:
-            present = nft.run("list tables").splitlines()
-            if any(f"table {name}" in present for name in self.names):
-                texts = (nft.run(f"list table {name}") if f"table {name}" in present else "-" for name in self.names)
-                listed.append("".join(texts))
-            else:
-                listed.append(None)
-
-        self.inside(look)
-        text = listed[0]
-        return hashlib.sha256(text.encode()).hexdigest() if text is not None else None
-
-
-def _run(commands: str) -> None:
-    nft.run(commands)
+        present = self.nft.run("list tables").splitlines()
+        if not any(f"table {name}" in present for name in self.names):
+            return None
+        texts = (self.nft.run(f"list table {name}") if f"table {name}" in present else "-" for name in self.names)
+        return hashlib.sha256("".join(texts).encode()).hexdigest()

@@ -45,6 +45,7 @@ from argosy.agent.network.kernel import KernelNamespace, LinkMaker
 from argosy.agent.network.mesh import Mesh
 from argosy.agent.network.mesh_keys import MeshKeys
 from argosy.agent.network.namespace import Home
+from argosy.agent.network.nft import Nft
 from argosy.agent.network.peers import Peers
 from argosy.agent.network.ports import Ports
 from argosy.agent.network.prober import Vantage, open_packets
@@ -86,9 +87,11 @@ class Overlay:
         )
         self._home = Home()
         self._tables = Tables(memory / "tables.json")
-        self._admission = Admission(names.peers_table(identity.node_name), settings.vxlan_port)
+        self._nft = Nft()
+        self._admission = Admission(self._nft, names.peers_table(identity.node_name), settings.vxlan_port)
         self._host = HostNamespace(
             self._home,
+            self._nft,
             self._site,
             firewall,
             names.ports_table(identity.node_name),
@@ -106,7 +109,7 @@ class Overlay:
         self._services = Services(identity.node_id)
         self._peers = Peers(identity.node_id)
         self._left: dict[str, Changed] = {}  # by network: whose connections are to be forgotten
-        self._ports = Ports(self._services, ForeignFirewall(firewall.table), self.mesh.ports)
+        self._ports = Ports(self._services, ForeignFirewall(self._nft, firewall.table), self.mesh.ports)
         self._judged: frozenset[str] = frozenset()  # the networks that the report is about
         self.host_report = self._report(links)
         """What the host was like when it was last looked at; may be read by others."""
@@ -133,6 +136,7 @@ class Overlay:
         self.mesh.close()
         self._ports.close()
         self._host.close()
+        self._nft.close()
         self._home.close()
 
     def purge(self) -> None:

@@ -7,10 +7,9 @@ Named sets in these tables are filled by packets alone, so what they hold is lef
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 
-from argosy.agent.network import nft
+from argosy.agent.network.nft import Nft
 
 
 def _digest(text: str) -> str:
@@ -36,37 +35,25 @@ class Tables:
             self._records = {}
         self._checked.clear()
 
-    def ensure(self, scope: str, table: str, ruleset: str, *, inside: Callable[[Callable[[], None]], None]) -> bool:
-        """Have a table be what `ruleset` makes it; tell whether it had to be written. `inside` enters its namespace."""
+    def ensure(self, scope: str, table: str, ruleset: str, nft: Nft) -> bool:
+        """Have a table of a namespace be what `ruleset` makes it; tell whether it had to be written."""
         record = self._records.get(scope)
         if record and record[0] == _digest(ruleset):
             if scope in self._checked:
                 return False
-            if self.intact(scope, table, inside=inside):
+            if self.intact(scope, table, nft):
                 self._checked.add(scope)
                 return False
-        listed = ""
-
-        def write() -> None:
-            nonlocal listed
-            nft.run(ruleset)
-            listed = nft.listing(table, terse=True) or ""
-
-        inside(write)
+        nft.run(ruleset)
+        listed = nft.listing(table, terse=True) or ""
         self._records[scope] = (_digest(ruleset), _digest(listed))
         self._checked.add(scope)
         self._save()
         return True
 
-    def intact(self, scope: str, table: str, *, inside: Callable[[Callable[[], None]], None]) -> bool:
+    def intact(self, scope: str, table: str, nft: Nft) -> bool:
         """Tell whether the kernel lists a table as it did when it was written; one never written must not be there."""
-        listed: str | None = None
-
-        def look() -> None:
-            nonlocal listed
-            listed = nft.listing(table, terse=True)
-
-        inside(look)
+        listed = nft.listing(table, terse=True)
         record = self._records.get(scope)
         if record is None:
             return listed is None

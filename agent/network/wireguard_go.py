@@ -26,6 +26,7 @@ from typing import Final
 from argosy.agent.launcher.rundir import start_ticks
 from argosy.agent.logic.network_mesh import DeviceChange, DeviceState, PeerState, TunnelPeer
 from argosy.agent.network.readable import readable
+from argosy.agent.spawn import spawn
 
 PROGRAM: Final = "wireguard-go"
 TUN: Final = "/dev/net/tun"
@@ -120,7 +121,7 @@ class TunnelProcesses:
         environment = {**os.environ, "WG_TUN_FD": "3", "WG_UAPI_FD": "4", "LOG_LEVEL": "error"}
         arguments = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _SCRIPT, "sh", name]
         try:
-            return os.posix_spawnp("unshare", arguments, environment, file_actions=actions, setsid=True)
+            return spawn(arguments, environment, actions)
         finally:
             for fd in (*high, log, null):
                 os.close(fd)

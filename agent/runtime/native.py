@@ -23,7 +23,7 @@ from .errors import ContainerMissing, RuntimeRejected, RuntimeTransient
 from .handover import HandedOver
 from .interface import ContainerState, Created, ExecResult, Exit, LogTarget, Rootfs, Take, Usage, Wire
 from .seccomp import compile_profile
-from .spawn import launcher_command, spawn
+from .spawn import launcher_command, spawn_launcher
 from .witness import Witness, reap_strays
 
 #: How long a call waits for a launcher that is being (re)started.
@@ -148,7 +148,7 @@ class NativeRuntime:
             return await LauncherClient.connect(self._socket_path, self._on_event)
         command = launcher_command(self._socket_path, self._run_dir, self._state_dir, self._cgroup_parent)
         log_path = f"{self._run_dir}/launcher.log"
-        spawned = spawn(command, log_path)
+        spawned = spawn_launcher(command, log_path)
         self._launchers.add(spawned)
         self._dead.discard(spawned)
         deadline = asyncio.get_running_loop().time() + CONNECT_TIMEOUT_S

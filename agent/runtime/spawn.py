@@ -1,8 +1,4 @@
-"""Starts the launcher as a process of its own: by posix_spawn, never by a fork of the agent (which holds gRPC threads).
-
-glibc's posix_spawn shares the agent's memory until the exec: nothing is copied and no Python code runs in between. The
-launcher gets its own session, so that it outlives the agent, and closes whatever descriptors it inherits.
-"""
+"""Starts the launcher."""
 
 from __future__ import annotations
 
@@ -12,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import argosy.agent.launcher
+from argosy.agent.spawn import spawn
 
 _LAUNCHER: Final = str(Path(argosy.agent.launcher.__file__).resolve().parent)
 
@@ -29,11 +26,10 @@ def launcher_command(socket_path: str, run_dir: str, state_dir: str, cgroup_pare
     ]
 
 
-def spawn(command: list[str], log_path: str) -> int:
+def spawn_launcher(command: list[str], log_path: str) -> int:
     """Start the launcher and return its pid; what it has to say about its own failures goes to `log_path`."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    return os.posix_spawn(
-        command[0],
+    return spawn(
         command,
         {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
         file_actions=[
@@ -41,5 +37,4 @@ def spawn(command: list[str], log_path: str) -> int:
             (os.POSIX_SPAWN_OPEN, 1, log_path, flags, 0o600),
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ],
-        setsid=True,
     )

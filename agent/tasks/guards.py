@@ -8,6 +8,8 @@ from pathlib import Path
 
 import structlog
 
+from argosy.agent.spawn import spawn
+
 log = structlog.get_logger(__name__)
 
 
@@ -47,11 +49,10 @@ class GuardProcess:
 
 
 def _spawn(directory: Path, cgroup_parent: str) -> int:
-    """Start a guard that outlives this agent: by posix_spawn, never by a fork of a process that holds gRPC threads."""
+    """Start a guard."""
     command = [sys.executable, "-I", "-m", "argosy.agent.guard"]
     log_file = str(directory / "guard.log")
-    return os.posix_spawn(
-        command[0],
+    return spawn(
         [*command, "--run-dir", str(directory), "--cgroup-parent", cgroup_parent],
         {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"},
         file_actions=[
@@ -59,5 +60,4 @@ def _spawn(directory: Path, cgroup_parent: str) -> int:
             (os.POSIX_SPAWN_OPEN, 1, log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ],
-        setsid=True,
     )

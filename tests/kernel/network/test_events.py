@@ -2,20 +2,23 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 from network_world import Namespace, in_thread
 
-from argosy.agent.network import nft, rtnetlink
+from argosy.agent.network import rtnetlink
 from argosy.agent.network.events import KernelEvents, listen
 from argosy.agent.network.namespace import Home
 from argosy.agent.network.netlink import Netlink
+from argosy.agent.network.nft import Nft
 
 LOOPBACK = 1
 
 
 def add_table(netlink: Netlink, number: int) -> None:
-    nft.run(f"add table ip table{number}")
+    with closing(Nft()) as nft:
+        nft.run(f"add table ip table{number}")
 
 
 def add_route(netlink: Netlink, number: int) -> None:

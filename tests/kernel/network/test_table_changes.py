@@ -5,7 +5,7 @@ In real namespaces, since what a command does to what is there already is the ke
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from network_world import Namespace
 from argosy.agent.logic import network_admission, network_ingress, network_leads
 from argosy.agent.logic.network_ingress import Door, Ingress
 from argosy.agent.logic.network_leads import Lead
-from argosy.agent.network import nft
+from argosy.agent.network.nft import Nft
 
 _TABLE = re.compile(r"^table (\w+ \S+) \{\n(.*?)^\}", re.DOTALL | re.MULTILINE)
 _PART = re.compile(r"^\t(\w+ \S+) \{\n(.*?)^\t\}", re.DOTALL | re.MULTILINE)
@@ -78,8 +78,8 @@ def two() -> Iterator[tuple[Namespace, Namespace]]:
             namespace.close()
 
 
-def held_by_nftables() -> dict[str, dict[str, str]]:
-    """Return what nftables holds in this namespace, by table and name: rules in their order, elements in none."""
+def held_by(nft: Nft) -> dict[str, dict[str, str]]:
+    """Return what nftables holds in a namespace, by table and name: rules in their order, elements in none."""
     tables = _TABLE.findall(_ELEMENTS.sub(_sorted, nft.run("list ruleset")))
     return {table: dict(_PART.findall(body)) for table, body in tables}
 
@@ -97,26 +97,20 @@ def test_changes_lead_where_the_whole_would(change: Change, states: st.SearchStr
     """By way of any other states, with what is held unknown in between, as after another's change."""
     steps = st.lists(st.tuples(st.none() | states, st.booleans()), min_size=1, max_size=5)
 
-    with two() as (stepped, whole):
+    with two() as made, closing(made[0].run(Nft)) as stepped, closing(made[1].run(Nft)) as whole:
 
         @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
         @given(steps)
         def lead(steps: list[tuple[Any, bool]]) -> None:
-            def by_steps() -> dict[str, dict[str, str]]:
+            for nft in (stepped, whole):
                 nft.run("flush ruleset\n")
-                held = None
-                for wanted, known in steps:
-                    nft.run(change(held if known else None, wanted))
-                    held = wanted
-                return held_by_nftables()
-
-            def at_once() -> dict[str, dict[str, str]]:
-                nft.run("flush ruleset\n")
-                nft.run(change(None, steps[-1][0]))
-                return held_by_nftables()
-
-            assert stepped.run(by_steps) == whole.run(at_once)
+            held = None
+            for wanted, known in steps:
+                stepped.run(change(held if known else None, wanted))
+                held = wanted
             last = steps[-1][0]
+            whole.run(change(None, last))
+            assert held_by(stepped) == held_by(whole)
             assert last is None or change(last, last) == ""
 
         lead()
