@@ -16,6 +16,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 
 _INTERVAL_S = 0.01
@@ -25,6 +26,10 @@ _SETTLED = 10
 """So many answers in a row mean that a way is open."""
 _ROUTE_GROUPS = (1, 3, 5, 7, 24)  # links, neighbours, IPv4 addresses, routes and settings (linux/rtnetlink.h)
 _NETFILTER, _NFT_GROUP = 12, 7
+_NEIGHBOURS = 28, 29
+"""RTM_NEWNEIGH and RTM_DELNEIGH (linux/rtnetlink.h)."""
+_MADE = 0xC0
+"""NUD_PERMANENT and NUD_NOARP (linux/neighbour.h): the states of entries that somebody has made."""
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _NEWNET = 0x40000000
 
@@ -136,7 +141,11 @@ class Newcomers:
 
 
 class Changes:
-    """Notes when a namespace was last changed, by anybody: the kernel's own notifications."""
+    """Notes when a namespace was last changed, by anybody: the kernel's own notifications.
+
+    What the kernel itself learns of neighbours is no change: it tries those that are used again after 5 s
+    (delay_first_probe_time, arp(7)), and tells of that.
+    """
 
     last = 0.0
 
@@ -149,10 +158,30 @@ class Changes:
             selector.register(listening, selectors.EVENT_READ, lambda one=listening: self._note(one))
 
     def _note(self, listening: socket.socket) -> None:
-        self.last = time.monotonic()
-        with suppress(OSError):  # there is no more; or more has happened than the buffer holds
+        now = time.monotonic()
+        try:
             while True:
-                listening.recv(1 << 16)
+                told = listening.recv(1 << 16)
+                if listening.proto == _NETFILTER or any(map(_is_change, _messages(told))):
+                    self.last = now
+        except BlockingIOError:
+            pass
+        except OSError:  # more has happened than the buffer holds
+            self.last = now
+
+
+def _messages(data: bytes) -> Iterator[bytes]:
+    """Return the messages of rtnetlink that came together."""
+    while len(data) >= 16:
+        length = struct.unpack_from("=I", data)[0]
+        yield data[:length]
+        data = data[(length + 3) & ~3 :]
+
+
+def _is_change(message: bytes) -> bool:
+    if struct.unpack_from("=H", message, 4)[0] not in _NEIGHBOURS:
+        return True
+    return bool(struct.unpack_from("=H", message, 24)[0] & _MADE)
 
 
 def main() -> None:
