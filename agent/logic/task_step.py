@@ -52,7 +52,7 @@ SETTLE_S = 0.03
 LATE_S = 0.01
 """Where that wait itself took so much longer, packets wait for a processor as well: it begins anew."""
 SETTLED_AFTER_S = 0.5
-"""From when a task begins to drain, after which it does not begin anew."""
+"""From when no node sends new connections, after which it does not begin anew."""
 COUNT_PERIOD_S = 0.1
 """Between two counts of the connections that a task has before it stops."""
 
@@ -61,13 +61,15 @@ COUNT_PERIOD_S = 0.1
 class Drain:
     """A task that is to stop, and finishes what it has first: `connections` at `counted_at`, None: not counted yet.
 
-    `drained_at`: since when it is known that no node sends new ones.
+    `drained_at`: since when it is known that no node sends new ones; `settling_since`: when it was begun last to let
+    those arrive that are under way.
     """
 
     since: float
     connections: int | None = None
     counted_at: float = 0.0
     drained_at: float | None = None
+    settling_since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +184,10 @@ def _drain(assigned: TaskAssignment | None, seen: Observed, drain_s: float, now:
     if seen.drain.connections is None:
         if seen.drain.drained_at is None:
             return Decision(Step.SETTLE)
-        settled_at = seen.drain.drained_at + SETTLE_S
+        settled_at = seen.drain.settling_since + SETTLE_S
         if now < settled_at:
             return Decision(Step.WAIT, until=min(deadline, settled_at))
-        late = now >= settled_at + LATE_S and now < seen.drain.since + SETTLED_AFTER_S
+        late = now >= settled_at + LATE_S and now < seen.drain.drained_at + SETTLED_AFTER_S
         return Decision(Step.SETTLE if late else Step.DRAIN)
     again_at = seen.drain.counted_at + COUNT_PERIOD_S
     if now >= again_at:

@@ -163,7 +163,9 @@ class TaskOwner:
                 await self._drain()
             case Step.SETTLE:
                 assert self._seen.drain is not None
-                self._note(replace(self._seen, drain=replace(self._seen.drain, drained_at=self._wall())))
+                now, drain = self._wall(), self._seen.drain
+                drained_at = now if drain.drained_at is None else drain.drained_at
+                self._note(replace(self._seen, drain=replace(drain, drained_at=drained_at, settling_since=now)))
             case Step.STOP:
                 await self._stop()
             case Step.KILL:

@@ -70,16 +70,29 @@ STEPS = [
 LEAVING = wanted(TaskState.SHUTDOWN, networks=1)
 DRAINED = wanted(TaskState.SHUTDOWN, networks=1, drained=True)
 DRAIN_S = 5.0
+
+
+def settling(since, drained, began):
+    """One that has drained for so many seconds, to which nobody sends for so many, and that waits for so many."""
+    return Drain(NOW - since, drained_at=NOW - drained, settling_since=NOW - began)
+
+
 DRAINS = [
     ("one that answers on a network drains first", LEAVING, {}, Step.DRAIN),
     ("also one that is not ready: it may have connections of before", LEAVING, {"unready": True}, Step.DRAIN),
     ("it waits for the balancers", LEAVING, {"drain": Drain(NOW)}, Step.WAIT),
     ("no longer than it may", LEAVING, {"drain": Drain(NOW - DRAIN_S)}, Step.STOP),
     ("then it notes when", DRAINED, {"drain": Drain(NOW)}, Step.SETTLE),
-    ("lets packets arrive that are under way", DRAINED, {"drain": Drain(NOW - 1, drained_at=NOW)}, Step.WAIT),
-    ("once more where everything is late", DRAINED, {"drain": Drain(NOW - 0.2, drained_at=NOW - 0.1)}, Step.SETTLE),
-    ("but not for ever", DRAINED, {"drain": Drain(NOW - 0.6, drained_at=NOW - 0.1)}, Step.DRAIN),
-    ("and counts its connections", DRAINED, {"drain": Drain(NOW - 0.2, drained_at=NOW - 0.031)}, Step.DRAIN),
+    (
+        "lets packets arrive that are under way",
+        DRAINED,
+        {"drain": Drain(NOW - 1, drained_at=NOW, settling_since=NOW)},
+        Step.WAIT,
+    ),
+    ("once more where everything is late", DRAINED, {"drain": settling(0.2, 0.1, 0.1)}, Step.SETTLE),
+    ("also where nodes were late to say so", DRAINED, {"drain": settling(3, 0.4, 0.1)}, Step.SETTLE),
+    ("but not for ever", DRAINED, {"drain": settling(0.6, 0.51, 0.1)}, Step.DRAIN),
+    ("and counts its connections", DRAINED, {"drain": settling(0.2, 0.1, 0.031)}, Step.DRAIN),
     ("waits while there are some", DRAINED, {"drain": Drain(NOW - 1, 3, NOW)}, Step.WAIT),
     ("counts again", DRAINED, {"drain": Drain(NOW - 1, 3, NOW - 0.2)}, Step.DRAIN),
     ("no longer than it may, either", DRAINED, {"drain": Drain(NOW - DRAIN_S, 3, NOW)}, Step.STOP),
