@@ -70,7 +70,7 @@ class Nft:
     def __init__(self) -> None:
         library = _library()
         with uninherited():
-            self._context = library.nft_ctx_new(0)
+            self._context: int | None = library.nft_ctx_new(0)
         if not self._context:
             raise NftError("nftables is not available: out of memory, or no netlink socket")
         library.nft_ctx_buffer_output(self._context)
@@ -101,5 +101,7 @@ class Nft:
             raise
 
     def close(self) -> None:
-        """Close the socket; the namespace loses one reference."""
-        _library().nft_ctx_free(self._context)
+        """Close the socket; the namespace loses one reference. Harmless to repeat."""
+        context, self._context = self._context, None
+        if context:
+            _library().nft_ctx_free(context)

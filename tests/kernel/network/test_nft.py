@@ -31,6 +31,7 @@ def nft(namespace: Namespace) -> Iterator[Nft]:
     made.run(TABLES)
     yield made
     made.close()
+    made.close()  # harmless
 
 
 def test_what_packets_do_is_seen(namespace: Namespace, nft: Nft) -> None:
