@@ -78,8 +78,7 @@ class CarriedNetwork:
 
     def __post_init__(self) -> None:
         self.connections = self.home.netlink_in(self.kernel.fd, NETLINK_NETFILTER)
-        with self.home.away(self.kernel.fd):
-            self.nft = Nft()
+        self.nft = self.home.nft_in(self.kernel.fd)
         self.balancer = Balancer(self.nft, self.connections)
         self.ingress = KeptTables(self.nft, INGRESS_TABLES, network_ingress.change)
 

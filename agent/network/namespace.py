@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from argosy.agent.network.netlink import Netlink
+from argosy.agent.network.nft import Nft
 
 _CLONE_NEWNET: Final = 0x40000000
 _MS_BIND: Final = 0x1000
@@ -65,6 +66,11 @@ class Home:
         """Return a netlink socket in the namespace of a descriptor."""
         with self.away(fd):
             return Netlink(family)
+
+    def nft_in(self, fd: int) -> Nft:
+        """Return nftables of the namespace of a descriptor. Raises NftError."""
+        with self.away(fd):
+            return Nft()
 
     def close(self) -> None:
         """Close the descriptor."""

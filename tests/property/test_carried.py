@@ -57,6 +57,9 @@ class Home:
     def netlink_in(self, fd, protocol):
         return None
 
+    def nft_in(self, fd):
+        return None
+
 
 class Life(RuleBasedStateMachine):
     def __init__(self):
