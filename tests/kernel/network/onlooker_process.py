@@ -26,8 +26,7 @@ _SETTLED = 10
 """So many answers in a row mean that a way is open."""
 _ROUTE_GROUPS = (1, 3, 5, 7, 24)  # links, neighbours, IPv4 addresses, routes and settings (linux/rtnetlink.h)
 _NETFILTER, _NFT_GROUP = 12, 7
-_NEIGHBOURS = 28, 29
-"""RTM_NEWNEIGH and RTM_DELNEIGH (linux/rtnetlink.h)."""
+_NEW_NEIGHBOUR = 28  # RTM_NEWNEIGH (linux/rtnetlink.h)
 _MADE = 0xC0
 """NUD_PERMANENT and NUD_NOARP (linux/neighbour.h): the states of entries that somebody has made."""
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
@@ -179,7 +178,7 @@ def _messages(data: bytes) -> Iterator[bytes]:
 
 
 def _is_change(message: bytes) -> bool:
-    if struct.unpack_from("=H", message, 4)[0] not in _NEIGHBOURS:
+    if struct.unpack_from("=H", message, 4)[0] != _NEW_NEIGHBOUR:
         return True
     return bool(struct.unpack_from("=H", message, 24)[0] & _MADE)
 
