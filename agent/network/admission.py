@@ -23,6 +23,7 @@ class Admission:
         self._port = port
         self._wanted: frozenset[int] | None = None
         self._held: frozenset[int] | None = None
+        self._intact_at: bytes | None = None
         self._broken = False  # there is a table, and it is not as we make it
         self._left: frozenset[int] = frozenset()
 
@@ -56,7 +57,11 @@ class Admission:
 
     def intact(self) -> bool:
         """Tell whether the kernel has what it is believed to have."""
-        return self._read() == (self._held, False)
+        generation = self._nft.generation()
+        if self._broken or (generation != self._intact_at and self._read() != (self._held, False)):
+            return False
+        self._intact_at = generation
+        return True
 
     def purge(self) -> None:
         """Remove the table, whoever made it."""

@@ -9,20 +9,19 @@ from dataclasses import dataclass, field
 
 from argosy.agent.logic import network_balance as balance
 from argosy.agent.logic.network_balance import BALANCE_TABLE, Balanced, Held
-from argosy.agent.network.netlink import Netlink
-from argosy.agent.network.nft import Nft, NftError, execute
+from argosy.agent.network.nft import Nft, NftError
 
 
 @dataclass(slots=True)
 class Balancer:
-    """Used by the plane's worker thread alone. `nft` and `netfilter` are of the network's namespace."""
+    """Used by the plane's worker thread alone. `nft` is of the network's namespace."""
 
     nft: Nft
-    netfilter: Netlink
     services: dict[str, Balanced] = field(default_factory=dict)
     own: frozenset[int] = frozenset()
     _held: Held | None = None
     _known: bool = False
+    _intact_at: bytes | None = None
     _touched: set[str] = field(default_factory=set)
 
     def want(self, services: Mapping[str, Balanced | None], own: Iterable[int]) -> None:
@@ -47,7 +46,7 @@ class Balancer:
         messages, after = balance.change(self._held, self.services, self.own, touched)
         if messages:
             try:
-                execute(self.netfilter, messages)
+                self.nft.execute(messages)
             except NftError:
                 self._known = False
                 raise
@@ -63,7 +62,11 @@ class Balancer:
 
     def intact(self) -> bool:
         """Tell whether the kernel has what it is believed to have."""
-        return self._known and self._read() == self._held
+        generation = self.nft.generation()
+        if not self._known or (generation != self._intact_at and self._read() != self._held):
+            return False
+        self._intact_at = generation
+        return True
 
     def _read(self) -> Held | None:
         listed = self.nft.listing(BALANCE_TABLE)

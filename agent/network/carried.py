@@ -23,13 +23,9 @@ from argosy.agent.network.container import Plug
 from argosy.agent.network.kept_tables import KeptTables
 from argosy.agent.network.kernel import KernelNamespace, LinkMaker
 from argosy.agent.network.namespace import Home
-from argosy.agent.network.netlink import Netlink
 from argosy.agent.network.nft import Nft
 from argosy.agent.network.tables import Tables
 from argosy.core.assignment import NetworkAssignment, PeerAssignment
-
-NETLINK_NETFILTER: Final = 12
-"""Which the socket module does not name (linux/netlink.h)."""
 
 DELETION_GROUP: Final = 0x4152474F
 """Interface group that links are put into to be deleted together ("ARGO")."""
@@ -63,7 +59,6 @@ class CarriedNetwork:
     containers: dict[str, Attached] = field(default_factory=dict)
     removes_leftovers: bool = True
     wanted: dict[Key, Entry] = field(default_factory=dict)
-    connections: Netlink = field(init=False)
     nft: Nft = field(init=False)
     balancer: Balancer = field(init=False)
     ingress: KeptTables[Ingress] = field(init=False)
@@ -77,9 +72,8 @@ class CarriedNetwork:
     """What is believed and what is wanted were found equal, and neither was touched since."""
 
     def __post_init__(self) -> None:
-        self.connections = self.home.netlink_in(self.kernel.fd, NETLINK_NETFILTER)
         self.nft = self.home.nft_in(self.kernel.fd)
-        self.balancer = Balancer(self.nft, self.connections)
+        self.balancer = Balancer(self.nft)
         self.ingress = KeptTables(self.nft, INGRESS_TABLES, network_ingress.change)
 
     @classmethod
@@ -215,28 +209,27 @@ class CarriedNetwork:
 
     def open_connections(self, addresses: Collection[int]) -> list[int]:
         """Return who serves, among the addresses: each as often as it has an open TCP connection."""
-        return [c.served_by for c in conntrack.served_by(self.connections, addresses) if c.open]
+        return [c.served_by for c in conntrack.served_by(self.nft.netfilter, addresses) if c.open]
 
     def forget_connections(self, gone: Collection[int], withdrawn: Collection[int]) -> None:
         """Have the connections of endpoints that are gone find another, and the datagrams of withdrawn ones, too.
 
         After the balancer has changed: a packet in between would else bring them back.
         """
-        conntrack.forget_translated(self.connections, gone, withdrawn)
+        conntrack.forget_translated(self.nft.netfilter, gone, withdrawn)
 
     def forget_stale_connections(self, endpoints: Collection[int]) -> None:
         """Forget what leads from a service's address to none of the endpoints: what left while no agent ran."""
         addresses = {s.address for s in self.balancer.services.values()}
         if self.uplink:
             addresses.add(self.uplink.inner)  # published ports
-        found = conntrack.all_translated(self.connections)
+        found = conntrack.all_translated(self.nft.netfilter)
         stale = [c for c in found if c.dialled in addresses and c.served_by not in endpoints]
-        conntrack.forget(self.connections, stale)
+        conntrack.forget(self.nft.netfilter, stale)
 
     def close(self) -> None:
         """Let go of the namespace; it lives on if it is pinned."""
         self.nft.close()
-        self.connections.close()
         self.kernel.close()
 
     def destroy(self) -> None:

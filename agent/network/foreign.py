@@ -19,6 +19,7 @@ class ForeignFirewall:
         self._nft = nft
         self._table = table
         self._chains: list[ForeignChain] = []
+        self._chains_of: bytes | None = None
         self._counted = (0, 0)
         self._dropping = False
 
@@ -30,7 +31,10 @@ class ForeignFirewall:
             return ""  # somebody is changing them: the next look tells
 
     def _look(self) -> str:
-        chains = foreign_chains(self._nft.run("list chains"), {self._table})
+        generation = self._nft.generation()
+        chains = self._chains
+        if generation != self._chains_of:
+            chains = foreign_chains(self._nft.run("list chains"), {self._table})
         counts = counted(self._nft.run(f"list counters table ip {self._table}", stateless=False))
         came, passed = (
             now - before if now >= before else now for now, before in zip(counts, self._counted, strict=True)
@@ -39,7 +43,7 @@ class ForeignFirewall:
             self._dropping = False  # what came before the chains were changed says nothing of those that are there now
         elif came:
             self._dropping = True
-        self._chains, self._counted = chains, counts
+        self._chains, self._chains_of, self._counted = chains, generation, counts
         suspects = [s for c in chains for s in self._suspects(c, within=self._dropping)]
         return why_dropped(suspects, dropping=self._dropping)
 

@@ -27,7 +27,7 @@ from argosy.agent.logic.network_ports import Opening, led_datagrams, published_r
 from argosy.agent.logic.network_state import Address, Entry, Key, Link, LinkKind, State, device_of, key_of, state_of
 from argosy.agent.logic.network_uplink import UplinkPair, number_of
 from argosy.agent.network import conntrack, datagrams, rtnetlink
-from argosy.agent.network.carried import DELETION_GROUP, NETLINK_NETFILTER
+from argosy.agent.network.carried import DELETION_GROUP
 from argosy.agent.network.kept_tables import KeptTables
 from argosy.agent.network.kernel import KernelNamespace, LinkMaker
 from argosy.agent.network.namespace import Home, open_namespace, read_setting, write_setting
@@ -70,11 +70,9 @@ class HostNamespace:
         self.kernel = KernelNamespace(home, open_namespace("/proc/thread-self/ns/net"), names.HOST_UPLINK_PREFIX)
         self.wanted: dict[Key, Entry] = {}
         self.removes_leftovers = False
-        self._connections = home.netlink_in(home.fd, NETLINK_NETFILTER)
 
     def close(self) -> None:
         """Let go of sockets and descriptors; nothing changes in the kernel."""
-        self._connections.close()
         self.kernel.close()
 
     def adopt(self) -> None:
@@ -113,15 +111,15 @@ class HostNamespace:
 
     def forget_datagrams(self, ports: Collection[int]) -> None:
         """Have datagrams to ports that were changed just now find that: the kernel remembers where they went before."""
-        found = conntrack.untranslated_datagrams(self._connections, ports)
-        conntrack.forget(self._connections, found)
+        found = conntrack.untranslated_datagrams(self._nft.netfilter, ports)
+        conntrack.forget(self._nft.netfilter, found)
         led, uplinks = led_datagrams(self._openings, self._pairs()), IPv4Network(self._firewall.uplink_range)
 
         def misled(dialled: Place, reached: Place) -> bool:
             address, number = str(IPv4Address(dialled[0])), dialled[1]
             return IPv4Address(reached[0]) in uplinks and led.get((address, number), led.get(("", number))) != reached
 
-        datagrams.forget(self._connections, misled)
+        datagrams.forget(self._nft.netfilter, misled)
 
     def _pairs(self) -> dict[str, UplinkPair]:
         return {network.id: pair for network, pair in self._uplinks}

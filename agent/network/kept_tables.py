@@ -29,6 +29,7 @@ class KeptTables(Generic[W]):
     wanted: W | None = None
     _held: W | None = None
     _listed: str | None = None
+    _intact_at: bytes | None = None
     _known: bool = False
 
     def converge(self) -> int:
@@ -53,7 +54,11 @@ class KeptTables(Generic[W]):
 
     def intact(self) -> bool:
         """Tell whether the kernel has what it is believed to have."""
-        return self._known and self._list() == self._listed
+        generation = self.nft.generation()
+        if not self._known or (generation != self._intact_at and self._list() != self._listed):
+            return False
+        self._intact_at = generation
+        return True
 
     def _list(self) -> str | None:
         present = self.nft.run("list tables").splitlines()

@@ -20,6 +20,9 @@ _HEADER: Final = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _ATTRIBUTE: Final = struct.Struct("=HH")  # length, type
 _INT: Final = struct.Struct("=i")
 
+NETLINK_NETFILTER: Final = 12
+"""Which the socket module does not name (linux/netlink.h)."""
+
 NLM_F_REQUEST: Final = 0x1
 NLM_F_ACK: Final = 0x4
 NLM_F_DUMP_INTR: Final = 0x10
@@ -174,15 +177,16 @@ class Netlink:
         self._sequence += 1
         flags = message.flags | NLM_F_REQUEST
         self._socket.send(_HEADER.pack(16 + len(message.body), message.type, flags, self._sequence, 0) + message.body)
-        for kind, sequence, _, body in _parse(self._socket.recv(_DUMP_BYTES)):
-            if sequence != self._sequence:
-                continue
-            if kind != _NLMSG_ERROR:
-                return kind, body
-            refusal = _refusal(body, 0, message.about)
-            if refusal.errno and refusal.errno not in GONE:
-                raise NetlinkError([refusal])
-        return None
+        while True:
+            for kind, sequence, _, body in _parse(self._socket.recv(_DUMP_BYTES)):
+                if sequence != self._sequence:
+                    continue
+                if kind != _NLMSG_ERROR:
+                    return kind, body
+                refusal = _refusal(body, 0, message.about)
+                if refusal.errno and refusal.errno not in GONE:
+                    raise NetlinkError([refusal])
+                return None
 
     def dump(self, message: Message) -> list[bytes]:
         """Return the bodies of all objects that the request lists; taken again if they changed meanwhile."""

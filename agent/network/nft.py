@@ -12,7 +12,7 @@ from functools import cache
 from typing import Final
 
 from argosy.agent.logic.nft_messages import NftMessage
-from argosy.agent.network.netlink import Message, Netlink
+from argosy.agent.network.netlink import NETLINK_NETFILTER, Message, Netlink, attributes
 from argosy.agent.spawn import uninherited
 from argosy.core.errors import TransientError
 
@@ -24,19 +24,12 @@ _SUBSYSTEM: Final = 10  # NFNL_SUBSYS_NFTABLES
 _FOR_NFTABLES: Final = struct.pack("!BBH", 0, 0, _SUBSYSTEM)
 _BEGIN: Final = Message(16, 0, _FOR_NFTABLES, about="an nftables transaction", decisive=True)
 _END: Final = Message(17, 0, _FOR_NFTABLES)
+_GENERATION: Final = Message(_SUBSYSTEM << 8 | 16, 0, struct.pack("!BBH", 0, 0, 0), about="the generation")
+_GENERATION_ID: Final = 1  # NFTA_GEN_ID
 
 
 class NftError(TransientError):
     """The kernel or the library refused a ruleset; nothing of it is in force."""
-
-
-def execute(netfilter: Netlink, messages: Iterable[NftMessage]) -> None:
-    """Carry out messages in the namespace of a socket, as one transaction. Raises NftError."""
-    packed = [Message(_SUBSYSTEM << 8 | m.kind, m.flags, m.body, about=m.about) for m in messages]
-    try:
-        netfilter.transact(_BEGIN, packed, _END)
-    except OSError as error:
-        raise NftError(f"nftables refused: {error}") from error
 
 
 @cache
@@ -59,13 +52,13 @@ def _library() -> ctypes.CDLL:
 
 
 class Nft:
-    """nftables of the namespace that the making thread is in, by text; for one user.
+    """nftables of the namespace that the making thread is in; for one user. `netfilter`: the socket of its messages.
 
-    One socket serves for good: when one of netfilter's is closed the kernel waits until what transactions have
+    The sockets serve for good: when one of netfilter's is closed the kernel waits until what transactions have
     replaced, in whichever namespace, is nobody's any more (nf_tables_api.c, nft_rcv_nl_event): 16 ms and more.
     """
 
-    __slots__ = ("_context",)
+    __slots__ = ("_context", "netfilter")
 
     def __init__(self) -> None:
         library = _library()
@@ -75,6 +68,28 @@ class Nft:
             raise NftError("nftables is not available: out of memory, or no netlink socket")
         library.nft_ctx_buffer_output(self._context)
         library.nft_ctx_buffer_error(self._context)
+        self.netfilter = Netlink(NETLINK_NETFILTER)
+
+    def generation(self) -> bytes:
+        """Return the number of the last transaction of anyone, which changes with whatever a listing shows.
+
+        But for what packets change: counters, and what they put in sets. Raises NftError.
+        """
+        try:
+            told = self.netfilter.request(_GENERATION)
+        except OSError as error:
+            raise NftError(f"nftables tells no generation: {error}") from error
+        if told is None:
+            raise NftError("nftables tells no generation")
+        return attributes(told[1][4:])[_GENERATION_ID]
+
+    def execute(self, messages: Iterable[NftMessage]) -> None:
+        """Carry out messages, as one transaction. Raises NftError."""
+        packed = [Message(_SUBSYSTEM << 8 | m.kind, m.flags, m.body, about=m.about) for m in messages]
+        try:
+            self.netfilter.transact(_BEGIN, packed, _END)
+        except OSError as error:
+            raise NftError(f"nftables refused: {error}") from error
 
     def run(self, commands: str, *, stateless: bool = True, terse: bool = False) -> str:
         """Run commands and return what they print. Raises NftError.
@@ -101,7 +116,8 @@ class Nft:
             raise
 
     def close(self) -> None:
-        """Close the socket; the namespace loses one reference. Harmless to repeat."""
+        """Close the sockets; the namespace loses its references. Harmless to repeat."""
         context, self._context = self._context, None
         if context:
             _library().nft_ctx_free(context)
+        self.netfilter.close()

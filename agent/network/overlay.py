@@ -395,7 +395,7 @@ class Overlay:
         def misled(dialled: Place, reached: Place) -> bool:
             return dialled[0] == inner and (dialled[1], reached) not in led
 
-        datagrams.forget(carried.connections, misled)
+        datagrams.forget(carried.nft.netfilter, misled)
 
     def _balance(self, carried: CarriedNetwork, changed: Changed, local: Iterable[int], *, anew: bool) -> None:
         """Tell a network's balancer what it should be; `anew`: it knows nothing yet."""

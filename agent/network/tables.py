@@ -19,12 +19,13 @@ def _digest(text: str) -> str:
 class Tables:
     """What is in force, by scope (a network's id, or "" for the host): digests of text and listing."""
 
-    __slots__ = ("_checked", "_path", "_records")
+    __slots__ = ("_checked", "_intact_at", "_path", "_records")
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._records: dict[str, tuple[str, str]] = {}
         self._checked: set[str] = set()
+        self._intact_at: dict[str, bytes] = {}
 
     def load(self) -> None:
         """Read what a former life remembered; an unreadable file only means that all is written again."""
@@ -34,6 +35,7 @@ class Tables:
         except (OSError, ValueError, TypeError, AttributeError):
             self._records = {}
         self._checked.clear()
+        self._intact_at.clear()
 
     def ensure(self, scope: str, table: str, ruleset: str, nft: Nft) -> bool:
         """Have a table of a namespace be what `ruleset` makes it; tell whether it had to be written."""
@@ -53,21 +55,27 @@ class Tables:
 
     def intact(self, scope: str, table: str, nft: Nft) -> bool:
         """Tell whether the kernel lists a table as it did when it was written; one never written must not be there."""
+        generation = nft.generation()
+        if self._intact_at.get(scope) == generation:
+            return True
         listed = nft.listing(table, terse=True)
         record = self._records.get(scope)
-        if record is None:
-            return listed is None
-        return listed is not None and _digest(listed) == record[1]
+        if (_digest(listed) if listed is not None else None) != (record[1] if record else None):
+            return False
+        self._intact_at[scope] = generation
+        return True
 
     def distrust(self, scope: str) -> None:
         """Have the table written again at the next `ensure`."""
         self._records.pop(scope, None)
+        self._intact_at.pop(scope, None)
         self._checked.discard(scope)
 
     def forget(self, scope: str) -> None:
         """Forget a table that is gone."""
         if self._records.pop(scope, None):
             self._save()
+        self._intact_at.pop(scope, None)
         self._checked.discard(scope)
 
     def written_from(self, scope: str, ruleset: str) -> bool:

@@ -54,9 +54,6 @@ class Kernel:
 
 
 class Home:
-    def netlink_in(self, fd, protocol):
-        return None
-
     def nft_in(self, fd):
         return None
 

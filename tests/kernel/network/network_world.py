@@ -21,9 +21,8 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, TypeVar
 
-from argosy.agent.network.carried import NETLINK_NETFILTER
 from argosy.agent.network.desired import LocalTask, NetworkSettings, NetworkState, NodeIdentity
-from argosy.agent.network.netlink import Netlink
+from argosy.agent.network.netlink import NETLINK_NETFILTER, Netlink
 from argosy.agent.network.plane import NetworkPlane
 from argosy.core.assignment import NetworkAssignment, PeerAssignment
 from argosy.core.network import Attachment

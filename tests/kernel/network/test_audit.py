@@ -15,6 +15,7 @@ from test_life import BREAKAGES, break_it
 from test_reach import WEB, converse
 
 from argosy.agent.network.desired import AuditTiming
+from argosy.agent.network.nft import Nft
 from argosy.core.addresses import parse_ipv4
 from argosy.core.assignment import EndpointAssignment, NamesAssignment, PublishedAssignment
 from argosy.core.service import PortSpec
@@ -206,6 +207,29 @@ def test_a_link_that_flaps_is_brought_up_again(wire: World) -> None:
 def test_a_host_that_was_told_nothing_yet_has_nothing_wrong(wire: World) -> None:
     host = wire.add_host(dns=False)
     assert host.do(host.plane.verify()) == []
+
+
+def test_tables_that_nobody_changed_are_not_listed(wire: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which takes longer the more is in them; once after each change, also by others to what is theirs."""
+    one, _ = two_ends(wire, TOLD)
+    host = one.host
+    listed: list[str] = []
+    run = Nft.run
+    monkeypatch.setattr(Nft, "run", lambda nft, commands, **how: listed.append(commands) or run(nft, commands, **how))
+
+    def audited() -> list[str]:
+        listed.clear()
+        assert host.do(host.plane.verify()) == []
+        return [c for c in listed if c.startswith("list table ip ")]
+
+    audited()
+    assert audited() == []
+    host.sh("nft add table ip stranger")
+    assert len(audited()) == 2  # that of forwarding, and of who may send
+    assert audited() == []
+    host.in_network(WEB, "nft add table ip stranger")
+    assert len(audited()) == 2  # that of sources, and of balancing
+    assert audited() == []
 
 
 def test_what_the_plane_and_its_containers_do_is_no_drift(wire: World) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from network_world import Namespace
 
+from argosy.agent.logic.nft_messages import Transaction
 from argosy.agent.network.nft import Nft, NftError
 from argosy.agent.spawn import spawn
 
@@ -53,6 +54,37 @@ def test_what_others_do_is_seen(namespace: Namespace, nft: Nft) -> None:
     assert nft.listing("two") is None
     nft.run("add table ip two")
     assert nft.listing("two") == "table ip two {\n}\n"
+
+
+def test_every_change_begins_a_generation(namespace: Namespace, nft: Nft) -> None:
+    """By whoever and however it is made; what packets do, and looking, begins none."""
+    commands = (
+        "add rule ip two empty accept",
+        "insert rule ip two empty drop",
+        "add element ip one met { 192.0.2.1 }",
+        "delete element ip one met { 192.0.2.1 }",
+        "flush chain ip two empty",
+        "flush set ip one met",
+        "flush table ip one",
+        "delete chain ip two empty",
+        "delete table ip two",
+        "add table netdev two",
+        "flush ruleset",
+    )
+    with namespace.open_socket(2) as sending:
+        for command in commands:
+            before = nft.generation()
+            nft.listing("one")
+            sending.sendto(b"", ("127.0.0.1", 9))
+            namespace.sh("nft list ruleset")
+            assert nft.generation() == before
+            namespace.sh(f"nft '{command}'")
+            assert nft.generation() != before, command
+    transaction = Transaction("one")
+    transaction.renew_table()
+    before = nft.generation()
+    nft.execute(transaction.messages)
+    assert nft.generation() != before
 
 
 def test_what_is_refused_leaves_nothing_behind(nft: Nft) -> None:

@@ -9,9 +9,7 @@ from network_world import Namespace
 from argosy.agent.logic import network_balance as balance
 from argosy.agent.logic.network_balance import BALANCE_TABLE, Balanced, change
 from argosy.agent.logic.nft_messages import Transaction
-from argosy.agent.network import nft
-from argosy.agent.network.carried import NETLINK_NETFILTER
-from argosy.agent.network.netlink import Netlink
+from argosy.agent.network.nft import Nft, NftError
 from argosy.core.addresses import parse_ipv4
 
 A, B, C = (parse_ipv4(f"10.64.0.{last}") for last in (33, 34, 65))
@@ -64,10 +62,10 @@ class Tables:
 
     def __init__(self) -> None:
         self.namespace = Namespace.new()
-        self.netfilter = self.namespace.run(lambda: Netlink(NETLINK_NETFILTER))
+        self.nft = self.namespace.run(Nft)
 
     def execute(self, transaction: Transaction) -> None:
-        nft.execute(self.netfilter, transaction.messages)
+        self.nft.execute(transaction.messages)
 
     def listing(self) -> list[str]:
         """Return what `nft` makes of the kernel's bytecode, without comments: sets and chains, in a fixed order."""
@@ -75,7 +73,7 @@ class Tables:
         return sorted(map(_in_order, re.findall(r"^\t\w+ \S+ \{\n.*?^\t\}", listed, re.MULTILINE | re.DOTALL)))
 
     def close(self) -> None:
-        self.netfilter.close()
+        self.nft.close()
         self.namespace.close()
 
 
@@ -94,7 +92,7 @@ def tables():
 
 def test_what_is_packed_is_what_nft_makes(tables: Tables) -> None:
     messages, _ = change(None, SERVICES, frozenset({A}), SERVICES)
-    nft.execute(tables.netfilter, messages)
+    tables.nft.execute(messages)
     ours = tables.listing()
     tables.namespace.sh(f"nft delete table ip {BALANCE_TABLE}")
     tables.namespace.run(lambda: subprocess.run(["nft", "-f", "-"], input=TEXT, text=True, check=True))
@@ -105,22 +103,22 @@ def test_changes_lead_where_the_whole_does(tables: Tables) -> None:
     held = None
     for services in ({"web": SERVICES["none"]}, SERVICES, {"web": SERVICES["heavy"]}, {}, SERVICES):
         messages, held = change(held, services, frozenset({A}), {*services, *SERVICES})
-        nft.execute(tables.netfilter, messages)
+        tables.nft.execute(messages)
         listed = tables.namespace.sh(f"nft list table ip {BALANCE_TABLE}")
         assert balance.read(listed) == held
     stepwise = tables.listing()
-    nft.execute(tables.netfilter, change(None, SERVICES, frozenset({A}), SERVICES)[0])
+    tables.nft.execute(change(None, SERVICES, frozenset({A}), SERVICES)[0])
     assert stepwise == tables.listing()
 
 
 def test_a_transaction_is_in_force_as_a_whole_or_not_at_all(tables: Tables) -> None:
-    nft.execute(tables.netfilter, change(None, SERVICES, frozenset({A}), SERVICES)[0])
+    tables.nft.execute(change(None, SERVICES, frozenset({A}), SERVICES)[0])
     before = tables.listing()
     broken = Transaction(BALANCE_TABLE)
     broken.flush_chain("s-web")
     broken.delete_chain("s-never")
     broken.add_chain("s-more")
-    with pytest.raises(nft.NftError, match="s-never: No such file"):
+    with pytest.raises(NftError, match="s-never: No such file"):
         tables.execute(broken)
     assert tables.listing() == before
     more = Transaction(BALANCE_TABLE)
@@ -133,11 +131,11 @@ def test_many_services_are_one_transaction(tables: Tables) -> None:
     many = {f"svc{i}": Balanced(i + 1, tuple((1000 + i * 200 + e, 0) for e in range(200))) for i in range(400)}
     messages, held = change(None, many, frozenset(), many)
     assert sum(len(message.body) for message in messages) > 2 << 20  # more than the socket's buffer holds by itself
-    nft.execute(tables.netfilter, messages)
+    tables.nft.execute(messages)
     assert balance.read(tables.namespace.sh(f"nft list table ip {BALANCE_TABLE}")) == held
 
 
 def test_a_service_of_many_endpoints(tables: Tables) -> None:
     wide = {"wide": Balanced(1, tuple((1000 + e, 0) for e in range(5000)))}
-    nft.execute(tables.netfilter, change(None, wide, frozenset(), wide)[0])
+    tables.nft.execute(change(None, wide, frozenset(), wide)[0])
     assert "4999 : 0.0.23.111 }" in tables.namespace.sh(f"nft list chain ip {BALANCE_TABLE} s-wide")
