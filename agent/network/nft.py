@@ -7,6 +7,7 @@ already. Messages are for what changes often. Either way one call is one transac
 import ctypes
 import ctypes.util
 import struct
+import threading
 from collections.abc import Iterable
 from functools import cache
 from typing import Final
@@ -26,6 +27,11 @@ _BEGIN: Final = Message(16, 0, _FOR_NFTABLES, about="an nftables transaction", d
 _END: Final = Message(17, 0, _FOR_NFTABLES)
 _GENERATION: Final = Message(_SUBSYSTEM << 8 | 16, 0, struct.pack("!BBH", 0, 0, 0), about="the generation")
 _GENERATION_ID: Final = 1  # NFTA_GEN_ID
+
+
+_one_at_a_time: Final = threading.Lock()
+"""The library keeps the generation that it reads in one place for all contexts (mnl.c, nft_genid), and begins anew
+where another is told: two threads in two namespaces would hold each other up, on a slow machine without end."""
 
 
 class NftError(TransientError):
@@ -98,7 +104,8 @@ class Nft:
         """
         library, context = _library(), self._context
         library.nft_ctx_output_set_flags(context, (_STATELESS if stateless else 0) | (_TERSE if terse else 0))
-        failed = library.nft_run_cmd_from_buffer(context, commands.encode())
+        with _one_at_a_time:
+            failed = library.nft_run_cmd_from_buffer(context, commands.encode())
         # Both, always: what is not taken comes before what is said next time.
         output: bytes = library.nft_ctx_get_output_buffer(context)
         said: bytes = library.nft_ctx_get_error_buffer(context)

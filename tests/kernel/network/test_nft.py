@@ -2,7 +2,10 @@
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 from network_world import Namespace
@@ -85,6 +88,29 @@ def test_every_change_begins_a_generation(namespace: Namespace, nft: Nft) -> Non
     before = nft.generation()
     nft.execute(transaction.messages)
     assert nft.generation() != before
+
+
+def test_those_of_two_namespaces_do_not_hold_each_other_up(nft: Nft) -> None:
+    """The library keeps one generation for the whole process; listings begin anew where theirs is another."""
+    other = Namespace.new()
+    with closing(other), closing(other.run(Nft)) as elsewhere, ThreadPoolExecutor(2) as threads:
+        elsewhere.run("".join(f"add table ip t{i}; add chain ip t{i} empty;" for i in range(300)))
+
+        elsewhere.run("add table ip another")
+        assert elsewhere.generation() != nft.generation()
+        enough = threading.Event()
+
+        def keep_looking() -> None:
+            while not enough.is_set():
+                nft.run("list tables")
+
+        listing = threads.submit(lambda: [elsewhere.run("list ruleset").count("empty") for _ in range(50)])
+        looking = threads.submit(keep_looking)
+        try:
+            assert listing.result(20) == [300] * 50
+        finally:
+            enough.set()
+        looking.result()
 
 
 def test_what_is_refused_leaves_nothing_behind(nft: Nft) -> None:
