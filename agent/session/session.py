@@ -30,6 +30,8 @@ LEADER_KEY = "argosy-leader"
 FOLLOW_HINT_S = 0.05
 HELLO_S = 5.0
 """How long a controller may take to be connected to, and to answer a hello; then the next one is tried."""
+RETRY_S = 3.0
+"""How long it takes at most between two tries: so soon after a controller is back its agents are."""
 MISSED_ANSWERS = 3
 """Heartbeats without an answer after which the connection counts as dead."""
 
@@ -118,7 +120,7 @@ class Session:
 
     async def run(self) -> None:
         """Connect, talk, reconnect; never returns."""
-        backoff = Backoff()
+        backoff = Backoff(cap_s=RETRY_S)
         while True:
             target = self._next_target()
             try:
