@@ -1,12 +1,13 @@
 """`python -m tests.vm [PYTEST ARGUMENT...]`: run the kernel tests in the virtual machine (see `machine.py`).
 
-Without arguments: the runtime's and the overlay's tests, and what `tests/vm/inside` asks of the machine itself.
+Without arguments that name tests: the runtime's, the overlay's, and what `tests/vm/inside` asks of the machine itself.
 Options of our own come first: `--timeout SECONDS` (default 3600), `--shell COMMAND` to run that instead of pytest.
 """
 
 import argparse
 import signal
 import sys
+from pathlib import Path
 
 from tests.vm import machine
 
@@ -23,7 +24,9 @@ def main() -> int:
     own, pytest_arguments = parser.parse_known_args()
     for number in (signal.SIGTERM, signal.SIGINT):  # so that the machine ends with us
         signal.signal(number, lambda ended_by, _: sys.exit(128 + ended_by))
-    command = ["bash", "-c", own.shell] if own.shell else machine.pytest_command(*(pytest_arguments or SUITE))
+    named = any(Path(argument.partition("::")[0]).exists() for argument in pytest_arguments)
+    arguments = (*pytest_arguments, *(() if named else SUITE))
+    command = ["bash", "-c", own.shell] if own.shell else machine.pytest_command(*arguments)
     try:
         outcome = machine.run(command, timeout_s=own.timeout, echo=True)
     except machine.VmUnavailable as error:
