@@ -41,7 +41,7 @@ _IP: Final = f"ip {INGRESS_TABLE}"
 _NETDEV: Final = f"netdev {INGRESS_TABLE}"
 _PLACEHOLDER_MAC: Final = bytes.fromhex("020000000001")
 _AFTER_DSTNAT: Final = -90
-INGRESS_TABLES: Final = (_IP, _NETDEV)
+INGRESS_TABLES: Final = ((INGRESS_TABLE, "ip"), (INGRESS_TABLE, "netdev"))
 
 Place = tuple[int, int]
 """An address and a port."""

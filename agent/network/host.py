@@ -64,7 +64,7 @@ class HostNamespace:
         self._openings: list[Opening] = []
         self._published = PublishedRules()
         self._leads: KeptTables[frozenset[Lead]] = KeptTables(
-            nft, (f"ip {ports_table}",), partial(network_leads.change, ports_table)
+            nft, ((ports_table, "ip"),), partial(network_leads.change, ports_table)
         )
         self._ever_wanted: set[Key] = set()
         self.kernel = KernelNamespace(home, open_namespace("/proc/thread-self/ns/net"), names.HOST_UPLINK_PREFIX)

@@ -19,12 +19,12 @@ W = TypeVar("W")
 class KeptTables(Generic[W]):
     """Used by the plane's worker thread alone. `wanted` None: there are to be none.
 
-    `names`: the tables, as "ip NAME". `change` returns the commands that lead from what is held (None: nothing is known
-    of them) to what is wanted.
+    `names`: the tables, as (name, family). `change` returns the commands that lead from what is held (None: nothing is
+    known of them) to what is wanted.
     """
 
     nft: Nft
-    names: tuple[str, ...]
+    names: tuple[tuple[str, str], ...]
     change: Callable[[W | None, W | None], str]
     wanted: W | None = None
     _held: W | None = None
@@ -35,10 +35,12 @@ class KeptTables(Generic[W]):
     def converge(self) -> int:
         """Bring the kernel to what is wanted, and return 1 if that took a change. Raises NftError."""
         if not self._known and self.wanted is None and self._list() is None:
-            self._known = True
+            self._held, self._listed, self._known = None, None, True
         if self._known and self.wanted == self._held:
             return 0
-        commands = self.change(self._held if self._known else None, self.wanted)
+        # What somebody else has changed would else be among what is listed after the change, and pass for ours.
+        held = self._held if self.intact() else None
+        commands = self.change(held, self.wanted)
         try:
             self.nft.run(commands)
             self._listed = self._list()
@@ -61,8 +63,7 @@ class KeptTables(Generic[W]):
         return True
 
     def _list(self) -> str | None:
-        present = self.nft.run("list tables").splitlines()
-        if not any(f"table {name}" in present for name in self.names):
+        listed = [self.nft.listing(*name) for name in self.names]
+        if not any(listed):
             return None
-        texts = (self.nft.run(f"list table {name}") if f"table {name}" in present else "-" for name in self.names)
-        return hashlib.sha256("".join(texts).encode()).hexdigest()
+        return hashlib.sha256("".join(text or "-" for text in listed).encode()).hexdigest()

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Final
 
 from argosy.agent.logic.nft_messages import NftMessage
-from argosy.agent.network.netlink import NETLINK_NETFILTER, Message, Netlink, attributes
+from argosy.agent.network.netlink import NETLINK_NETFILTER, Message, Netlink, attribute, attributes
 from argosy.agent.spawn import uninherited
 from argosy.core.errors import TransientError
 
@@ -27,7 +27,9 @@ _BEGIN: Final = Message(16, 0, _FOR_NFTABLES, about="an nftables transaction", d
 _END: Final = Message(17, 0, _FOR_NFTABLES)
 _GENERATION: Final = Message(_SUBSYSTEM << 8 | 16, 0, struct.pack("!BBH", 0, 0, 0), about="the generation")
 _GENERATION_ID: Final = 1  # NFTA_GEN_ID
-
+_GET_TABLE: Final = _SUBSYSTEM << 8 | 1
+_TABLE_NAME: Final = 1  # NFTA_TABLE_NAME
+_FAMILIES: Final = {"ip": 2, "netdev": 5}
 
 _one_at_a_time: Final = threading.Lock()
 """The library keeps the generation that it reads in one place for all contexts (mnl.c, nft_genid), and begins anew
@@ -113,14 +115,24 @@ class Nft:
             raise NftError(f"nftables refused: {said.decode(errors='replace').strip()}")
         return output.decode(errors="replace")
 
-    def listing(self, table: str, *, terse: bool = False) -> str | None:
-        """Return a table of family ip as the kernel has it, without counters; None if there is none. See `run`."""
+    def listing(self, table: str, family: str = "ip", *, terse: bool = False) -> str | None:
+        """Return a table as the kernel has it, without counters; None if there is none. See `run`."""
+        if not self._has(table, family):
+            return None
         try:
-            return self.run(f"list table ip {table}", terse=terse)
+            return self.run(f"list table {family} {table}", terse=terse)
         except NftError:
-            if f"table ip {table}\n" not in self.run("list tables") + "\n":
-                return None
-            raise
+            if self._has(table, family):
+                raise
+            return None
+
+    def _has(self, table: str, family: str) -> bool:
+        """Tell whether there is a table: to have the library list their names takes as long as to list all of them."""
+        header, name = struct.pack("!BBH", _FAMILIES[family], 0, 0), attribute(_TABLE_NAME, table.encode() + b"\0")
+        try:
+            return self.netfilter.request(Message(_GET_TABLE, 0, header + name, about=f"table {table}")) is not None
+        except OSError as error:
+            raise NftError(f"nftables does not tell its tables: {error}") from error
 
     def close(self) -> None:
         """Close the sockets; the namespace loses its references. Harmless to repeat."""
