@@ -157,6 +157,8 @@ def change(
 def read(listing: str) -> Held | None:
     """Return what a listed table holds; None if the part that does not depend on services is not as it should be.
 
+    Or if there are elements that are none of ours: what is not known cannot be taken out.
+
     A chain that is not wholly what its digest says has the digest "".
     """
     chains: dict[str, str] = {}
@@ -174,11 +176,14 @@ def read(listing: str) -> Held | None:
     if not {"services", "own"} <= elements.keys():
         return None
     pairs = [_number(a) for a in _ADDRESS.findall(elements["own"])]
+    chosen = {_number(address): chain for address, chain in _CHOSEN.findall(elements["services"])}
+    if pairs[::2] != pairs[1::2] or len(_ADDRESS.findall(elements["services"])) != len(chosen):
+        return None
     return Held(
         chains=chains,
         memories=frozenset(name for name in elements if name.startswith("a-")),
-        chosen={_number(address): chain for address, chain in _CHOSEN.findall(elements["services"])},
-        own=frozenset(pairs[::2]) if pairs[::2] == pairs[1::2] else frozenset(),
+        chosen=chosen,
+        own=frozenset(pairs[::2]),
     )
 
 
