@@ -28,6 +28,7 @@ class ForeignFirewall:
         try:
             return self._look()
         except NftError:
+            self._chains_of = None  # a table goes with the socket of its owner, which is no transaction
             return ""  # somebody is changing them: the next look tells
 
     def _look(self) -> str:

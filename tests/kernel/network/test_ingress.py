@@ -3,12 +3,14 @@
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 from ingress_world import CLIENT, WEB, Published, ask
 from network_world import World, wait_until
 
+from argosy.agent.network.nft import Nft
 from argosy.core.service import HostPort, PortSpec
 
 CHANGES = 500
@@ -398,6 +400,22 @@ def test_a_firewall_that_was_opened_is_not_blamed_for_what_it_dropped_before(wir
     host.sh("nft 'chain inet wall fw { policy accept; }'")
     host.do(host.plane.repair())
     assert host.plane.port_problems == ()
+
+
+def test_a_firewall_is_named_also_once_another_went_with_its_owner(wire: World, web: Published) -> None:
+    """Whose table the kernel removes when its socket is closed, without a transaction."""
+    web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    host = wire.hosts[1]
+    hook = "{ type filter hook forward priority 0; policy %s; }"
+    with closing(host.namespace.run(Nft)) as owner:
+        owner.run("add table inet owned { flags owner; }\n" + f"add chain inet owned fw {hook % 'accept'}")
+        host.sh(f"nft add table inet wall; nft 'add chain inet wall fw {hook % 'drop'}'")
+        web.ports = (PortSpec(target=80, published=8080),)
+        web.apply()
+        assert "chain fw of table inet wall" in host.plane.port_problems[0].reason
+    for _ in range(2):  # the first look finds that something is being changed
+        host.do(host.plane.repair())
+    assert "chain fw of table inet wall" in host.plane.port_problems[0].reason
 
 
 def test_of_several_chains_all_that_may_have_dropped_are_named(wire: World, web: Published) -> None:
