@@ -165,9 +165,9 @@ class CarriedNetwork:
         """Bring the kernel to what is wanted, and tell how many changes it took."""
         operations = self.operations()
         if operations:
-            self.kernel.apply(operations, make)
             if any(isinstance(op, Put) and op.creates and device_of(op.entry) == names.VTEP for op in operations):
-                self.ingress.distrust()  # what watched the one before may have gone with it
+                self.ingress.distrust()  # what watched the one before may have gone with it, and nothing tells of that
+            self.kernel.apply(operations, make)
         return len(operations) + self._ensure_table() + self.balancer.converge() + self.ingress.converge()
 
     def read(self, outside: KernelNamespace | None) -> State:

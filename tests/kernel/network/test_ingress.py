@@ -10,7 +10,10 @@ import pytest
 from ingress_world import CLIENT, WEB, Published, ask
 from network_world import World, wait_until
 
+from argosy.agent.logic.network_state import Link
+from argosy.agent.network.kernel import KernelNamespace
 from argosy.agent.network.nft import Nft
+from argosy.core.errors import TransientError
 from argosy.core.service import HostPort, PortSpec
 
 CHANGES = 500
@@ -479,6 +482,31 @@ def test_what_is_broken_by_hand_is_found_and_mended(wire: World, web: Published,
         assert host.do(host.plane.repair()) != []
         assert host.do(host.plane.verify()) == []
     assert ask(wire.outside, server, wire.hosts[1].address, 8080) == CLIENT
+
+
+def test_a_link_that_a_failed_repair_made_is_watched(
+    wire: World, web: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before Linux 6.16 the chain of what leaves by a device goes with it, and begins no generation of nftables."""
+    web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    web.ports = (PortSpec(target=80, published=8080),)
+    web.apply()
+    host, settle, failures = wire.hosts[0], KernelNamespace._settle, [OSError("not now")]
+    look = "nft -a list table netdev argosy-ingress"  # with numbers: another one is not told apart else
+    before = host.in_network(WEB, look)
+
+    def settle_or_fail(kernel: KernelNamespace, link: Link) -> None:
+        if link.name == "vtep" and failures:
+            raise failures.pop()
+        settle(kernel, link)
+
+    monkeypatch.setattr(KernelNamespace, "_settle", settle_or_fail)
+    host.in_network(WEB, "ip link del vtep")
+    with pytest.raises(TransientError, match="not now"):
+        host.do(host.plane.repair())
+    host.do(host.plane.repair())
+    assert host.do(host.plane.verify()) == []
+    assert host.in_network(WEB, look) != before
 
 
 def test_another_life_and_the_end_of_publishing(wire: World, web: Published) -> None:
