@@ -66,7 +66,7 @@ class Nft:
     replaced, in whichever namespace, is nobody's any more (nf_tables_api.c, nft_rcv_nl_event): 16 ms and more.
     """
 
-    __slots__ = ("_context", "netfilter")
+    __slots__ = ("_context", "_doubts", "netfilter")
 
     def __init__(self) -> None:
         library = _library()
@@ -77,11 +77,13 @@ class Nft:
         library.nft_ctx_buffer_output(self._context)
         library.nft_ctx_buffer_error(self._context)
         self.netfilter = Netlink(NETLINK_NETFILTER)
+        self._doubts = 0
 
     def generation(self) -> bytes:
-        """Return the number of the last transaction of anyone, which changes with whatever a listing shows.
+        """Return what changes with every transaction of anyone, and so with whatever a listing shows.
 
-        But for what packets change: counters, and what they put in sets. Raises NftError.
+        But for what packets change: counters, and what they put in sets; for what goes with a device that it hangs on
+        (before Linux 6.16), or with the socket of its owner; and for a moment, see `doubt`. Raises NftError.
         """
         try:
             told = self.netfilter.request(_GENERATION)
@@ -89,7 +91,15 @@ class Nft:
             raise NftError(f"nftables tells no generation: {error}") from error
         if told is None:
             raise NftError("nftables tells no generation")
-        return attributes(told[1][4:])[_GENERATION_ID]
+        return attributes(told[1][4:])[_GENERATION_ID] + self._doubts.to_bytes(4, "big")
+
+    def doubt(self) -> None:
+        """Have the generation be another: the kernel told that somebody's transaction is complete.
+
+        It numbers one before, and for the milliseconds that a large one takes it may list a chain's policy as it was
+        (nf_tables_api.c, nf_tables_commit).
+        """
+        self._doubts += 1
 
     def execute(self, messages: Iterable[NftMessage]) -> None:
         """Carry out messages, as one transaction. Raises NftError."""

@@ -243,6 +243,9 @@ class Overlay:
         """Return the differences, and what has the next pass write the tables among them."""
         drift: list[Drift] = []
         rewrite: list[Callable[[], None]] = []
+        tables = {"": self._nft, **{i: c.nft for i, c in self._carried.items()}}
+        for network_id in (scope.tables_of or frozenset()) & tables.keys():
+            tables[network_id].doubt()
         if scope.entries(""):
             self._host.look_again()
             found = differences("", self._host.wanted, self._host.read())

@@ -15,6 +15,7 @@ from test_life import BREAKAGES, break_it
 from test_reach import WEB, converse
 
 from argosy.agent.network.desired import AuditTiming
+from argosy.agent.network.netlink import Message, Netlink
 from argosy.agent.network.nft import Nft
 from argosy.core.addresses import parse_ipv4
 from argosy.core.assignment import EndpointAssignment, NamesAssignment, PublishedAssignment
@@ -236,6 +237,29 @@ def test_tables_that_nobody_changed_are_not_listed(wire: World, monkeypatch: pyt
     host.in_network(WEB, "nft add table ip stranger")
     assert len(audited()) == 2  # that of sources, and of balancing
     assert audited() == []
+
+
+@pytest.mark.parametrize("where", ["host", "net"])
+def test_tables_that_were_looked_at_while_somebody_changed_them_are_looked_at_again(
+    where: str, wire: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells a transaction's number before all of it is carried out, and when it is carried out."""
+    one, _ = two_ends(wire, TOLD)
+    host, request = one.host, Netlink.request
+    told: dict[Netlink, tuple[int, bytes] | None] = {}
+
+    def of_what_comes(netlink: Netlink, message: Message) -> tuple[int, bytes] | None:
+        if message.about == "the generation":
+            return told.setdefault(netlink, request(netlink, message))
+        return request(netlink, message)
+
+    monkeypatch.setattr(Netlink, "request", of_what_comes)
+    assert host.do(host.plane.verify()) == []
+    if where == "host":
+        host.sh("nft flush table ip $(nft list tables | cut -d' ' -f3 | grep /peers)")
+    else:
+        host.in_network(WEB, "nft flush table ip argosy-balance")
+    wait_until(lambda: host.plane.drift)
 
 
 def test_what_the_plane_and_its_containers_do_is_no_drift(wire: World) -> None:
