@@ -1,6 +1,7 @@
 """Keeps the table that says who may send VXLAN packets to this host as the peers are.
 
-Believes that the table is what it was last made, and so writes only what changed; `look_again` reads it anew.
+Believes that the table is what it was last made, and so writes only what changed; after `distrust` the next pass reads
+it anew.
 """
 
 from collections.abc import Iterable
@@ -24,12 +25,13 @@ class Admission:
         self._wanted: frozenset[int] | None = None
         self._held: frozenset[int] | None = None
         self._intact_at: bytes | None = None
+        self._known = False
         self._broken = False  # there is a table, and it is not as we make it
         self._left: frozenset[int] = frozenset()
 
     def adopt(self) -> None:
         """Take over what a former life left."""
-        self.look_again()
+        self._look_again()
         self._left = self._held or frozenset()
 
     def want(self, peers: Iterable[int] | None) -> None:
@@ -38,6 +40,8 @@ class Admission:
 
     def converge(self) -> int:
         """Bring the kernel to what is wanted, and return 1 if that took a change. Raises NftError."""
+        if not self._known:
+            self._look_again()
         wanted = self._wanted
         if self._left and not self.removes_leftovers:
             wanted = self._left | (wanted or frozenset())
@@ -46,19 +50,19 @@ class Admission:
             try:
                 self._nft.run(commands)
             except NftError:
-                self.look_again()
+                self._known = False
                 raise
         self._held, self._broken = wanted, False
         return int(bool(commands))
 
-    def look_again(self) -> None:
-        """Believe the kernel, and nothing else."""
-        self._held, self._broken = self._read()
+    def distrust(self) -> None:
+        """Have the next pass believe the kernel, and nothing else."""
+        self._known = False
 
     def intact(self) -> bool:
         """Tell whether the kernel has what it is believed to have."""
         generation = self._nft.generation()
-        if self._broken or (generation != self._intact_at and self._read() != (self._held, False)):
+        if not self._known or (generation != self._intact_at and self._read() != (self._held, False)):
             return False
         self._intact_at = generation
         return True
@@ -68,6 +72,10 @@ class Admission:
         self._nft.run(removal(self._table))
         self._wanted = self._held = None
         self._broken = False
+
+    def _look_again(self) -> None:
+        self._held, self._broken = self._read()
+        self._known = True
 
     def _read(self) -> tuple[frozenset[int] | None, bool]:
         """Return who is admitted, None if that cannot be told; and whether that is because the table is broken."""

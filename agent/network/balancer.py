@@ -1,7 +1,7 @@
 """The load balancer of one network on the node: its nftables table kept as the services say.
 
-Believes that the table is what it was last made, and so writes only what changed; `look_again` reads it from the
-kernel.
+Believes that the table is what it was last made, and so writes only what changed; after `distrust` the next pass reads
+it from the kernel.
 """
 
 from collections.abc import Iterable, Mapping
@@ -39,7 +39,7 @@ class Balancer:
     def converge(self) -> int:
         """Bring the kernel to what is wanted, and return 1 if that took a change. Raises NftError."""
         if not self._known:
-            self.look_again()
+            self._look_again()
         if self._held is not None and not self._touched and self._held.own == self.own:
             return 0
         touched = set(self.services) if self._held is None else self._touched
@@ -54,11 +54,9 @@ class Balancer:
         self._touched = set()
         return int(bool(messages))
 
-    def look_again(self) -> None:
-        """Believe the kernel, and nothing else."""
-        self._held = self._read()
-        self._known = True
-        self._touched = {*self.services, *balance.services_in(self._held)}
+    def distrust(self) -> None:
+        """Have the next pass believe the kernel, and nothing else."""
+        self._known = False
 
     def intact(self) -> bool:
         """Tell whether the kernel has what it is believed to have."""
@@ -67,6 +65,11 @@ class Balancer:
             return False
         self._intact_at = generation
         return True
+
+    def _look_again(self) -> None:
+        self._held = self._read()
+        self._known = True
+        self._touched = {*self.services, *balance.services_in(self._held)}
 
     def _read(self) -> Held | None:
         listed = self.nft.listing(BALANCE_TABLE)

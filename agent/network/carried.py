@@ -186,7 +186,7 @@ class CarriedNetwork:
         if not self.tables.intact(self.network_id, NETWORK_TABLE, self.nft):
             broken.append(lambda: self.tables.distrust(self.network_id))
         if not self.balancer.intact():
-            broken.append(self.balancer.look_again)
+            broken.append(self.balancer.distrust)
         if not self.ingress.intact():
             broken.append(self.ingress.distrust)
         return broken

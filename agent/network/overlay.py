@@ -254,7 +254,7 @@ class Overlay:
             rewrite += broken
             drift.append(Drift("", DriftKind.DIFFERENT, f"nft table {names.host_table(self._node_name)}"))
         if scope.tables("") and not self._admission.intact():
-            rewrite.append(self._admission.look_again)
+            rewrite.append(self._admission.distrust)
             drift.append(Drift("", DriftKind.DIFFERENT, f"nft table {names.peers_table(self._node_name)}"))
         if scope.entries(MESH):
             drift += self.mesh.verify()

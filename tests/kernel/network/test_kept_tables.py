@@ -76,7 +76,7 @@ def test_elements_of_a_balancer_that_are_none_of_ours_go(namespace: Namespace, d
         before = nft.listing(BALANCE_TABLE)
         namespace.sh(f"nft '{damage}'")
         assert not balancer.intact()
-        balancer.look_again()
+        balancer.distrust()
         balancer.converge()
         assert balancer.intact()
         assert nft.listing(BALANCE_TABLE) == before

@@ -15,6 +15,7 @@ from test_reach import OTHER, WEB, converse
 
 from argosy.agent.network.container import ContainerGone
 from argosy.agent.network.desired import DriftKind, LocalTask, NetworkState
+from argosy.agent.network.overlay import Overlay
 from argosy.core.assignment import NetworkAssignment, PeerAssignment
 from argosy.core.errors import PreconditionError, TransientError
 from argosy.core.network import Attachment
@@ -315,6 +316,33 @@ def test_what_a_failed_repair_put_right_is_told_by_the_next(wire: World, ends) -
     assert {d.network_id for d in found} == {WEB, OTHER}
     assert len(found) == len(set(found))
     assert host.do(host.plane.repair()) == []
+
+
+@pytest.mark.parametrize(
+    ("where", "damage"),
+    [
+        ("", "nft flush set ip $(nft list tables | cut -d' ' -f3 | grep /peers) peers"),
+        (WEB, "nft flush set ip argosy-balance own"),
+    ],
+)
+def test_tables_that_a_failed_repair_left_as_they_were_are_found_again(
+    where: str, damage: str, ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, converge, failures = ends[0].host, Overlay._converge, [TransientError("not now")]
+
+    def fail_or_converge(overlay: Overlay) -> int:
+        if failures:
+            raise failures.pop()
+        return converge(overlay)
+
+    look = "nft -s list ruleset"
+    before = host.in_network(where, look) if where else host.sh(look)
+    host.in_network(where, damage) if where else host.sh(damage)
+    monkeypatch.setattr(Overlay, "_converge", fail_or_converge)
+    with pytest.raises(TransientError, match="not now"):
+        host.do(host.plane.repair())
+    assert len(host.do(host.plane.repair())) == 1
+    assert (host.in_network(where, look) if where else host.sh(look)) == before
 
 
 def test_a_table_of_peers_that_somebody_made_goes_where_none_is_wanted(wire: World) -> None:
