@@ -228,7 +228,7 @@ class HostNamespace:
         return 0
 
     def _drop_table(self) -> int:
-        if not self._tables.known(_SCOPE):
+        if self._nft.listing(self._firewall.table, terse=True) is None:
             return 0
         self._nft.run(removal(self._firewall.table))
         self._tables.forget(_SCOPE)

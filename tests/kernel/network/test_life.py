@@ -566,3 +566,15 @@ def test_no_table_of_peers_is_left_of_a_former_life(wire: World, pair: tuple[Hos
     assert table in host.sh("nft list tables"), "what is not certain is not acted upon"
     host.do(host.plane.apply(NetworkState(), synced=True))
     assert table not in host.sh("nft list tables")
+
+
+def test_no_table_of_the_host_is_left_of_a_former_life(ends) -> None:
+    """Also where somebody changed it, and an audit looked at it, before this life was told anything."""
+    host = ends[0].host
+    host.stop_container(ends[0].id)
+    host.new_life()
+    host.do(host.plane.apply(NetworkState()))
+    host.sh(f"nft flush chain ip argosy-{host.name} input")
+    host.do(host.plane.repair())
+    host.do(host.plane.apply(NetworkState(), synced=True))
+    assert host.sh("nft list tables") == ""
