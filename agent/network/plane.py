@@ -364,11 +364,15 @@ class NetworkPlane:
         self._unwatch()
         if self._dns and not self._dns.knows_launcher:
             self._launcher_ended.set()
-        if self._dns is None or self._dns.pidfd < 0:
+        if self._dns is None:
             self._dns_ended.set()
             return
-        # A descriptor of our own: the other thread may close its at any time.
-        self._watched = os.dup(self._dns.pidfd)
+        try:
+            # A descriptor of our own: the other thread may close its at any time, and may just have.
+            self._watched = os.dup(self._dns.pidfd)
+        except OSError:
+            self._dns_ended.set()
+            return
         asyncio.get_running_loop().add_reader(self._watched, self._on_dns_end)
 
     def _on_dns_end(self) -> None:
