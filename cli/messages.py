@@ -6,7 +6,7 @@ from google.protobuf.message import Message
 
 from argosy.cli.rows import address_text
 
-_ADDRESS: Final = "argosy.v1.Attachment.address"
+_ADDRESSES: Final = frozenset({"argosy.v1.Attachment.address", "argosy.v1.StaticAddress.address"})
 _PERMISSIONS: Final = frozenset({"argosy.v1.FileRef.mode", "argosy.v1.Tmpfs.mode"})
 
 
@@ -35,7 +35,7 @@ def _single(value: Any, field: Any) -> Any:
         return plain(value)
     if field.enum_type is not None:
         return _enum_name(field, value)
-    if field.full_name == _ADDRESS:
+    if field.full_name in _ADDRESSES:
         return address_text(value)
     if field.full_name in _PERMISSIONS:
         return f"{value:04o}" if value else None

@@ -56,7 +56,8 @@ def command(session: Session, /, node: str, image: str, network: str, arguments:
         "image": image or _image(session, network),
     }
     if node:
-        found = session.control.GetNode(pb.GetNodeRequest(project=session.project, ref=node))
+        with refused_with(EXIT_CANNOT_RUN):
+            found = session.control.GetNode(pb.GetNodeRequest(project=session.project, ref=node))
         options["constraints"] = (f"node.id=={found.meta.id}",)
     return run_to_its_end(session, options)
 

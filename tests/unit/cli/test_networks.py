@@ -12,6 +12,7 @@ from argosy.cli.commands.network_attach import default_image
 from argosy.cli.commands.network_keys import outcome
 from argosy.cli.commands.network_option import attachment
 from argosy.cli.commands.network_verify import _ways, cell, differences, is_healthy, node_rows
+from argosy.cli.messages import plain
 from argosy.core.image import Image
 from argosy.core.service import NetworkAttachmentSpec
 from argosy.proto.argosy.v1 import control_pb2 as pb
@@ -71,6 +72,17 @@ def test_a_service_joins_and_leaves_networks(argosy: Argosy) -> None:
 def test_of_an_attachment_to_an_unknown_network_the_network_is_told(argosy: Argosy) -> None:
     ran = argosy("network", "attach", "nowhere")
     assert (ran.status, "there is no network 'nowhere'" in ran.err) == (125, True), ran.err
+
+
+def test_of_an_attachment_on_an_unknown_node_the_node_is_told(argosy: Argosy) -> None:
+    assert argosy("network", "create", "red").status == 0
+    ran = argosy("network", "attach", "red", "--image", "web:1", "--node", "nowhere")
+    assert (ran.status, "no node 'nowhere'" in ran.err) == (125, True), ran.err
+
+
+def test_who_has_a_static_address_is_told_with_the_address_as_text() -> None:
+    slice_ = types.Slice(holders=[types.StaticAddress(address=0x0A5A0207, service_id="db")])
+    assert plain(slice_)["holders"] == [{"address": "10.90.2.7", "service_id": "db"}]
 
 
 @pytest.mark.parametrize("mtu", ["1279", "65536"])
