@@ -11,9 +11,10 @@ from typing import Final
 
 from argosy.agent.logic import network_ingress
 from argosy.agent.logic import network_names as names
+from argosy.agent.logic.network_balance import BALANCE_TABLE
 from argosy.agent.logic.network_diff import Operation, Put, diff
 from argosy.agent.logic.network_firewall import NETWORK_TABLE, network_ruleset
-from argosy.agent.logic.network_ingress import INGRESS_TABLES, Door, Ingress, node_marks, plan_ingress
+from argosy.agent.logic.network_ingress import INGRESS_TABLE, INGRESS_TABLES, Door, Ingress, node_marks, plan_ingress
 from argosy.agent.logic.network_plan import Site, plan_container, plan_network, plan_peer
 from argosy.agent.logic.network_state import Entry, Key, Link, LinkKind, Route, State, device_of, key_of, state_of
 from argosy.agent.logic.network_uplink import UplinkPair
@@ -180,15 +181,15 @@ class CarriedNetwork:
                 state[key] = replace(entry, astray=not home)
         return state
 
-    def broken_tables(self) -> list[Callable[[], None]]:
-        """Return for each of its tables that is not as it should be what has the next pass write it."""
-        broken: list[Callable[[], None]] = []
+    def broken_tables(self) -> dict[str, Callable[[], None]]:
+        """Return for the name of each of its tables that is not as it should be what has the next pass write it."""
+        broken: dict[str, Callable[[], None]] = {}
         if not self.tables.intact(self.network_id, NETWORK_TABLE, self.nft):
-            broken.append(lambda: self.tables.distrust(self.network_id))
+            broken[NETWORK_TABLE] = lambda: self.tables.distrust(self.network_id)
         if not self.balancer.intact():
-            broken.append(self.balancer.distrust)
+            broken[BALANCE_TABLE] = self.balancer.distrust
         if not self.ingress.intact():
-            broken.append(self.ingress.distrust)
+            broken[INGRESS_TABLE] = self.ingress.distrust
         return broken
 
     def open_doors(self, doors: tuple[Door, ...]) -> None:

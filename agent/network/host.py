@@ -56,6 +56,7 @@ class HostNamespace:
         self._nft = nft
         self._site = site
         self._firewall = firewall
+        self._ports_table = ports_table
         self._tables = tables
         self._memory = memory
         self._switched: dict[str, bool] = {}
@@ -161,19 +162,19 @@ class HostNamespace:
         """Read the kernel's state anew."""
         return self.kernel.read(self.wanted)
 
-    def broken_tables(self) -> list[Callable[[], None]]:
-        """Return for each of its tables that is not as it should be what has the next pass write it.
+    def broken_tables(self) -> dict[str, Callable[[], None]]:
+        """Return for the name of each of its tables that is not as it should be what has the next pass write it.
 
         The host's own forwarding may call for another one, too.
         """
         if not self.wanted and not self._tables.known(_SCOPE):
-            return []
-        broken: list[Callable[[], None]] = []
+            return {}
+        broken: dict[str, Callable[[], None]] = {}
         if not self._leads.intact():
-            broken.append(self._leads.distrust)
+            broken[self._ports_table] = self._leads.distrust
         outdated = bool(self.wanted) and not self._tables.written_from(_SCOPE, host_ruleset(self._current()))
         if outdated or not self._tables.intact(_SCOPE, self._firewall.table, self._nft):
-            broken.append(lambda: self._tables.distrust(_SCOPE))
+            broken[self._firewall.table] = lambda: self._tables.distrust(_SCOPE)
         return broken
 
     def delete_uplink(self, network_id: str) -> None:

@@ -16,7 +16,7 @@ from argosy.agent import facts
 from argosy.agent.facts import HostLinks
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.host_routes import collision, told
-from argosy.agent.logic.network_firewall import NETWORK_TABLE, HostFirewall
+from argosy.agent.logic.network_firewall import HostFirewall
 from argosy.agent.logic.network_ingress import Place, led_datagrams
 from argosy.agent.logic.network_plan import Site, link_mtu, placeholder_of
 from argosy.agent.logic.network_services import Changed, Services
@@ -250,18 +250,20 @@ class Overlay:
             self._host.look_again()
             found = differences("", self._host.wanted, self._host.read())
             drift += found if self._host.removes_leftovers else _but_unexpected(found)
-        if scope.tables("") and (broken := self._host.broken_tables()):
-            rewrite += broken
-            drift.append(Drift("", DriftKind.DIFFERENT, f"nft table {names.host_table(self._node_name)}"))
+        if scope.tables(""):
+            broken = self._host.broken_tables()
+            rewrite += broken.values()
+            drift += (Drift("", DriftKind.DIFFERENT, f"nft table {table}") for table in broken)
         if scope.tables("") and not self._admission.intact():
             rewrite.append(self._admission.distrust)
             drift.append(Drift("", DriftKind.DIFFERENT, f"nft table {names.peers_table(self._node_name)}"))
         if scope.entries(MESH):
             drift += self.mesh.verify()
         for network_id, carried in sorted(self._carried.items()):
-            if scope.tables(network_id) and network_id in self._assigned and (broken := carried.broken_tables()):
-                rewrite += broken
-                drift.append(Drift(network_id, DriftKind.DIFFERENT, f"nft table {NETWORK_TABLE}"))
+            if scope.tables(network_id) and network_id in self._assigned:
+                broken = carried.broken_tables()
+                rewrite += broken.values()
+                drift += (Drift(network_id, DriftKind.DIFFERENT, f"nft table {table}") for table in broken)
             if not scope.entries(network_id):
                 continue
             if network_id not in self._assigned:

@@ -509,6 +509,22 @@ def test_a_link_that_a_failed_repair_made_is_watched(
     assert host.in_network(WEB, look) != before
 
 
+def test_each_broken_table_is_told_by_its_own_name(wire: World, web: Published) -> None:
+    web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    web.ports = (PortSpec(target=80, published=8080),)
+    web.apply()
+    host = wire.hosts[0]
+    of_host = [f"argosy-{host.name}", f"argosy-{host.name}/peers", f"argosy-{host.name}/ports"]
+    of_network = ["argosy", "argosy-balance", "argosy-ingress"]
+    for network_id, tables in (("", of_host), (WEB, of_network)):
+        for table in tables:
+            damage = f"nft delete table ip {table}"
+            host.in_network(network_id, damage) if network_id else host.sh(damage)
+            found = host.do(host.plane.repair())
+            assert [(d.network_id, d.what) for d in found] == [(network_id, f"nft table {table}")]
+    assert host.do(host.plane.verify()) == []
+
+
 def test_another_life_and_the_end_of_publishing(wire: World, web: Published) -> None:
     server = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
     web.ports = (PortSpec(target=80, published=8080),)
