@@ -126,8 +126,8 @@ def heal(name: str, node: str) -> None:
 
 @command.command(
     name="exec",
-    help="Run a command on a host, in its network: argosy dev exec node1 curl http://localhost:8080 asks a port that "
-    "a service publishes. Exits with the command's status.",
+    help="Run a command on a host, in its network and its root directory: argosy dev exec node1 curl "
+    "http://localhost:8080 asks a port that a service publishes. Exits with the command's status.",
     context_settings={"allow_interspersed_args": False},
 )
 @_name

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from argosy.cli.compose.cursor import Cursor
 from argosy.cli.compose.verdicts import EXTENSION
-from argosy.core.service import Disconnect, UpdateConfig
+from argosy.core.service import Disconnect, EndpointMode, EndpointSpec, UpdateConfig
 from argosy.core.validate_update import MOST_WEIGHT
 
 
@@ -71,3 +71,14 @@ def weight(service: Cursor) -> int:
     """Return `weight`; 0 when it is not given."""
     at = own(service, "weight")
     return (at.integer(least=1, most=MOST_WEIGHT) or 0) if at is not None else 0
+
+
+def notice_unbalanced(service: Cursor, endpoint: EndpointSpec) -> None:
+    """Report keys of balancing where nothing is balanced: `weight` and `client_affinity`."""
+    if endpoint.mode is EndpointMode.DNSRR and not endpoint.ports:
+        for at in (own(service, "client_affinity"), own(service, "weight")):
+            if at is not None:
+                at.notice(
+                    "by 'endpoint_mode: dnsrr' clients choose among the tasks' addresses: it has no effect",
+                    "remove it, or publish a port",
+                )

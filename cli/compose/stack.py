@@ -24,7 +24,15 @@ from argosy.cli.compose.deployment import (
     update_config,
 )
 from argosy.cli.compose.document import Map
-from argosy.cli.compose.extension import canary, client_affinity, disconnect, drain_timeout, max_unavailable, weight
+from argosy.cli.compose.extension import (
+    canary,
+    client_affinity,
+    disconnect,
+    drain_timeout,
+    max_unavailable,
+    notice_unbalanced,
+    weight,
+)
 from argosy.cli.compose.files import Reader, combine
 from argosy.cli.compose.jobs import awaited, check_order, depends_on, job_spec
 from argosy.cli.compose.mounted import ExternalFile, MountedFiles
@@ -245,6 +253,7 @@ class _Builder:
             endpoint=EndpointSpec(endpoint_mode(at), client_affinity(at), everywhere),
         )
         self._origins["service", spec.name] = at
+        notice_unbalanced(at, spec.endpoint)
         told = at.problems_below()
         for wrong in validate_service(spec):
             place = place_of(at, wrong.where)

@@ -348,6 +348,16 @@ NOTICES = [
         "services.web.deploy.restart_policy.max_attempts",
         "take more than 3m30s, and after a window of 10s they are counted anew: what fails is restarted for ever",
     ),
+    (
+        "deploy: {endpoint_mode: dnsrr}\nx-argosy: {client_affinity: true}",
+        "services.web.x-argosy.client_affinity",
+        "compose.yaml:5:33: services.web.x-argosy.client_affinity: by 'endpoint_mode: dnsrr' clients choose",
+    ),
+    (
+        "deploy: {endpoint_mode: dnsrr}\nx-argosy: {weight: 3}",
+        "services.web.x-argosy.weight",
+        "it has no effect; remove it, or publish a port",
+    ),
 ]
 
 
@@ -356,6 +366,11 @@ def test_notices(files: Files, body: str, path: str, said: str) -> None:
     stack = files.load("services:\n  web:\n    image: web\n    " + body.replace("\n", "\n    ") + "\n")
     assert [notice.path for notice in stack.notices] == [path]
     assert said in str(stack.notices[0])
+
+
+def test_what_ports_are_balanced_by_is_not_noticed(files: Files) -> None:
+    body = "deploy: {endpoint_mode: dnsrr}, ports: ['80:80'], x-argosy: {client_affinity: true, weight: 3}"
+    assert files.load(f"services: {{web: {{image: web, {body}}}}}").notices == ()
 
 
 def test_version_is_noticed(files: Files) -> None:
