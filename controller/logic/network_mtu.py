@@ -35,23 +35,29 @@ def too_large(spec: NetworkSpec, nodes: Iterable[Node]) -> str:
 
 
 def lowered(spec: NetworkSpec, carriers: Iterable[Node]) -> str:
-    """Return why a network's links have a smaller MTU than it asks for, with what would fit; "" when they do not."""
+    """Return why a network's links have less than it asks for, or needs, with what would fit; "" when they do not."""
     node = _narrowest(spec, carriers)
     if node is None:
         return ""
     mtu = node.description.underlay_mtu
     left = carried_mtu(mtu, encrypted=spec.encrypted)
-    return (
-        f"its links have an MTU of {max(left, LEAST_MTU)}, not the {spec.mtu} that it asks for: the link of node "
-        f"{node.spec.name} to other hosts takes {mtu} bytes: give that link {spec.mtu + mtu - left}, or keep the "
-        "network's tasks off the node"
-    )
+    where = f"the link of node {node.spec.name} to other hosts takes {mtu} bytes"
+    if spec.mtu > LEAST_MTU:
+        told = f"its links have an MTU of {max(left, LEAST_MTU)}, not the {spec.mtu} that it asks for: {where}"
+    else:
+        told = f"its links have an MTU of {LEAST_MTU}, and {where}, which leaves {left}"
+    wider = _needed(spec) + mtu - left
+    return f"{told}: give that link {wider}, or keep the network's tasks off the node"
+
+
+def _needed(spec: NetworkSpec) -> int:
+    return max(spec.mtu, LEAST_MTU)
 
 
 def _narrowest(spec: NetworkSpec, nodes: Iterable[Node]) -> Node | None:
-    """Return the node of the narrowest link, if that is too narrow for what a network asks for."""
+    """Return the node of the narrowest link, if that is too narrow for what a network asks for, or needs."""
     known = (n for n in nodes if n.description.underlay_mtu)
     node = min(known, key=lambda n: (n.description.underlay_mtu, n.spec.name), default=None)
-    if node is None or spec.mtu <= carried_mtu(node.description.underlay_mtu, encrypted=spec.encrypted):
+    if node is None or _needed(spec) <= carried_mtu(node.description.underlay_mtu, encrypted=spec.encrypted):
         return None
     return node

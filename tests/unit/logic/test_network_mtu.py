@@ -41,6 +41,9 @@ def test_links_have_what_the_narrowest_leaves_and_no_more_than_is_asked_for(aske
         ),
         (1450, True, (1500,), "leaves 1370: ask for that at most", "have an MTU of 1370, not the 1450"),
         (1450, False, (1500, 1300), "", "have an MTU of 1280, not the 1450 that it asks for: the link of node n1"),
+        (0, False, (1500, 1300), "", "an MTU of 1280, and the link of node n1 to other hosts takes 1300 bytes, which"),
+        (1280, True, (1400, 1500), "", "which leaves 1270: give that link 1410, or keep"),
+        (0, False, (1330,), "", ""),
     ],
 )
 def test_what_is_too_large_is_told_with_what_would_fit(asked, encrypted, underlays, refused, told):
