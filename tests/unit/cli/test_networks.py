@@ -85,6 +85,20 @@ def test_who_has_a_static_address_is_told_with_the_address_as_text() -> None:
     assert plain(slice_)["holders"] == [{"address": "10.90.2.7", "service_id": "db"}]
 
 
+def test_how_full_a_network_is_is_shown_also_when_nothing_is_left() -> None:
+    """Who wants to know that there are none left is not to guess it from a line that is missing."""
+    waiting = types.Task(status=types.TaskStatus(reason="network red is full: 32 of 32 addresses used"))
+    full = pb.GetNetworkResponse(addresses_used=33, addresses_total=60, waiting=[waiting])
+    shown = plain(full)
+    assert {name: shown[name] for name in ("addresses_used", "addresses_total", "addresses_free", "slices_free")} == {
+        "addresses_used": 33,
+        "addresses_total": 60,
+        "addresses_free": 0,
+        "slices_free": 0,
+    }
+    assert shown["waiting"][0]["status"]["reason"] == waiting.status.reason
+
+
 @pytest.mark.parametrize("mtu", ["1279", "65536"])
 def test_an_mtu_is_told_within_which_bounds_it_has_to_be(argosy: Argosy, mtu: str) -> None:
     assert argosy("network", "create", "--mtu", "1280", "least").status == 0

@@ -65,6 +65,24 @@ def test_answers_fit_and_say_when_they_are_cut(count: int, limit: int, edns: boo
     assert held == count or len(answer) + 16 > limit
 
 
+@pytest.mark.parametrize("kind", ["addresses", "pointer", "no such name", "no data"])
+def test_whatever_is_said_is_forgotten_soon(kind: str) -> None:
+    """What is not there, too: for as long as the SOA record is kept, or its last field says, if that is less."""
+    query = wire.parse(question("web"))
+    answer = {
+        "addresses": lambda: wire.addresses(query, [1], 512),
+        "pointer": lambda: wire.pointer(query, "web.shop"),
+        "no such name": lambda: wire.negative(query, 3),
+        "no data": lambda: wire.negative(query, 0),
+    }[kind]()
+    record = answer[12 + len(query.question) :]
+    type_, ttl = struct.unpack_from("!HxxI", record, 2)
+    negative = kind.startswith("no ")
+    assert type_ == (6 if negative else 12 if kind == "pointer" else 1)
+    assert 0 < ttl <= 5
+    assert not negative or 0 < struct.unpack("!I", record[-4:])[0] <= 5
+
+
 def test_only_the_answer_to_the_question_counts() -> None:
     query = wire.parse(question("example.org"))
     answer = wire.with_id(wire.failure(query, 3), 99)
