@@ -401,6 +401,7 @@ def throughput(wire: World, client: Container, server: Container, runs: int) -> 
             ways["Docker Swarm"] = one, other, SWARM[1]
         rate, cost = transfers(ways, runs, TURNS)
     compare("throughput, Gbit/s", rate, "floor")
+    compare("of that to bare VXLAN", {way: rate[way] for way in ("bare VXLAN", "overlay")}, "bare VXLAN")
     compare("the sender's processor time, ms a GB", cost, "floor", 0)
 
 

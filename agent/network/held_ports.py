@@ -77,7 +77,7 @@ def _bound(port: HostPort) -> socket.socket:
 def _reason(port: HostPort, error: OSError) -> str:
     match error.errno:
         case errno.EADDRINUSE:
-            return f"port {port} of the host is taken by {owner_of(port)}"
+            return f"port {port} of the host is taken by {owner_of(port)}: end that, or publish another number"
         case errno.EADDRNOTAVAIL:
             return f"the host has no address {port.host_ip}"
         case _:

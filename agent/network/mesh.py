@@ -96,6 +96,8 @@ class Mesh:
         self.tunnels_by, self.no_tunnels = self._find_out()
         self.problem = ""
         """Why the tunnels are not as they should be; "" when they are."""
+        self.disturbed = False
+        """A tunnel's peers, key or port were not as wanted at the last look; no notification tells of them."""
         self.removes_leftovers = False
 
     def adopt(self) -> None:
@@ -182,6 +184,7 @@ class Mesh:
         """Compare what is wanted with what there is, and believe that from now on."""
         if self.kernel is None or self._assigned is None:
             return []
+        self.disturbed = False
         drift = list(differences(MESH, self._wanted, self.kernel.read(self._wanted)))
         if not self.is_pinned():
             drift.append(Drift(MESH, DriftKind.MISSING, f"pin {self._pin}"))
@@ -210,6 +213,8 @@ class Mesh:
         if self._choose(devices) != self._ways:
             self.converge()
         self._begin_late(devices)
+        there = [epoch for epoch, name in self._devices().items() if name in self.kernel.indexes]
+        self.disturbed = not self.problem and any(self._change(epoch, devices[epoch]) for epoch in there)
         return [self._way(peer, self._ways.get(i, 0), devices) for i, peer in self._peers.items()]
 
     def _begin_late(self, devices: Mapping[int, DeviceState]) -> None:

@@ -315,7 +315,7 @@ class Overlay:
         return list(found)
 
     def silent_changes(self) -> list[str]:
-        """Return the scopes in which something changed of which no notification tells: settings, and namespaces' pins.
+        """Return the scopes in which something changed of which no notification tells: settings, pins, tunnels' peers.
 
         The host's, too, while it is without its address. Raises TransientError.
         """
@@ -324,10 +324,11 @@ class Overlay:
             found |= {i for i, c in self._carried.items() if i not in found and c.kernel.settings_changed()}
             found |= {""} if self._underlay.is_away or self._host.kernel.settings_changed() else set()
             kernel = self.mesh.kernel
-            intact = self.mesh.is_pinned() and not (kernel and kernel.settings_changed())
+            disturbed = self.mesh.disturbed or not self.mesh.is_pinned()
+            disturbed = disturbed or (kernel is not None and kernel.settings_changed())
         except OSError as error:
             raise TransientError(f"settings cannot be read: {error}") from error
-        return sorted(found if intact else {*found, MESH})
+        return sorted({*found, MESH} if disturbed else found)
 
     def listen(self, known: Collection[str]) -> dict[str, Listener]:
         """Open listeners in the namespaces that are not `known` yet; "" is the host's."""

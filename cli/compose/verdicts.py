@@ -322,7 +322,11 @@ TABLE: Final[tuple[Row, ...]] = (
     _honoured("services.*.ports.mode", "test_ports_in_host_mode", "'host': on the nodes of its tasks, one task each"),
     _honoured("services.*.ports.name", "test_ports"),
     _honoured("services.*.ports.protocol", "test_ports", "tcp or udp"),
-    _honoured("services.*.ports.published", "test_ports", "without it a number from 30000 to 32767 is chosen"),
+    _honoured(
+        "services.*.ports.published",
+        "test_ports",
+        "without it a number from 30000 to 32767 is chosen; a range for one 'target' is refused",
+    ),
     _honoured("services.*.ports.target", "test_ports"),
     _refused("services.*.post_start", "hooks are not run; let the entrypoint do it", *_HOOK_KEYS),
     _refused("services.*.pre_stop", "hooks are not run; let the program act on 'stop_signal'", *_HOOK_KEYS),

@@ -35,6 +35,9 @@ MARK = b"argosy-inner-bytes"
 PORT = 9000
 VXLAN_PORT = 14789
 TUNNEL_PORTS = (51820, 51821)
+SO_RCVBUFFORCE = 33
+SOL_PACKET, PACKET_STATISTICS = 263, 6
+"""packet(7): how many frames there were, and how many found no room."""
 
 
 class Wire:
@@ -44,6 +47,7 @@ class Wire:
         self._socket = socket_in(
             f"/proc/{cluster.holder('switch')}/ns/net", socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL)
         )
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 26)
         self._socket.settimeout(0.1)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -58,7 +62,9 @@ class Wire:
     def __exit__(self, *_):
         self._stop.set()
         self._thread.join()
+        _, lost = struct.unpack("=II", self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
         self._socket.close()
+        assert not lost, f"{lost} frames were not looked at"
 
     def _run(self):
         while not self._stop.is_set():

@@ -9,9 +9,12 @@ import re
 import time
 
 import pytest
+from mesh_world import Secret, mesh_of
 from network_world import Container, Host, World, wait_until
 from onlooker import Onlooker, Way
 from test_life import BREAKAGES, break_it
+from test_mesh import BREAKAGES as BREAKAGES_OF_TUNNELS
+from test_mesh import break_tunnels, in_mesh
 from test_reach import WEB, converse
 
 from argosy.agent.network.desired import AuditTiming
@@ -187,6 +190,48 @@ def test_services_are_reached_again_at_once(breakage: str, wire: World) -> None:
 @pytest.mark.parametrize("breakage", SERVICE_BREAKAGES)
 def test_without_notifications_services_are_reached_again_in_the_period(breakage: str, wire: World) -> None:
     assert time_the_repair_of_services(wire, DEAF, breakage) < PERIOD_S + TOLD_S
+
+
+TUNNEL_BREAKAGES = {**BREAKAGES_OF_TUNNELS, "deleted": "ip link delete DEVICE"}
+
+
+def time_the_repair_of_tunnels(wire: World, timing: AuditTiming, what: str) -> float:
+    """As `time_the_repair`, for an encrypted network, whose tunnels have a namespace of their own."""
+    secret = Secret(wire, audit=timing)
+    secret.exchange()
+    one, other = secret.start(1), secret.start(2)
+    secret.up()
+    host = one.host
+    look = "ip -4 addr | grep -v valid_lft; ip -4 route; cat /proc/sys/net/ipv4/conf/*/forwarding"
+
+    def shown() -> tuple[list[str], bool]:
+        lines = in_mesh(host, look).splitlines()
+        return sorted(re.sub(r"^\d+: |qlen \d+", "", line) for line in lines), host.in_mounts(
+            lambda: os.path.ismount(host.run_dir / "mesh" / "namespace")
+        )
+
+    before = shown()
+    way = Way(one, other, "10.64.0.65", 7, 7, newcomers=False)
+    with mesh_of(host) as mesh, Onlooker([way], [mesh]) as onlooker:
+        wait_until(onlooker.open_since)
+        began = time.monotonic()
+        break_tunnels(host, what, TUNNEL_BREAKAGES[what])
+        wait_until(lambda: host.plane.drift)
+        wait_until(lambda: shown() == before, 20)
+        changed_at = onlooker.changed_at()
+        repaired = changed_at if changed_at > began else time.monotonic()  # of peers and pins the kernel does not tell
+        back = wait_until(onlooker.open_since)
+    return told(repaired - began, *(at - began for at in back))
+
+
+@pytest.mark.parametrize("what", TUNNEL_BREAKAGES)
+def test_tunnels_are_repaired_at_once(what: str, wire: World) -> None:
+    assert time_the_repair_of_tunnels(wire, TOLD, what) < TOLD_S
+
+
+@pytest.mark.parametrize("what", TUNNEL_BREAKAGES)
+def test_without_notifications_tunnels_are_repaired_in_the_period(what: str, wire: World) -> None:
+    assert time_the_repair_of_tunnels(wire, DEAF, what) < PERIOD_S + TOLD_S
 
 
 def is_pinned(host: Host) -> bool:

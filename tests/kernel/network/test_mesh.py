@@ -246,18 +246,23 @@ BREAKAGES = {
 }
 
 
+def break_tunnels(host: Host, what: str, command: str) -> None:
+    """Do what is among BREAKAGES, or has a command for the namespace of the tunnels."""
+    if what == "peers":
+        forget_peers(host)
+    elif what == "pin":
+        host.in_mounts(lambda: subprocess.run(["umount", "-l", host.run_dir / "mesh" / "namespace"], check=True))
+    else:
+        in_mesh(host, command.replace("DEVICE", names.tunnel_device(f"node-{host.name}", 1)))
+
+
 @pytest.mark.parametrize("what", BREAKAGES)
 def test_what_is_changed_by_hand_is_found_and_put_right(secret: Secret, what: str) -> None:
     one, other = secret.start(1), secret.start(2)
     secret.up()
     host = one.host
     assert host.do(host.plane.verify()) == []
-    if what == "peers":
-        forget_peers(host)
-    elif what == "pin":
-        host.in_mounts(lambda: subprocess.run(["umount", host.run_dir / "mesh" / "namespace"], check=True))
-    else:
-        in_mesh(host, BREAKAGES[what].replace("DEVICE", names.tunnel_device(f"node-{host.name}", 1)))
+    break_tunnels(host, what, BREAKAGES[what])
     found = host.do(host.plane.repair())
     assert found
     assert {d.network_id for d in found} == {"mesh"}
