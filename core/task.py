@@ -54,3 +54,9 @@ class Task:
     canary: bool = False
     held_until: float = 0.0
     schema: int = 1
+
+    @property
+    def takes_requests(self) -> bool:
+        """Whether it gets new requests, as far as it depends on the task: it runs, is ready, and is not to stop."""
+        runs = self.status.state is TaskState.RUNNING and self.desired_state <= TaskState.RUNNING
+        return runs and not self.status.unready

@@ -90,12 +90,15 @@ def openings(published: Iterable[PublishedAssignment], local: Iterable[LocalPort
 def lost_ports(local: Iterable[LocalPort], wanted: Iterable[Opening]) -> Iterator[tuple[LocalPort, str]]:
     """Yield the ports of this node's tasks that are another service's here, and what to say of each.
 
-    A rollback may bring back a port that was given away meanwhile.
+    A rollback may bring back a port that was given away meanwhile. One that every node has for the same service leads
+    to its tasks anyway.
     """
     holders = {opening.port: opening for opening in wanted}
     for one in local:
         port = host_port(one.port)
         holder = holders[port]
+        if holder.only is None and holder.service_id == one.service_id:
+            continue
         if holder.only is None or one.address not in holder.only:
             yield one, f"port {port} is published by another service of the cluster ({holder.service_id})"
 

@@ -152,6 +152,7 @@ class ControlServicer(
         def decide(snap: Snapshot) -> tuple[list[Op], Service]:
             compared = dependencies.check(snap, project, [spec])
             resolved = services.resolve(snap, project, spec, {})
+            (resolved,) = published_ports.with_numbers(snap, project, [resolved])
             published_ports.check(snap, project, [resolved])
             now = time.time()
             ops, service = services.created(snap, project, service_id, resolved, now)
@@ -182,6 +183,7 @@ class ControlServicer(
         def decide(snap: Snapshot) -> tuple[list[Op], Service]:
             present, now = refs.service(snap, project, request.ref), time.time()
             resolved = services.resolve(snap, project, spec, {}, present)
+            (resolved,) = published_ports.with_numbers(snap, project, [resolved])
             ops, changed = services.updated(snap, present, resolved, now, request.version)
             if not ops:
                 updates.refuse_to_repeat(present)

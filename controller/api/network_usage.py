@@ -3,13 +3,13 @@
 from argosy.controller.changes.networks import usage
 from argosy.controller.logic import static_addresses
 from argosy.controller.logic.network_mtu import links_mtu, lowered
-from argosy.controller.logic.published_ports import ingress_networks
+from argosy.controller.logic.published_ports import count_ready, leads_over
 from argosy.controller.logic.virtual_addresses import wants
 from argosy.controller.store import Snapshot
 from argosy.core.addresses import Subnet, format_ipv4
 from argosy.core.codec import encode_into
 from argosy.core.network import Network, SliceUse
-from argosy.core.node import Node
+from argosy.core.node import Node, NodeState
 from argosy.core.service import Service
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState
@@ -46,11 +46,20 @@ def add_mtu(snap: Snapshot, network: Network, response: pb.GetNetworkResponse) -
 def carriers(snap: Snapshot, network: Network) -> list[Node]:
     """Return the nodes that are told of a network, by which the MTU of its links goes (logic/assign.py)."""
     network_id, pieces = network.meta.id, snap.slices_of_network(network.meta.id)
-    if network_id in ingress_networks(snap.all(Service), {n.meta.id: n for n in snap.all(Network)}):
+    if network_id in ingress_networks(snap):
         return list(snap.all(Node))
     fixed = static_addresses.hosts(network_id, pieces, snap.tasks_of_service)
     found = {*(s.node_id for s in pieces if s.use is SliceUse.TASKS), *fixed.values()}
     return [node for node_id in sorted(found) if (node := snap.get(Node, node_id)) is not None]
+
+
+def ingress_networks(snap: Snapshot, project: str | None = None) -> set[str]:
+    """Return the networks that ports of every node lead into (those of a project): all nodes carry them."""
+    networks = {n.meta.id: n for n in snap.all(Network)}
+    down = {n.meta.id for n in snap.all(Node) if n.status.state is NodeState.DOWN}
+    publishing = (s for s in snap.all(Service, project=project) if s.ports)
+    ready = ((s, count_ready(snap.tasks_of_service(s.meta.id), down.__contains__)) for s in publishing)
+    return {leads_over(service, networks, serving) for service, serving in ready} - {""}
 
 
 def _waits(task: Task) -> bool:

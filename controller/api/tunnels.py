@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 
-from argosy.controller.logic.published_ports import ingress_networks
+from argosy.controller.api.network_usage import ingress_networks
 from argosy.controller.store import Snapshot
 from argosy.core.codec import encode_into
 from argosy.core.network import Network, SliceUse
 from argosy.core.node import Node
-from argosy.core.service import Service
 from argosy.proto.argosy.v1 import control_pb2 as pb
 
 
@@ -24,8 +23,7 @@ def tunnels_between(snap: Snapshot, network: Network) -> Iterator[pb.NodeTunnels
 
 def _carriers(snap: Snapshot, network: Network) -> set[str]:
     """Return the nodes that have addresses of a network; all of them where ports of every node lead into it."""
-    known = {n.meta.id: n for n in snap.all(Network)}
-    if network.meta.id in ingress_networks(snap.all(Service, project=network.meta.project), known):
+    if network.meta.id in ingress_networks(snap, network.meta.project):
         return {node.meta.id for node in snap.all(Node)}
     slices = list(snap.slices_of_network(network.meta.id))
     holders = {h.service_id for s in slices for h in s.holders}

@@ -15,7 +15,6 @@ from argosy.controller.changes import refs
 from argosy.controller.changes.refs import project_of
 from argosy.controller.cluster import ClusterView
 from argosy.controller.logic.network_mtu import lowered
-from argosy.controller.logic.published_ports import ingress_networks
 from argosy.controller.logic.verification import carriers, notice, ways
 from argosy.controller.session.dispatcher import DispatcherServicer
 from argosy.controller.session.term import Term
@@ -23,7 +22,6 @@ from argosy.controller.store import Cache
 from argosy.core.errors import NoLeaderError
 from argosy.core.network import Network
 from argosy.core.node import Node, NodeState
-from argosy.core.service import Service
 from argosy.core.task import Task
 from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import control_pb2_grpc as rpc
@@ -75,7 +73,7 @@ class _Verification:
             networks = (n for n in snap.all(Network, project=project) if not n.removing)
         self._nodes = {node.meta.id: node for node in snap.all(Node)}
         self._networks = {n.meta.id: n for n in sorted(networks, key=lambda n: n.spec.name)}
-        ingress = ingress_networks(snap.all(Service), {n.meta.id: n for n in snap.all(Network)})
+        ingress = network_usage.ingress_networks(snap)
         found = carriers(snap.all(Task), self._networks, ingress, self._nodes)
         self._carriers = {i: [n for n in nodes if n in self._nodes] for i, nodes in found.items()}
         carrying = {node_id for nodes in self._carriers.values() for node_id in nodes}

@@ -16,13 +16,22 @@ from argosy.core.ports import FIRST_CHOSEN, LAST_CHOSEN, said
 from argosy.core.service import HostPort, PortSpec, Service, ServiceSpec
 
 
-def with_numbers(snap: Snapshot, project: str, spec: ServiceSpec) -> ServiceSpec:
-    """Return a spec with numbers for the ports in host mode that have none: the present ones, or free ones."""
-    if all(p.port or not p.target for p in spec.task.host_ports):
-        return spec
-    present = snap.by_name(Service, project, spec.name)
-    has = [p for p in present.spec.task.host_ports if _was_chosen(p)] if present else []
-    taken = Taken.of(snap.all(Service))
+def with_numbers(snap: Snapshot, project: str, specs: Sequence[ServiceSpec]) -> list[ServiceSpec]:
+    """Return specs with numbers for their ports in host mode that have none: the present ones, or free ones.
+
+    `specs` are created or changed together: what one of them asks for by number no other is given.
+    """
+    if all(p.port or not p.target for spec in specs for p in spec.task.host_ports):
+        return list(specs)
+    taken, asked = Taken.of(snap.all(Service)), Taken.of(Service(spec=spec) for spec in specs)
+    for ports, others in ((taken.everywhere, asked.everywhere), (taken.by_tasks, asked.by_tasks)):
+        for key, holders in others.items():
+            ports.setdefault(key, []).extend(holders)
+    return [_with_numbers(snap.by_name(Service, project, spec.name), spec, taken, asked) for spec in specs]
+
+
+def _with_numbers(present: Service | None, spec: ServiceSpec, taken: Taken, asked: Taken) -> ServiceSpec:
+    has = [p for p in present.spec.task.host_ports if _was_chosen(p) and not asked.owner(p)] if present else []
     found: list[HostPort] = []
     for port in spec.task.host_ports:
         if not port.port and port.target:
@@ -31,10 +40,11 @@ def with_numbers(snap: Snapshot, project: str, spec: ServiceSpec) -> ServiceSpec
                 has.remove(kept)
             number = kept.port if kept is not None else taken.free(port.protocol)
             if not number:
-                raise ExhaustedError(
-                    f"service {spec.name}: all {port.protocol} ports from {FIRST_CHOSEN} to {LAST_CHOSEN} are in use: "
-                    "publish one of another number"
-                )
+                with about("service", spec.name, "task.host_ports"):
+                    raise ExhaustedError(
+                        f"service {spec.name}: all {port.protocol} ports from {FIRST_CHOSEN} to {LAST_CHOSEN} are in "
+                        "use: publish one of another number"
+                    )
             port = replace(port, port=number)
             taken.by_tasks.setdefault((port.protocol, number), []).append((port.host_ip, spec.name))
         found.append(port)

@@ -64,8 +64,6 @@ def resolve(
             replace(n, target=_network_id(snap, project, spec.name, n.target, new_networks)) for n in spec.task.networks
         )
         _check_overlaps(snap, spec.name, networks, new_networks)
-    with about("service", spec.name, "task.host_ports"):
-        spec = published_ports.with_numbers(snap, project, spec)
     return replace(spec, task=replace(spec.task, container=container, networks=networks, placement=placement))
 
 

@@ -65,6 +65,7 @@ def applied(snap: Snapshot, request: StackRequest, now: float) -> tuple[list[Op]
         with about("service", spec.name):
             resolved.append(service_changes.resolve(snap, request.project, spec, new, new_files=new_files))
     notices += [text for spec in resolved if (text := _idle_check(snap, request.project, spec))]
+    resolved = published_ports.with_numbers(snap, request.project, resolved)
     published_ports.check(snap, request.project, resolved, leaving, new)
     ops += dependencies.check(snap, request.project, resolved, leaving)
     resolved, moved = dependencies.with_restarts(snap, request.project, resolved)

@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias
 
 from argosy.controller.logic import static_addresses
 from argosy.controller.logic.network_mtu import links_mtu
-from argosy.controller.logic.published_ports import network_of
+from argosy.controller.logic.published_ports import leads_over
 from argosy.core.assignment import (
     ConfigAssignment,
     EndpointAssignment,
@@ -202,11 +202,16 @@ def endpoint_of(task: Task, network_id: str, weight: int = 0) -> EndpointAssignm
     """
     if task.status.state is not TaskState.RUNNING:
         return None
-    withdrawn = task.status.unready or task.desired_state > TaskState.RUNNING
     for attachment in task.attachments:
         if attachment.network_id == network_id:
             return EndpointAssignment(
-                network_id, task.meta.id, task.service_id, task.slot, attachment.address, weight, withdrawn
+                network_id,
+                task.meta.id,
+                task.service_id,
+                task.slot,
+                attachment.address,
+                weight,
+                withdrawn=not task.takes_requests,
             )
     return None
 
@@ -224,9 +229,14 @@ def names_of(service: Service, network_id: str) -> NamesAssignment | None:
     return None
 
 
-def published_of(service: Service, networks: Mapping[str, Network]) -> PublishedAssignment | None:
-    """Return the ports that every node answers on for a service; None where it has none."""
-    network_id = network_of(service.spec, networks) if service.ports and not service.removing else ""
+def published_of(
+    service: Service, networks: Mapping[str, Network], serving: Mapping[str, int]
+) -> PublishedAssignment | None:
+    """Return the ports that every node answers on for a service; None where it has none.
+
+    `serving`: by network, how many of its tasks are ready.
+    """
+    network_id = leads_over(service, networks, serving)
     if not network_id:
         return None
     affinity = service.spec.endpoint.client_affinity

@@ -26,7 +26,7 @@ MOVES_THAT_STOP_FIRST: Final = 1
 
 def is_available(view: View, task: Task) -> bool:
     """Whether a task does its service's work now: it runs, is healthy and ready, and its node is there."""
-    return view.answers(task) and _serves_well(task)
+    return view.answers(task) and task.takes_requests
 
 
 def is_still_there(view: View, task: Task) -> bool:
@@ -36,12 +36,7 @@ def is_still_there(view: View, task: Task) -> bool:
 
 def may_be_available(view: View, task: Task) -> bool:
     """Whether a task does its service's work for all that anybody knows: a node not heard from yet may well run it."""
-    return not view.is_given_up(task) and _serves_well(task)
-
-
-def _serves_well(task: Task) -> bool:
-    status = task.status
-    return status.state is TaskState.RUNNING and task.desired_state <= TaskState.RUNNING and not status.unready
+    return not view.is_given_up(task) and task.takes_requests
 
 
 class Allowance:

@@ -13,12 +13,15 @@ from argosy.controller.logic import cron
 from argosy.controller.logic.update import ROLLING_BACK
 from argosy.core.errors import PreconditionError
 from argosy.core.meta import Meta
+from argosy.core.ports import same_place
 from argosy.core.service import (
     JOB_MODES,
     ROLLED_BACK_BY_HAND,
+    PortSpec,
     Revision,
     Service,
     ServiceSpec,
+    TaskSpec,
     UpdateState,
     UpdateStatus,
     revision_id,
@@ -66,7 +69,8 @@ def roll_back(
 ) -> ServiceChange:
     """Return the service with the tasks of an earlier revision (0: the previous one).
 
-    Replicas, labels and update settings stay as they are; PreconditionError where there is no such revision, and where
+    Replicas, labels and update settings stay as they are, and so do the ports of every node but those that its tasks
+    have themselves again (host mode). PreconditionError where there is no such revision, and where
     the previous one is what the cluster has just rolled back from.
     """
     number = to_number or service.previous_revision
@@ -84,8 +88,15 @@ def roll_back(
         raise PreconditionError(f"service {name} has no revision {number} any more: it has {have}")
     if target.spec.task == service.spec.task:
         raise PreconditionError(f"service {name} runs what revision {number} says already")
-    spec = replace(service.spec, task=target.spec.task)
+    ports = tuple(p for p in service.spec.endpoint.ports if not _have(target.spec.task, p))
+    spec = replace(service.spec, task=target.spec.task, endpoint=replace(service.spec.endpoint, ports=ports))
     return _next_revision(service, spec, status, revisions, in_use, now, service.revision, target.previous)
+
+
+def _have(tasks: TaskSpec, port: PortSpec) -> bool:
+    """Whether tasks have a port themselves, on their nodes, so that it cannot be one of every node."""
+    own = (p for p in tasks.host_ports if (p.protocol, p.port) == (port.protocol, port.published))
+    return port.published > 0 and any(same_place(p.host_ip, port.host_ip) for p in own)
 
 
 def _came_through(service: Service, revisions: Sequence[Revision]) -> bool:

@@ -262,4 +262,4 @@ def _has_started(task: Task) -> bool:
 
 
 def _is_healthy(task: Task) -> bool:
-    return _wanted(task) and task.status.state is TaskState.RUNNING and not task.status.unready
+    return task.takes_requests

@@ -5,13 +5,15 @@ that the cluster chose as well. Where two want one, who was there first has it: 
 host mode belong to tasks and are the scheduler's; here they count only as taken.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from argosy.core.meta import DEFAULT_PROJECT
 from argosy.core.network import Network
 from argosy.core.ports import FIRST_CHOSEN, LAST_CHOSEN, said, same_place
 from argosy.core.service import HostPort, PortSpec, Service, ServiceSpec
+from argosy.core.task import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +72,28 @@ class Taken:
 
 
 def network_of(spec: ServiceSpec, networks: Mapping[str, Network]) -> str:
-    """Return the network over which a service's ports lead to its tasks: its first that leads outside; "" none."""
+    """Return the network that a service asks its ports to lead over: its first that leads outside; "" none."""
     joined = (n.target for n in spec.task.networks)
     return next((i for i in joined if i in networks and not networks[i].spec.internal), "")
 
 
-def ingress_networks(services: Iterable[Service], networks: Mapping[str, Network]) -> set[str]:
-    """Return the networks that ports of every node lead into: every node carries them."""
-    return {network_of(s.spec, networks) for s in services if s.ports and not s.removing} - {""}
+def leads_over(service: Service, networks: Mapping[str, Network], serving: Mapping[str, int]) -> str:
+    """Return the network over which a service's ports lead to its tasks now; "" if it has none.
+
+    Where they are to, unless more of its tasks are ready on another: those that an update has not replaced yet go on
+    until as many are on the new network. `serving`: by network, how many are ready (`count_ready`).
+    """
+    wanted = network_of(service.spec, networks) if service.ports and not service.removing else ""
+    if not wanted:
+        return ""
+    outside = (i for i in sorted(serving) if i in networks and not networks[i].spec.internal)
+    return max((wanted, *outside), key=lambda i: serving.get(i, 0))
+
+
+def count_ready(tasks: Iterable[Task], is_down: Callable[[str], bool]) -> Counter[str]:
+    """Return by network how many tasks are ready to serve; `is_down` tells of a node that it is."""
+    ready = (t for t in tasks if t.takes_requests and not is_down(t.node_id))
+    return Counter(a.network_id for t in ready for a in t.attachments)
 
 
 def no_way_in(spec: ServiceSpec) -> str:

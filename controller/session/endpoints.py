@@ -1,5 +1,6 @@
 """Which tasks answer on which network, and under which names: kept by change, read by every node's assignment."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -16,6 +17,7 @@ TASKS_A_TURN: Final = 1000
 _NONE: Final[Mapping[str, EndpointAssignment]] = {}
 _NO_NAMES: Final[Mapping[str, NamesAssignment]] = {}
 _NO_PORTS: Final[Mapping[str, PublishedAssignment]] = {}
+_NOBODY: Final[Mapping[str, int]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class EndpointIndex:
         self._endpoints: dict[str, dict[str, EndpointAssignment]] = {}
         self._names: dict[str, dict[str, NamesAssignment]] = {}
         self._published: dict[str, dict[str, PublishedAssignment]] = {}
+        self._ways_in: dict[str, PublishedAssignment] = {}  # the same by service
+        self._serving: dict[str, Counter[str]] = {}  # by service and network: how many endpoints take requests
 
     def fill(self, snap: Snapshot) -> Iterator[None]:
         """Take everything in, while there is nothing yet; yields now and then, so that others get a turn."""
@@ -86,6 +90,7 @@ class EndpointIndex:
         task = new or old
         assert task is not None
         reachable = new is not None and not _is_down(snap.get(Node, new.node_id))
+        recount = False
         for network_id in dict.fromkeys(a.network_id for t in (old, new) if t for a in t.attachments):
             here = self._endpoints.setdefault(network_id, {})
             endpoint = endpoint_of(new, network_id, _weight(new, snap)) if new and reachable else None
@@ -98,7 +103,21 @@ class EndpointIndex:
                 del here[task.meta.id]
             some = endpoint or before
             assert some is not None
+            recount |= self._count(some, _takes_requests(endpoint) - _takes_requests(before))
             yield Told(network_id, key_of(some), endpoint)
+        if recount and task.service_id in self._ways_in:
+            yield from self._ports(task.service_id, snap.get(Service, task.service_id), snap)
+
+    def _count(self, endpoint: EndpointAssignment, more: int) -> bool:
+        """Take note that so many more endpoints of a service take requests on a network; tell whether any do."""
+        if more:
+            counts = self._serving.setdefault(endpoint.service_id, Counter())
+            counts[endpoint.network_id] += more
+            if not counts[endpoint.network_id]:
+                del counts[endpoint.network_id]
+            if not counts:
+                del self._serving[endpoint.service_id]
+        return bool(more)
 
     def _service(self, old: Service | None, new: Service | None, snap: Snapshot) -> Iterator[Told]:
         service = new or old
@@ -119,21 +138,28 @@ class EndpointIndex:
         yield from self._ports(service.meta.id, new, snap)
 
     def _ports(self, service_id: str, new: Service | None, snap: Snapshot) -> Iterator[Told]:
-        was = next((piece[service_id] for piece in self._published.values() if service_id in piece), None)
-        joined = new.spec.task.networks if new else ()
-        networks = {n.target: network for n in joined if (network := snap.get(Network, n.target))}
-        now = published_of(new, networks) if new else None
+        was = self._ways_in.get(service_id)
+        serving = self._serving.get(service_id, _NOBODY)
+        joined = (*(n.target for n in new.spec.task.networks), *serving) if new else ()
+        networks = {i: network for i in joined if (network := snap.get(Network, i))}
+        now = published_of(new, networks, serving) if new else None
         if was == now:
             return
         if was is not None:
+            del self._ways_in[service_id]
             del self._published[was.network_id][service_id]
             if not self._published[was.network_id]:
                 del self._published[was.network_id]
             if now is None or now.network_id != was.network_id:
                 yield Told(was.network_id, key_of(was), None)
         if now is not None:
+            self._ways_in[service_id] = now
             self._published.setdefault(now.network_id, {})[service_id] = now
             yield Told(now.network_id, key_of(now), now)
+
+
+def _takes_requests(endpoint: EndpointAssignment | None) -> bool:
+    return endpoint is not None and not endpoint.withdrawn
 
 
 def _is_down(node: Node | None) -> bool:

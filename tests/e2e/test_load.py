@@ -11,6 +11,7 @@ import pytest
 
 from tests.e2e.dev_cluster import wait_until
 from tests.e2e.load import Keepers, Load
+from tests.e2e.outside import Outside
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.alone]
 RATE = 200
@@ -151,6 +152,48 @@ def change_under_load(cluster, client, step):
         assert one.asked > 0.9 * one.rate * one.lasted_s, what
     assert keepers.connections > keepers.answered / (KEPT_FOR + 1)
     assert step == "return" or before != after
+
+
+def test_no_request_to_a_port_is_lost_while_an_update_takes_its_tasks_to_another_network(cluster, tmp_path):
+    """From outside, over a node; there and back, first in front of the one that it has, then in its place."""
+    compose = """
+networks: {{one: {{}}, other: {{}}}}
+services:
+  web:
+    image: busybox:1
+    init: true
+    command: sh -c "mkdir /tmp/www; echo hello >/tmp/www/hello; exec httpd -f -p 8000 -h /tmp/www"
+    ports: ["8095:8000"]
+    networks: [{networks}]
+    deploy:
+      replicas: 3
+      update_config: {{monitor: 0s, order: start-first}}
+    x-argosy:
+      readiness: {{tcp: {{port: 8000}}, interval: 200ms, start_interval: 50ms}}
+"""
+
+    def deploy(networks):
+        cluster.deploy("moving", compose.format(networks=networks), tmp_path)
+        wait_until(lambda: is_ready(cluster, "moving_web", 3), 60, "all ready")
+
+    deploy("one")
+    (node,) = (n for n in cluster.json("node", "ls") if n["name"] == "node3")
+    client = Outside(cluster)
+    try:
+        for networks in ("other, one", "other", "one"):
+            before = {t["id"] for t in cluster.running("moving_web")}
+            load = Load(client.namespace, (node["address"], 8095), RATE, PATIENCE_S)
+            with load:
+                wait_until(lambda load=load: load.answered > RATE / 4, 30, "answers")
+                deploy(networks)
+                counted = load.answered
+                wait_until(lambda load=load, n=counted: load.answered > n + RATE / 2, 30, "answers")
+            what = f"to {networks}: {len(load.failures)} failed, {load.answered} answered"
+            assert load.failures == [], f"{what}: {load.failures[:3]}"
+            assert not before & {t["id"] for t in cluster.running("moving_web")}
+    finally:
+        client.close()
+        cluster.argosy("stack", "rm", "moving")
 
 
 def test_deploy_endpoint_mode(cluster, client):

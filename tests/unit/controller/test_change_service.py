@@ -6,7 +6,18 @@ import pytest
 
 from argosy.controller.logic.change_service import REVISIONS_KEPT, create, roll_back, update
 from argosy.core.errors import PreconditionError
-from argosy.core.service import ROLLED_BACK_BY_HAND, ContainerSpec, ServiceSpec, TaskSpec, UpdateState, UpdateStatus
+from argosy.core.service import (
+    ROLLED_BACK_BY_HAND,
+    ContainerSpec,
+    EndpointSpec,
+    HostPort,
+    PortSpec,
+    ServiceSpec,
+    TaskSpec,
+    UpdateState,
+    UpdateStatus,
+)
+from argosy.core.validate import validate_service
 
 NOW = 1000.0
 COMPLETED = UpdateStatus(UpdateState.COMPLETED)
@@ -59,6 +70,23 @@ def test_a_rollback_is_a_new_revision_of_the_old_tasks_and_keeps_the_scale():
     assert change.service.spec.task.container.image == "a:1"
     assert change.service.spec.replicas == 7
     assert change.service.update == BACK
+
+
+def test_a_rollback_to_ports_of_tasks_takes_them_from_those_of_every_node():
+    """As far as they cannot stand side by side: both would be refused in a spec."""
+    own = (HostPort("tcp", 8080, 80), HostPort("tcp", 8081, 81, host_ip="192.0.2.7"), HostPort("tcp", 0, 9))
+    service, revisions = history("a:1")
+    in_host_mode = replace(service.spec.task, host_ports=own)
+    change = update(service, replace(service.spec, task=in_host_mode), revisions, frozenset(), NOW)
+    revisions = [*revisions, change.revision]
+    everywhere = tuple(PortSpec("", "tcp", 80, n) for n in (8080, 8081, 8082, 0))
+    there = (PortSpec("", "udp", 80, 8080), PortSpec("", "tcp", 80, 8081, host_ip="192.0.2.8"))
+    wanted = replace(service.spec, endpoint=EndpointSpec(ports=(*everywhere, *there)))
+    change = update(change.service, wanted, revisions, frozenset(), NOW)
+    back = roll_back(change.service, 2, BACK, [*revisions, change.revision], frozenset(), NOW).service.spec
+    assert back.task.host_ports == own
+    assert back.endpoint.ports == (*everywhere[2:], *there)
+    assert not [p for p in validate_service(back) if "port" in p.what]
 
 
 @pytest.mark.parametrize("state", [UpdateState.UPDATING, UpdateState.PAUSED])

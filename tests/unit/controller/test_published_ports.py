@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from argosy.controller.api.network_usage import ingress_networks
 from argosy.controller.changes import published_ports
 from argosy.controller.logic.assign import assignments_for, network_pieces
 from argosy.controller.session.drains import Drains
@@ -14,7 +15,9 @@ from argosy.core.assignment import PeerAssignment, PublishedAssignment
 from argosy.core.errors import ExistsError, PreconditionError
 from argosy.core.meta import Meta
 from argosy.core.network import Attachment, NetworkSpec, Slice, slice_id
+from argosy.core.node import NodeState
 from argosy.core.service import EndpointSpec, HostPort, NetworkAttachmentSpec, PortSpec, Service, TaskSpec
+from argosy.core.task import Task
 from tests.unit.controller.objects import network, node, service, snapshot, task
 
 WEB = PortSpec("", "tcp", 80, 8080)
@@ -78,14 +81,74 @@ def test_the_index_follows_what_services_get_and_lose():
         (replace(before, removing=True, ports=(WEB,)), [("other", False)]),
         (None, []),
     ]
+    nobody = OBJECTS[:-1]  # without the task: its port would go on leading to where it is
     index, old = EndpointIndex(), before
-    list(index.fill(snapshot(*OBJECTS, network("other"), before)))
+    list(index.fill(snapshot(*nobody, network("other"), before)))
     for new, news in steps:
-        snap = snapshot(*OBJECTS, network("other"), *([new] if new else []))
+        snap = snapshot(*nobody, network("other"), *([new] if new else []))
         found = list(index.apply([Change(Service, "web", old, new)], snap))
         assert [(n.network_id, n.piece is not None) for n in found if n.key == "published/web"] == news
         old = new
     assert not index.ingress_networks
+
+
+def publishing_on(*networks):
+    return publishing("web", WEB, has=[WEB], networks=networks)
+
+
+def on(slot, *networks, **status):
+    made = task("web", slot, "a", attachments=tuple(Attachment(n, slot) for n in networks))
+    return replace(made, status=replace(made.status, **status))
+
+
+def test_ports_lead_to_the_tasks_there_are_until_as_many_are_on_another_network():
+    """An update takes three tasks from one network to another; it fails, and is begun again by another controller."""
+    old = [on(slot, "net") for slot in (1, 2, 3)]
+    new = [replace(on(slot, "front"), meta=Meta(f"new{slot}", "default", version=1)) for slot in (1, 2, 3)]
+    starting = [replace(t, status=replace(t.status, unready=True)) for t in new]
+    steps = [
+        (old, [], "net"),
+        (old, [starting[0]], "net"),
+        (old, [new[0]], "net"),
+        (old[1:], [new[0], starting[1]], "net"),
+        (old[1:], [starting[0], starting[1]], "net"),
+        (old[1:], new[:2], "front"),  # two of each
+        (old[2:], new[:2], "front"),
+        (old[2:], starting, "net"),
+        ([], new, "front"),
+        ([], starting, "front"),
+    ]
+    nets = network("net"), network("front"), node("a")
+    before = snapshot(*nets, publishing_on("net"), *old)
+    index = EndpointIndex()
+    list(index.fill(before))
+    assert set(index.ingress_networks) == {"net"}
+    for here, there, leads in [(old, [], "net"), *steps]:
+        snap = snapshot(*nets, publishing_on("front"), *here, *there)
+        kinds = [(k, o.meta.id) for s in (before, snap) for k in (Service, Task) for o in s.all(k)]
+        changes = [Change(k, i, before.get(k, i), snap.get(k, i)) for k, i in dict.fromkeys(kinds)]
+        list(index.apply([c for c in changes if c.old != c.new], snap))
+        assert set(index.ingress_networks) == {leads}
+        afresh = EndpointIndex()
+        list(afresh.fill(snap))
+        assert set(afresh.ingress_networks) == {leads}
+        assert ingress_networks(snap) == {leads}
+        before = snap
+
+
+def test_a_network_that_is_added_in_front_takes_over_when_all_tasks_are_on_it():
+    nets = network("net"), network("front"), node("a"), publishing_on("front", "net")
+    both = [on(1, "front", "net"), on(2, "front", "net")]
+    assert ingress_networks(snapshot(*nets, on(1, "net"), on(2, "net"))) == {"net"}
+    assert ingress_networks(snapshot(*nets, both[0], on(2, "net"))) == {"net"}
+    assert ingress_networks(snapshot(*nets, *both)) == {"front"}
+
+
+def test_ports_never_lead_into_an_internal_network_nor_to_tasks_of_a_node_that_is_down():
+    nets = network("net"), INNER, publishing_on("inner", "net")
+    assert ingress_networks(snapshot(*nets, node("a"), on(1, "inner"), on(2, "inner"), on(3, "net"))) == {"net"}
+    moved = network("net"), network("front"), node("a", state=NodeState.DOWN), publishing_on("front")
+    assert ingress_networks(snapshot(*moved, on(1, "net"))) == {"front"}
 
 
 def check(spec, *others, leaving=()):
@@ -122,12 +185,33 @@ def test_ports_need_a_way_in(networks, why):
     check(publishing("new", WEB, networks=networks).spec, publishing("new", WEB, networks=networks))
 
 
+def numbered(snap, *specs):
+    """Return the numbers of each spec's ports in host mode, after checks that a deploy of all of them makes."""
+    got = published_ports.with_numbers(snap, "default", specs)
+    published_ports.check(snap, "default", got)
+    return [[p.port for p in spec.task.host_ports] for spec in got]
+
+
 def test_ports_of_tasks_get_numbers_and_keep_them():
     asked = (HostPort("tcp", 0, 80), HostPort("tcp", 0, 81), HostPort("udp", 0, 80), HostPort("tcp", 90, 90))
     new = publishing("new", own=asked).spec
     snap = snapshot(network("net"), publishing("web", PortSpec("", "tcp", 80), has=[replace(WEB, published=30000)]))
-    got = published_ports.with_numbers(snap, "default", new)
-    assert [p.port for p in got.task.host_ports] == [30001, 30002, 30000, 90]
+    assert numbered(snap, new) == [[30001, 30002, 30000, 90]]
     present = publishing("new", own=(HostPort("tcp", 30009, 81), HostPort("tcp", 40000, 80)))
-    again = published_ports.with_numbers(snapshot(network("net"), present), "default", new)
-    assert [p.port for p in again.task.host_ports] == [30000, 30009, 30000, 90]
+    assert numbered(snapshot(network("net"), present), new) == [[30000, 30009, 30000, 90]]
+
+
+def test_ports_of_services_that_are_deployed_together_get_numbers_of_their_own():
+    any_number = HostPort("tcp", 0, 80)
+    a, b = (publishing(name, own=[any_number]).spec for name in "ab")
+    empty = snapshot(network("net"))
+    assert numbered(empty, a, b) == [[30000], [30001]]
+    assert numbered(empty, a, publishing("e", replace(WEB, published=30000)).spec) == [[30001], []]
+    assert numbered(empty, publishing("e", own=[HostPort("tcp", 30000, 1)]).spec, a) == [[30000], [30001]]
+    mine = publishing("a", own=[HostPort("tcp", 0, 81), HostPort("tcp", 30000, 80)]).spec
+    assert numbered(empty, mine) == [[30001, 30000]]
+    both = publishing("a", replace(WEB, published=30000), own=[any_number]).spec
+    assert numbered(empty, both) == [[30001]]
+    had = snapshot(network("net"), publishing("a", own=[HostPort("tcp", 30000, 80)]))
+    assert numbered(had, both) == [[30001]]
+    assert numbered(had, a, b) == [[30000], [30001]]

@@ -140,6 +140,14 @@ def test_who_has_lost_a_port_to_another_service_is_told():
     assert list(lost_ports(local, openings([], local))) == []
 
 
+def test_a_port_that_every_node_has_for_the_same_service_is_not_lost():
+    """An update from host mode to every node has both for a while."""
+    local = [LocalPort("s", "net", ONE, SpecPort("tcp", 80, 8080))]
+    wanted = openings([published("s", PortSpec(published=80))], local)
+    assert [o.only for o in wanted] == [None]
+    assert list(lost_ports(local, wanted)) == []
+
+
 def test_ports_that_have_no_number_yet_are_not_open():
     assert openings([published("a", PortSpec(target=80))]) == []
 
