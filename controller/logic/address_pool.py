@@ -14,9 +14,10 @@ twice. When a write of what it gave fails it is thrown away.
 
 from bisect import insort
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from argosy.controller.logic.slice_uses import in_use
 from argosy.controller.logic.static_addresses import FIRST_SLICE, leasable
 from argosy.core.addresses import Subnet, format_ipv4
 from argosy.core.meta import Meta
@@ -60,12 +61,14 @@ class Attached:
 class Asking:
     """A task that is to have the addresses which its service asked for, by network.
 
-    `lost`: nodes that are not waited for: what a task there has is taken over.
+    `whose` says, for the reason, which task of another service has one of them and until when. `lost`: nodes that are
+    not waited for: what a task of this service there has is taken over.
     """
 
     task_id: str
     service_id: str
     addresses: Mapping[str, int]
+    whose: Callable[[Task], str]
     lost: Collection[str] = frozenset()
 
 
@@ -78,12 +81,13 @@ class AddressPool:
         self._subnet = Subnet.parse(network.subnet)
         self._used: dict[int, tuple[str, ...]] = {}  # tasks that have it: an agent may begin one in place of another
         self._used_in: Counter[int] = Counter()
-        self._leased: dict[int, str] = {}  # slice -> node
+        self._leased: dict[int, str] = {}  # slice -> node, "" where it is for something else
         self._open: defaultdict[str, list[int]] = defaultdict(list)  # slices with room, in order
         self._newest: dict[str, tuple[float, str, int]] = {}
         self.last_given: dict[str, int] = {}
         self._leasable = leasable(network)
         self._lowest = self._leasable.start  # no slice below this one can be leased any more
+        self._uses: dict[SliceUse, set[int]] = {use: set() for use in SliceUse}  # of the leasable slices
         self._claimed: dict[int, dict[int, str]] = {}  # slice -> static address -> service
         self._static: defaultdict[int, dict[str, Task]] = defaultdict(dict)  # static address -> tasks that have it
 
@@ -146,6 +150,11 @@ class AddressPool:
 
     def put_slice(self, lease: Slice) -> None:
         """Take note of a slice that is leased; idempotent."""
+        for use, indexes in self._uses.items():
+            if use is lease.use and lease.index in self._leasable:
+                indexes.add(lease.index)
+            else:
+                indexes.discard(lease.index)
         if lease.use is SliceUse.TASKS:
             self._leased[lease.index] = lease.node_id
             self._open_up(lease.index)
@@ -158,6 +167,8 @@ class AddressPool:
         if self._leased.get(lease.index) == lease.node_id:
             del self._leased[lease.index]
             self._claimed.pop(lease.index, None)
+            for indexes in self._uses.values():
+                indexes.discard(lease.index)
             self._lowest = min(self._lowest, max(lease.index, self._leasable.start))
             if lease.index in self._open[lease.node_id]:
                 self._open[lease.node_id].remove(lease.index)
@@ -213,15 +224,17 @@ class AddressPool:
         slices, where, wider = len(self._leasable), f"network {self._name}", "subnet"
         if slices < self._subnet.slices - FIRST_SLICE:
             where, wider = f"{where}'s ip_range", "ip_range"
-        leased = f"all {slices:,} slices of {where} are leased to nodes"
-        if slices == 1:
-            leased = f"the only slice of {where} is leased to a node"
-        return f"{leased} ({used}): give the network a larger {wider}"
+        which = f"the only slice of {where}" if slices == 1 else f"all {slices:,} slices of {where}"
+        counts: dict[SliceUse | None, int] = {use: len(indexes) for use, indexes in self._uses.items()}
+        counts[None] = slices - sum(counts.values())  # nobody's, but full of addresses that tasks still hold
+        return f"{which} {in_use(counts)} ({used}): give the network a larger {wider}"
 
     def lacks_static(self, asking: Asking) -> Full | None:
         """Return why a task cannot have the address that its service asked for, or None when it can.
 
-        It is its service's as long as nobody else claimed it, and free when no other task has anything of it left.
+        It is its service's as long as nobody else claimed it, and free when no other task has anything of it left. What
+        a task on a lost node has only its own service takes over: the task may run there yet, and an address that
+        leads to either of two services is worse than a wait.
         """
         address = asking.addresses[self._id]
         text = f"{format_ipv4(address)} on network {self._name}"
@@ -230,6 +243,8 @@ class AddressPool:
             whose = "another service's: give it another address" if address in claimed else "not its service's yet"
             return Full(f"{text} is {whose}")
         for other in self._static.get(address, {}).values():
+            if other.service_id != asking.service_id:
+                return Full(f"{text} is still held by {asking.whose(other)}", held_by=other.meta.id)
             if other.meta.id != asking.task_id and other.node_id not in asking.lost:
                 reason = f"{text} is held by the task that it replaces, until nothing of that is left"
                 return Full(reason, held_by=other.meta.id)

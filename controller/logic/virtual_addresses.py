@@ -9,10 +9,12 @@ An address belongs to its service as long as that stands in the store, and comes
 given in turn, beginning after the one that was given last.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
+from argosy.controller.logic.slice_uses import in_use
 from argosy.core.addresses import Subnet
 from argosy.core.meta import Meta
 from argosy.core.network import SLICE_SIZE, Attachment, Network, Slice, SliceUse, slice_id
@@ -48,7 +50,7 @@ class VirtualPool:
         self._subnet = Subnet.parse(network.subnet)
         self._used: set[int] = set()
         self._slices: set[int] = {0}
-        self._others: set[int] = set()  # slices that are nodes', or that addresses of tasks lie in
+        self._others: dict[int, SliceUse | None] = {}  # slices in other use; None: tasks hold addresses of them
         self.last_given = last_given
 
     @classmethod
@@ -64,12 +66,14 @@ class VirtualPool:
         pool = cls(network, last_given)
         for piece in slices:
             if piece.network_id == pool._id:
-                (pool._slices if piece.use is SliceUse.SERVICES else pool._others).add(piece.index)
+                if piece.use is SliceUse.SERVICES:
+                    pool._slices.add(piece.index)
+                else:
+                    pool._others[piece.index] = piece.use
         pool._used.update(a.address for s in services for a in s.virtual_addresses if a.network_id == pool._id)
-        for task in tasks:
-            for attachment in task.attachments:
-                if attachment.network_id == pool._id and pool._subnet.contains(attachment.address):
-                    pool._others.add(pool._subnet.slice_of(attachment.address))
+        for attachment in (a for t in tasks if not t.status.released for a in t.attachments):
+            if attachment.network_id == pool._id and pool._subnet.contains(attachment.address):
+                pool._others.setdefault(pool._subnet.slice_of(attachment.address))
         return pool
 
     def take(self) -> tuple[int, Slice | None] | Lack:
@@ -77,11 +81,12 @@ class VirtualPool:
         free = next((a for a in self._in_turn() if a not in self._used), None)
         if free is not None:
             return self._give(free), None
-        index = next((i for i in range(self._subnet.slices - 1, 0, -1) if i not in self._slices | self._others), None)
+        taken = self._slices | self._others.keys()
+        index = next((i for i in range(self._subnet.slices - 1, 0, -1) if i not in taken), None)
         if index is None:
             return Lack(
-                f"network {self._name} has no virtual address left (its other slices are leased to nodes), so the name "
-                "stands for the tasks: give the network a larger subnet, or the service endpoint_mode: dnsrr"
+                f"network {self._name} has no virtual address left{self._others_in_use()}, so the name stands for the "
+                "tasks: give the network a larger subnet, or the service endpoint_mode: dnsrr"
             )
         self._slices.add(index)
         piece = Slice(Meta(slice_id(self._id, index)), self._id, index, use=SliceUse.SERVICES)
@@ -91,6 +96,12 @@ class VirtualPool:
         """Return the slices, but for slice 0, that no service has an address of."""
         used = {self._subnet.slice_of(a) for a in self._used}
         return sorted(self._slices - used - {0})
+
+    def _others_in_use(self) -> str:
+        uses = Counter(use for index, use in self._others.items() if index not in self._slices)
+        if not uses:
+            return ""
+        return f" (its other {'slice' if uses.total() == 1 else 'slices'} {in_use(uses)})"
 
     def _give(self, address: int) -> int:
         self._used.add(address)

@@ -9,6 +9,7 @@ one for a term; a forecast (forecast.py) makes its own.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from argosy.controller.logic.address_pool import AddressPool, Asking, Attached, Full, attach
 from argosy.controller.logic.ask import clashing, qualified_name
@@ -28,6 +29,11 @@ from argosy.core.task_state import TaskState
 
 TASKS_A_TURN = 1000
 """Tasks that are taken in before heartbeats and the like get a turn of the event loop."""
+_HELD_UNTIL = {
+    NodeState.AGENT_LOST: "which is without an agent: it may run there until that is back",
+    NodeState.DOWN: "which is DOWN: it may run there until the node is back, or removed by 'argosy node rm'",
+}
+"""How long the task of another service holds an address, where its node cannot say that nothing of it is left."""
 
 
 @dataclass(slots=True)
@@ -304,7 +310,16 @@ def _asking(request: Request, snap: Snapshot) -> Asking | None:
     holders = snap.tasks_of_service(request.service_id)
     nodes = {task.node_id: snap.get(Node, task.node_id) for task in holders if task.node_id}
     lost = {i for i, node in nodes.items() if node is None or node.status.state is NodeState.DOWN}
-    return Asking(request.task_id, request.service_id, asked, lost)
+    return Asking(request.task_id, request.service_id, asked, partial(_whose, snap), lost)
+
+
+def _whose(snap: Snapshot, task: Task) -> str:
+    """Say to another service whose task has the address that it asks for, where, and what that waits for."""
+    service, node = snap.get(Service, task.service_id), snap.get(Node, task.node_id)
+    of = service.spec.name if service is not None else task.service_id
+    on = node.spec.name if node is not None else task.node_id
+    until = _HELD_UNTIL.get(node.status.state if node is not None else NodeState.READY, "until nothing of that is left")
+    return f"a task of service {of} on node {on}, {until}"
 
 
 def _serving_old(request: Request, snap: Snapshot) -> Task | None:

@@ -69,7 +69,7 @@ class Lives(RuleBasedStateMachine):
         task = Task(Meta(f"t{self.clock}", created_at=self.clock), service, 1, status=TaskStatus(TaskState.ASSIGNED))
         asking = None
         if service in self.asks:
-            asking = Asking(task.meta.id, service, {"net": self.asks[service]}, frozenset(self.lost))
+            asking = Asking(task.meta.id, service, {"net": self.asks[service]}, str, frozenset(self.lost))
         found = attach({"net": self.pool}, ["net"], node, asking)
         if isinstance(found, Full):
             return
@@ -112,6 +112,13 @@ class Lives(RuleBasedStateMachine):
         there = [t for t in self.tasks.values() if not t.status.released and t.node_id not in self.lost]
         held = [a.address for t in there for a in t.attachments]
         assert len(held) == len(set(held))
+
+    @invariant()
+    def no_static_address_is_held_by_two_services(self):
+        """Also not where one of them has it on a node that is lost: its task may run there."""
+        there = [t for t in self.tasks.values() if not t.status.released]
+        of = {(t.service_id, a.address) for t in there for a in t.attachments if a.fixed}
+        assert len(of) == len({address for _, address in of})
 
     @invariant()
     def nodes_give_no_static_address_and_nobody_gets_a_virtual_one(self):

@@ -127,3 +127,35 @@ def test_the_heir_of_a_task_on_a_lost_node_takes_the_address_over(state, placed_
     assert reason in placed.status.reason
     if placed_on:
         assert (placed.node_id, placed.attachments) == (placed_on, HELD)
+
+
+@pytest.mark.parametrize(
+    ("state", "until"),
+    [
+        (NodeState.READY, ", until nothing of that is left"),
+        (NodeState.UNKNOWN, ", until nothing of that is left"),
+        (NodeState.AGENT_LOST, ", which is without an agent: it may run there until that is back"),
+        (
+            NodeState.DOWN,
+            ", which is DOWN: it may run there until the node is back, or removed by 'argosy node rm'",
+        ),
+    ],
+)
+def test_an_address_that_another_service_gave_up_is_had_when_nothing_of_its_task_is_left(state, until):
+    """Also where its own task may be taken over: by the split an address would be on tasks of two services."""
+    web, db = asking("web"), asking("db", "10.9.0.71")
+    theirs = task("db", 1, "a", attachments=HELD, desired_state=TaskState.SHUTDOWN)
+    own = task("web", 1, "a", attachments=HELD, desired_state=TaskState.SHUTDOWN)
+    own = replace(own, status=replace(own.status, released=True))
+    snap, _ = after(snapshot(NET, web, db, theirs, own, node("a", state=state), node("b")), claim(snapshot(NET), web))
+    heir = task("web", 1, state=TaskState.NEW)
+    snap, changes = changed(snap, heir)
+    placing = Placing()
+    placing.follow(changes, snap)
+    (placed,), _ = placing.decide(snap, [heir], 5.0)
+    assert placed.status.reason == f"10.9.0.70 on network net is still held by a task of service db on node a{until}"
+    assert not placed.status.waits_for_old
+    snap, changes = changed(snap, replace(theirs, status=replace(theirs.status, released=True)))
+    placing.follow(changes, snap)
+    (placed,), _ = placing.decide(snap, [heir], 6.0)
+    assert placed.attachments == HELD

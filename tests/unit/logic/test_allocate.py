@@ -147,6 +147,83 @@ def test_slices_of_other_nodes_are_never_touched():
     assert pool.shortage() is None
 
 
+def apart(index, use):
+    """Return a slice that is leased to no node."""
+    return Slice(Meta(slice_id("net", index)), "net", index, use=use)
+
+
+@pytest.mark.parametrize(
+    ("subnet", "ip_range", "slices", "said"),
+    [
+        ("10.9.0.0/26", "", [lease(1, "a")], "the only slice of network web_default is leased to a node"),
+        (
+            "10.9.0.0/26",
+            "",
+            [apart(1, SliceUse.STATIC)],
+            "the only slice of network web_default is kept for static addresses",
+        ),
+        (
+            "10.9.0.0/26",
+            "",
+            [apart(1, SliceUse.SERVICES)],
+            "the only slice of network web_default is taken for virtual addresses",
+        ),
+        (
+            "10.9.0.0/25",
+            "",
+            [apart(n, SliceUse.STATIC) for n in (1, 2, 3)],
+            "all 3 slices of network web_default are kept for static addresses",
+        ),
+        (
+            "10.9.0.0/25",
+            "",
+            [lease(1, "a"), apart(2, SliceUse.STATIC), apart(3, SliceUse.SERVICES)],
+            "all 3 slices of network web_default are in use: 1 leased to a node, 1 kept for static addresses, "
+            "1 taken for virtual addresses",
+        ),
+        (
+            "10.9.0.0/25",
+            "",
+            [lease(1, "a"), lease(2, "b"), apart(3, SliceUse.STATIC)],
+            "all 3 slices of network web_default are in use: 2 leased to nodes, 1 kept for static addresses",
+        ),
+        (
+            "10.9.0.0/25",
+            "10.9.0.64/26",
+            [apart(1, SliceUse.STATIC), lease(2, "a"), apart(3, SliceUse.SERVICES)],
+            "all 2 slices of network web_default's ip_range are in use: 1 leased to a node, "
+            "1 taken for virtual addresses",
+        ),
+    ],
+    ids=["a node's", "static", "virtual", "all static", "of each", "most nodes'", "in an ip_range"],
+)
+def test_a_network_without_a_slice_to_lease_says_what_has_them(subnet, ip_range, slices, said):
+    spec = replace(SMALL.spec, ip_range=ip_range)
+    pool = AddressPool.build(replace(SMALL, subnet=subnet, spec=spec), [*slices, *slices], [])
+    wider = "ip_range" if ip_range else "subnet"
+    total = 32 if subnet.endswith("26") else 96
+    full = Full(f"{said} (0 of {total} addresses used): give the network a larger {wider}")
+    assert pool.lacks("c") == pool.take("c") == full
+
+
+def test_what_has_the_slices_follows_their_changes():
+    pool = AddressPool.build(SMALL, [lease(1, "a"), lease(2, "a"), apart(3, SliceUse.STATIC)], [])
+    assert "are in use: 2 leased to nodes, 1 kept for static addresses (" in pool.lacks("b").reason
+    pool.forget_slice(lease(2, "a"))
+    assert pool.lacks("b") is None
+    pool.put_slice(apart(2, SliceUse.SERVICES))
+    assert "1 leased to a node, 1 kept for static addresses, 1 taken for virtual" in pool.lacks("b").reason
+    pool.forget_slice(apart(3, SliceUse.STATIC))
+    taken(pool, "b", 1)
+    assert "are in use: 2 leased to nodes, 1 taken for virtual addresses (" in pool.lacks("c").reason
+
+
+def test_a_slice_that_nobody_leases_may_be_full_of_old_tasks():
+    old = [task("t", "gone", *[f"10.9.0.{i}" for i in range(32, 64)], state=TaskState.ORPHANED)]
+    pool = AddressPool.build(SMALL, [lease(2, "a"), lease(3, "a")], old)
+    assert "are in use: 2 leased to nodes, 1 held by old tasks (32 of 96 addresses used)" in pool.lacks("b").reason
+
+
 @pytest.mark.parametrize("state", [TaskState.RUNNING, TaskState.FAILED, TaskState.SHUTDOWN, TaskState.ORPHANED])
 def test_a_stored_task_keeps_its_address_whatever_its_state(state):
     held = [f"10.9.0.{i}" for i in range(32, 63)]
@@ -235,14 +312,16 @@ def static_slice(*holders):
     return Slice(Meta(slice_id("net", 2)), "net", 2, use=SliceUse.STATIC, holders=held)
 
 
-def having(task_id, node_id, address=STATIC, *, released=False, state=TaskState.RUNNING):
+def having(task_id, node_id, address=STATIC, *, service="web", released=False, state=TaskState.RUNNING):
     """Return a task that was given a static address."""
     attachments = (Attachment("net", parse_ipv4(address), fixed=True),)
-    return Task(Meta(task_id), node_id=node_id, status=TaskStatus(state, released=released), attachments=attachments)
+    return Task(
+        Meta(task_id), service, 1, node_id, status=TaskStatus(state, released=released), attachments=attachments
+    )
 
 
 def asking(task_id="new", service="web", address=STATIC, lost=()):
-    return Asking(task_id, service, {"net": parse_ipv4(address)}, lost)
+    return Asking(task_id, service, {"net": parse_ipv4(address)}, lambda t: f"{t.service_id} on {t.node_id}", lost)
 
 
 def given(address=STATIC):
@@ -269,9 +348,33 @@ def test_a_task_gets_the_address_that_its_service_asked_for_on_whichever_node():
         ([(STATIC, "web")], [having("old", "a", state=TaskState.FAILED)], (), "held by the task that it replaces"),
         ([(STATIC, "web")], [having("old", "a", released=True, state=TaskState.SHUTDOWN)], (), None),
         ([(STATIC, "web")], [having("old", "a")], ("a",), None),
+        (
+            [(STATIC, "web")],
+            [having("old", "a", service="db")],
+            (),
+            "10.9.0.70 on network web_default is still held by db on a",
+        ),
+        ([(STATIC, "web")], [having("old", "a", service="db")], ("a",), "is still held by db on a"),
+        (
+            [(STATIC, "web")],
+            [having("old", "a", service="db", released=True, state=TaskState.SHUTDOWN)],
+            (),
+            None,
+        ),
         ([(STATIC, "web")], [having("old", "a", "10.9.0.71")], (), None),
     ],
-    ids=["unclaimed", "another's", "in use", "ended, not let go", "let go", "on a lost node", "another address"],
+    ids=[
+        "unclaimed",
+        "another's",
+        "in use",
+        "ended, not let go",
+        "let go",
+        "on a lost node",
+        "another's task",
+        "another's task on a lost node",
+        "another's, let go",
+        "another address",
+    ],
 )
 def test_a_static_address_is_given_to_its_service_alone_and_to_one_task_at_a_time(holders, tasks, lost, says):
     pool = AddressPool.build(SMALL, [static_slice(*holders)], tasks)
@@ -309,6 +412,6 @@ def test_with_an_ip_range_nodes_lease_slices_of_that_alone():
     assert pool.slices_free == 2
     assert [g.new_slice.index for g in taken(pool, "a", 64) if g.new_slice] == [2, 3]
     assert pool.slices_free == 0
-    assert "all 2 slices of network web_default's ip_range are leased" in pool.lacks("b").reason
+    assert "all 2 slices of network web_default's ip_range are leased to nodes" in pool.lacks("b").reason
     pool.forget_slice(lease(3, "a"))
     assert pool.slices_free == 0  # its addresses are still held

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from argosy.controller.logic.address_pool import AddressPool
 from argosy.controller.logic.virtual_addresses import RESERVED, Lack, VirtualPool, is_settled, readdress, wants
 from argosy.core.addresses import format_ipv4
 from argosy.core.meta import Meta
@@ -18,7 +20,8 @@ from argosy.core.service import (
     ServiceSpec,
     TaskSpec,
 )
-from argosy.core.task import Task
+from argosy.core.task import Task, TaskStatus
+from argosy.core.task_state import TaskState
 
 NET = Network(Meta("net"), NetworkSpec("front"), 1, "10.64.0.0/16")
 
@@ -82,6 +85,48 @@ def test_an_address_of_an_old_task_is_nobodys_slice():
     without = replace(last, spec=replace(last.spec, endpoint=EndpointSpec(EndpointMode.DNSRR)))
     assert not is_settled(without)
     assert is_settled(readdress(without, {}).service)
+
+
+def test_history_keeps_no_slice_from_services():
+    small = replace(NET, subnet="10.64.0.0/26")
+    ended = TaskStatus(TaskState.SHUTDOWN, released=True)
+    old = Task(Meta("t"), status=ended, attachments=(Attachment("net", 0x0A400000 + 40),))
+    assert AddressPool.build(small, [], [old]).slices_free == 1
+    served, slices = serve(small, [service(f"s{i}") for i in range(29)], tasks=[old])
+    assert not any(s.address_problems for s in served)
+    assert [s.index for s in slices] == [1]
+
+
+@pytest.mark.parametrize(
+    ("subnet", "uses", "said"),
+    [
+        ("10.64.0.0/26", [SliceUse.TASKS], " (its other slice is leased to a node)"),
+        ("10.64.0.0/26", [SliceUse.STATIC], " (its other slice is kept for static addresses)"),
+        ("10.64.0.0/26", [None], " (its other slice is held by old tasks)"),
+        ("10.64.0.0/26", [SliceUse.SERVICES], ""),
+        ("10.64.0.0/25", [SliceUse.TASKS] * 3, " (its other slices are leased to nodes)"),
+        (
+            "10.64.0.0/25",
+            [SliceUse.TASKS, SliceUse.SERVICES, SliceUse.TASKS],
+            " (its other slices are leased to nodes)",
+        ),
+        (
+            "10.64.0.0/25",
+            [SliceUse.TASKS, SliceUse.TASKS, SliceUse.STATIC],
+            " (its other slices are in use: 2 leased to nodes, 1 kept for static addresses)",
+        ),
+    ],
+)
+def test_a_network_without_a_virtual_address_says_what_has_its_slices(subnet, uses, said):
+    """`uses` of slices 1 and on; None: not leased, but a task has an address of it."""
+    pieces = [Slice(Meta(f"net.{i}"), "net", i, use=use) for i, use in enumerate(uses, 1) if use is not None]
+    base = 0x0A400000
+    tasks = [Task(Meta(f"t{i}"), attachments=(Attachment("net", base + i * 32),)) for i, _ in enumerate(uses, 1)]
+    full = service("full", addresses=[Attachment("net", base + n) for n in range((1 + len(uses)) * 32)])
+    assert VirtualPool.build(replace(NET, subnet=subnet), pieces, [full], tasks).take() == Lack(
+        f"network front has no virtual address left{said}, so the name stands for the tasks: "
+        "give the network a larger subnet, or the service endpoint_mode: dnsrr"
+    )
 
 
 def test_addresses_come_back_as_late_as_can_be():
