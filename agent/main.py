@@ -277,7 +277,9 @@ class Agent:
 
     async def run(self) -> None:
         """Adopt what a former life left, then follow the controller."""
-        self._tasks.adopt(self._records, await self._runtime.list())
+        found = await self._runtime.list()
+        self._wiring.adopt(container.id for container in found)
+        self._tasks.adopt(self._records, found)
         await self._apply(self._assignments)
         self._group.create_task(self._wiring.run(), name="network")
         self._group.create_task(self._tasks.watch_exits(), name="exits")

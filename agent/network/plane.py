@@ -146,6 +146,8 @@ class NetworkPlane:
 
         A connection is open until both sides have said that they end; those that the container opened do not count.
         """
+        if not self._applied:
+            raise TransientError("nothing was applied yet")
         loop = asyncio.get_running_loop()
         waiting = self._counting.get(container_id)
         if waiting is None:

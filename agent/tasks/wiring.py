@@ -5,6 +5,8 @@ kept. A task is attached after the state that has its networks was applied.
 """
 
 import asyncio
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 import structlog
 
@@ -43,7 +45,15 @@ class Wiring:
         self._applied = 0
         self._changed = asyncio.Condition()
         self._holding: dict[str, LocalTask] = {}
+        self._found: set[str] = set()
         self._assignments = Assignments()
+
+    def adopt(self, containers: Iterable[str]) -> None:
+        """Have containers that a former life left keep their links until they are detached; before the first `set`.
+
+        Also those that are to stop: they finish what they have.
+        """
+        self._found = set(containers)
 
     async def set(self, assignments: Assignments) -> None:
         """Take the networks of a new set of assignments."""
@@ -51,7 +61,7 @@ class Wiring:
         await self._renew()
 
     async def _renew(self) -> None:
-        state = network_state(self._assignments, self._holding)
+        state = network_state(self._assignments, self._holding, self._found)
         async with self._changed:
             if state != self._wanted or self._assignments.synced != self._wanted_synced:
                 # Together: what an unsynced view lacks must not be removed because a synced one has come meanwhile.
@@ -123,19 +133,30 @@ class Wiring:
     async def detach(self, task_id: str) -> None:
         """Take a container's links away; idempotent."""
         await self._plane.detach(task_id)
-        if self._holding.pop(task_id, None):
+        held = self._holding.pop(task_id, None) is not None or task_id in self._found
+        self._found.discard(task_id)
+        if held:
             await self._renew()
 
 
-def network_state(assignments: Assignments, holding: dict[str, LocalTask]) -> NetworkState:
-    """Return what the assignments want of the network; `holding`: tasks that still have their links."""
+def network_state(
+    assignments: Assignments, holding: Mapping[str, LocalTask], found: Collection[str] = ()
+) -> NetworkState:
+    """Return what the assignments want of the network.
+
+    `holding`: tasks that still have their links; `found`: those of which a former life left the containers. One that
+    is over has no address any more: somebody else may have it.
+    """
     tasks = dict(holding)
     for task in assignments.of(TaskAssignment):
-        if task.desired_state <= TaskState.RUNNING and task.attachments:
-            revision = assignments.revision_of(task)
-            nameservers = revision.spec.container.dns.nameservers if revision else ()
-            ports = revision.spec.host_ports if revision else ()
-            tasks[task.id] = LocalTask(task.id, task.attachments, nameservers, task.service_id, ports)
+        wanted = task.desired_state <= TaskState.RUNNING
+        if not task.attachments or task.over or not (wanted or (task.id in found and task.id not in holding)):
+            continue
+        revision = assignments.revision_of(task)
+        local = LocalTask(task.id, task.attachments, revision.spec.container.dns.nameservers if revision else ())
+        if wanted:  # ports lead no more to one that is to stop
+            local = replace(local, service_id=task.service_id, host_ports=revision.spec.host_ports if revision else ())
+        tasks[task.id] = local
     return NetworkState(
         networks={n.id: n for n in assignments.of(NetworkAssignment)},
         peers=assignments.of(PeerAssignment),

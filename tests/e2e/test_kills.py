@@ -5,10 +5,12 @@ The kills happen when the kernel shows that a scale-up is half done. Programs ar
 
 import os
 import signal
+import socket
 import subprocess
 
 import pytest
 
+from tests.e2e import wire
 from tests.e2e.dev_cluster import ARGOSY, assert_throughout, wait_until
 from tests.e2e.host_view import catches, container_pids, is_alive
 
@@ -105,6 +107,55 @@ def test_everything_but_the_containers_killed_in_the_middle_of_a_scale_up(cluste
         cluster.kill_pid(launcher)
     for victim, old in killed.items():
         cluster.wait_restarted(victim, old)
+
+
+DRAINING = """
+services:
+  patient:
+    image: busybox:1
+    init: true
+    command: nc -ll -p 7002 -e cat
+    deploy: {placement: {constraints: [node.hostname == node1]}}
+    x-argosy: {drain_timeout: 300s}
+  guest:
+    image: busybox:1
+    init: true
+    command: sleep 100000
+    stop_grace_period: 1s
+    deploy: {placement: {constraints: [node.hostname == node2]}}
+"""
+
+
+def test_a_task_that_drains_keeps_its_connection_while_its_agent_begins_anew(cluster, tmp_path):
+    cluster.deploy("d", DRAINING, tmp_path)
+    (task,), (guest,) = cluster.running("d_patient"), cluster.running("d_guest")
+
+    def received():
+        return int(cluster.inside(task, "/bin/cat", "/sys/class/net/eth0/statistics/rx_packets"))
+
+    def answers(held, count):
+        for number in range(count):
+            held.sendall(b"%04d" % number)
+            assert held.recv(4) == b"%04d" % number
+
+    def drains():
+        return [t["reason"] for t in cluster.tasks("d_patient") if t["id"] == task["id"]] == ["draining 1 connection"]
+
+    with wire.socket_in(f"/proc/{guest['pid']}/ns/net", socket.AF_INET, socket.SOCK_STREAM) as held:
+        held.settimeout(10)
+        held.connect((task["addresses"][0], 7002))
+        cluster.argosy("service", "update", "--force", "--detach", "d_patient")
+        wait_until(drains, 60, "it finishes what it has")
+        for _ in range(3):
+            answers(held, 200)
+            before, agent = received(), cluster.kill("agent-node1")
+            cluster.wait_restarted("agent-node1", agent)
+            wait_until(lambda: cluster.run("network", "verify", "d_default").returncode == 0, 60, "the agent is back")
+            assert received() > before, "it has the link that it had"
+            answers(held, 1)
+            assert drains()
+    wait_until(lambda: task["id"] not in {t["id"] for t in cluster.running("d_patient")}, 60, "it ends with it")
+    cluster.argosy("stack", "rm", "d")
 
 
 COUNTING = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"

@@ -1,12 +1,17 @@
 """What the agent tells of its network: that it is in force, and not before the plane has brought it to the kernel."""
 
 import asyncio
+from dataclasses import replace
 
 from argosy.agent.logic.assignments import Assignments
 from argosy.agent.logic.pieces import Pieces
-from argosy.agent.tasks.wiring import Wiring
-from argosy.core.assignment import NetworkAssignment
+from argosy.agent.network.desired import LocalTask
+from argosy.agent.tasks.wiring import Wiring, network_state
+from argosy.core.assignment import NetworkAssignment, RevisionAssignment, TaskAssignment
 from argosy.core.errors import TransientError
+from argosy.core.network import Attachment
+from argosy.core.service import HostPort, TaskSpec
+from argosy.core.task_state import TaskState
 
 
 class Plane:
@@ -68,3 +73,60 @@ async def test_nothing_is_in_force_before_the_plane_has_applied_it():
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+HERE = (Attachment("one", 5),)
+
+
+class Kernel(Plane):
+    """Applies at once, and notes whose links are to be there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linked: list[list[str]] = []
+
+    async def apply(self, state, *, synced: bool) -> None:
+        self.linked.append([task.container_id for task in state.tasks])
+
+    async def detach(self, task_id: str) -> None:
+        """Be gone at once."""
+
+
+def on_one(*tasks: TaskAssignment) -> Assignments:
+    network = NetworkAssignment("one", name="one", subnet="10.9.0.0/24", vni=4096)
+    return Assignments(Pieces((network, *tasks)))
+
+
+async def test_what_a_former_life_left_keeps_its_links_until_it_is_detached():
+    """Also a task that is to stop: it drains, or has its grace period."""
+    plane = Kernel()
+    wiring = Wiring(plane)  # type: ignore[arg-type]
+    wiring.adopt(["going", "staying"])
+    stopping = (TaskAssignment(i, desired_state=TaskState.SHUTDOWN, attachments=HERE) for i in ("going", "gone"))
+    await wiring.set(on_one(*stopping, TaskAssignment("staying", attachments=HERE)))
+    running = asyncio.create_task(wiring.run())
+    try:
+        await asyncio.wait_for(wiring.in_force(), 10)
+        await wiring.detach("going")
+        await asyncio.wait_for(wiring.in_force(), 10)
+        assert plane.linked == [["going", "staying"], ["staying"]]
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+def test_ports_and_names_lead_no_more_to_what_a_former_life_left_once_it_is_to_stop():
+    revision = RevisionAssignment("web", 1, "web", {}, TaskSpec(host_ports=(HostPort("tcp", 80, 80),)))
+    stopping = TaskAssignment("t", service_id="web", revision=1, desired_state=TaskState.SHUTDOWN, attachments=HERE)
+    going = network_state(Assignments(Pieces((stopping, revision))), {}, {"t"}).tasks
+    assert going == (LocalTask("t", HERE),)
+    stays = replace(stopping, desired_state=TaskState.RUNNING)
+    (staying,) = network_state(Assignments(Pieces((stays, revision))), {}, {"t"}).tasks
+    assert (staying.service_id, staying.host_ports) == ("web", revision.spec.host_ports)
+
+
+def test_a_task_that_is_over_has_no_address_any_more():
+    """It stays assigned, as history; its address may be another's by now, who would else be taken for it."""
+    over = TaskAssignment("z", attachments=HERE, over=True)
+    successor = TaskAssignment("a", attachments=HERE)
+    assert network_state(on_one(over, successor), {}, {"z"}).tasks == (LocalTask("a", HERE),)
