@@ -151,7 +151,7 @@ def test_a_task_that_drains_keeps_its_connection_while_its_agent_begins_anew(clu
             before, agent = received(), cluster.kill("agent-node1")
             cluster.wait_restarted("agent-node1", agent)
             wait_until(lambda: cluster.run("network", "verify", "d_default").returncode == 0, 60, "the agent is back")
-            assert received() > before, "it has the link that it had"
+            assert received() >= before, "it has the link that it had: another would begin to count anew"
             answers(held, 1)
             assert drains()
     wait_until(lambda: task["id"] not in {t["id"] for t in cluster.running("d_patient")}, 60, "it ends with it")
