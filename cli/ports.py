@@ -7,16 +7,15 @@ A port without a number in the host is given one by the cluster.
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
 from argosy.cli.port_rows import number_of, port_text
 from argosy.core.errors import InvalidError
+from argosy.core.ports import FIRST_CHOSEN, LAST_CHOSEN, plain_host_ip
 from argosy.core.service import HostPort, PortSpec
-
-if TYPE_CHECKING:
-    from argosy.proto.argosy.v1 import types_pb2 as types
+from argosy.proto.argosy.v1 import types_pb2 as types
 
 _SHORT: Final = re.compile(
     r"(?:(?:(?P<ip>\[[^\]]*\]|[^:\[\]]+):)?(?P<published>[^:/]*):)?(?P<target>[^:/]+)(?:/(?P<protocol>[^/]*))?"
@@ -126,12 +125,17 @@ def split_modes(ports: Iterable[Publication]) -> tuple[tuple[PortSpec, ...], tup
     )
 
 
-def publish(spec: "types.ServiceSpec", texts: Iterable[str]) -> None:
-    """Add ports to a spec; one that is there already is not added again. InvalidError."""
+def publish(spec: types.ServiceSpec, texts: Iterable[str]) -> None:
+    """Add ports to a spec; one that is there already is not added again. InvalidError.
+
+    What cannot stand beside another port (the same number at the same address) is added: the controller refuses it.
+    """
+    there = {asked for port in _published(spec) for asked in _ways_to_ask(port)}
     for text in texts:
         for port in parse_option(text):
-            if any(_is(port, other) for other in _published(spec)):
+            if port in there:
                 continue
+            there |= {port, replace(port, name="")}
             if port.host_mode:
                 spec.task.host_ports.add(
                     protocol=port.protocol,
@@ -150,32 +154,66 @@ def publish(spec: "types.ServiceSpec", texts: Iterable[str]) -> None:
                 )
 
 
-def unpublish(spec: "types.ServiceSpec", texts: Iterable[str]) -> None:
-    """Take ports out of a spec: by the container's port, or with all that is said of them. InvalidError for others."""
+def unpublish(service: types.Service, texts: Iterable[str]) -> None:
+    """Take ports out of a service's spec: by the container's port, or with all that is said of them.
+
+    A number may be one that the cluster chose. InvalidError for a port that is not there; nothing is taken out then.
+    """
+    spec = service.spec
+    left = [(port, _as_answered(port, service)) for port in _published(spec)]
     for text in texts:
         for wanted in parse_option(text):
-            for ports in (spec.endpoint.ports, spec.task.host_ports):
-                kept = [p for p in ports if not _is(wanted, p)]
-                if len(kept) < len(ports):
-                    del ports[:]
-                    ports.extend(kept)  # type: ignore[arg-type]
-                    break
-            else:
-                raise InvalidError(f"the service does not publish '{text}': it has {_shown(spec)}")
+            kept = [(port, answered) for port, answered in left if not _is(wanted, answered)]
+            if len(kept) == len(left):
+                has = ", ".join(port_text(p, _note(p)) for _, p in left) or "no ports"
+                raise InvalidError(f"the service does not publish '{text}': it has {has}")
+            left = kept
+    everywhere = [port for port, _ in left if isinstance(port, types.PortSpec)]
+    own = [port for port, _ in left if isinstance(port, types.HostPort)]
+    del spec.endpoint.ports[:], spec.task.host_ports[:]
+    spec.endpoint.ports.extend(everywhere)
+    spec.task.host_ports.extend(own)
 
 
-def _published(spec: "types.ServiceSpec") -> "Sequence[types.PortSpec | types.HostPort]":
+def _published(spec: types.ServiceSpec) -> Sequence[types.PortSpec | types.HostPort]:
     return [*spec.endpoint.ports, *spec.task.host_ports]
 
 
-def _is(wanted: Publication, port: "types.PortSpec | types.HostPort") -> bool:
-    """Whether a port of a spec is meant: what was left out fits anything."""
+def _ways_to_ask(port: types.PortSpec | types.HostPort) -> Iterator[Publication]:
+    """Yield what asks for a port of a spec: with its name or without one.
+
+    A port of tasks that was asked for without a number stands there with the one that the cluster chose.
+    """
+    own, number = isinstance(port, types.HostPort), number_of(port)
+    for published in (number, 0) if own and FIRST_CHOSEN <= number <= LAST_CHOSEN else (number,):
+        for name in (port.name, ""):
+            yield Publication(port.target, published, port.protocol, plain_host_ip(port.host_ip), own, name)
+
+
+def _as_answered(port: types.PortSpec | types.HostPort, service: types.Service) -> types.PortSpec | types.HostPort:
+    """Return a port of a service's spec with its number, where the cluster chose one: as `service ls` shows it."""
+    if number_of(port):
+        return port
+    for has in service.ports:
+        if has not in service.spec.endpoint.ports and port == _without_number(has):
+            return has
+    return port
+
+
+def _without_number(port: types.PortSpec) -> types.PortSpec:
+    return types.PortSpec(name=port.name, protocol=port.protocol, target=port.target, host_ip=port.host_ip)
+
+
+def _is(wanted: Publication, port: types.PortSpec | types.HostPort) -> bool:
+    """Whether a port is meant that is to go: what was left out fits anything."""
     return (
         (wanted.target, wanted.protocol) == (port.target, port.protocol)
         and wanted.published in (0, number_of(port))
         and wanted.host_ip in ("", port.host_ip)
+        and wanted.name in ("", port.name)
+        and (not wanted.host_mode or isinstance(port, types.HostPort))
     )
 
 
-def _shown(spec: "types.ServiceSpec") -> str:
-    return ", ".join(port_text(p) for p in _published(spec)) or "no ports"
+def _note(port: types.PortSpec | types.HostPort) -> str:
+    return "host" if isinstance(port, types.HostPort) else ""

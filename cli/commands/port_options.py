@@ -1,6 +1,7 @@
 """The options about published ports that several commands have; names and forms are Docker's."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -38,25 +39,23 @@ def publish_ports(spec: "types.ServiceSpec", texts: Iterable[str], option: str =
     """Add ports to a spec. UsageError for one that cannot be read."""
     from argosy.cli.ports import publish
 
-    _applied(publish, spec, texts, option)
+    with _blaming(option):
+        publish(spec, texts)
 
 
-def unpublish_ports(spec: "types.ServiceSpec", texts: Iterable[str]) -> None:
-    """Take ports out of a spec. UsageError for one that is not there."""
+def unpublish_ports(service: "types.Service", texts: Iterable[str]) -> None:
+    """Take ports out of a service's spec. UsageError for one that is not there."""
     from argosy.cli.ports import unpublish
 
-    _applied(unpublish, spec, texts, "--publish-rm")
+    with _blaming("--publish-rm"):
+        unpublish(service, texts)
 
 
-def _applied(
-    change: "Callable[[types.ServiceSpec, Iterable[str]], None]",
-    spec: "types.ServiceSpec",
-    texts: Iterable[str],
-    option: str,
-) -> None:
+@contextmanager
+def _blaming(option: str) -> Iterator[None]:
     from argosy.core.errors import InvalidError
 
     try:
-        change(spec, texts)
+        yield
     except InvalidError as error:
         raise click.UsageError(f"{option}: {error}") from None

@@ -29,31 +29,34 @@ def update_service(
     if all(value in (None, ()) or (name in switches and not value) for name, value in options.items()):
         raise click.UsageError("nothing is to be changed: see 'argosy service update --help' for what can be")
 
-    def change(spec: types.ServiceSpec) -> None:
-        change_networks(session, spec, options["network_add"], options["network_rm"])
-        apply(options, spec)
-        refuse_idle_check(session, options, spec)
+    def change(service: types.Service) -> None:
+        change_networks(session, service.spec, options["network_add"], options["network_rm"])
+        apply(options, service)
+        refuse_idle_check(session, options, service.spec)
 
     return change_service(session, ref, change, planning)
 
 
 def change_service(
-    session: Session, ref: str, change: Callable[[types.ServiceSpec], None], planning: Planning = NO_PLANNING
+    session: Session, ref: str, change: Callable[[types.Service], None], planning: Planning = NO_PLANNING
 ) -> tuple[types.Service, bool]:
-    """Change a service's spec in place and send it; return the service, and whether its tasks are to be replaced."""
+    """Change a service's spec and send it; return the service, and whether its tasks are to be replaced.
+
+    `change` gets a copy of the service and changes the spec there in place.
+    """
     import grpc
 
     control = session.control
     for left in reversed(range(_TRIES)):
         service = control.GetService(pb.GetServiceRequest(project=session.project, ref=ref))
-        spec = types.ServiceSpec()
-        spec.CopyFrom(service.spec)
+        wanted = types.Service()
+        wanted.CopyFrom(service)
         try:
-            change(spec)
+            change(wanted)
         except InvalidError as error:
             raise click.UsageError(str(error)) from None
         request = pb.UpdateServiceRequest(
-            project=session.project, ref=service.meta.id, spec=spec, version=service.meta.version
+            project=session.project, ref=service.meta.id, spec=wanted.spec, version=service.meta.version
         )
         planning.before(session, "update_service", request)
         try:
@@ -66,8 +69,9 @@ def change_service(
     raise AssertionError("the last try returns or raises")
 
 
-def apply(options: Mapping[str, Any], spec: types.ServiceSpec) -> None:
-    """Change a spec in place. Raises InvalidError or click.UsageError for an option that cannot be read."""
+def apply(options: Mapping[str, Any], service: types.Service) -> None:
+    """Change a service's spec in place. Raises InvalidError or click.UsageError for an option that cannot be read."""
+    spec = service.spec
     container = spec.task.container
     if options["image"] is not None:
         container.image = options["image"]
@@ -86,7 +90,7 @@ def apply(options: Mapping[str, Any], spec: types.ServiceSpec) -> None:
     for secret, kind in ((False, "config"), (True, "secret")):
         remove_files(container, options[f"{kind}_rm"], secret=secret)
         add_files(container, options[f"{kind}_add"], secret=secret)
-    unpublish_ports(spec, options["publish_rm"])
+    unpublish_ports(service, options["publish_rm"])
     publish_ports(spec, options["publish_add"], option="--publish-add")
     _constraints(spec.task.placement, options["constraint_add"], options["constraint_rm"])
     apply_options(options, spec)

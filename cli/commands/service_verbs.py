@@ -106,15 +106,15 @@ def check_all(session: Session, services: tuple[str, ...]) -> list[Any]:
 def _set_stopped(session: Session, ref: str, stopped: bool) -> Any:
     from argosy.cli.commands.service_update import change_service
 
-    return change_service(session, ref, lambda spec: setattr(spec, "stopped", stopped))[0]
+    return change_service(session, ref, lambda service: setattr(service.spec, "stopped", stopped))[0]
 
 
 def _force(session: Session, ref: str) -> Any:
     from argosy.cli.commands.service_update import change_service
 
-    def change(spec: Any) -> None:
-        _refuse_stopped(spec)
-        spec.task.force_update += 1
+    def change(service: Any) -> None:
+        _refuse_stopped(service.spec)
+        service.spec.task.force_update += 1
 
     return change_service(session, ref, change)[0]
 

@@ -5,7 +5,10 @@ import pytest
 from argosy.cli.port_rows import nodes_port_problems, port_texts
 from argosy.cli.ports import Publication, parse_option, publish, unpublish
 from argosy.cli.rows import task_rows
+from argosy.core.codec import decode
 from argosy.core.errors import InvalidError
+from argosy.core.service import ServiceSpec
+from argosy.core.validate_ports import ports_problems
 from argosy.proto.argosy.v1 import control_pb2 as pb
 from argosy.proto.argosy.v1 import types_pb2 as types
 
@@ -64,16 +67,105 @@ def spec_with(*texts):
     return spec
 
 
+def written(spec):
+    """Return the ports of a spec: those of every node, then those of tasks."""
+    everywhere = [(p.host_ip, p.published, p.target, p.protocol) for p in spec.endpoint.ports]
+    return everywhere, [(p.host_ip, p.port, p.target, p.protocol) for p in spec.task.host_ports]
+
+
 def test_ports_are_added_once_and_taken_out_by_the_containers_port():
     spec = spec_with("8080:80", "8080:80", "53:53/udp", "target=82,published=8082,mode=host")
     assert [p.published for p in spec.endpoint.ports] == [8080, 53]
     assert [(p.port, p.target) for p in spec.task.host_ports] == [(8082, 82)]
-    unpublish(spec, ["80", "8082:82"])
-    assert [p.published for p in spec.endpoint.ports] == [53]
-    assert not spec.task.host_ports
-    for wrong in ("80", "53", "54:53/udp"):
+    service = types.Service(spec=spec)
+    unpublish(service, ["80", "8082:82"])
+    assert [p.published for p in service.spec.endpoint.ports] == [53]
+    assert not service.spec.task.host_ports
+    for wrong in ("80", "53", "54:53/udp", "target=53,protocol=udp,mode=host", "target=53,protocol=udp,name=dns"):
         with pytest.raises(InvalidError, match=r"does not publish '.*': it has \*:53->53/udp"):
-            unpublish(spec, [wrong])
+            unpublish(service, [wrong])
+
+
+@pytest.mark.parametrize(
+    ("there", "added", "everywhere", "own"),
+    [
+        ("8080:80", "80", [("", 8080, 80, "tcp"), ("", 0, 80, "tcp")], []),
+        ("80", "8080:80", [("", 0, 80, "tcp"), ("", 8080, 80, "tcp")], []),
+        ("8080:80", "8080:80/udp", [("", 8080, 80, "tcp"), ("", 8080, 80, "udp")], []),
+        ("10.0.0.1:8080:80", "10.0.0.2:8080:80", [("10.0.0.1", 8080, 80, "tcp"), ("10.0.0.2", 8080, 80, "tcp")], []),
+        ("10.0.0.1::80", "80", [("10.0.0.1", 0, 80, "tcp"), ("", 0, 80, "tcp")], []),
+        ("80", "target=80,mode=host", [("", 0, 80, "tcp")], [("", 0, 80, "tcp")]),
+        ("target=80,mode=host", "80", [("", 0, 80, "tcp")], [("", 0, 80, "tcp")]),
+        ("published=8080,target=80,mode=host", "target=80,mode=host", [], [("", 8080, 80, "tcp"), ("", 0, 80, "tcp")]),
+        (
+            "published=30000,target=80,mode=host",
+            "target=81,mode=host",
+            [],
+            [("", 30000, 80, "tcp"), ("", 0, 81, "tcp")],
+        ),
+        # that is there
+        ("80", "80", [("", 0, 80, "tcp")], []),
+        ("8080:80", "0.0.0.0:8080:80", [("", 8080, 80, "tcp")], []),
+        ("published=8080,target=80,name=web", "8080:80", [("", 8080, 80, "tcp")], []),
+        # a port of tasks without a number is stored with the one that the cluster chose
+        ("published=30000,target=80,mode=host", "target=80,mode=host", [], [("", 30000, 80, "tcp")]),
+    ],
+)
+def test_only_a_port_that_is_there_is_not_added(there, added, everywhere, own):
+    spec = spec_with(there)
+    publish(spec, [added])
+    assert written(spec) == (everywhere, own)
+    publish(spec, [added])
+    assert written(spec) == (everywhere, own)
+
+
+def test_a_number_that_one_command_gives_is_none_that_the_cluster_chose():
+    spec = spec_with("published=30000,target=80,mode=host", "target=80,mode=host")
+    assert [p.port for p in spec.task.host_ports] == [30000, 0]
+
+
+@pytest.mark.parametrize(
+    ("there", "added"),
+    [
+        ("127.0.0.1:8080:80", "8080:80"),
+        ("8080:80", "127.0.0.1:8080:80"),
+        ("8080:80", "published=8080,target=80,mode=host"),
+        ("published=8080,target=80,mode=host", "8080:80"),
+        ("8080:80", "published=8080,target=80,name=web"),
+        ("8080:80", "8080:81"),
+    ],
+)
+def test_ports_that_cannot_stand_side_by_side_are_added_and_the_controller_refuses_them(there, added):
+    (problem,) = ports_problems(decode(spec_with(there, added), ServiceSpec))
+    assert problem.what == "port 8080/tcp is given more than once: keep one"
+
+
+def test_ports_are_taken_out_by_the_number_that_the_cluster_chose():
+    spec = spec_with("80", "30001:80", "81", "10.0.0.1::81", "target=82,published=30004,mode=host")
+    granted = [
+        types.PortSpec(protocol="tcp", target=80, published=30001),
+        types.PortSpec(protocol="tcp", target=80, published=30000),
+        types.PortSpec(protocol="tcp", target=81, published=30002),
+        types.PortSpec(protocol="tcp", target=81, published=30003, host_ip="10.0.0.1"),
+    ]
+    service = types.Service(spec=spec, ports=granted)
+    with pytest.raises(InvalidError, match=r"it has \*:30000->80/tcp, .*, \*:30004->82/tcp \(host\)"):
+        unpublish(service, ["30009:80"])
+    with pytest.raises(InvalidError, match="does not publish '30009:80'"):
+        unpublish(service, ["30000:80", "30009:80"])
+    assert service.spec == spec, "all or nothing"
+    unpublish(service, ["30000:80"])
+    assert [p.published for p in service.spec.endpoint.ports] == [30001, 0, 0]
+    unpublish(service, ["30003:81", "30001:80"])
+    assert written(service.spec) == ([("", 0, 81, "tcp")], [("", 30004, 82, "tcp")])
+
+
+def test_ports_of_both_modes_are_taken_out_but_where_it_is_said_which():
+    both = ("8080:80", "target=80,published=8081,mode=host")
+    for text, left in (("80", ([], [])), ("target=80,mode=host", ([("", 8080, 80, "tcp")], []))):
+        service = types.Service(spec=spec_with(*both))
+        unpublish(service, [text])
+        assert written(service.spec) == left
 
 
 def test_ports_are_shown_with_what_is_missing():

@@ -106,6 +106,22 @@ def test_create_with_checks_of_all_kinds(argosy: Argosy, cluster: FakeCluster) -
     assert not container.HasField("readiness")
 
 
+def test_ports_are_added_beside_others_and_taken_out_by_the_number_that_was_chosen(
+    argosy: Argosy, cluster: FakeCluster
+) -> None:
+    assert argosy("service", "create", "--name", "web", "-p", "8080:80", "-p", "80", "web:1").status == 0
+    service: types.Service = cluster.find("service", "web")
+    assert [p.published for p in service.spec.endpoint.ports] == [8080, 0]
+    service.ports.extend(types.PortSpec(protocol="tcp", target=80, published=n) for n in (8080, 30000))
+    ran = argosy("service", "update", "--publish-rm", "30001:80", "web")
+    assert (ran.status, "it has *:8080->80/tcp, *:30000->80/tcp" in ran.err) == (2, True), ran.err
+    changes = ("--publish-rm", "30000:80", "--publish-add", "published=8081,target=80,mode=host")
+    assert argosy("service", "update", *changes, "web").status == 0
+    spec = cluster.find("service", "web").spec  # type: ignore[union-attr]
+    assert [p.published for p in spec.endpoint.ports] == [8080]
+    assert [p.port for p in spec.task.host_ports] == [8081]
+
+
 def test_times_of_a_health_check_need_something_that_asks(argosy: Argosy, cluster: FakeCluster) -> None:
     cluster._put("image", types.Image(name="plain:1"))
     asking = cluster._put("image", types.Image(name="asks:1"))
