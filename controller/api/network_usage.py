@@ -2,6 +2,7 @@
 
 from argosy.controller.changes.networks import usage
 from argosy.controller.logic import static_addresses
+from argosy.controller.logic.address_pool import lacks_address
 from argosy.controller.logic.network_mtu import links_mtu, lowered
 from argosy.controller.logic.published_ports import count_ready, leads_over
 from argosy.controller.logic.virtual_addresses import wants
@@ -33,7 +34,7 @@ def add_usage(snap: Snapshot, network: Network, response: pb.GetNetworkResponse)
         if network_id in wants(service) and not any(a.network_id == network_id for a in service.virtual_addresses):
             response.without_virtual.append(service.spec.name)
         for task in snap.tasks_of_service(service.meta.id):
-            if _waits(task) and network.spec.name in task.status.reason:
+            if _waits(task) and lacks_address(network, task.status.reason):
                 encode_into(task, response.waiting.add())
 
 
@@ -63,4 +64,6 @@ def ingress_networks(snap: Snapshot, project: str | None = None) -> set[str]:
 
 
 def _waits(task: Task) -> bool:
-    return task.status.state is TaskState.PENDING and task.desired_state <= TaskState.RUNNING
+    """Whether a task waits for a node, and not for another service: that is told with what the other one waits for."""
+    status = task.status
+    return status.state is TaskState.PENDING and not status.held and task.desired_state <= TaskState.RUNNING

@@ -12,6 +12,7 @@ from a snapshot and then follows the changes (`put` and `forget`), which may com
 twice. When a write of what it gave fails it is thrown away.
 """
 
+import re
 from bisect import insort
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -77,7 +78,7 @@ class AddressPool:
 
     def __init__(self, network: Network) -> None:
         self._id = network.meta.id
-        self._name = network.spec.name or network.meta.id
+        self._name = _name_of(network)
         self._subnet = Subnet.parse(network.subnet)
         self._used: dict[int, tuple[str, ...]] = {}  # tasks that have it: an agent may begin one in place of another
         self._used_in: Counter[int] = Counter()
@@ -283,6 +284,15 @@ class AddressPool:
             yield from range(max(base, last + 1), base + SLICE_SIZE)
         for base in bases:
             yield from range(base, min(base + SLICE_SIZE, last + 1))
+
+
+def lacks_address(network: Network, reason: str) -> bool:
+    """Whether a task's reason, which may tell of several nodes, has one of a Full or Shortage of this very network."""
+    return re.search(rf"\bnetwork {re.escape(_name_of(network))}(?:'s ip_range)? (?:is|are) ", reason) is not None
+
+
+def _name_of(network: Network) -> str:
+    return network.spec.name or network.meta.id
 
 
 def attach(

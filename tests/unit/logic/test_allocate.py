@@ -4,7 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from argosy.controller.logic.address_pool import AddressPool, Asking, Attached, Full, Grant, Shortage, attach
+from argosy.controller.logic.address_pool import (
+    AddressPool,
+    Asking,
+    Attached,
+    Full,
+    Grant,
+    Shortage,
+    attach,
+    lacks_address,
+)
 from argosy.controller.logic.allocate import FIRST_VNI, LAST_VNI, choose_subnet, choose_vni
 from argosy.core.addresses import format_ipv4, parse_ipv4
 from argosy.core.errors import ExhaustedError, InvalidError
@@ -415,3 +424,41 @@ def test_with_an_ip_range_nodes_lease_slices_of_that_alone():
     assert "all 2 slices of network web_default's ip_range are leased to nodes" in pool.lacks("b").reason
     pool.forget_slice(lease(3, "a"))
     assert pool.slices_free == 0  # its addresses are still held
+
+
+# ---------------------------------------------------------------- what reasons say
+
+LIKE = ("web", "default", "web_default2", "web_default-2", "my_web_default", "my-web_default", "web_defaul.", "is")
+
+
+def reasons_of_a_pool():
+    """Return a reason of each form that there is, of SMALL or one like it."""
+    smallest = replace(SMALL, subnet="10.9.0.0/26")
+    full = [task(f"t{i}", "a", f"10.9.0.{i}") for i in range(32, 64)]
+    one, two = (replace(SMALL, spec=replace(SMALL.spec, ip_range=r)) for r in ("10.9.0.32/27", "10.9.0.64/26"))
+    lacks = [
+        AddressPool.build(smallest, [lease(1, "a")], full).lacks("a"),
+        AddressPool.build(smallest, [lease(1, "a")], []).lacks("b"),
+        AddressPool.build(SMALL, [lease(i, "a") for i in (1, 2, 3)], []).lacks("b"),
+        AddressPool.build(one, [lease(1, "a")], []).lacks("b"),
+        AddressPool.build(two, [lease(2, "a"), lease(3, "a")], []).lacks("b"),
+        AddressPool.build(SMALL, [], []).lacks_static(asking()),
+        AddressPool.build(SMALL, [static_slice((STATIC, "db"))], []).lacks_static(asking()),
+        AddressPool.build(SMALL, [static_slice((STATIC, "web"))], [having("old", "a")]).lacks_static(asking()),
+    ]
+    return [full.reason for full in lacks]
+
+
+@pytest.mark.parametrize("reason", reasons_of_a_pool())
+def test_a_reason_is_known_for_that_of_its_network_alone(reason):
+    for said in (reason, f"no suitable node: 1 of 2 is down, 1 can have no address ({reason})"):
+        assert lacks_address(SMALL, said)
+        for name in LIKE:
+            assert not lacks_address(replace(SMALL, spec=NetworkSpec(name)), said)
+
+
+@pytest.mark.parametrize(
+    "reason", ["no node meets node.labels.net==web_default (0 of 3)", "network web_default does not exist any more"]
+)
+def test_a_reason_about_something_else_is_of_no_network(reason):
+    assert not lacks_address(SMALL, reason)
