@@ -23,15 +23,13 @@ def with_numbers(snap: Snapshot, project: str, specs: Sequence[ServiceSpec]) -> 
     """
     if all(p.port or not p.target for spec in specs for p in spec.task.host_ports):
         return list(specs)
-    taken, asked = Taken.of(snap.all(Service)), Taken.of(Service(spec=spec) for spec in specs)
-    for ports, others in ((taken.everywhere, asked.everywhere), (taken.by_tasks, asked.by_tasks)):
-        for key, holders in others.items():
-            ports.setdefault(key, []).extend(holders)
-    return [_with_numbers(snap.by_name(Service, project, spec.name), spec, taken, asked) for spec in specs]
+    taken = Taken.of([*snap.all(Service), *(Service(spec=spec) for spec in specs)])
+    return [_with_numbers(snap.by_name(Service, project, spec.name), spec, taken) for spec in specs]
 
 
-def _with_numbers(present: Service | None, spec: ServiceSpec, taken: Taken, asked: Taken) -> ServiceSpec:
-    has = [p for p in present.spec.task.host_ports if _was_chosen(p) and not asked.owner(p)] if present else []
+def _with_numbers(present: Service | None, spec: ServiceSpec, taken: Taken) -> ServiceSpec:
+    had, asked = present.spec.task.host_ports if present else (), Taken.of([Service(spec=spec)])
+    has = [p for p in had if _was_chosen(p) and not asked.has(p.protocol, p.port, p.host_ip)]
     found: list[HostPort] = []
     for port in spec.task.host_ports:
         if not port.port and port.target:

@@ -62,6 +62,11 @@ class Taken:
         holders = [*self.everywhere.get(key, ()), *(self.by_tasks.get(key, ()) if ingress else ())]
         return next((name for host_ip, name in holders if name != but and same_place(host_ip, port.host_ip)), "")
 
+    def has(self, protocol: str, number: int, host_ip: str) -> bool:
+        """Whether anybody has a port, or one at the same place, in either mode."""
+        holders = *self.everywhere.get((protocol, number), ()), *self.by_tasks.get((protocol, number), ())
+        return any(same_place(other, host_ip) for other, _ in holders)
+
     def free(self, protocol: str) -> int:
         """Return the lowest number of those that the cluster chooses from which nobody has; 0 if there is none."""
         for number in range(self._tried.get(protocol, FIRST_CHOSEN), LAST_CHOSEN + 1):
@@ -133,11 +138,15 @@ def grants(services: Iterable[Service], networks: Mapping[str, Network]) -> dict
 
 
 def _kept(service: Service) -> Iterator[tuple[PortSpec, PortSpec]]:
-    """Yield each wish that is met already, with the port that it got."""
-    has = list(service.ports)
+    """Yield each wish that is met already, with the port that it got.
+
+    A number that was chosen is given up where the service asks for it by now, for another port of its own.
+    """
+    has, asked = list(service.ports), Taken.of([Service(spec=service.spec)])
     for wish in service.spec.endpoint.ports:
         for port in has:
-            if port == wish or (not wish.published and replace(port, published=0) == wish and _was_chosen(port)):
+            chosen = not wish.published and replace(port, published=0) == wish and _was_chosen(port)
+            if port == wish or (chosen and not asked.has(port.protocol, port.published, port.host_ip)):
                 has.remove(port)
                 yield wish, port
                 break

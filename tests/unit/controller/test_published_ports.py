@@ -215,3 +215,11 @@ def test_ports_of_services_that_are_deployed_together_get_numbers_of_their_own()
     had = snapshot(network("net"), publishing("a", own=[HostPort("tcp", 30000, 80)]))
     assert numbered(had, both) == [[30001]]
     assert numbered(had, a, b) == [[30000], [30001]]
+
+
+@pytest.mark.parametrize("present", [(), (HostPort("tcp", 30000, 80),)])
+def test_no_port_of_tasks_gets_a_number_that_its_service_asks_for(present):
+    snap = snapshot(network("net"), publishing("new", own=present))
+    asked = HostPort("tcp", 30000, 80), HostPort("tcp", 0, 80)
+    assert numbered(snap, publishing("new", own=asked).spec) == [[30000, 30001]]
+    assert numbered(snap, publishing("new", replace(WEB, published=30000), own=asked[1:]).spec) == [[30001]]

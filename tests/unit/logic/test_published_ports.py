@@ -52,6 +52,11 @@ def granted(*services):
         # what the cluster chose stays, also when a lower number is free again
         ((service("a", port(), has=[port(30007)]),), {"a": ([30007], [])}),
         ((service("a", port(81), has=[port(80)]),), {"a": ([81], [])}),
+        # but where the service itself asks for that number: then another one is chosen
+        ((service("a", port(), port(30000), has=[port(30000)]),), {"a": ([30001, 30000], [])}),
+        ((service("a", port(), port(30000, 81), has=[port(30000)]),), {"a": ([30001, 30000], [])}),
+        ((service("a", port(), own=[HostPort("tcp", 30000, 81)], has=[port(30000)]),), {"a": ([30001], [])}),
+        ((service("a", port(), port(30000, protocol="udp"), has=[port(30000)]),), {"a": ([30000, 30000], [])}),
         # a number is taken from those of all: also of tasks' own ports, of another protocol it is another
         ((service("a", port(30000)), service("b", port())), {"a": ([30000], []), "b": ([30001], [])}),
         ((service("a", own=[HostPort("tcp", 30000, 80)]), service("b", port())), {"a": ([], []), "b": ([30001], [])}),
