@@ -68,6 +68,7 @@ class CarriedNetwork:
     """Routes to static addresses of peers: one may be that of a container here, too, which has yet to end."""
     _ever_wanted: set[Key] = field(default_factory=set)
     _marks: Mapping[bytes, int] | None = None
+    _doors: tuple[Door, ...] = ()
     _told: Sequence[PeerAssignment] | None = None
     _settled: bool = False
     """What is believed and what is wanted were found equal, and neither was touched since."""
@@ -193,7 +194,23 @@ class CarriedNetwork:
         return broken
 
     def open_doors(self, doors: tuple[Door, ...]) -> None:
-        """Want ports of the uplink to lead to tasks; all of them."""
+        """Want ports of the uplink to lead to tasks; all of them. Others that do stay until `close_doors`."""
+        self._doors = doors
+        numbers, before = {_number(door) for door in doors}, self.ingress.wanted
+        stay = (door for door in before.doors if _number(door) not in numbers) if before else ()
+        self._want_doors((*doors, *stay))
+
+    def close_doors(self) -> bool:
+        """Want no doors but those that are to be open, and tell whether there are others.
+
+        Once no port of the host leads to them any more: one may have gone over to another network.
+        """
+        others = self.ingress.wanted is not None and self.ingress.wanted.doors != self._doors
+        if others:
+            self._want_doors(self._doors)
+        return others
+
+    def _want_doors(self, doors: tuple[Door, ...]) -> None:
         network = self.assignment
         if not doors or network is None:
             unwanted, self.ingress.wanted = self.ingress.wanted is not None, None
@@ -302,3 +319,7 @@ class CarriedNetwork:
         encrypted = self.assignment is not None and self.assignment.encrypted
         ruleset = network_ruleset(uplink=self.uplink is not None, encrypted=encrypted)
         return int(self.tables.ensure(self.network_id, NETWORK_TABLE, ruleset, self.nft))
+
+
+def _number(door: Door) -> tuple[str, int]:
+    return door.protocol, door.number

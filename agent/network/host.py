@@ -150,13 +150,17 @@ class HostNamespace:
         The table comes first and goes last: no uplink is there for a moment without it.
         """
         self._remember_switched()
-        changes = self._ensure_table() + self._leads.converge()
+        changes = self._ensure_table()
         operations = self.operations()
         if operations:
             self.kernel.apply(operations, make)
         if not self.wanted and self.removes_leftovers:
             changes += self._drop_table() + self._restore()
         return len(operations) + changes
+
+    def lead(self) -> int:
+        """Have ports lead where they are to, once it is open there; return 1 if that took a change."""
+        return self._leads.converge()
 
     def read(self) -> State:
         """Read the kernel's state anew."""

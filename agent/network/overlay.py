@@ -517,9 +517,21 @@ class Overlay:
             except (OSError, TransientError) as error:
                 problems.append(f"network {network.name}: {error}")
                 problems += self._look_again(carried)
+        try:
+            changes += self._host.lead()
+        except (OSError, TransientError) as error:
+            problems.append(f"the host's ports: {error}")
         if problems:
             raise TransientError("; ".join(problems))
-        return changes
+        return changes + self._close_doors()
+
+    def _close_doors(self) -> int:
+        """Close what no port of the host leads to any more."""
+        closing = (carried for i in self._assigned if (carried := self._carried[i]).close_doors())
+        try:
+            return sum(carried.converge(self._maker(carried)) for carried in closing)
+        except (OSError, TransientError) as error:
+            raise TransientError(f"doors that nothing leads to cannot be closed: {error}") from error
 
     def _look_again(self, carried: CarriedNetwork) -> list[str]:
         """Believe the kernel after a failure, also that links went with their containers; return what else failed."""

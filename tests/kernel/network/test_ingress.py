@@ -5,6 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 import pytest
 from ingress_world import CLIENT, WEB, Published, ask
@@ -13,6 +14,7 @@ from network_world import World, wait_until
 from argosy.agent.logic.network_state import Link
 from argosy.agent.network.kernel import KernelNamespace
 from argosy.agent.network.nft import Nft
+from argosy.core.assignment import EndpointAssignment, PublishedAssignment
 from argosy.core.errors import TransientError
 from argosy.core.service import HostPort, PortSpec
 
@@ -260,6 +262,46 @@ def test_no_connection_is_led_nowhere_while_endpoints_and_ports_change(wire: Wor
             web.ports = (port, other)[: 1 + change // 2 % 2]
             web.tell()
             entry.apply()
+        over.set()
+        for caller in callers:
+            caller.result()
+        listening.shutdown(socket.SHUT_RDWR)
+    assert failed == []
+
+
+def test_a_port_that_goes_over_to_another_network_answers_all_along(wire: World, web: Published) -> None:
+    """As in an update of the service's networks; the node may get the other network only now."""
+    entry, other = wire.hosts[0], "othernet00001"
+    wire.add_network(other, "10.65.0.0/16", {"h1": (1,)})
+    server = entry.start_container("taskaaaaaaaa1", (WEB, "10.64.0.33"), (other, "10.65.0.33"))
+    endpoints = tuple(
+        EndpointAssignment(network, "taskaaaaaaaa1", "web", 1, int(IPv4Address(address)))
+        for network, address in ((WEB, "10.64.0.33"), (other, "10.65.0.33"))
+    )
+    over, failed = threading.Event(), list[str]()
+
+    def call() -> None:
+        while not over.is_set():
+            with wire.outside.open_socket() as calling:
+                calling.settimeout(5)
+                try:
+                    calling.connect((entry.address, 8080))
+                except OSError as error:
+                    failed.append(str(error))
+                    return
+
+    def lead(network: str) -> None:
+        piece = PublishedAssignment(network, "web", "web", ports=(PortSpec(target=80, published=8080),))
+        wire.extra = {"endpoints": endpoints, "published": (piece,)}
+        entry.apply()
+
+    lead(WEB)
+    with server.listen("0.0.0.0", 80) as listening, ThreadPoolExecutor() as threads:
+        threads.submit(_accept, listening)
+        callers = [threads.submit(call) for _ in range(4)]
+        for change in range(40):
+            lead((other, WEB)[change % 2])
+            assert entry.do(entry.plane.verify()) == []
         over.set()
         for caller in callers:
             caller.result()
