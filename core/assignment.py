@@ -2,7 +2,7 @@
 
 The key says which piece it is ("task/ID", "revision/SERVICE.N", "image/DIGEST", "network/ID", "peer/NET/NODE",
 "names/NET/SERVICE", "endpoint/NET/TASK", "config/VERSION", "secret/VERSION", "mesh", "mesh/NODE",
-"published/SERVICE"); the same key again replaces the piece.
+"published/NETWORK/SERVICE"); the same key again replaces the piece.
 """
 
 from collections.abc import Mapping
@@ -155,7 +155,10 @@ class MeshPeerAssignment:
 
 @dataclass(frozen=True, slots=True)
 class PublishedAssignment:
-    """Ports of a service that every node answers on, and the network over which they reach the service's tasks."""
+    """Ports of a service that every node answers on, and the network over which they reach the service's tasks.
+
+    Without ports: they lead over another network. But some came over this one, or will: every node carries it.
+    """
 
     network_id: str = ""
     service_id: str = ""
@@ -237,7 +240,7 @@ def key_of(piece: Piece) -> str:
         case EndpointAssignment():
             return f"endpoint/{piece.network_id}/{piece.task_id}"
         case PublishedAssignment():
-            return f"published/{piece.service_id}"
+            return f"published/{piece.network_id}/{piece.service_id}"
         case ConfigAssignment():
             return f"config/{piece.id}"
         case SecretAssignment():

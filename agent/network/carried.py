@@ -69,6 +69,7 @@ class CarriedNetwork:
     _ever_wanted: set[Key] = field(default_factory=set)
     _marks: Mapping[bytes, int] | None = None
     _doors: tuple[Door, ...] = ()
+    _is_way_in: bool = False
     _told: Sequence[PeerAssignment] | None = None
     _settled: bool = False
     """What is believed and what is wanted were found equal, and neither was touched since."""
@@ -193,9 +194,12 @@ class CarriedNetwork:
             broken[INGRESS_TABLE] = self.ingress.distrust
         return broken
 
-    def open_doors(self, doors: tuple[Door, ...]) -> None:
-        """Want ports of the uplink to lead to tasks; all of them. Others that do stay until `close_doors`."""
-        self._doors = doors
+    def open_doors(self, doors: tuple[Door, ...], *, is_way_in: bool = False) -> None:
+        """Want ports of the uplink to lead to tasks; all of them. Others that do stay until `close_doors`.
+
+        `is_way_in`: there may be connections that came in by doors, whatever is open now.
+        """
+        self._doors, self._is_way_in = doors, is_way_in
         numbers, before = {_number(door) for door in doors}, self.ingress.wanted
         stay = (door for door in before.doors if _number(door) not in numbers) if before else ()
         self._want_doors((*doors, *stay))
@@ -212,7 +216,7 @@ class CarriedNetwork:
 
     def _want_doors(self, doors: tuple[Door, ...]) -> None:
         network = self.assignment
-        if not doors or network is None:
+        if network is None or not (doors or self._is_way_in):
             unwanted, self.ingress.wanted = self.ingress.wanted is not None, None
             if unwanted and network is not None:
                 self._settled = False

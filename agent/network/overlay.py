@@ -383,7 +383,8 @@ class Overlay:
     def _open_ports(self) -> None:
         """Have each network's namespace and the host's know which ports lead where."""
         for network_id in self._assigned:
-            self._carried[network_id].open_doors(self._ports.doors_of(network_id))
+            doors, is_way_in = self._ports.doors_of(network_id), self._ports.leads_into(network_id)
+            self._carried[network_id].open_doors(doors, is_way_in=is_way_in)
         self._host.publish(self._ports.openings)
 
     def _forget_datagrams(self) -> None:

@@ -35,6 +35,7 @@ class Ports:
         self._firewall = firewall
         self._held = HeldPorts(tunnels)
         self._all: list[Opening] = []
+        self._ways_in: set[str] = set()
         self._refused: dict[HostPort, str] = {}
         self._looked = True
         self._lost: list[PortProblem] = []
@@ -48,6 +49,7 @@ class Ports:
     ) -> None:
         """Take over which ports to answer on: everybody's, and those of this node's tasks."""
         local = list(_local_ports(tasks, networks))
+        self._ways_in = {piece.network_id for piece in published}
         wanted = openings(published, local)
         lost = _lost(local, wanted)
         if (wanted, lost) != (self._all, self._lost):
@@ -86,6 +88,10 @@ class Ports:
     def doors_of(self, network_id: str) -> tuple[Door, ...]:
         """Return the doors of a network's namespace: also of ports that are not held, which nothing comes to."""
         return doors_of(self._all, network_id, self._services)
+
+    def leads_into(self, network_id: str) -> bool:
+        """Tell whether ports of every node lead into a network, or did, or are about to."""
+        return network_id in self._ways_in
 
     def close(self) -> None:
         """Let all ports go."""

@@ -7,12 +7,12 @@ encoded once for all of them (controller/session/feeds.py).
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 from argosy.controller.logic import static_addresses
 from argosy.controller.logic.network_mtu import links_mtu
-from argosy.controller.logic.published_ports import leads_over
+from argosy.controller.logic.published_ports import leads_over, network_of
 from argosy.core.assignment import (
     ConfigAssignment,
     EndpointAssignment,
@@ -230,17 +230,21 @@ def names_of(service: Service, network_id: str) -> NamesAssignment | None:
 
 
 def published_of(
-    service: Service, networks: Mapping[str, Network], serving: Mapping[str, int]
-) -> PublishedAssignment | None:
-    """Return the ports that every node answers on for a service; None where it has none.
+    service: Service, networks: Mapping[str, Network], serving: Mapping[str, int], led: Iterable[str] = ()
+) -> dict[str, PublishedAssignment]:
+    """Return by network what nodes are told of the ports that all of them answer on for a service.
 
-    `serving`: by network, how many of its tasks are ready.
+    `serving`: by network, how many of its tasks are ready. The ports lead over one; nodes carry also the network that
+    they are to lead over, before they do, and those of `led`, over which connections may have come.
     """
     network_id = leads_over(service, networks, serving)
     if not network_id:
-        return None
-    affinity = service.spec.endpoint.client_affinity
-    return PublishedAssignment(network_id, service.meta.id, service.spec.name, affinity, service.ports)
+        return {}
+    first = PublishedAssignment(
+        network_id, service.meta.id, service.spec.name, service.spec.endpoint.client_affinity, service.ports
+    )
+    beside = {*led, network_of(service.spec, networks)} & networks.keys() - {network_id}
+    return {network_id: first, **{i: replace(first, network_id=i, ports=()) for i in sorted(beside)}}
 
 
 def _revision_pieces(task: Task, objects: ClusterObjects) -> Iterable[Piece | None]:

@@ -17,6 +17,7 @@ TASKS_A_TURN: Final = 1000
 _NONE: Final[Mapping[str, EndpointAssignment]] = {}
 _NO_NAMES: Final[Mapping[str, NamesAssignment]] = {}
 _NO_PORTS: Final[Mapping[str, PublishedAssignment]] = {}
+_NO_WAY_IN: Final[dict[str, PublishedAssignment]] = {}
 _NOBODY: Final[Mapping[str, int]] = {}
 
 
@@ -39,8 +40,9 @@ class EndpointIndex:
         self._endpoints: dict[str, dict[str, EndpointAssignment]] = {}
         self._names: dict[str, dict[str, NamesAssignment]] = {}
         self._published: dict[str, dict[str, PublishedAssignment]] = {}
-        self._ways_in: dict[str, PublishedAssignment] = {}  # the same by service
-        self._serving: dict[str, Counter[str]] = {}  # by service and network: how many endpoints take requests
+        self._ways_in: dict[str, dict[str, PublishedAssignment]] = {}  # the same by service
+        self._there: dict[str, Counter[str]] = {}  # by service and network: how many endpoints there are
+        self._serving: dict[str, Counter[str]] = {}  # of these, how many take requests
 
     def fill(self, snap: Snapshot) -> Iterator[None]:
         """Take everything in, while there is nothing yet; yields now and then, so that others get a turn."""
@@ -103,21 +105,27 @@ class EndpointIndex:
                 del here[task.meta.id]
             some = endpoint or before
             assert some is not None
-            recount |= self._count(some, _takes_requests(endpoint) - _takes_requests(before))
+            recount |= self._count(before, endpoint)
             yield Told(network_id, key_of(some), endpoint)
         if recount and task.service_id in self._ways_in:
             yield from self._ports(task.service_id, snap.get(Service, task.service_id), snap)
 
-    def _count(self, endpoint: EndpointAssignment, more: int) -> bool:
-        """Take note that so many more endpoints of a service take requests on a network; tell whether any do."""
-        if more:
-            counts = self._serving.setdefault(endpoint.service_id, Counter())
-            counts[endpoint.network_id] += more
-            if not counts[endpoint.network_id]:
-                del counts[endpoint.network_id]
-            if not counts:
-                del self._serving[endpoint.service_id]
-        return bool(more)
+    def _count(self, before: EndpointAssignment | None, endpoint: EndpointAssignment | None) -> bool:
+        """Take note of an endpoint that comes, goes or changes; tell whether others take requests now, or are there."""
+        some = endpoint or before
+        assert some is not None
+        there = bool(endpoint) - bool(before)
+        serving = _takes_requests(endpoint) - _takes_requests(before)
+        for counts, more in ((self._there, there), (self._serving, serving)):
+            if not more:
+                continue
+            of_service = counts.setdefault(some.service_id, Counter())
+            of_service[some.network_id] += more
+            if not of_service[some.network_id]:
+                del of_service[some.network_id]
+            if not of_service:
+                del counts[some.service_id]
+        return bool(there or serving)
 
     def _service(self, old: Service | None, new: Service | None, snap: Snapshot) -> Iterator[Told]:
         service = new or old
@@ -138,24 +146,27 @@ class EndpointIndex:
         yield from self._ports(service.meta.id, new, snap)
 
     def _ports(self, service_id: str, new: Service | None, snap: Snapshot) -> Iterator[Told]:
-        was = self._ways_in.get(service_id)
-        serving = self._serving.get(service_id, _NOBODY)
-        joined = (*(n.target for n in new.spec.task.networks), *serving) if new else ()
-        networks = {i: network for i in joined if (network := snap.get(Network, i))}
-        now = published_of(new, networks, serving) if new else None
-        if was == now:
-            return
-        if was is not None:
-            del self._ways_in[service_id]
-            del self._published[was.network_id][service_id]
-            if not self._published[was.network_id]:
-                del self._published[was.network_id]
-            if now is None or now.network_id != was.network_id:
-                yield Told(was.network_id, key_of(was), None)
-        if now is not None:
+        was = self._ways_in.pop(service_id, _NO_WAY_IN)
+        there = self._there.get(service_id, _NOBODY)
+        joined = (*(n.target for n in new.spec.task.networks), *there) if new else ()
+        networks = {i: network for i in joined if (network := snap.get(Network, i)) and not network.spec.internal}
+        serving, led = self._serving.get(service_id, _NOBODY), was.keys() & there.keys()
+        now = published_of(new, networks, serving, led) if new else {}
+        if now:
             self._ways_in[service_id] = now
-            self._published.setdefault(now.network_id, {})[service_id] = now
-            yield Told(now.network_id, key_of(now), now)
+        for network_id in sorted(was.keys() | now.keys()):
+            before, piece = was.get(network_id), now.get(network_id)
+            some = piece or before
+            if before == piece or some is None:
+                continue
+            here = self._published.setdefault(network_id, {})
+            if piece:
+                here[service_id] = piece
+            else:
+                del here[service_id]
+            if not here:
+                del self._published[network_id]
+            yield Told(network_id, key_of(some), piece)
 
 
 def _takes_requests(endpoint: EndpointAssignment | None) -> bool:

@@ -32,7 +32,7 @@ class Published:
 
     def tell(self) -> None:
         """Have the hosts be told with their next set."""
-        published = (PublishedAssignment(WEB, "web", "web", self.affinity, self.ports),)
+        published = (PublishedAssignment(WEB, "web", "web", self.affinity, self.ports),) if self.ports else ()
         self.wire.extra = {"endpoints": tuple(self.endpoints.values()), "published": published}
 
     def apply(self) -> None:

@@ -309,6 +309,31 @@ def test_a_port_that_goes_over_to_another_network_answers_all_along(wire: World,
     assert failed == []
 
 
+def test_connections_that_came_in_go_on_when_ports_lead_over_another_network(wire: World, web: Published) -> None:
+    """By another node than the task's: it carries the network on without a door, so that answers find back."""
+    entry, other = wire.hosts[1], "othernet00001"
+    wire.add_network(other, "10.65.0.0/16", {"h1": (1,)})
+    server = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    web.ports = (PortSpec(target=80, published=8080),)
+    web.apply()
+    with server.listen("0.0.0.0", 80) as listening, wire.outside.open_socket() as calling:
+        calling.connect((entry.address, 8080))
+        answering, _ = listening.accept()
+        before, ahead = (
+            PublishedAssignment(n, "web", "web", ports=ports) for n, ports in ((WEB, ()), (other, web.ports))
+        )
+        wire.extra["published"] = (before, ahead)
+        for host in wire.hosts:
+            host.apply()
+        with answering:
+            calling.sendall(b"still?")
+            assert answering.recv(10) == b"still?"
+            answering.sendall(b"yes")
+            assert calling.recv(10) == b"yes"
+        with wire.outside.open_socket() as late:
+            assert late.connect_ex((entry.address, 8080)) == 111, "it leads to where there is no task yet"
+
+
 def _accept(listening: socket.socket) -> None:
     while True:
         try:

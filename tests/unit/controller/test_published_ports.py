@@ -87,13 +87,18 @@ def test_the_index_follows_what_services_get_and_lose():
     for new, news in steps:
         snap = snapshot(*nobody, network("other"), *([new] if new else []))
         found = list(index.apply([Change(Service, "web", old, new)], snap))
-        assert [(n.network_id, n.piece is not None) for n in found if n.key == "published/web"] == news
+        assert [(n.network_id, n.piece is not None) for n in found if n.key.startswith("published/")] == news
         old = new
     assert not index.ingress_networks
 
 
 def publishing_on(*networks):
     return publishing("web", WEB, has=[WEB], networks=networks)
+
+
+def leading(index):
+    """Return the networks that ports lead over, of those that every node carries."""
+    return {i for i in index.ingress_networks if any(piece.ports for piece in index.published(i))}
 
 
 def on(slot, *networks, **status):
@@ -122,16 +127,16 @@ def test_ports_lead_to_the_tasks_there_are_until_as_many_are_on_another_network(
     before = snapshot(*nets, publishing_on("net"), *old)
     index = EndpointIndex()
     list(index.fill(before))
-    assert set(index.ingress_networks) == {"net"}
     for here, there, leads in [(old, [], "net"), *steps]:
         snap = snapshot(*nets, publishing_on("front"), *here, *there)
         kinds = [(k, o.meta.id) for s in (before, snap) for k in (Service, Task) for o in s.all(k)]
         changes = [Change(k, i, before.get(k, i), snap.get(k, i)) for k, i in dict.fromkeys(kinds)]
         list(index.apply([c for c in changes if c.old != c.new], snap))
-        assert set(index.ingress_networks) == {leads}
+        assert leading(index) == {leads}
+        assert set(index.ingress_networks) == {"front", *(["net"] if here else [])}  # connections may have come over it
         afresh = EndpointIndex()
         list(afresh.fill(snap))
-        assert set(afresh.ingress_networks) == {leads}
+        assert leading(afresh) == {leads}
         assert ingress_networks(snap) == {leads}
         before = snap
 
