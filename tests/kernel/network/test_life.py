@@ -443,6 +443,35 @@ def test_purging_leaves_the_host_as_it_was(wire: World) -> None:
     assert snapshot(host) == before
 
 
+def test_devices_of_others_whose_names_begin_as_ours_do_are_left_alone(wire: World) -> None:
+    """A VPN may have such a name; the last one's is of just the form that an uplink's has."""
+    host = wire.add_host(dns=False)
+    host.sh(
+        "ip link add au-x type veth peer name x; ip addr add 198.51.100.1/24 dev au-x; ip link set au-x up;"
+        "ip neigh add 198.51.100.2 lladdr 02:00:00:00:00:01 dev au-x nud permanent; ip link set x up;"
+        "ip tuntap add au-syd-vpn-001 mode tun;"
+        "ip link add au1 type vxlan id 9 dstport 4790; ip link add auvxlannet00001 type vxlan id 10 dstport 4790"
+    )
+    wait_until(lambda: "state UP" in host.sh("ip link show au-x"))
+    before = snapshot(host)
+
+    def missing() -> list[str]:
+        now = snapshot(host).splitlines()
+        return [line for line in before.splitlines() if line not in now]
+
+    wire.add_network(WEB, "10.64.0.0/16", {"h1": (1,)})
+    host.start_container("taskaaaaaaaa1", (WEB, "10.64.0.33"))
+    forwarding = ["/proc/sys/net/ipv4/conf/eth0/forwarding:0"]
+    assert missing() == forwarding
+    host.apply(synced=True)
+    assert host.do(host.plane.repair()) == []
+    assert host.do(host.new_life().apply(host.state, synced=True)) == 0
+    assert host.do(host.plane.repair()) == []
+    assert missing() == forwarding
+    host.do(host.plane.purge())
+    assert snapshot(host) == before
+
+
 def test_a_network_that_comes_to_a_host_that_had_none_left_leads_out_at_once(wire: World, ends) -> None:
     """The host's settings were put back when the last one went."""
     host = ends[0].host
