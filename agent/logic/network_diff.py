@@ -1,14 +1,15 @@
 """From what is there and what is wanted to the operations that lead from one to the other, in a safe order. Pure.
 
-Everything wanted is written before anything is removed: traffic that both states allow is never interrupted. Only a
-device that cannot be changed in place goes first, and then all that hung on it is written again.
+Everything wanted is written before anything is removed: traffic that both states allow is never interrupted. Only
+devices that keep wanted ones from being made go first, and then all that hung on them is written again: those that
+cannot be changed in place, and VTEPs of other names that have the VNI of a wanted one.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from argosy.agent.logic.network_state import Entry, Key, Link, Setting, State, device_of, key_of
+from argosy.agent.logic.network_state import Entry, Key, Link, LinkKind, Setting, State, device_of, key_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,8 @@ def diff(actual: State, wanted: State) -> list[Operation]:
     """
     if actual == wanted:
         return []
-    replaced = sorted(_replaced(actual, wanted), key=lambda link: link.name)
-    lost = {link.name for link in replaced}
+    first = sorted([*_replaced(actual, wanted), *_in_the_way(actual, wanted)], key=lambda link: link.name)
+    lost = {link.name for link in first}
     fresh = lost | {e.name for key, e in wanted.items() if isinstance(e, Link) and key not in actual}
     bare = fresh | {link.name for link in _readdressed(actual, wanted)}
     puts = [
@@ -48,7 +49,7 @@ def diff(actual: State, wanted: State) -> list[Operation]:
     ]
     puts.sort(key=_order)
     return [
-        *(Remove(link) for link in replaced),
+        *(Remove(link) for link in first),
         *(put for _, put in puts),
         *_removals(actual, wanted, lost),
     ]
@@ -66,6 +67,25 @@ def after(actual: State, operations: list[Operation]) -> dict[Key, Entry]:
         else:
             state.pop(key_of(entry), None)
     return state
+
+
+def is_in_the_way(entry: Entry, wanted: State) -> bool:
+    """Tell whether an entry that is there keeps a wanted VTEP from being made: the kernel has a VNI once only.
+
+    Such is our own VTEP after somebody gave it another name.
+    """
+    return (
+        isinstance(entry, Link)
+        and entry.kind is LinkKind.VTEP
+        and key_of(entry) not in wanted
+        and any(isinstance(e, Link) and e.kind is LinkKind.VTEP and e.vni == entry.vni for e in wanted.values())
+    )
+
+
+def _in_the_way(actual: State, wanted: State) -> Iterator[Link]:
+    for entry in actual.values():
+        if isinstance(entry, Link) and is_in_the_way(entry, wanted):
+            yield entry
 
 
 def _replaced(actual: State, wanted: State) -> Iterator[Link]:

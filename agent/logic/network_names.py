@@ -16,6 +16,7 @@ HOST_UPLINK_PREFIX: Final = "au"
 TUNNEL_PREFIX: Final = "aw"
 
 _ID_CHARACTERS: Final = 13
+_HOST_UPLINK: Final = re.compile(rf"{HOST_UPLINK_PREFIX}[a-z0-9]{{{_ID_CHARACTERS}}}")
 _NOT_IN_NFT_NAME: Final = re.compile(r"[^A-Za-z0-9_.-]")
 
 
@@ -27,6 +28,14 @@ def container_device(container_id: str) -> str:
 def host_uplink_device(network_id: str) -> str:
     """Return the name of a network's uplink as seen in the host's namespace."""
     return HOST_UPLINK_PREFIX + _fitting(network_id)
+
+
+def is_host_uplink(name: str) -> bool:
+    """Tell whether a name is of the form that uplinks' names have in the host's namespace.
+
+    Others have devices there, too, and a name such as `au-syd-wg-001` may be a VPN's.
+    """
+    return _HOST_UPLINK.fullmatch(name) is not None
 
 
 def tunnel_device(node_id: str, epoch: int) -> str:

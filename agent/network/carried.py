@@ -12,7 +12,7 @@ from typing import Final
 from argosy.agent.logic import network_ingress
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_balance import BALANCE_TABLE
-from argosy.agent.logic.network_diff import Operation, Put, diff
+from argosy.agent.logic.network_diff import Operation, Put, diff, is_in_the_way
 from argosy.agent.logic.network_firewall import NETWORK_TABLE, network_ruleset
 from argosy.agent.logic.network_ingress import INGRESS_TABLE, INGRESS_TABLES, Door, Ingress, node_marks, plan_ingress
 from argosy.agent.logic.network_plan import Site, plan_container, plan_network, plan_peer
@@ -30,6 +30,9 @@ from argosy.core.assignment import NetworkAssignment, PeerAssignment
 
 DELETION_GROUP: Final = 0x4152474F
 """Interface group that links are put into to be deleted together ("ARGO")."""
+
+
+_UPLINK: Final = key_of(Link(names.UPLINK, LinkKind.UPLINK))
 
 
 @dataclass(slots=True)
@@ -156,6 +159,11 @@ class CarriedNetwork:
         self.kernel.state = {k: e for k, e in self.kernel.state.items() if device_of(e) != device}
         self.kernel.indexes.pop(device, None)
 
+    def lacks_uplink(self) -> bool:
+        """Tell whether the inner end of the uplink is to be there and, as far as is known, is not."""
+        there = self.kernel.state.get(_UPLINK)
+        return _UPLINK in self.wanted and not (isinstance(there, Link) and there.kind is LinkKind.UPLINK)
+
     def operations(self) -> list[Operation]:
         """Return what is to be done; leftovers are left alone as long as the view may not be whole."""
         if self._settled:
@@ -179,7 +187,7 @@ class CarriedNetwork:
         state = self.kernel.read(self.wanted)
         for key, entry in state.items():
             if isinstance(entry, Link) and entry.kind is LinkKind.VTEP:
-                home = outside and rtnetlink.has_socket_in(self.kernel.netlink, entry.name, outside.fd)
+                home = outside and rtnetlink.has_far_side_in(self.kernel.netlink, entry.name, outside.fd)
                 state[key] = replace(entry, astray=not home)
         return state
 
@@ -316,8 +324,10 @@ class CarriedNetwork:
         return state_of([entry for entry in planned if key_of(entry) == key])
 
     def _allowed(self, operation: Operation) -> bool:
-        key = key_of(operation.entry)
-        return isinstance(operation, Put) or self.removes_leftovers or key in self._ever_wanted or key in self.wanted
+        entry, key = operation.entry, key_of(operation.entry)
+        if isinstance(operation, Put) or self.removes_leftovers or key in self._ever_wanted or key in self.wanted:
+            return True
+        return is_in_the_way(entry, self.wanted)  # else the network would not work until the view is whole
 
     def _ensure_table(self) -> int:
         encrypted = self.assignment is not None and self.assignment.encrypted

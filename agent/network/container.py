@@ -146,6 +146,9 @@ def _make_pair(network: KernelNamespace, plug: Plug, container_fd: int, containe
             raise
         if not _belongs_together(network, plug, container):
             network.netlink.execute([rtnetlink.delete_link(plug.outer.name)])
+            if rtnetlink.has_far_side_in(container, plug.link.name, network.fd):
+                # Its other end has got another name, and goes with it.
+                container.execute([rtnetlink.delete_link(plug.link.name)])
             _create(network, plug, container_fd)
     index = network.indexes[plug.outer.name]
     messages = [rtnetlink.put(e, {plug.outer.name: index}) for e in plug.entries if rtnetlink.is_message(e)]

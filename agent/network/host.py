@@ -68,7 +68,7 @@ class HostNamespace:
             nft, ((ports_table, "ip"),), partial(network_leads.change, ports_table)
         )
         self._ever_wanted: set[Key] = set()
-        self.kernel = KernelNamespace(home, open_namespace("/proc/thread-self/ns/net"), names.HOST_UPLINK_PREFIX)
+        self.kernel = KernelNamespace(home, open_namespace("/proc/thread-self/ns/net"), is_hosts=True)
         self.wanted: dict[Key, Entry] = {}
         self.removes_leftovers = False
 
@@ -209,10 +209,10 @@ class HostNamespace:
         self._leads.converge()
 
     def _egress(self) -> set[str]:
-        """Return the host's devices that routes lead over, without ours and the loopback."""
+        """Return the host's devices that routes lead over, without the loopback and what the table has for uplinks."""
         indexes = rtnetlink.read_route_devices(self.kernel.netlink)
         found = {link.name for i, link, _ in rtnetlink.read_links(self.kernel.netlink) if i in indexes}
-        return {name for name in found if not _is_uplink(name) and name != names.LOOPBACK}
+        return {name for name in found if not _passes_for_uplink(name) and name != names.LOOPBACK}
 
     def _remember_switched(self) -> None:
         """Note which devices are about to be switched, before they are: a crash in between forgets nothing."""
@@ -220,7 +220,7 @@ class HostNamespace:
         new = {
             d
             for d in devices
-            if not _is_uplink(d) and d not in self._switched and read_setting(_FORWARDING.format(d)) == "0"
+            if not _passes_for_uplink(d) and d not in self._switched and read_setting(_FORWARDING.format(d)) == "0"
         }
         if new:
             self._switched |= dict.fromkeys(new, _routes())
@@ -263,7 +263,8 @@ def _routes() -> bool:
     return read_setting("ipv4/ip_forward") == "1"
 
 
-def _is_uplink(name: str) -> bool:
+def _passes_for_uplink(name: str) -> bool:
+    """Tell whether the host's table has a device for an uplink: somebody else's, too, by which nothing leads out."""
     return name.startswith(names.HOST_UPLINK_PREFIX)
 
 

@@ -40,12 +40,12 @@ LinkMaker = Callable[[Link], None]
 class KernelNamespace:
     """One network namespace. Used by the plane's worker thread alone; owns `fd` and the netlink socket."""
 
-    __slots__ = ("_home", "_next_index", "_prefix", "fd", "indexes", "netlink", "state")
+    __slots__ = ("_home", "_is_hosts", "_next_index", "fd", "indexes", "netlink", "state")
 
-    def __init__(self, home: Home, fd: int, prefix: str = "") -> None:
-        """Open the namespace of a descriptor; in one that is not ours, our devices are those with a prefix."""
+    def __init__(self, home: Home, fd: int, *, is_hosts: bool = False) -> None:
+        """Open the namespace of a descriptor; in the host's, which is not ours, only the uplinks are."""
         self._home = home
-        self._prefix = prefix
+        self._is_hosts = is_hosts
         self._next_index = _FIRST_INDEX
         self.fd = fd
         self.netlink: Netlink = home.netlink_in(fd)
@@ -60,9 +60,7 @@ class KernelNamespace:
     def read(self, wanted: State) -> dict[Key, Entry]:
         """Read what is there and believe it. Settings are read where `wanted` has an opinion on them."""
         links = [(i, _classified(link)) for i, link, _ in rtnetlink.read_links(self.netlink)]
-        links = [
-            (i, link) for i, link in links if link.name.startswith(self._prefix) and link.kind is not LinkKind.OTHER
-        ]
+        links = [(i, link) for i, link in links if self._is_ours(link)]
         self.indexes = {link.name: i for i, link in links}
         self._next_index = max([self._next_index, *(i + 1 for i, _ in links)])
         devices = {i: link.name for i, link in links}
@@ -71,7 +69,7 @@ class KernelNamespace:
         entries += rtnetlink.read_neighbours(self.netlink, devices)
         entries += rtnetlink.read_fdb(self.netlink, devices)
         routes = rtnetlink.read_routes(self.netlink, devices)
-        if self._prefix:
+        if self._is_hosts:
             entries += (r for r in routes if r.device and r.table == MAIN_TABLE)
         else:
             entries += (r for r in routes if r.device or r.kind is not RouteKind.UNICAST)
@@ -83,7 +81,7 @@ class KernelNamespace:
         return self.state
 
     def _is_ours(self, link: Link) -> bool:
-        return link.name.startswith(self._prefix) and link.kind is not LinkKind.OTHER
+        return link.kind is LinkKind.HOST_UPLINK if self._is_hosts else link.kind is not LinkKind.OTHER
 
     def learn_settings(self, wanted: State) -> None:
         """Read the settings that `wanted` has an opinion on and that are not believed to be anything yet."""
@@ -197,7 +195,7 @@ def _classified(link: Link) -> Link:
         return link
     if link.name == names.UPLINK:
         return replace(link, kind=LinkKind.UPLINK)
-    if link.name.startswith(names.HOST_UPLINK_PREFIX):
+    if names.is_host_uplink(link.name):
         return replace(link, kind=LinkKind.HOST_UPLINK)
     return link if link.name.startswith(names.CONTAINER_PREFIX) else replace(link, kind=LinkKind.OTHER)
 

@@ -506,6 +506,7 @@ class Overlay:
         try:
             # First: there is no VTEP for a moment that takes packets from anyone.
             changes += self._admission.converge()
+            self._delete_halves()
             changes += self._host.converge(self._make_uplink)
         except OSError as error:
             self._host.look_again()
@@ -543,8 +544,17 @@ class Overlay:
             return [str(error)]
         return []
 
+    def _delete_halves(self) -> None:
+        """Delete uplinks without their inner end, which somebody has given another name: only both are made anew."""
+        for network_id in self._assigned:
+            if self._carried[network_id].lacks_uplink():
+                self._host.delete_uplink(network_id)
+
     def _make_uplink(self, link: Link) -> None:
-        """Make an uplink: the outer end here, the inner end in its network's namespace."""
+        """Make an uplink: the outer end here, the inner end in its network's namespace.
+
+        There is an inner end already where the outer one has another name now: it goes, and the outer one with it.
+        """
         network_id = next(i for i in self._assigned if names.host_uplink_device(i) == link.name)
         carried = self._carried[network_id]
         inner = Link(
@@ -553,6 +563,7 @@ class Overlay:
             mtu=link_mtu(self._site, self._assigned[network_id]),
             mac=names.uplink_mac(network_id, self._site.node_id),
         )
+        carried.kernel.netlink.execute([rtnetlink.delete_link(names.UPLINK)])
         self._host.kernel.netlink.execute([rtnetlink.make_pair(link, inner, carried.kernel.fd)])
         carried.deleted(names.UPLINK)  # a new inner end: nothing that hung on one before it is there any more
 

@@ -337,8 +337,11 @@ def read_link(netlink: Netlink, name: str) -> tuple[int, Link, dict[int, bytes]]
     return _read_link(answer[1]) if answer else None
 
 
-def has_socket_in(netlink: Netlink, name: str, namespace_fd: int) -> bool:
-    """Tell whether the socket of a VTEP, by its name, is in a namespace other than its own; True without one."""
+def has_far_side_in(netlink: Netlink, name: str, namespace_fd: int) -> bool:
+    """Tell whether a VTEP's socket, or a pair's other end, is in a namespace other than the link's own.
+
+    The link goes by its name; True without one.
+    """
     found = read_link(netlink, name)
     if found is None:
         return True

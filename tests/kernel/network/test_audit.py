@@ -12,7 +12,7 @@ import pytest
 from mesh_world import Secret, mesh_of
 from network_world import Container, Host, World, wait_until
 from onlooker import Onlooker, Way
-from test_life import BREAKAGES, break_it
+from test_life import BREAKAGES, break_it, renaming
 from test_mesh import BREAKAGES as BREAKAGES_OF_TUNNELS
 from test_mesh import break_tunnels, in_mesh
 from test_reach import WEB, converse
@@ -192,7 +192,7 @@ def test_without_notifications_services_are_reached_again_in_the_period(breakage
     assert time_the_repair_of_services(wire, DEAF, breakage) < PERIOD_S + TOLD_S
 
 
-TUNNEL_BREAKAGES = {**BREAKAGES_OF_TUNNELS, "deleted": "ip link delete DEVICE"}
+TUNNEL_BREAKAGES = {**BREAKAGES_OF_TUNNELS, "deleted": "ip link delete DEVICE", "renamed": renaming("DEVICE")}
 
 
 def time_the_repair_of_tunnels(wire: World, timing: AuditTiming, what: str) -> float:

@@ -124,10 +124,10 @@ def test_they_are_given_to_a_launcher_that_starts_after_the_agent(asker: Contain
 
 
 def test_a_launcher_that_hangs_delays_no_names_and_gets_them_later(asker: Container, launcher: Launcher) -> None:
-    host = asker.host
+    host, other = asker.host, "othernet00002"
     os.kill(launcher.process.pid, signal.SIGSTOP)
     try:
-        asker.host.world.add_network("othernet", "10.65.0.0/16", {"h1": (1,)})
+        asker.host.world.add_network(other, "10.65.0.0/16", {"h1": (1,)})
         host.apply()
         assert ask(asker, "web").addresses == WEB_ADDRESSES
         host.new_life()
@@ -135,7 +135,7 @@ def test_a_launcher_that_hangs_delays_no_names_and_gets_them_later(asker: Contai
         assert ask(asker, "web").addresses == WEB_ADDRESSES
     finally:
         os.kill(launcher.process.pid, signal.SIGCONT)
-    wait_until(lambda: launcher.kept() == ["dns/othernet", f"dns/{WEB}"])
+    wait_until(lambda: launcher.kept() == [f"dns/{other}", f"dns/{WEB}"])
 
 
 def test_a_namespace_ends_with_its_network(asker: Container, launcher: Launcher, wire: World) -> None:

@@ -192,6 +192,12 @@ def test_an_attempt_that_was_cut_short_is_completed(ends) -> None:
     assert "LOOPBACK,UP" in container.sh("ip link show lo")
 
 
+def renaming(device: str) -> str:
+    """Return the command that gives a device another name; before Linux 6.2 none that is up takes one."""
+    down_first = f"ip link set {device} down; ip link set {device} name lost; ip link set lost up"
+    return f"ip link set {device} name lost 2>/dev/null || {{ {down_first}; }}"
+
+
 GRO_ON = 'from argosy.agent.network.gro import write_gro; write_gro("vtep", "on")'
 BREAKAGES = {
     "route removed": ("net", "ip route del 10.64.0.160/27"),
@@ -235,6 +241,15 @@ BREAKAGES = {
     "MTU in the container": ("container", "ip link set eth0 mtu 1000"),
     "link down in the container": ("container", "ip link set eth0 down"),
     "foreign route": ("net", "ip route add 10.64.0.200/32 dev vtep"),
+    "VTEP renamed": ("net", renaming("vtep")),
+    "uplink renamed": ("net", renaming("uplink")),
+    "host's uplink renamed": ("host", renaming(f"au{WEB}")),
+    "container's link renamed": ("net", renaming("vetaskaaaaaaaa1")),
+    "VTEP and uplink swapped": (
+        "net",
+        "ip link set vtep down; ip link set uplink down; ip link set vtep name lost;"
+        "ip link set uplink name vtep; ip link set lost name uplink",
+    ),
 }
 
 
@@ -259,6 +274,22 @@ def test_what_is_broken_by_hand_is_found_and_repaired(breakage: str, wire: World
     assert all(d.network_id in ("", WEB) and d.kind in DriftKind and d.what for d in drift)
     assert host.do(host.plane.verify()) == []
     assert host.apply() == 0
+    assert converse(ends[1], ends[0], "10.64.0.33") == "10.64.0.161"
+    assert converse(ends[0], wire.outside, "192.0.2.254") == "192.0.2.1"
+
+
+@pytest.mark.parametrize("breakage", [name for name in BREAKAGES if name.endswith(("renamed", "swapped"))])
+def test_what_is_renamed_while_there_is_no_agent_is_in_nobodys_way(breakage: str, wire: World, ends) -> None:
+    """On a view, too, that is not whole yet, on which leftovers stay: else nothing would start on the node."""
+    host = ends[0].host
+    host.do(host.plane.close())
+    break_it(ends[0], breakage)
+    host.plane = host._new_plane()
+    host.do(host.plane.start())
+    host.apply()
+    host.do(host.plane.attach(ends[0].id, ends[0].pid, ends[0].attachments))
+    assert host.do(host.plane.verify()) == []
+    assert "lost" not in host.sh("ip link") + host.in_network(WEB, "ip link")
     assert converse(ends[1], ends[0], "10.64.0.33") == "10.64.0.161"
     assert converse(ends[0], wire.outside, "192.0.2.254") == "192.0.2.1"
 
@@ -439,6 +470,35 @@ def test_purging_leaves_the_host_as_it_was(wire: World) -> None:
     assert snapshot(host) != before
     host.do(host.plane.close())
     host.plane = host._new_plane()
+    host.do(host.plane.purge())
+    assert snapshot(host) == before
+
+
+def test_devices_of_others_whose_names_begin_as_ours_do_are_left_alone(wire: World) -> None:
+    """A VPN may have such a name; the last one's is of just the form that an uplink's has."""
+    host = wire.add_host(dns=False)
+    host.sh(
+        "ip link add au-x type veth peer name x; ip addr add 198.51.100.1/24 dev au-x; ip link set au-x up;"
+        "ip neigh add 198.51.100.2 lladdr 02:00:00:00:00:01 dev au-x nud permanent; ip link set x up;"
+        "ip tuntap add au-syd-vpn-001 mode tun;"
+        "ip link add au1 type vxlan id 9 dstport 4790; ip link add auvxlannet00001 type vxlan id 10 dstport 4790"
+    )
+    wait_until(lambda: "state UP" in host.sh("ip link show au-x"))
+    before = snapshot(host)
+
+    def missing() -> list[str]:
+        now = snapshot(host).splitlines()
+        return [line for line in before.splitlines() if line not in now]
+
+    wire.add_network(WEB, "10.64.0.0/16", {"h1": (1,)})
+    host.start_container("taskaaaaaaaa1", (WEB, "10.64.0.33"))
+    forwarding = ["/proc/sys/net/ipv4/conf/eth0/forwarding:0"]
+    assert missing() == forwarding
+    host.apply(synced=True)
+    assert host.do(host.plane.repair()) == []
+    assert host.do(host.new_life().apply(host.state, synced=True)) == 0
+    assert host.do(host.plane.repair()) == []
+    assert missing() == forwarding
     host.do(host.plane.purge())
     assert snapshot(host) == before
 

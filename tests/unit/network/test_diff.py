@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from argosy.agent.logic.network_diff import Put, Remove, after, diff
+from argosy.agent.logic.network_diff import Put, Remove, after, diff, is_in_the_way
 from argosy.agent.logic.network_state import (
     Address,
     Fdb,
@@ -77,15 +77,56 @@ def test_what_is_right_already_is_left_alone(actual, wanted) -> None:
 def test_the_order_loses_no_traffic(actual, wanted) -> None:
     """Devices before what hangs on them, neighbour and forwarding entry before routes; removals after, and reversed."""
     operations = diff(actual, wanted)
-    replaced = [o for o in operations if isinstance(o, Remove) and key_of(o.entry) in wanted]
+    first = [
+        o
+        for o in operations
+        if isinstance(o, Remove)
+        and isinstance(o.entry, Link)
+        and (key_of(o.entry) in wanted or is_in_the_way(o.entry, wanted))
+    ]
     puts = [o for o in operations if isinstance(o, Put)]
-    removals = [o for o in operations if isinstance(o, Remove) and o not in replaced]
-    assert operations == [*replaced, *puts, *removals]
-    assert all(isinstance(o.entry, Link) for o in replaced)
+    removals = [o for o in operations if isinstance(o, Remove) and o not in first]
+    assert operations == [*first, *puts, *removals]
+    assert all(key_of(o.entry) not in wanted for o in removals)
     ranks = [key_of(o.entry)[0] for o in puts]
     assert ranks == sorted(ranks)
     ranks = [key_of(o.entry)[0] for o in removals]
     assert ranks == sorted(ranks, reverse=True)
+
+
+@given(states(), states())
+def test_a_vtep_is_made_where_nothing_unwanted_has_its_vni(actual, wanted) -> None:
+    """Which the kernel would refuse."""
+    state = actual
+    for operation in diff(actual, wanted):
+        made = operation.entry
+        if isinstance(operation, Put) and operation.creates and made.kind is LinkKind.VTEP:
+            there = [e for key, e in state.items() if isinstance(e, Link) and key not in wanted]
+            assert all((e.kind, e.vni) != (LinkKind.VTEP, made.vni) for e in there)
+        state = after(state, [operation])
+
+
+def test_a_vtep_of_another_name_goes_before_the_one_whose_vni_it_has() -> None:
+    """With all that hangs on it, though the routes are to the same places; one with another VNI is in nobody's way."""
+    renamed, other = Link("lost", LinkKind.VTEP, vni=1), Link("strange", LinkKind.VTEP, vni=2)
+    hanging = [Neighbour("lost", 1, MACS[1]), Fdb("lost", MACS[1], 1), Route(1, 27, RouteKind.UNICAST, "lost", 1)]
+    wanted = [
+        Link("vtep", LinkKind.VTEP, vni=1),
+        Neighbour("vtep", 1, MACS[1]),
+        Fdb("vtep", MACS[1], 1),
+        Route(1, 27, RouteKind.UNICAST, "vtep", 1),
+    ]
+    assert diff(state_of([renamed, other, *hanging]), state_of(wanted)) == [
+        Remove(renamed),
+        Put(wanted[0], creates=True),
+        *(Put(e) for e in wanted[1:]),
+        Remove(other),
+    ]
+    assert is_in_the_way(renamed, state_of(wanted))
+    assert not is_in_the_way(other, state_of(wanted))
+    assert not is_in_the_way(Link("lost", LinkKind.CONTAINER, vni=1), state_of(wanted))
+    assert not is_in_the_way(hanging[0], state_of(wanted))
+    assert not is_in_the_way(wanted[0], state_of(wanted))
 
 
 def test_a_device_that_cannot_be_changed_is_made_anew_with_all_that_hangs_on_it() -> None:

@@ -123,6 +123,10 @@ def test_names_fit_the_kernel_and_are_apart() -> None:
         for identifier in ("x", "a" * 13, "a" * 14, "b" * 64):
             assert len(make(identifier)) <= 15
         assert make("a" * 14) != make("a" * 15)
+    assert names.is_host_uplink(names.host_uplink_device(WEB.id))
+    assert names.is_host_uplink(names.host_uplink_device("a" * 14))
+    for name in ("au-x", "au1", "au-syd-wg-001", "au-syd-wg-00001", "au" + "a" * 12, "ve" + "a" * 13, "AU" + "a" * 13):
+        assert not names.is_host_uplink(name)
     macs = {names.vtep_mac("n", "a"), names.vtep_mac("n", "b"), names.router_mac("n"), names.uplink_mac("n", "a")}
     assert len(macs) == 4
     assert all(mac[0] & 3 == 2 for mac in macs)  # locally administered, to one station
