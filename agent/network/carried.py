@@ -4,7 +4,9 @@
 life left stays until the view is synced: `removes_leftovers` says so.
 """
 
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -85,11 +87,16 @@ class CarriedNetwork:
     @classmethod
     def create(cls, network_id: str, home: Home, site: Site, pin: Path, tables: Tables) -> "CarriedNetwork":
         """Make the network's namespace, empty, and pin it; a file at the pin's place that pins nothing is replaced."""
-        namespace.unpin(pin)
-        fd = home.make()
-        namespace.pin(fd, pin)
-        tables.forget(network_id)
-        return cls(network_id, home, site, KernelNamespace(home, fd), pin, tables)
+        with ExitStack() as undo:
+            undo.callback(namespace.unpin, pin)
+            fd = home.make_pinned(pin)
+            undo.callback(os.close, fd)
+            tables.forget(network_id)
+            kernel = KernelNamespace(home, fd)
+            undo.callback(kernel.netlink.close)
+            made = cls(network_id, home, site, kernel, pin, tables)
+            undo.pop_all()
+        return made
 
     @classmethod
     def adopt(cls, network_id: str, home: Home, site: Site, pin: Path, tables: Tables) -> "CarriedNetwork":

@@ -9,7 +9,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -138,10 +138,11 @@ class Mesh:
         self._assigned = assigned
         self._peers = {p.node_id: p for p in in_place(peers)}
         if assigned and self.kernel is None:
-            namespace.unpin(self._pin)
-            fd = self._home.make()
-            namespace.pin(fd, self._pin)
-            self._enter(fd)
+            try:
+                self._enter(self._home.make_pinned(self._pin))
+            except OSError:
+                namespace.unpin(self._pin)
+                raise
 
     @property
     def keys(self) -> tuple[MeshKey, ...]:
@@ -310,10 +311,16 @@ class Mesh:
             raise
 
     def _enter(self, fd: int) -> None:
-        self.kernel = KernelNamespace(self._home, fd)
-        self.kernel.read({})
-        if self.tunnels_by == BY_KERNEL:
-            self._in_kernel = KernelTunnels(self._home.netlink_in(fd, wireguard.NETLINK_GENERIC))
+        """Have the namespace of a descriptor, or nothing of it. Raises OSError."""
+        with ExitStack() as undo:
+            undo.callback(os.close, fd)
+            kernel = KernelNamespace(self._home, fd)
+            undo.callback(kernel.netlink.close)
+            kernel.read({})
+            if self.tunnels_by == BY_KERNEL:
+                self._in_kernel = KernelTunnels(self._home.netlink_in(fd, wireguard.NETLINK_GENERIC))
+            undo.pop_all()
+        self.kernel = kernel
 
     def _tunnels(self) -> _Tunnels:
         return self._in_kernel or self._processes

@@ -62,6 +62,17 @@ class Home:
         finally:
             self._return()
 
+    def make_pinned(self, path: Path) -> int:
+        """Return a descriptor of a new, empty namespace, pinned to a path, whatever was there. Raises OSError."""
+        unpin(path)
+        fd = self.make()
+        try:
+            pin(fd, path)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
     def netlink_in(self, fd: int, family: int = socket.NETLINK_ROUTE) -> Netlink:
         """Return a netlink socket in the namespace of a descriptor."""
         with self.away(fd):

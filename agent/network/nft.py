@@ -70,13 +70,14 @@ class Nft:
 
     def __init__(self) -> None:
         library = _library()
+        self.netfilter = Netlink(NETLINK_NETFILTER)
         with uninherited():
             self._context: int | None = library.nft_ctx_new(0)
         if not self._context:
+            self.netfilter.close()
             raise NftError("nftables is not available: out of memory, or no netlink socket")
         library.nft_ctx_buffer_output(self._context)
         library.nft_ctx_buffer_error(self._context)
-        self.netfilter = Netlink(NETLINK_NETFILTER)
         self._doubts = 0
 
     def generation(self) -> bytes:

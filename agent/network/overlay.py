@@ -1,8 +1,8 @@
 """All networks of a node, without any asyncio: what the plane's worker thread does.
 
 The order within a pass: namespaces, then the host's table, then uplinks, then what is in each network. A network that
-fails does not keep the others from being brought up to date; what failed is read anew, so that the next pass decides
-on facts.
+fails does not keep the others from being brought up to date: what went wrong is raised together at the end. What failed
+is read anew, so that the next pass decides on facts.
 """
 
 import socket
@@ -49,6 +49,7 @@ from argosy.agent.network.nft import Nft
 from argosy.agent.network.peers import Peers
 from argosy.agent.network.ports import Ports
 from argosy.agent.network.prober import Vantage, open_packets
+from argosy.agent.network.problems import Problems
 from argosy.agent.network.tables import Tables
 from argosy.agent.network.tunnels import Looked
 from argosy.agent.network.underlay import Underlay
@@ -105,6 +106,7 @@ class Overlay:
         self._carried: dict[str, CarriedNetwork] = {}
         self._attachments = Attachments(self._home, self._site, self._carried)
         self._assigned: Mapping[str, NetworkAssignment] = {}
+        self._missing: dict[str, str] = {}  # networks whose namespace could not be made, and why
         self._ending: set[str] = set()
         self._services = Services(identity.node_id)
         self._peers = Peers(identity.node_id)
@@ -145,7 +147,7 @@ class Overlay:
             carried.destroy()
         self._carried.clear()
         self.mesh.purge()
-        self._assigned = {}
+        self._assigned, self._missing = {}, {}
         self._ports.want((), (), {})
         self._host.purge()
         self._admission.purge()
@@ -156,53 +158,53 @@ class Overlay:
 
         What a former life left and nothing wants goes only if `synced`: the caller vouches that the view is whole.
         """
+        problems = Problems()
         gone = self._assigned.keys() - desired.networks.keys()
         self._assigned = dict(desired.networks)
         self._ending = (self._ending | gone) - desired.networks.keys()
-        try:
+        with problems.of("cannot make the namespace of the tunnels"):
             self.mesh.want(desired.mesh, desired.mesh_peers)
-        except OSError as error:
-            raise TransientError(f"cannot make the namespace of the tunnels: {error}") from error
-        for network_id in desired.networks.keys() - self._carried.keys():
-            self._carried[network_id] = self._create(network_id)
-        pairs = self._pairs(desired.networks)
+        self._make_missing(problems)
+        pairs = self._pairs()
         self._peers.update(desired.peers, desired.networks)
-        changes = self._services.update(desired.names, desired.endpoints)
-        for network_id, change in changes.items():
+        changed = self._services.update(desired.names, desired.endpoints)
+        for network_id, change in changed.items():
             self._left.setdefault(network_id, Changed()).add(change)
-        adopted = [i for i in desired.networks if self._carried[i].assignment is None]
+        adopted = {n.id for n, c in self._present() if c.assignment is None}
         local = _addresses_by_network(desired.tasks)
-        for network_id, network in desired.networks.items():
-            carried = self._carried[network_id]
-            changed = carried.assign(network, pairs.get(network_id), self._peers.others(network_id))
-            if network_id in adopted:
-                carried.read(self._outside(carried))
-                self._attachments.replug(carried)
-            elif changed:
-                self._attachments.refresh(carried, network)
-            self._balance(
-                carried, changes.get(network_id, _NO_CHANGE), local.get(network_id, ()), anew=network_id in adopted
-            )
+        for network, carried in self._present():
+            anew = network.id in adopted
+            other = carried.assign(network, pairs.get(network.id), self._peers.others(network.id))
+            self._balance(carried, changed.get(network.id, _NO_CHANGE), local.get(network.id, ()), anew=anew)
+            with problems.of(f"network {network.name}", network.id):
+                if anew:
+                    carried.read(self._outside(carried))
+                    self._attachments.replug(carried)
+                elif other:
+                    self._attachments.refresh(carried, network)
         self._admission.want(self._peers.admitted if self._carried else None)
-        self._host.want((n, pairs[i]) for i, n in desired.networks.items() if i in pairs)
+        self._host.want((n, c.uplink) for n, c in self._present() if c.uplink)
         self._ports.want(desired.published, desired.tasks, desired.networks)
         self._open_ports()
-        try:
-            removed = self._remove_leftovers(desired.tasks) if synced else 0
-        finally:  # one that cannot be removed holds up nothing else
-            count = self._converge() + self._end_networks()
+        changes = 0
+        if synced:
+            with problems.of("what a former life left"):
+                changes += self._remove_leftovers(desired.tasks)
+        changes += self._converge(problems)
+        with problems.of("networks that are assigned no more"):
+            changes += self._end_networks()
         if self._judged != desired.networks.keys():
-            self._follow_host()
-        self._forget_datagrams()
+            with problems.of("the host's links"):
+                self._follow_host(problems)
+        if not problems.scopes:
+            self._forget_datagrams()
         self._ports.look()
-        for network_id in self._assigned.keys() & self._left.keys():
-            left = self._left.pop(network_id)
-            lost = {a for a in left.gone if not self._services.serves(network_id, a)}
-            quiet = {a for a in left.withdrawn if not self._services.serves(network_id, a, active=True)}
-            self._carried[network_id].forget_connections(lost, quiet)
-        for network_id in adopted:
-            self._carried[network_id].forget_stale_connections(self._services.addresses(network_id))
-        return removed + count
+        for network, carried in self._present():
+            if network.id not in problems.scopes:
+                with problems.of(f"network {network.name}"):
+                    self._forget_connections(carried, stale=network.id in adopted)
+        problems.tell()
+        return changes
 
     def attach(self, container_id: str, pid: int, attachments: Sequence[Attachment]) -> tuple[Interface, ...]:
         """Connect a container to networks that are assigned. Raises PreconditionError, TransientError.
@@ -237,7 +239,8 @@ class Overlay:
 
         What may be of a former life is no difference until it may be removed.
         """
-        return self._look(scope)[0]
+        missing = (i for i in sorted(self._missing) if scope.entries(i))
+        return [*self._look(scope)[0], *(Drift(i, DriftKind.MISSING, "network namespace") for i in missing)]
 
     def _look(self, scope: Scope) -> tuple[list[Drift], list[Callable[[], None]]]:
         """Return the differences, and what has the next pass write the tables among them."""
@@ -287,32 +290,44 @@ class Overlay:
 
         The next repair that succeeds returns what those before it found, too.
         """
+        problems = Problems()
         if scope.entries(""):
-            self._follow_host()
+            self._follow_host(problems)
         drift, rewrite = self._look(scope)
         self._found.update(dict.fromkeys(drift))
+        for network_id, why in self._missing.items():  # which the next pass makes
+            if scope.entries(network_id):
+                problems.add(why, network_id)
         if scope is EVERYTHING:
             if self._ports.try_again():
                 self._open_ports()
-                self._converge()
+                self._converge(problems)
                 self._forget_datagrams()
             self._ports.look(again=True)
         if drift:
             for distrust in rewrite:
                 distrust()
-            for network_id in {d.network_id for d in drift} & self._assigned.keys():
-                carried = self._carried[network_id]
-                if not namespace.is_pin(carried.pin, carried.kernel.fd):
-                    namespace.unpin(carried.pin)
-                    namespace.pin(carried.kernel.fd, carried.pin)
-                self._attachments.replug(carried)
-                if scope is EVERYTHING:
-                    self._attachments.mend_inside(carried)
-            self._converge()
-            if any(d.network_id == MESH for d in drift):
-                self.mesh.repair()
+            broken = {d.network_id for d in drift}
+            for network, carried in self._present():
+                if network.id in broken:
+                    with problems.of(f"network {network.name}", network.id):
+                        self._mend(carried, inside=scope is EVERYTHING)
+            self._converge(problems)
+            if MESH in broken:
+                with problems.of("the tunnels"):
+                    self.mesh.repair()
+        problems.tell()
         found, self._found = self._found, {}
         return list(found)
+
+    def _mend(self, carried: CarriedNetwork, *, inside: bool) -> None:
+        """Put right what converging does not: the pin, containers' links, and what is `inside` of containers."""
+        if not namespace.is_pin(carried.pin, carried.kernel.fd):
+            namespace.unpin(carried.pin)
+            namespace.pin(carried.kernel.fd, carried.pin)
+        self._attachments.replug(carried)
+        if inside:
+            self._attachments.mend_inside(carried)
 
     def silent_changes(self) -> list[str]:
         """Return the scopes in which something changed of which no notification tells: settings, pins, tunnels' peers.
@@ -364,6 +379,20 @@ class Overlay:
         """What stands in the way of published ports here."""
         return self._ports.problems
 
+    def _present(self) -> list[tuple[NetworkAssignment, CarriedNetwork]]:
+        """Return the networks that are assigned, without those whose namespace could not be made."""
+        return [(n, self._carried[i]) for i, n in self._assigned.items() if i in self._carried]
+
+    def _make_missing(self, problems: Problems) -> None:
+        """Make the namespaces of networks that have none; those that cannot be made are left out of what is done."""
+        self._missing = {}
+        for network_id in [i for i in self._assigned if i not in self._carried]:
+            try:
+                self._carried[network_id] = self._create(network_id)
+            except (OSError, TransientError) as error:
+                self._missing[network_id] = f"cannot make the namespace of network {network_id}: {error}"
+                problems.add(self._missing[network_id], network_id)
+
     def _remove_leftovers(self, tasks: Iterable[LocalTask]) -> int:
         """Have nothing of a former life that no assignment wants; return how many containers' links went."""
         self._host.removes_leftovers = True
@@ -382,9 +411,9 @@ class Overlay:
 
     def _open_ports(self) -> None:
         """Have each network's namespace and the host's know which ports lead where."""
-        for network_id in self._assigned:
-            doors, is_way_in = self._ports.doors_of(network_id), self._ports.leads_into(network_id)
-            self._carried[network_id].open_doors(doors, is_way_in=is_way_in)
+        for network, carried in self._present():
+            doors, is_way_in = self._ports.doors_of(network.id), self._ports.leads_into(network.id)
+            carried.open_doors(doors, is_way_in=is_way_in)
         self._host.publish(self._ports.openings)
 
     def _forget_datagrams(self) -> None:
@@ -466,7 +495,7 @@ class Overlay:
             problems={i: problem for i, problem in found.items() if problem},
         )
 
-    def _follow_host(self) -> None:
+    def _follow_host(self, problems: Problems) -> None:
         """Look what the host's links are like: networks follow its address and MTU. Raises TransientError."""
         links = self._underlay.look()
         mtu = links.underlay_mtu or self._site.underlay_mtu  # while no link has the address nothing is known
@@ -480,75 +509,80 @@ class Overlay:
             self._open_ports()
         self._judged = frozenset(self._assigned)
         self.host_report = self._report(links)
-        for network_id, network in self._assigned.items():
-            self._attachments.refresh(self._carried[network_id], network)
+        for network, carried in self._present():
+            with problems.of(f"network {network.name}", network.id):
+                self._attachments.refresh(carried, network)
         if changed:
-            self._converge()
+            self._converge(problems)
 
     def _create(self, network_id: str) -> CarriedNetwork:
         self._host.delete_uplink(network_id)
         pin = self._pins / names.pin_name(self._node_name, network_id)
-        try:
-            return CarriedNetwork.create(network_id, self._home, self._site, pin, self._tables)
-        except OSError as error:
-            raise TransientError(f"cannot make the namespace of network {network_id}: {error}") from error
+        return CarriedNetwork.create(network_id, self._home, self._site, pin, self._tables)
 
-    def _pairs(self, networks: Mapping[str, NetworkAssignment]) -> dict[str, UplinkPair]:
+    def _pairs(self) -> dict[str, UplinkPair]:
         """Return the address pairs of uplinks: those in force stay, also of networks that are about to go."""
         devices = {names.host_uplink_device(i): i for i in self._carried}
         held = {devices.get(d, d): number for d, number in self._host.held_pairs(self._range).items()}
-        vnis = {i: n.vni for i, n in networks.items() if not n.internal}
+        vnis = {n.id: n.vni for n, _ in self._present() if not n.internal}
         return {i: pair(self._range, number) for i, number in allocate(self._range, held, vnis).items()}
 
-    def _converge(self) -> int:
-        problems: list[str] = []
-        changes = self.mesh.converge()
+    def _converge(self, problems: Problems) -> int:
+        """Bring the kernel to what is wanted, and tell how many changes it took."""
+        changes = 0
+        with problems.of("the tunnels"):
+            changes += self.mesh.converge()
         try:
             # First: there is no VTEP for a moment that takes packets from anyone.
             changes += self._admission.converge()
             self._delete_halves()
             changes += self._host.converge(self._make_uplink)
-        except OSError as error:
-            self._host.look_again()
-            self._host.read()
-            problems.append(f"the host's uplinks: {error}")
-        for network_id, network in self._assigned.items():
-            carried = self._carried[network_id]
-            try:
-                changes += carried.converge(self._maker(carried))
-            except (OSError, TransientError) as error:
-                problems.append(f"network {network.name}: {error}")
-                problems += self._look_again(carried)
-        try:
+        except (OSError, TransientError) as error:
+            problems.add(f"the host's uplinks: {error}", "")
+            with problems.of("the host's uplinks", ""):
+                self._host.look_again()
+                self._host.read()
+        for network, carried in self._present():
+            changes += self._converge_in(network, carried, problems)
+        with problems.of("the host's ports", ""):
             changes += self._host.lead()
-        except (OSError, TransientError) as error:
-            problems.append(f"the host's ports: {error}")
-        if problems:
-            raise TransientError("; ".join(problems))
-        return changes + self._close_doors()
+            changes += self._close_doors(problems)
+        return changes
 
-    def _close_doors(self) -> int:
+    def _converge_in(self, network: NetworkAssignment, carried: CarriedNetwork, problems: Problems) -> int:
+        try:
+            return carried.converge(self._maker(carried))
+        except (OSError, TransientError) as error:
+            problems.add(f"network {network.name}: {error}", network.id)
+            with problems.of(f"network {network.name}", network.id):
+                self._look_again(carried)
+            return 0
+
+    def _close_doors(self, problems: Problems) -> int:
         """Close what no port of the host leads to any more."""
-        closing = (carried for i in self._assigned if (carried := self._carried[i]).close_doors())
-        try:
-            return sum(carried.converge(self._maker(carried)) for carried in closing)
-        except (OSError, TransientError) as error:
-            raise TransientError(f"doors that nothing leads to cannot be closed: {error}") from error
+        closing = [(network, carried) for network, carried in self._present() if carried.close_doors()]
+        return sum(self._converge_in(network, carried, problems) for network, carried in closing)
 
-    def _look_again(self, carried: CarriedNetwork) -> list[str]:
-        """Believe the kernel after a failure, also that links went with their containers; return what else failed."""
+    def _look_again(self, carried: CarriedNetwork) -> None:
+        """Believe the kernel after a failure, also that links went with their containers."""
         carried.read(self._outside(carried))
-        try:
-            self._attachments.replug(carried)
-        except TransientError as error:
-            return [str(error)]
-        return []
+        self._attachments.replug(carried)
+
+    def _forget_connections(self, carried: CarriedNetwork, *, stale: bool) -> None:
+        """Have connections to endpoints that left find another; `stale`: also to those that left while no agent ran."""
+        network_id, left = carried.network_id, self._left.pop(carried.network_id, _NO_CHANGE)
+        lost = {a for a in left.gone if not self._services.serves(network_id, a)}
+        quiet = {a for a in left.withdrawn if not self._services.serves(network_id, a, active=True)}
+        if lost or quiet:
+            carried.forget_connections(lost, quiet)
+        if stale:
+            carried.forget_stale_connections(self._services.addresses(network_id))
 
     def _delete_halves(self) -> None:
         """Delete uplinks without their inner end, which somebody has given another name: only both are made anew."""
-        for network_id in self._assigned:
-            if self._carried[network_id].lacks_uplink():
-                self._host.delete_uplink(network_id)
+        for network, carried in self._present():
+            if carried.lacks_uplink():
+                self._host.delete_uplink(network.id)
 
     def _make_uplink(self, link: Link) -> None:
         """Make an uplink: the outer end here, the inner end in its network's namespace.
@@ -578,7 +612,7 @@ class Overlay:
                 case LinkKind.VTEP:
                     outside = self._outside(carried)
                     if outside is None:
-                        raise OSError("this node was told nothing of the mesh yet")
+                        raise OSError("this node has no mesh yet")
                     outside.netlink.execute([rtnetlink.make_vtep(link, carried.kernel.fd)])
                 case LinkKind.LOOPBACK | LinkKind.UPLINK:
                     pass  # there from the beginning; made together with its outer end

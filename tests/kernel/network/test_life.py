@@ -1,22 +1,31 @@
 """A plane's lives: restarts change nothing, what is broken is found and put right, what is over leaves nothing."""
 
 import asyncio
+import errno
 import os
 import socket
 import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from network_world import Container, Host, Namespace, World, wait_until
 from test_reach import OTHER, WEB, converse
 
+from argosy.agent.network import carried, mesh, nft
+from argosy.agent.network import namespace as namespaces
+from argosy.agent.network.audit import Scope
 from argosy.agent.network.container import ContainerGone
 from argosy.agent.network.desired import DriftKind, LocalTask, NetworkState
+from argosy.agent.network.namespace import Home
 from argosy.agent.network.overlay import Overlay
-from argosy.core.assignment import NetworkAssignment, PeerAssignment
+from argosy.agent.network.problems import Problems
+from argosy.agent.network.tables import Tables
+from argosy.core.assignment import MeshAssignment, NetworkAssignment, PeerAssignment
 from argosy.core.errors import PreconditionError, TransientError
 from argosy.core.network import Attachment
 from tests.pace import machine_slowness
@@ -361,10 +370,10 @@ def test_tables_that_a_failed_repair_left_as_they_were_are_found_again(
 ) -> None:
     host, converge, failures = ends[0].host, Overlay._converge, [TransientError("not now")]
 
-    def fail_or_converge(overlay: Overlay) -> int:
+    def fail_or_converge(overlay: Overlay, problems: Problems) -> int:
         if failures:
             raise failures.pop()
-        return converge(overlay)
+        return converge(overlay, problems)
 
     look = "nft -s list ruleset"
     before = host.in_network(where, look) if where else host.sh(look)
@@ -423,6 +432,93 @@ def test_a_namespace_lost_with_its_agent_is_made_anew(ends) -> None:
     wait_until(lambda: "au" + WEB not in host.sh("ip link"))
     host.do(plane.apply(host.state))
     assert host.do(plane.verify()) == []
+
+
+STEPS: dict[str, tuple[Any, str]] = {
+    "made": (Home, "make"),
+    "pinned": (namespaces, "pin"),
+    "noted": (Tables, "forget"),
+    "opened": (carried, "KernelNamespace"),
+    "filtered": (nft, "Netlink"),
+}
+"""Of making a network's namespace: where each is to be found."""
+
+
+def descriptors() -> list[str]:
+    """Return what this process has open, as far as namespaces and sockets go."""
+    found = []
+    for entry in os.scandir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            found.append(os.readlink(entry.path).partition(":")[0])
+    return sorted(kind for kind in found if kind in ("net", "socket"))
+
+
+def refuse(*_: Any, **__: Any) -> Any:
+    raise OSError(errno.ENOSPC, "no room for more")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_network_that_cannot_be_made_holds_up_no_other(
+    wire: World, ends, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, (owner, function) = ends[0].host, STEPS[step]
+    network, _ = wire.networks[WEB]
+    wire.networks[WEB] = (network, {"h1": (1,), "h2": (2, 7)})
+    wire.add_network(OTHER, "10.65.0.0/16", {"h1": (1,), "h2": (2,)})
+    before = descriptors()
+    with monkeypatch.context() as broken:
+        broken.setattr(owner, function, refuse)
+        for _ in range(3):
+            with pytest.raises(TransientError, match=f"namespace of network {OTHER}: .*no room for more"):
+                host.apply()
+        assert descriptors() == before
+        assert [p.name for p in (host.run_dir / "netns").iterdir()] == [f"{host.name}.{WEB}"]
+        assert "10.64.0.224/27 via" in host.in_network(WEB, "ip route show dev vtep")
+        assert [(d.network_id, d.kind) for d in host.do(host.plane.verify())] == [(OTHER, DriftKind.MISSING)]
+        host.in_network(WEB, "ip route del 10.64.0.224/27")
+        audited = host.do(host.plane.audit())
+        assert OTHER in audited.problem
+        assert {d.network_id for d in audited.found} == {OTHER}
+        assert "10.64.0.224/27 via" in host.in_network(WEB, "ip route show dev vtep")
+        assert host.do(host.plane.repair(Scope(frozenset({WEB}), frozenset()))) != []
+    host.apply()
+    assert host.do(host.plane.verify()) == []
+    assert host.do(host.plane.repair()) == []
+    one = host.start_container("taskother0001", (OTHER, "10.65.0.33"))
+    two = wire.hosts[1].start_container("taskother0002", (OTHER, "10.65.0.65"))
+    assert converse(one, two, "10.65.0.65") == "10.65.0.33"
+
+
+@pytest.mark.parametrize("step", ["pinned", "opened"])
+def test_a_mesh_that_cannot_be_made_holds_up_encrypted_networks_alone(
+    wire: World, ends, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, pin = ends[0].host, namespaces.pin
+    network = wire.add_network(OTHER, "10.65.0.0/16", {"h1": (1,), "h2": (2,)})
+    wire.networks[OTHER] = (replace(network, encrypted=True), wire.networks[OTHER][1])
+    wire.networks[WEB] = (wire.networks[WEB][0], {"h1": (1,), "h2": (2, 7)})
+    wanted = replace(wire.state_for(host), mesh=MeshAssignment(1))
+    wire.networks[WEB] = (wire.networks[WEB][0], {"h1": (1,), "h2": (2, 9)})
+    later = replace(wire.state_for(host), mesh=MeshAssignment(1))
+
+    def pin_others(fd: int, path: Path) -> None:
+        refuse() if path.parent.name == "mesh" else pin(fd, path)
+
+    with monkeypatch.context() as broken:
+        if step == "pinned":
+            broken.setattr(namespaces, "pin", pin_others)
+        else:
+            broken.setattr(mesh, "KernelNamespace", refuse)
+        before: list[str] = []
+        for state in (wanted, later):
+            with pytest.raises(TransientError, match=r"namespace of the tunnels: .*no room.*network othernet"):
+                host.do(host.plane.apply(state))
+            before = before or descriptors()
+        assert descriptors() == before
+        assert not (host.run_dir / "mesh" / "namespace").exists()
+        assert "10.64.1.32/27 via" in host.in_network(WEB, "ip route show dev vtep")
+    host.do(host.plane.apply(later))
+    assert [d for d in host.do(host.plane.verify()) if d.network_id != "mesh"] == []
 
 
 def test_a_network_goes_when_it_is_assigned_no_more(wire: World, ends) -> None:
