@@ -18,6 +18,7 @@ from argosy.agent.logic.network_diff import Operation, Put, diff, is_in_the_way
 from argosy.agent.logic.network_firewall import NETWORK_TABLE, network_ruleset
 from argosy.agent.logic.network_ingress import INGRESS_TABLE, INGRESS_TABLES, Door, Ingress, node_marks, plan_ingress
 from argosy.agent.logic.network_plan import Site, plan_container, plan_network, plan_peer
+from argosy.agent.logic.network_services import Changed
 from argosy.agent.logic.network_state import Entry, Key, Link, LinkKind, Route, State, device_of, key_of, state_of
 from argosy.agent.logic.network_uplink import UplinkPair
 from argosy.agent.network import conntrack, namespace, rtnetlink
@@ -65,6 +66,14 @@ class CarriedNetwork:
     containers: dict[str, Attached] = field(default_factory=dict)
     removes_leftovers: bool = True
     wanted: dict[Key, Entry] = field(default_factory=dict)
+    unread: bool = True
+    """What is there is yet to be read: at the beginning, and after a failure."""
+    unfitted: bool = False
+    """The network has changed, and links of containers may not fit it yet."""
+    left: Changed = field(default_factory=Changed)
+    """Whose connections are yet to be forgotten."""
+    stale: bool = False
+    """Connections may lead to endpoints that left while no agent ran."""
     nft: Nft = field(init=False)
     balancer: Balancer = field(init=False)
     ingress: KeptTables[Ingress] = field(init=False)
@@ -103,7 +112,7 @@ class CarriedNetwork:
         """Take over a namespace that a former life pinned, with the containers in it; nothing is changed."""
         fd = namespace.open_namespace(str(pin))
         kernel = KernelNamespace(home, fd)
-        carried = cls(network_id, home, site, kernel, pin, tables, removes_leftovers=False)
+        carried = cls(network_id, home, site, kernel, pin, tables, removes_leftovers=False, stale=True)
         state = kernel.read({})
         addresses = {e.device: e.destination for e in state.values() if isinstance(e, Route) and e.prefix == 32}
         for entry in state.values():
@@ -111,8 +120,8 @@ class CarriedNetwork:
                 carried.containers[entry.name] = Attached(addresses.get(entry.name, 0))
         return carried
 
-    def assign(self, network: NetworkAssignment, uplink: UplinkPair | None, peers: Sequence[PeerAssignment]) -> bool:
-        """Take over what is assigned; only what differs is planned anew. Tell whether that was everything.
+    def assign(self, network: NetworkAssignment, uplink: UplinkPair | None, peers: Sequence[PeerAssignment]) -> None:
+        """Take over what is assigned; only what differs is planned anew.
 
         Peers that are the same object as the last ones are not looked at.
         """
@@ -120,9 +129,9 @@ class CarriedNetwork:
         if network != self.assignment or uplink != self.uplink:
             self.assignment, self.uplink = network, uplink
             self._plan_all(network, peers)
-            return True
+            return
         if unchanged:
-            return False
+            return
         by_node = {peer.node_id: peer for peer in peers}
         known = {i: peer for i, (peer, _) in self._peers.items()}
         changed = [p for i, p in by_node.items() if i not in known or (known[i] is not p and known[i] != p)]
@@ -131,7 +140,6 @@ class CarriedNetwork:
             self._drop_peer(node_id)
         for peer in changed:
             self._add_peer(network, peer)
-        return False
 
     def follow(self, site: Site) -> None:
         """Plan anew for a host whose link has changed; `open_doors` is to be called again."""
@@ -272,17 +280,19 @@ class CarriedNetwork:
     def destroy(self) -> None:
         """Remove the network from the node. Its devices go at once, the namespace with the last that refers to it.
 
-        The VTEP must not wait for that: while it exists nobody else can have its VNI.
+        The VTEP must not wait for that: while it exists nobody else can have its VNI. Raises OSError; then it may be
+        repeated.
         """
+        self.unread = True  # should it fail half-way, and the network be assigned again
         devices = [e.name for e in self.kernel.state.values() if isinstance(e, Link) and e.name != names.LOOPBACK]
         if devices:
             self.kernel.netlink.execute(rtnetlink.delete_links(devices, DELETION_GROUP))
         namespace.unpin(self.pin)
-        self.close()
         self.tables.forget(self.network_id)
+        self.close()
 
     def _plan_all(self, network: NetworkAssignment, peers: Iterable[PeerAssignment]) -> None:
-        self._settled = False
+        self._settled, self.unfitted = False, True
         self.wanted = state_of(plan_network(self.site, network, self.uplink))
         for device, attached in self.containers.items():
             if attached.address:

@@ -62,6 +62,8 @@ class HostNamespace:
         self._switched: dict[str, bool] = {}
         """The devices that did not forward before, and whether the host as a whole did."""
         self._uplinks: list[tuple[NetworkAssignment, UplinkPair]] = []
+        self._planned = True
+        """What is wanted is what these uplinks need."""
         self._openings: list[Opening] = []
         self._published = PublishedRules()
         self._leads: KeptTables[frozenset[Lead]] = KeptTables(
@@ -91,18 +93,17 @@ class HostNamespace:
         return held
 
     def want(self, uplinks: Iterable[tuple[NetworkAssignment, UplinkPair]]) -> None:
-        """Take over which networks have uplinks, and look which of the host's devices answers come in by.
+        """Take over which networks have uplinks.
 
-        That is looked up anew when the networks change, and by `look_again`.
+        Which of the host's devices answers come in by is looked up anew when these change, and by `look_again`.
         """
         self._uplinks, before = list(uplinks), self._uplinks
         if self._uplinks != before:
-            self.look_again()
+            self._planned = False
 
     def follow(self, site: Site) -> None:
-        """Plan anew for a host whose link has changed."""
-        self._site = site
-        self.look_again()
+        """Take over that the host's link has changed."""
+        self._site, self._planned = site, False
 
     def publish(self, openings: Iterable[Opening]) -> None:
         """Take over which of the host's ports lead to services."""
@@ -126,7 +127,7 @@ class HostNamespace:
         return {network.id: pair for network, pair in self._uplinks}
 
     def look_again(self) -> None:
-        """Plan anew: the host may have other routes since."""
+        """Plan anew: the host may have other routes since. Raises OSError."""
         entries: list[Entry] = []
         for network, pair in self._uplinks:
             entries += plan_host_uplink(self._site, network, pair)
@@ -135,6 +136,7 @@ class HostNamespace:
         self.wanted = state_of(entries)
         self._ever_wanted |= self.wanted.keys()
         self.kernel.learn_settings(self.wanted)
+        self._planned = True
 
     def operations(self) -> list[Operation]:
         """Return what is to be done; leftovers are left alone as long as the view may not be whole."""
@@ -149,6 +151,8 @@ class HostNamespace:
 
         The table comes first and goes last: no uplink is there for a moment without it.
         """
+        if not self._planned:
+            self.look_again()
         self._remember_switched()
         changes = self._ensure_table()
         operations = self.operations()

@@ -3,6 +3,9 @@
 The order within a pass: namespaces, then the host's table, then uplinks, then what is in each network. A network that
 fails does not keep the others from being brought up to date: what went wrong is raised together at the end. What failed
 is read anew, so that the next pass decides on facts.
+
+A pass is told once what has changed. So all that is only worked out comes before anything that may fail, and what is
+yet to be done in a network (`CarriedNetwork.unread` and the like) is crossed out when it is done, in whichever pass.
 """
 
 import socket
@@ -110,7 +113,6 @@ class Overlay:
         self._ending: set[str] = set()
         self._services = Services(identity.node_id)
         self._peers = Peers(identity.node_id)
-        self._left: dict[str, Changed] = {}  # by network: whose connections are to be forgotten
         self._ports = Ports(self._services, ForeignFirewall(self._nft, firewall.table), self.mesh.ports)
         self._judged: frozenset[str] = frozenset()  # the networks that the report is about
         self.host_report = self._report(links)
@@ -165,24 +167,10 @@ class Overlay:
         with problems.of("cannot make the namespace of the tunnels"):
             self.mesh.want(desired.mesh, desired.mesh_peers)
         self._make_missing(problems)
-        pairs = self._pairs()
-        self._peers.update(desired.peers, desired.networks)
-        changed = self._services.update(desired.names, desired.endpoints)
-        for network_id, change in changed.items():
-            self._left.setdefault(network_id, Changed()).add(change)
-        adopted = {n.id for n, c in self._present() if c.assignment is None}
-        local = _addresses_by_network(desired.tasks)
+        self._plan(desired)
         for network, carried in self._present():
-            anew = network.id in adopted
-            other = carried.assign(network, pairs.get(network.id), self._peers.others(network.id))
-            self._balance(carried, changed.get(network.id, _NO_CHANGE), local.get(network.id, ()), anew=anew)
             with problems.of(f"network {network.name}", network.id):
-                if anew:
-                    carried.read(self._outside(carried))
-                    self._attachments.replug(carried)
-                elif other:
-                    self._attachments.refresh(carried, network)
-        self._admission.want(self._peers.admitted if self._carried else None)
+                self._look_into(carried, network)
         self._host.want((n, c.uplink) for n, c in self._present() if c.uplink)
         self._ports.want(desired.published, desired.tasks, desired.networks)
         self._open_ports()
@@ -191,18 +179,12 @@ class Overlay:
             with problems.of("what a former life left"):
                 changes += self._remove_leftovers(desired.tasks)
         changes += self._converge(problems)
-        with problems.of("networks that are assigned no more"):
-            changes += self._end_networks()
+        changes += self._end_networks(problems)
         if self._judged != desired.networks.keys():
             with problems.of("the host's links"):
                 self._follow_host(problems)
-        if not problems.scopes:
-            self._forget_datagrams()
+        self._forget_datagrams(problems)
         self._ports.look()
-        for network, carried in self._present():
-            if network.id not in problems.scopes:
-                with problems.of(f"network {network.name}"):
-                    self._forget_connections(carried, stale=network.id in adopted)
         problems.tell()
         return changes
 
@@ -218,11 +200,11 @@ class Overlay:
 
     def detach(self, container_ids: Iterable[str]) -> None:
         """Disconnect containers from all networks, many for the price of one."""
-        try:
+        problems = Problems()
+        with problems.of("cannot detach containers"):
             self._attachments.detach(container_ids)
-            self._end_networks()
-        except OSError as error:
-            raise TransientError(f"cannot detach containers: {error}") from error
+        self._end_networks(Problems())  # what cannot be removed keeps no container from leaving: the next pass tells
+        problems.tell()
 
     def connections(self, containers: Mapping[str, Sequence[Attachment]]) -> dict[str, int]:
         """Return how many TCP connections to each container, given its addresses, are open."""
@@ -302,7 +284,7 @@ class Overlay:
             if self._ports.try_again():
                 self._open_ports()
                 self._converge(problems)
-                self._forget_datagrams()
+                self._forget_datagrams(problems)
             self._ports.look(again=True)
         if drift:
             for distrust in rewrite:
@@ -393,6 +375,31 @@ class Overlay:
                 self._missing[network_id] = f"cannot make the namespace of network {network_id}: {error}"
                 problems.add(self._missing[network_id], network_id)
 
+    def _plan(self, desired: NetworkState) -> None:
+        """Tell each network what it should be, before anything can fail: what has changed is told here but once."""
+        pairs = self._pairs()
+        self._peers.update(desired.peers, desired.networks)
+        changes = self._services.update(desired.names, desired.endpoints)
+        local = _addresses_by_network(desired.tasks)
+        for network_id, carried in self._carried.items():
+            change, begins = changes.get(network_id, _NO_CHANGE), carried.assignment is None
+            if network_id in desired.networks:
+                others = self._peers.others(network_id)
+                carried.assign(desired.networks[network_id], pairs.get(network_id), others)
+            carried.left.add(change)
+            self._balance(carried, change, local.get(network_id, ()), anew=begins)
+        self._admission.want(self._peers.admitted if self._carried else None)
+
+    def _look_into(self, carried: CarriedNetwork, network: NetworkAssignment) -> None:
+        """Find out what there is, where that is not known, and have containers fit a network that has changed."""
+        if carried.unread:
+            carried.read(self._outside(carried))
+            self._attachments.replug(carried)
+            carried.unread = False
+        if carried.unfitted:
+            self._attachments.refresh(carried, network)
+            carried.unfitted = False
+
     def _remove_leftovers(self, tasks: Iterable[LocalTask]) -> int:
         """Have nothing of a former life that no assignment wants; return how many containers' links went."""
         self._host.removes_leftovers = True
@@ -416,13 +423,19 @@ class Overlay:
             carried.open_doors(doors, is_way_in=is_way_in)
         self._host.publish(self._ports.openings)
 
-    def _forget_datagrams(self) -> None:
-        """Have datagrams find where ports lead by now; after the tables: one in between would else bring them back."""
-        changed = self._ports.changed_for_datagrams()
-        if changed:
+    def _forget_datagrams(self, problems: Problems) -> None:
+        """Have datagrams find where ports lead by now; after the tables: one in between would else bring them back.
+
+        So not yet where the tables could not be changed.
+        """
+        changed = {o for o in self._ports.changed_for_datagrams() if not problems.scopes & {"", o.network_id}}
+        if not changed:
+            return
+        with problems.of("datagrams to published ports"):
             self._host.forget_datagrams({opening.port.number for opening in changed})
-        for network_id in {opening.network_id for opening in changed} & self._carried.keys():
-            self._forget_misled(self._carried[network_id])
+            for network_id in {opening.network_id for opening in changed} & self._carried.keys():
+                self._forget_misled(self._carried[network_id])
+            self._ports.datagrams_know(changed)
 
     def _forget_misled(self, carried: CarriedNetwork) -> None:
         led = led_datagrams(self._ports.doors_of(carried.network_id))
@@ -547,6 +560,10 @@ class Overlay:
         with problems.of("the host's ports", ""):
             changes += self._host.lead()
             changes += self._close_doors(problems)
+        for network, carried in self._present():
+            if not problems.scopes & {"", network.id}:
+                with problems.of(f"network {network.name}", network.id):
+                    self._forget_connections(carried)
         return changes
 
     def _converge_in(self, network: NetworkAssignment, carried: CarriedNetwork, problems: Problems) -> int:
@@ -554,8 +571,9 @@ class Overlay:
             return carried.converge(self._maker(carried))
         except (OSError, TransientError) as error:
             problems.add(f"network {network.name}: {error}", network.id)
+            carried.unread = True  # links may have gone with their containers
             with problems.of(f"network {network.name}", network.id):
-                self._look_again(carried)
+                self._look_into(carried, network)
             return 0
 
     def _close_doors(self, problems: Problems) -> int:
@@ -563,20 +581,17 @@ class Overlay:
         closing = [(network, carried) for network, carried in self._present() if carried.close_doors()]
         return sum(self._converge_in(network, carried, problems) for network, carried in closing)
 
-    def _look_again(self, carried: CarriedNetwork) -> None:
-        """Believe the kernel after a failure, also that links went with their containers."""
-        carried.read(self._outside(carried))
-        self._attachments.replug(carried)
-
-    def _forget_connections(self, carried: CarriedNetwork, *, stale: bool) -> None:
-        """Have connections to endpoints that left find another; `stale`: also to those that left while no agent ran."""
-        network_id, left = carried.network_id, self._left.pop(carried.network_id, _NO_CHANGE)
+    def _forget_connections(self, carried: CarriedNetwork) -> None:
+        """Have connections to endpoints that left find another; after the tables, which would else lead them back."""
+        network_id, left = carried.network_id, carried.left
         lost = {a for a in left.gone if not self._services.serves(network_id, a)}
         quiet = {a for a in left.withdrawn if not self._services.serves(network_id, a, active=True)}
         if lost or quiet:
             carried.forget_connections(lost, quiet)
-        if stale:
+        carried.left = Changed()
+        if carried.stale:
             carried.forget_stale_connections(self._services.addresses(network_id))
+            carried.stale = False
 
     def _delete_halves(self) -> None:
         """Delete uplinks without their inner end, which somebody has given another name: only both are made anew."""
@@ -621,18 +636,25 @@ class Overlay:
 
         return make
 
-    def _end_networks(self) -> int:
+    def _end_networks(self, problems: Problems) -> int:
         """Remove networks that are no longer assigned, once the last container has left them; the mesh after them."""
         ended = [i for i in self._ending if i in self._carried and not self._carried[i].containers]
+        count = 0
         for network_id in ended:
-            self._carried.pop(network_id).destroy()
-            self._host.uplink_deleted(network_id)
-            self._ending.discard(network_id)
+            with problems.of(f"cannot remove network {network_id}"):
+                self._carried[network_id].destroy()
+                del self._carried[network_id]
+                self._host.uplink_deleted(network_id)
+                self._ending.discard(network_id)
+                count += 1
         if ended and not self._carried:
             self._admission.want(None)
-            self._admission.converge()
-        encrypted = any(c.assignment is None or c.assignment.encrypted for c in self._carried.values())
-        return len(ended) + (0 if encrypted else self.mesh.end())
+            with problems.of("cannot give the ports of tunnels free"):
+                self._admission.converge()
+        if not any(c.assignment is None or c.assignment.encrypted for c in self._carried.values()):
+            with problems.of("cannot remove the mesh"):
+                count += self.mesh.end()
+        return count
 
 
 def _but_unexpected(drift: Iterable[Drift]) -> Iterator[Drift]:

@@ -65,10 +65,12 @@ class Ports:
         return changed
 
     def changed_for_datagrams(self) -> set[Opening]:
-        """Return the UDP ports that opened, closed, or lead elsewhere since this was asked last, as before and now."""
-        now = {o for o in self.openings if o.port.protocol == "udp"}
-        changed, self._for_datagrams = now ^ self._for_datagrams, now
-        return changed
+        """Return the UDP ports that opened, closed, or lead elsewhere, and datagrams do not know: as before and now."""
+        return {o for o in self.openings if o.port.protocol == "udp"} ^ self._for_datagrams
+
+    def datagrams_know(self, changed: Collection[Opening]) -> None:
+        """Take note that datagrams find where these lead."""
+        self._for_datagrams.symmetric_difference_update(changed)
 
     def look(self, *, again: bool = False) -> None:
         """Find out what stands in the way of ports; unless `again`, only once for the same ports."""

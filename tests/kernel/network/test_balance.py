@@ -6,17 +6,24 @@ import struct
 import threading
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from failing import fail_once
 from network_world import Container, Host, World, tracked_by, wait_until
 
 from argosy.agent.network import conntrack
+from argosy.agent.network.attachments import Attachments
+from argosy.agent.network.carried import CarriedNetwork
 from argosy.agent.network.desired import DriftKind
+from argosy.agent.network.host import HostNamespace
 from argosy.core.addresses import format_ipv4, parse_ipv4
 from argosy.core.assignment import EndpointAssignment, NamesAssignment
+from argosy.core.errors import TransientError
 
 WEB = "webnet0000001"
+OTHER = "othernet00002"
 VIRTUAL = "10.64.0.4"
 PORT = 8000
 CHANGES = 500
@@ -330,6 +337,55 @@ def test_a_new_life_finds_the_balancer_as_it_was(service: Service) -> None:
     assert service.counts(3) == {"a": 1, "b": 1, "c": 1}
 
 
+@pytest.mark.parametrize("step", ["read", "converge"])
+def test_a_failure_in_the_first_pass_of_a_new_life_costs_no_service(
+    service: Service, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = service.hosts[0]
+    host.new_life()
+    fail_once(monkeypatch, CarriedNetwork, step)
+    with pytest.raises(TransientError, match="not now"):
+        host.apply()
+    assert service.counts(3) == {"a": 1, "b": 1, "c": 1}
+    host.apply()
+    assert service.counts(3) == {"a": 1, "b": 1, "c": 1}
+    assert host.do(host.plane.verify()) == []
+    service.set("b")
+    assert service.counts(2) == {"b": 2}
+
+
+@pytest.mark.parametrize("retried", [False, True], ids=["at once", "by the next pass"])
+def test_a_failure_in_one_network_costs_another_no_change(
+    service: Service, retried: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is told once: the one that fails comes before it."""
+    host, wire = service.hosts[0], service.wire
+    first = wire.add_network(OTHER, "10.65.0.0/16", {"h1": (1,)})
+    wire.networks = {OTHER: wire.networks[OTHER], **wire.networks}
+    host.apply()
+    wire.networks[OTHER] = (replace(first, mtu=1300), {"h1": (1,)})
+    fail_once(monkeypatch, Attachments, "refresh")
+    with pytest.raises(TransientError, match="not now"):
+        service.set("b")
+    if retried:
+        host.apply()
+    assert service.counts(2) == {"b": 2}
+    assert not [d for d in host.do(host.plane.verify()) if d.network_id == WEB]
+
+
+def test_what_changes_while_a_network_is_not_assigned_is_in_force_once_it_is_again(service: Service) -> None:
+    """It waits for its containers, and then is not removed: services that went meanwhile are gone."""
+    host, wire = service.hosts[0], service.wire
+    networks, wire.networks = wire.networks, {}
+    service.set("")
+    wire.extra.clear()
+    host.apply()
+    wire.networks = networks
+    host.apply()
+    assert "websvc" not in host.in_network(WEB, "nft list ruleset")
+    assert host.do(host.plane.verify()) == []
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -378,7 +434,19 @@ def test_nothing_is_forgotten_but_what_goes_through_the_virtual_address_to_an_en
         assert tracked() == staying
 
 
-def test_connections_through_an_endpoint_that_left_unseen_are_forgotten(service: Service) -> None:
+FAILURES: dict[str, tuple[type, str]] = {
+    "the look": (CarriedNetwork, "read"),
+    "the network": (CarriedNetwork, "converge"),
+    "the host": (HostNamespace, "converge"),
+    "the forgetting": (CarriedNetwork, "forget_stale_connections"),
+}
+
+
+@pytest.mark.parametrize("failing", ["nothing", *FAILURES])
+def test_connections_through_an_endpoint_that_left_unseen_are_forgotten(
+    service: Service, failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though something fails at the first attempt."""
     service.set("a")
     host = service.hosts[0]
     with service.client.open_socket(socket.SOCK_DGRAM) as datagrams:
@@ -388,6 +456,10 @@ def test_connections_through_an_endpoint_that_left_unseen_are_forgotten(service:
         host.do(host.plane.close())
         host.plane = host._new_plane()
         host.do(host.plane.start())
+        if failing in FAILURES:
+            fail_once(monkeypatch, *FAILURES[failing])
+            with pytest.raises(TransientError, match="not now"):
+                service.set("b")
         service.set("b")
         with tracked_by(host, WEB) as netlink:
             assert conntrack.served_by(netlink, {parse_ipv4("10.64.0.65")}) == []

@@ -7,10 +7,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import pytest
+from failing import fail_once
 from ingress_world import CLIENT, WEB, Published
 from network_world import Container, Namespace, World
 
+from argosy.agent.network.host import HostNamespace
 from argosy.core.assignment import EndpointAssignment, PublishedAssignment
+from argosy.core.errors import TransientError
 from argosy.core.service import PortSpec
 
 ENTRIES = pytest.mark.parametrize("entry", [0, 1, 2], ids=["its-own-node", "the-next-ones-node", "a-third-node"])
@@ -138,6 +141,26 @@ def test_datagrams_find_where_the_port_leads_now(wire: World, web: Published, en
         else:
             assert asking.reaches(servers) is (elsewhere if moved == "to another port" else after)
         assert going_on.reaches(servers) is before
+
+
+@pytest.mark.parametrize("step", ["forget_datagrams", "converge"])
+def test_datagrams_that_could_not_be_led_anew_are_by_the_next_pass(
+    wire: World, web: Published, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = wire.hosts[0]
+    server = web.add(host, "taskaaaaaaaa1", "10.64.0.33")
+    web.ports = (UDP,)
+    web.apply()
+    with ExitStack() as open_, flow(wire.outside, host.address) as asking:
+        servers = [open_.enter_context(datagrams_at(server, port)) for port in (53, 54)]
+        assert asking.reaches(servers) is servers[0]
+        web.ports = (replace(UDP, target=54),)
+        web.tell()
+        fail_once(monkeypatch, HostNamespace, step)
+        with pytest.raises(TransientError, match="not now"):
+            host.apply()
+        host.apply()
+        assert asking.reaches(servers) is servers[1]
 
 
 @pytest.fixture

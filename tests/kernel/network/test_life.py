@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from failing import fail_once
 from network_world import Container, Host, Namespace, World, wait_until
 from test_reach import OTHER, WEB, converse
 
 from argosy.agent.network import carried, mesh, nft
 from argosy.agent.network import namespace as namespaces
+from argosy.agent.network.attachments import Attachments
 from argosy.agent.network.audit import Scope
 from argosy.agent.network.container import ContainerGone
 from argosy.agent.network.desired import DriftKind, LocalTask, NetworkState
@@ -519,6 +521,43 @@ def test_a_mesh_that_cannot_be_made_holds_up_encrypted_networks_alone(
         assert "10.64.1.32/27 via" in host.in_network(WEB, "ip route show dev vtep")
     host.do(host.plane.apply(later))
     assert [d for d in host.do(host.plane.verify()) if d.network_id != "mesh"] == []
+
+
+def test_containers_that_could_not_be_fitted_to_a_changed_network_are_by_the_next_pass(
+    wire: World, ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = ends[0].host
+    fail_once(monkeypatch, Attachments, "refresh")
+    network, slices = wire.networks[WEB]
+    wire.networks[WEB] = (replace(network, mtu=1300), slices)
+    with pytest.raises(TransientError, match="not now"):
+        host.apply()
+    host.apply()
+    assert "mtu 1300" in ends[0].sh("ip link show eth0")
+    assert host.do(host.plane.verify()) == []
+
+
+def test_a_network_that_could_not_be_removed_is_by_the_next_pass(
+    wire: World, ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, (network, slices) = ends[0].host, wire.networks[WEB]
+    wire.add_network(OTHER, "10.65.0.0/16", {"h1": (1,), "h2": (2,)}, vni=300)
+    host.apply()
+    other = wire.networks.pop(OTHER)
+    wire.networks[WEB] = (network, {**slices, "h2": (2, 7)})
+    before = descriptors()
+    with monkeypatch.context() as broken:
+        broken.setattr(namespaces, "unpin", refuse)
+        with pytest.raises(TransientError, match=f"cannot remove network {OTHER}: .*no room"):
+            host.apply()
+    assert "10.64.0.224/27 via" in host.in_network(WEB, "ip route show dev vtep")
+    wire.networks[OTHER] = other  # half of it is gone
+    host.apply()
+    assert host.do(host.plane.verify()) == []
+    del wire.networks[OTHER]
+    host.apply()
+    assert [p.name for p in (host.run_dir / "netns").iterdir()] == [f"{host.name}.{WEB}"]
+    assert len(descriptors()) < len(before)
 
 
 def test_a_network_goes_when_it_is_assigned_no_more(wire: World, ends) -> None:
