@@ -74,6 +74,7 @@ class Life(RuleBasedStateMachine):
     def _assign(self):
         self.carried.assign(self.network, self.uplink, self.peers)
         self.carried.open_doors(self.doors)
+        self.carried.close_doors()
         self._converge()
 
     def _converge(self):
@@ -94,6 +95,7 @@ class Life(RuleBasedStateMachine):
         self.site = replace(SITE, underlay_mtu=mtu)
         self.carried.follow(self.site)
         self.carried.open_doors(self.doors)
+        self.carried.close_doors()
         for device, attached in list(self.carried.containers.items()):
             self._attach(device, attached.address)
         self._converge()
