@@ -546,8 +546,11 @@ class Overlay:
         with problems.of("the tunnels"):
             changes += self.mesh.converge()
         try:
-            # First: there is no VTEP for a moment that takes packets from anyone.
             changes += self._admission.converge()
+        except (OSError, TransientError) as error:
+            problems.add(f"the table of peers: {error}", "")
+            return changes  # there is no VTEP for a moment that takes packets from anyone
+        try:
             self._delete_halves()
             changes += self._host.converge(self._make_uplink)
         except (OSError, TransientError) as error:

@@ -19,6 +19,7 @@ from test_reach import OTHER, WEB, converse
 
 from argosy.agent.network import carried, mesh, nft
 from argosy.agent.network import namespace as namespaces
+from argosy.agent.network.admission import Admission
 from argosy.agent.network.attachments import Attachments
 from argosy.agent.network.audit import Scope
 from argosy.agent.network.container import ContainerGone
@@ -534,6 +535,20 @@ def test_containers_that_could_not_be_fitted_to_a_changed_network_are_by_the_nex
         host.apply()
     host.apply()
     assert "mtu 1300" in ends[0].sh("ip link show eth0")
+    assert host.do(host.plane.verify()) == []
+
+
+def test_no_network_opens_to_anyone_where_its_peers_cannot_be_told_apart(
+    wire: World, pair: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, _ = pair
+    wire.add_network(WEB, "10.64.0.0/16", {"h1": (1,), "h2": (2,)})
+    fail_once(monkeypatch, Admission, "converge")
+    with pytest.raises(TransientError, match="the table of peers: .*not now"):
+        host.apply()
+    assert "vtep" not in host.in_network(WEB, "ip link")
+    host.apply()
+    assert "vtep" in host.in_network(WEB, "ip link")
     assert host.do(host.plane.verify()) == []
 
 
