@@ -544,7 +544,7 @@ def test_no_network_opens_to_anyone_where_its_peers_cannot_be_told_apart(
     host, _ = pair
     wire.add_network(WEB, "10.64.0.0/16", {"h1": (1,), "h2": (2,)})
     fail_once(monkeypatch, Admission, "converge")
-    with pytest.raises(TransientError, match="the table of peers: .*not now"):
+    with pytest.raises(TransientError, match=r"the table of peers: .*not now"):
         host.apply()
     assert "vtep" not in host.in_network(WEB, "ip link")
     host.apply()
