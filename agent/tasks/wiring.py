@@ -6,6 +6,7 @@ kept. A task is attached after the state that has its networks was applied.
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 import structlog
@@ -81,7 +82,9 @@ class Wiring:
                 await self._plane.apply(wanted, synced=synced)
             except TransientError as e:
                 log.warning("network not as wanted yet", why=str(e))
-                await asyncio.sleep(backoff.next())
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(backoff.next()), self._changed:
+                        await self._changed.wait_for(lambda tried=generation: self._generation > tried)
                 continue
             backoff.reset()
             async with self._changed:

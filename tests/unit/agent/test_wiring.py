@@ -6,6 +6,7 @@ from dataclasses import replace
 from argosy.agent.logic.assignments import Assignments
 from argosy.agent.logic.pieces import Pieces
 from argosy.agent.network.desired import LocalTask
+from argosy.agent.session.backoff import Backoff
 from argosy.agent.tasks.wiring import Wiring, network_state
 from argosy.core.assignment import NetworkAssignment, RevisionAssignment, TaskAssignment
 from argosy.core.errors import TransientError
@@ -130,3 +131,25 @@ def test_a_task_that_is_over_has_no_address_any_more():
     over = TaskAssignment("z", attachments=HERE, over=True)
     successor = TaskAssignment("a", attachments=HERE)
     assert network_state(on_one(over, successor), {}, {"z"}).tasks == (LocalTask("a", HERE),)
+
+
+async def test_what_is_new_does_not_wait_until_what_fails_is_tried_again(monkeypatch):
+    """One network that cannot be made keeps no other from its changes."""
+    monkeypatch.setattr(Backoff, "next", lambda _: 1000.0)
+    plane = Plane()
+    plane.failures = 1
+    wiring = Wiring(plane)  # type: ignore[arg-type]
+    running = asyncio.create_task(wiring.run())
+    try:
+        await wiring.set(networks("one"))
+        plane.free.release()
+        await asyncio.wait_for(plane.begun.acquire(), 10)
+        await turns()
+        assert (plane.applied, len(plane.tried)) == ([], 1)
+        await wiring.set(networks("one", "two"))
+        plane.free.release()
+        await asyncio.wait_for(wiring.in_force(), 10)
+        assert plane.applied == [{"one", "two"}]
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
