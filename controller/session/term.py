@@ -177,7 +177,7 @@ class Term:
                     self._drains.follow(old, new)
                     if new is not None and self._drains.over(new.meta.id) and (s := self.sessions.get(new.node_id)):
                         s.mark_dirty()  # its node may have been told of the task since it was marked
-                case _, Node() as node if node.meta.id not in self.sessions or node.status.state is NodeState.DOWN:
+                case (Node() as node, None) | (_, Node() as node) if change.new is None or self._is_silent(node):
                     self.heard_of(node.meta.id)
                     self.arrivals.heard()
                 case _:
@@ -310,6 +310,10 @@ class Term:
             return False
         there = (n for n in carriers if n in self.sessions)
         return all(self.sessions[n].has_in_force(network_id, came) or self._is_down(n) for n in there)
+
+    def _is_silent(self, node: Node) -> bool:
+        """Whether nothing is to be heard from a node's agent by now."""
+        return node.meta.id not in self.sessions or node.status.state is NodeState.DOWN
 
     def _is_down(self, node_id: str) -> bool:
         node = self._cache.snapshot.get(Node, node_id)

@@ -1,6 +1,7 @@
 """Sessions of agents with the leader: chains of assignments, newer and older sessions, reports and their acks."""
 
 import asyncio
+import contextlib
 import gc
 
 import grpc
@@ -281,3 +282,43 @@ async def test_a_node_that_is_down_is_not_waited_for_though_its_stream_has_not_b
         for task in both:
             task.cancel()
         await asyncio.gather(*both, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def obeying(*agents):
+    """Have agents acknowledge what they are told, and beat."""
+    tasks = [asyncio.create_task(acknowledging(agent)) for agent in agents]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_node_that_is_removed_is_not_waited_for(controllers, agents):
+    """One that a new leader has not heard of yet, and that nobody expects back."""
+    first = await (await controllers("c1")).lead()
+    second = await controllers("c2")
+    await first.add_image()
+    lives, gone = await agents(first.address), await agents(first.address, "n2")
+    net = await first.control.CreateNetwork(control_pb2.CreateNetworkRequest(spec=types_pb2.NetworkSpec(name="net")))
+    async with obeying(lives, gone):
+        await first.create(replicas=2, networks=(net.meta.id,))
+        for agent in (lives, gone):
+            (task_id,) = await until(lambda agent=agent: list(agent.tasks()))
+            await agent.report({task_id: TaskStatus(TaskState.RUNNING)})
+        await until(lambda: [t.status.state for t in first.tasks()] == [TaskState.RUNNING] * 2)
+    (mine,) = lives.tasks()
+    await gone.close()
+    await first.resign()
+    await until(lambda: lives.error)
+    await second.lead()
+    await lives.connect(second.address)
+    async with obeying(lives):
+        await until(lambda: second.cache.snapshot.get(Node, gone.node_id).status.state is NodeState.UNKNOWN)
+        await second.control.RemoveService(control_pb2.RemoveServiceRequest(ref="web"))
+        await until(lambda: lives.tasks()[mine].desired_state > TaskState.RUNNING)
+        assert not lives.tasks()[mine].drained, "its node may open a session yet, and send meanwhile"
+        await second.control.RemoveNode(control_pb2.RemoveNodeRequest(ref=gone.node_id))
+        await until(lambda: lives.tasks()[mine].drained)
