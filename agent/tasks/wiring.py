@@ -25,7 +25,7 @@ from argosy.core.assignment import (
     PublishedAssignment,
     TaskAssignment,
 )
-from argosy.core.errors import RejectedError, TransientError
+from argosy.core.errors import PreconditionError, RejectedError, TransientError
 from argosy.core.network import Attachment
 from argosy.core.ports import plain_host_ip
 from argosy.core.task_state import TaskState
@@ -80,7 +80,7 @@ class Wiring:
             assert wanted is not None
             try:
                 await self._plane.apply(wanted, synced=synced)
-            except TransientError as e:
+            except (TransientError, PreconditionError) as e:
                 log.warning("network not as wanted yet", why=str(e))
                 with suppress(TimeoutError):
                     async with asyncio.timeout(backoff.next()), self._changed:

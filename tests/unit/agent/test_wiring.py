@@ -3,13 +3,15 @@
 import asyncio
 from dataclasses import replace
 
+import pytest
+
 from argosy.agent.logic.assignments import Assignments
 from argosy.agent.logic.pieces import Pieces
 from argosy.agent.network.desired import LocalTask
 from argosy.agent.session.backoff import Backoff
 from argosy.agent.tasks.wiring import Wiring, network_state
 from argosy.core.assignment import NetworkAssignment, RevisionAssignment, TaskAssignment
-from argosy.core.errors import TransientError
+from argosy.core.errors import ArgosyError, PreconditionError, TransientError
 from argosy.core.network import Attachment
 from argosy.core.service import HostPort, TaskSpec
 from argosy.core.task_state import TaskState
@@ -21,6 +23,7 @@ class Plane:
     def __init__(self) -> None:
         self.begun, self.free = asyncio.Semaphore(0), asyncio.Semaphore(0)
         self.failures = 0
+        self.why: ArgosyError = TransientError("the kernel has no memory left")
         self.tried: list[set[str]] = []
         self.applied: list[set[str]] = []
 
@@ -30,7 +33,7 @@ class Plane:
         await self.free.acquire()
         if self.failures:
             self.failures -= 1
-            raise TransientError("the kernel has no memory left")
+            raise self.why
         self.applied.append(set(state.networks))
 
 
@@ -133,11 +136,12 @@ def test_a_task_that_is_over_has_no_address_any_more():
     assert network_state(on_one(over, successor), {}, {"z"}).tasks == (LocalTask("a", HERE),)
 
 
-async def test_what_is_new_does_not_wait_until_what_fails_is_tried_again(monkeypatch):
+@pytest.mark.parametrize("why", [TransientError("no memory left"), PreconditionError("no free uplink address")])
+async def test_what_is_new_does_not_wait_until_what_fails_is_tried_again(monkeypatch, why):
     """One network that cannot be made keeps no other from its changes."""
     monkeypatch.setattr(Backoff, "next", lambda _: 1000.0)
     plane = Plane()
-    plane.failures = 1
+    plane.failures, plane.why = 1, why
     wiring = Wiring(plane)  # type: ignore[arg-type]
     running = asyncio.create_task(wiring.run())
     try:
