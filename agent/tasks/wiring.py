@@ -82,14 +82,18 @@ class Wiring:
                 await self._plane.apply(wanted, synced=synced)
             except (TransientError, PreconditionError) as e:
                 log.warning("network not as wanted yet", why=str(e))
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(backoff.next()), self._changed:
-                        await self._changed.wait_for(lambda tried=generation: self._generation > tried)
+                await self._wait_for_newer(generation, backoff.next())
                 continue
             backoff.reset()
             async with self._changed:
                 self._applied = generation
                 self._changed.notify_all()
+
+    async def _wait_for_newer(self, generation: int, seconds: float) -> None:
+        """Wait so long at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds), self._changed:
+                await self._changed.wait_for(lambda: self._generation > generation)
 
     async def in_force(self) -> None:
         """Wait until the network is as the assignments that were set last want it."""
