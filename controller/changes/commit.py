@@ -30,7 +30,11 @@ async def change(
     A caller's own version check belongs into `decide`: it fails there on the second reading.
     """
     if planned is not None or not store.contended.locked():
-        result, conflict = await _try(store, cache, decide, planned or cache.snapshot)
+        result, conflict, wrote = await _try(store, cache, decide, planned or cache.snapshot)
+        if not wrote and planned is None:
+            # Etcd has not judged it: another controller may have answered a change that this cache does not show yet.
+            await cache.wait_for(await store.revision())
+            result, conflict, _ = await _try(store, cache, decide, cache.snapshot)
         if conflict is None:
             return result
         if planned is not None:
@@ -38,7 +42,7 @@ async def change(
     async with store.contended:
         for left in reversed(range(TRIES)):
             await cache.wait_for(await store.revision())
-            result, conflict = await _try(store, cache, decide, cache.snapshot)
+            result, conflict, _ = await _try(store, cache, decide, cache.snapshot)
             if conflict is None:
                 return result
             if not left:
@@ -48,16 +52,16 @@ async def change(
 
 async def _try(
     store: Store, cache: Cache, decide: Callable[[Snapshot], tuple[Sequence[Op], T]], snap: Snapshot
-) -> tuple[T, ConflictError | None]:
-    """Decide and commit once; return the result, and what the commit met if it was not made."""
+) -> tuple[T, ConflictError | None, bool]:
+    """Decide and commit once; return the result, what the commit met if it was not made, and whether there was one."""
     ops, result = decide(snap)
     if ops:
         try:
             revision = await store.commit(ops)
         except ConflictError as conflict:
-            return result, conflict
+            return result, conflict, True
         await cache.wait_for(revision)
-    return result, None
+    return result, None, bool(ops)
 
 
 class Changes:
