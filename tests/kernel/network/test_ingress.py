@@ -2,14 +2,15 @@
 
 import socket
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
 from ingress_world import CLIENT, WEB, Published, ask
-from network_world import World, wait_until
+from network_world import Container, Host, Namespace, World, wait_until
 
 from argosy.agent.logic.network_state import Link
 from argosy.agent.network.kernel import KernelNamespace
@@ -234,18 +235,14 @@ def test_endpoints_share_and_leave(wire: World, web: Published) -> None:
             calling.recv(1)
 
 
-def test_no_connection_is_led_nowhere_while_endpoints_and_ports_change(wire: World, web: Published) -> None:
-    """Nothing is found any more in the map of a rule, or of a table, that is replaced while a packet is half-way."""
-    server, entry = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33"), wire.hosts[1]
-    port, other = PortSpec(target=80, published=8080), PortSpec(target=80, published=8081)
-    web.ports = (port,)
-    web.apply()
-    over = threading.Event()
-    failed: list[OSError] = []
+@contextmanager
+def connecting(client: Namespace, server: Container, entry: Host) -> Iterator[list[OSError]]:
+    """Have a client connect to port 8080 of a host all the time; yield what went wrong, whole at the end."""
+    over, failed = threading.Event(), list[OSError]()
 
     def call() -> None:
         while not over.is_set():
-            with wire.outside.open_socket() as calling:
+            with client.open_socket() as calling:
                 calling.settimeout(5)
                 try:
                     calling.connect((entry.address, 8080))
@@ -256,16 +253,28 @@ def test_no_connection_is_led_nowhere_while_endpoints_and_ports_change(wire: Wor
         listening.settimeout(None)
         threads.submit(_accept, listening)
         callers = [threads.submit(call) for _ in range(4)]
+        try:
+            yield failed
+        finally:
+            over.set()
+            for caller in callers:
+                caller.result()
+            listening.shutdown(socket.SHUT_RDWR)
+
+
+def test_no_connection_is_led_nowhere_while_endpoints_and_ports_change(wire: World, web: Published) -> None:
+    """Nothing is found any more in the map of a rule, or of a table, that is replaced while a packet is half-way."""
+    server, entry = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33"), wire.hosts[1]
+    port, other = PortSpec(target=80, published=8080), PortSpec(target=80, published=8081)
+    web.ports = (port,)
+    web.apply()
+    with connecting(wire.outside, server, entry) as failed:
         endpoint = web.endpoints["taskaaaaaaaa1"]
         for change in range(CHANGES):
             web.endpoints = {str(n): replace(endpoint, task_id=f"task{n}") for n in range(2 + change % 2)}
             web.ports = (port, other)[: 1 + change // 2 % 2]
             web.tell()
             entry.apply()
-        over.set()
-        for caller in callers:
-            caller.result()
-        listening.shutdown(socket.SHUT_RDWR)
     assert failed == []
 
 
@@ -278,17 +287,6 @@ def test_a_port_that_goes_over_to_another_network_answers_all_along(wire: World,
         EndpointAssignment(network, "taskaaaaaaaa1", "web", 1, int(IPv4Address(address)))
         for network, address in ((WEB, "10.64.0.33"), (other, "10.65.0.33"))
     )
-    over, failed = threading.Event(), list[str]()
-
-    def call() -> None:
-        while not over.is_set():
-            with wire.outside.open_socket() as calling:
-                calling.settimeout(5)
-                try:
-                    calling.connect((entry.address, 8080))
-                except OSError as error:
-                    failed.append(str(error))
-                    return
 
     def lead(network: str) -> None:
         piece = PublishedAssignment(network, "web", "web", ports=(PortSpec(target=80, published=8080),))
@@ -296,16 +294,10 @@ def test_a_port_that_goes_over_to_another_network_answers_all_along(wire: World,
         entry.apply()
 
     lead(WEB)
-    with server.listen("0.0.0.0", 80) as listening, ThreadPoolExecutor() as threads:
-        threads.submit(_accept, listening)
-        callers = [threads.submit(call) for _ in range(4)]
+    with connecting(wire.outside, server, entry) as failed:
         for change in range(40):
             lead((other, WEB)[change % 2])
             assert entry.do(entry.plane.verify()) == []
-        over.set()
-        for caller in callers:
-            caller.result()
-        listening.shutdown(socket.SHUT_RDWR)
     assert failed == []
 
 
