@@ -84,6 +84,8 @@ class CarriedNetwork:
     _marks: Mapping[bytes, int] | None = None
     _doors: tuple[Door, ...] = ()
     _is_way_in: bool = False
+    _gap: bool = False
+    """Connections may have begun while what translates them was not there."""
     _told: Sequence[PeerAssignment] | None = None
     _settled: bool = False
     """What is believed and what is wanted were found equal, and neither was touched since."""
@@ -191,8 +193,11 @@ class CarriedNetwork:
         """Bring the kernel to what is wanted, and tell how many changes it took."""
         operations = self.operations()
         if operations:
-            if any(isinstance(op, Put) and op.creates and device_of(op.entry) == names.VTEP for op in operations):
+            made = {device_of(op.entry) for op in operations if isinstance(op, Put) and op.creates}
+            if names.VTEP in made:
                 self.ingress.distrust()  # what watched the one before may have gone with it, and nothing tells of that
+            if names.UPLINK in made:
+                self._gap = True  # the one before may have had another name for a while, which no rule knows
             self.kernel.apply(operations, make)
         return len(operations) + self._ensure_table() + self.balancer.converge() + self.ingress.converge()
 
@@ -272,6 +277,14 @@ class CarriedNetwork:
         stale = [c for c in found if c.dialled in addresses and c.served_by not in endpoints]
         conntrack.forget(self.nft.netfilter, stale)
 
+    def forget_unanswered(self) -> None:
+        """Have what began while nothing translated it, and so reached nobody, find its way anew."""
+        if not self._gap:
+            return
+        found = conntrack.unanswered(self.nft.netfilter)
+        conntrack.forget(self.nft.netfilter, [c for c in found if not c.translated])
+        self._gap = False
+
     def close(self) -> None:
         """Let go of the namespace; it lives on if it is pinned."""
         self.nft.close()
@@ -349,7 +362,9 @@ class CarriedNetwork:
     def _ensure_table(self) -> int:
         encrypted = self.assignment is not None and self.assignment.encrypted
         ruleset = network_ruleset(uplink=self.uplink is not None, encrypted=encrypted)
-        return int(self.tables.ensure(self.network_id, NETWORK_TABLE, ruleset, self.nft))
+        written = self.tables.ensure(self.network_id, NETWORK_TABLE, ruleset, self.nft)
+        self._gap = self._gap or written
+        return int(written)
 
 
 def _number(door: Door) -> tuple[str, int]:

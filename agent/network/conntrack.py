@@ -75,6 +75,23 @@ def all_translated(netlink: Netlink) -> list[Connection]:
     return [c for c in found if c.translated]
 
 
+def unanswered(netlink: Netlink) -> list[Connection]:
+    """Return what nobody has answered yet and goes by its client's own address. Raises OSError.
+
+    To forget these changes nothing but that the next packet of each finds what translates it by now.
+    """
+    if not tracks_any(netlink):
+        return []
+    bits = ct.ANSWERED | ct.SOURCE_TRANSLATED
+    # A kernel that does not know this filter tells of all.
+    bodies = netlink.dump(Message(ct.GET, 0, ct.HEADER + _with_status(0, of=bits), about="connections"))
+    return [_connection(body) for body in bodies if not _status(body) & bits]
+
+
+def _status(body: bytes) -> int:
+    return int.from_bytes(attributes(body[len(ct.HEADER) :])[ct.STATUS], "big")
+
+
 def untranslated_datagrams(netlink: Netlink, ports: Collection[int]) -> list[Connection]:
     """Return what goes by UDP to one of the ports, whoever's, and is not translated in any way. Raises OSError.
 
@@ -114,8 +131,13 @@ def forget_translated(netlink: Netlink, gone: Collection[int], withdrawn: Collec
 
 
 def _forget_served_by(address: int, protocol: int = 0) -> Message:
-    status = attribute(ct.STATUS, ct.DESTINATION_TRANSLATED) + attribute(ct.STATUS_MASK, ct.DESTINATION_TRANSLATED)
+    status = _with_status(ct.DESTINATION_TRANSLATED, of=ct.DESTINATION_TRANSLATED)
     return Message(ct.DELETE, 0, ct.HEADER + _answered_by(address, protocol) + status, about="connections")
+
+
+def _with_status(status: int, *, of: int) -> bytes:
+    """Return what has the kernel pick out the connections that have this status, of these bits."""
+    return attribute(ct.STATUS, status.to_bytes(4, "big")) + attribute(ct.STATUS_MASK, of.to_bytes(4, "big"))
 
 
 def _answered_by(address: int, protocol: int = 0) -> bytes:

@@ -73,6 +73,8 @@ class HostNamespace:
         self.kernel = KernelNamespace(home, open_namespace("/proc/thread-self/ns/net"), is_hosts=True)
         self.wanted: dict[Key, Entry] = {}
         self.removes_leftovers = False
+        self._gap = False
+        """Connections may have begun while the table was not there."""
 
     def close(self) -> None:
         """Let go of sockets and descriptors; nothing changes in the kernel."""
@@ -122,6 +124,16 @@ class HostNamespace:
             return IPv4Address(reached[0]) in uplinks and led.get((address, number), led.get(("", number))) != reached
 
         datagrams.forget(self._nft.netfilter, misled)
+
+    def forget_unanswered(self) -> None:
+        """Have what began by an uplink while nothing translated it, and so reached nobody, find its way anew."""
+        if not self._gap:
+            return
+        uplinks = IPv4Network(self._firewall.uplink_range)
+        found = conntrack.unanswered(self._nft.netfilter)
+        passing = [c for c in found if IPv4Address(c.client) in uplinks or IPv4Address(c.served_by) in uplinks]
+        conntrack.forget(self._nft.netfilter, passing)
+        self._gap = False
 
     def _pairs(self) -> dict[str, UplinkPair]:
         return {network.id: pair for network, pair in self._uplinks}
@@ -232,9 +244,11 @@ class HostNamespace:
             self._memory.write_text(json.dumps(self._switched, sort_keys=True))
 
     def _ensure_table(self) -> int:
-        if self.wanted:
-            return int(self._tables.ensure(_SCOPE, self._firewall.table, host_ruleset(self._current()), self._nft))
-        return 0
+        if not self.wanted:
+            return 0
+        written = self._tables.ensure(_SCOPE, self._firewall.table, host_ruleset(self._current()), self._nft)
+        self._gap = self._gap or written
+        return int(written)
 
     def _drop_table(self) -> int:
         if self._nft.listing(self._firewall.table, terse=True) is None:

@@ -295,6 +295,8 @@ class Overlay:
                     with problems.of(f"network {network.name}", network.id):
                         self._mend(carried, inside=scope is EVERYTHING)
             self._converge(problems)
+            self._ports.doubt_datagrams()
+            self._forget_datagrams(problems)
             if MESH in broken:
                 with problems.of("the tunnels"):
                     self.mesh.repair()
@@ -563,6 +565,8 @@ class Overlay:
         with problems.of("the host's ports", ""):
             changes += self._host.lead()
             changes += self._close_doors(problems)
+            if "" not in problems.scopes:
+                self._host.forget_unanswered()
         for network, carried in self._present():
             if not problems.scopes & {"", network.id}:
                 with problems.of(f"network {network.name}", network.id):
@@ -595,6 +599,7 @@ class Overlay:
         if carried.stale:
             carried.forget_stale_connections(self._services.addresses(network_id))
             carried.stale = False
+        carried.forget_unanswered()
 
     def _delete_halves(self) -> None:
         """Delete uplinks without their inner end, which somebody has given another name: only both are made anew."""

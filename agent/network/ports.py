@@ -68,6 +68,10 @@ class Ports:
         """Return the UDP ports that opened, closed, or lead elsewhere, and datagrams do not know: as before and now."""
         return {o for o in self.openings if o.port.protocol == "udp"} ^ self._for_datagrams
 
+    def doubt_datagrams(self) -> None:
+        """Have datagrams to every UDP port be looked at: they may have begun while it led nowhere."""
+        self._for_datagrams = set()
+
     def datagrams_know(self, changed: Collection[Opening]) -> None:
         """Take note that datagrams find where these lead."""
         self._for_datagrams.symmetric_difference_update(changed)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -205,9 +206,13 @@ def test_an_attempt_that_was_cut_short_is_completed(ends) -> None:
 
 
 def renaming(device: str) -> str:
-    """Return the command that gives a device another name; before Linux 6.2 none that is up takes one."""
-    down_first = f"ip link set {device} down; ip link set {device} name lost; ip link set lost up"
-    return f"ip link set {device} name lost 2>/dev/null || {{ {down_first}; }}"
+    """Return the command that gives a device another name; before Linux 6.2 none that is up takes one.
+
+    There it may be up again before it has the name, as somebody repairs that; then it is taken down once more. It gets
+    the name and is up in one step: it may be gone a moment later.
+    """
+    down_first = f"for attempt in $(seq 50); do ip link set {device} down && ip link set {device} name lost up && exit"
+    return f"{{ ip link set {device} name lost || {{ {down_first}; done; exit 1; }}; }} 2>/dev/null"
 
 
 GRO_ON = 'from argosy.agent.network.gro import write_gro; write_gro("vtep", "on")'
@@ -265,9 +270,9 @@ BREAKAGES = {
 }
 
 
-def break_it(container: Container, breakage: str) -> None:
+def break_it(container: Container, breakage: str, known: Mapping[str, tuple[str, str]] = BREAKAGES) -> None:
     """Break something of a container's host, of its network there, or inside of it."""
-    where, command = BREAKAGES[breakage]
+    where, command = known[breakage]
     if where == "container":
         container.sh(command)
     elif where == "net":
