@@ -11,7 +11,7 @@ from argosy.agent.network.namespace import Home
 
 _PORT: Final = 53
 _BACKLOG: Final = 128
-_RECEIVE_BYTES: Final = 4 << 20
+RECEIVE_BYTES: Final = 4 << 20
 """Room for the queries that wait while argosy-dns restarts: of 6,500, as the kernel doubles it and counts up to 1,280
 bytes each. One address that floods has 1,000 and 2,000 a second of these, and leaves some to others for 2.7 s."""
 
@@ -24,7 +24,7 @@ def open_sockets(home: Home, namespace_fd: int) -> tuple[int, int]:
     with ExitStack() as undo, home.away(namespace_fd):
         udp = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         tcp = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-        udp.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BYTES)
+        udp.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BYTES)
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         for one in (udp, tcp):
             one.bind((ROUTER_ADDRESS, _PORT))
