@@ -7,6 +7,8 @@ import asyncio
 import random
 import socket
 import struct
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Final
@@ -21,6 +23,8 @@ _BURST: Final = 64
 """Questions taken from a socket before others have their turn."""
 
 _DATAGRAM: Final = 4096
+_UDP_GRO: Final = 104
+_SIZE_SPACE: Final = socket.CMSG_SPACE(4)
 _TCP_IDLE_S: Final = 10.0
 _TCP_EACH: Final = 50
 _TCP_TOTAL: Final = 2000
@@ -80,13 +84,14 @@ class Server:
         """Answer what waits; a datagram is taken out when it is answered: who is killed leaves it to the next life."""
         for _ in range(_BURST):
             try:
-                data, client = udp.recvfrom(_DATAGRAM, socket.MSG_PEEK)
+                data, ancillary, _, client = udp.recvmsg(_DATAGRAM, _SIZE_SPACE, socket.MSG_PEEK)
             except BlockingIOError:
                 return
             except OSError:
                 continue  # an error that an earlier answer met on its way; it is read once
             try:
-                self._answer_datagram(network, udp, data, client)
+                for datagram in _datagrams(data, ancillary):
+                    self._answer_datagram(network, udp, datagram, client)
             finally:
                 _take(udp)
 
@@ -179,6 +184,13 @@ class Server:
         if isinstance(answer, Elsewhere):
             return await self._ask_upstream(asker, query, data, answer.servers, tcp=True)
         return answer
+
+
+def _datagrams(data: bytes, ancillary: list[tuple[int, int, bytes]]) -> Iterator[bytes]:
+    """Tell apart what waits in one piece: the kernel says how long each but the last is (udp(7), UDP_GRO)."""
+    sizes = [value for level, kind, value in ancillary if (level, kind) == (socket.IPPROTO_UDP, _UDP_GRO)]
+    size = int.from_bytes(sizes[0], sys.byteorder) if sizes else len(data)
+    return (data[at : at + size] for at in range(0, max(len(data), 1), size or 1))
 
 
 def _take(udp: socket.socket) -> None:

@@ -21,6 +21,9 @@ _QUESTIONS_EACH: Final = 2000
 """Datagrams a second that one address may send to argosy-dns; what is more would take the room of others' questions."""
 _QUESTIONS_AT_ONCE: Final = 1000
 """Fewer than the socket holds while nobody takes them out (agent/network/dns_sockets.py)."""
+_LARGEST_QUESTION: Final = 1232
+"""Bytes; what is larger would count as one. As much as passes everywhere in one packet (DNS flag day 2020)."""
+_UDP_HEADER: Final = 8
 _ASKERS: Final = 65535
 METADATA_ADDRESS: Final = "169.254.169.254"
 """Where clouds give a host's credentials to whoever asks from the host's address."""
@@ -124,7 +127,8 @@ def network_ruleset(*, uplink: bool, encrypted: bool = False) -> str:
     What leaves by the uplink carries the uplink's address. Nothing comes in by it but answers and what goes to a
     published port; nothing of other nodes leaves by it but the answers to the latter.
 
-    Of questions one address has a share, whatever others ask: the socket that they wait in is one for all.
+    Of questions one address has a share, whatever others ask: the socket that they wait in is one for all. None may be
+    large, nor many that are handed over together (UDP_SEGMENT), which stay one in that socket (dns_sockets.py).
 
     All of it hangs where packets between containers do not come, but for a connection's first: each chain on their way
     costs some 1 % of the throughput. A packet of no connection (ct state invalid) meets no chain of type nat: what
@@ -147,6 +151,7 @@ def network_ruleset(*, uplink: bool, encrypted: bool = False) -> str:
         f"set askers {{ type ipv4_addr; size {_ASKERS}; flags dynamic,timeout; timeout 10s; }}",
         "chain names {",
         "  type filter hook input priority filter; policy accept;",
+        f"  udp dport 53 udp length > {_LARGEST_QUESTION + _UDP_HEADER} counter drop",
         f"  udp dport 53 update @askers {{ ip saddr {limit} }} counter drop",
         "}",
     ]

@@ -16,6 +16,8 @@ RECEIVE_BYTES: Final = 4 << 20
 bytes each. One address that floods has 1,000 and 2,000 a second of these, and leaves some to others for 2.7 s."""
 
 _SO_RCVBUFFORCE: Final = 33
+_UDP_GRO: Final = 104
+"""What a program hands over in one piece (UDP_SEGMENT) waits in one piece, as the firewall counts it (udp(7))."""
 _SIOCGSKNS: Final = 0x894C
 
 
@@ -25,6 +27,7 @@ def open_sockets(home: Home, namespace_fd: int) -> tuple[int, int]:
         udp = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         tcp = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
         udp.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BYTES)
+        udp.setsockopt(socket.IPPROTO_UDP, _UDP_GRO, 1)
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         for one in (udp, tcp):
             one.bind((ROUTER_ADDRESS, _PORT))

@@ -8,7 +8,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -325,7 +325,41 @@ def waiting_bytes(host: Host) -> int:
     return int(queues.partition(":")[2], 16)
 
 
-def test_a_container_that_floods_leaves_room_for_the_questions_of_others(asker: Container) -> None:
+def one_by_one(flooding: socket.socket, held: int) -> None:
+    for _ in range(held + held // 10):
+        flooding.send(question("web"))
+
+
+def many_in_a_piece(flooding: socket.socket, held: int) -> None:
+    """Handed over together, and told apart by the kernel where they are received (udp(7), UDP_SEGMENT)."""
+    flooding.setsockopt(socket.IPPROTO_UDP, 103, len(question("web")))
+    for _ in range(held // 36):
+        flooding.send(question("web") * 40)
+
+
+def large(flooding: socket.socket, held: int) -> None:
+    """Within the number that one address may send at once; smaller ones take up what is left."""
+    for size in (60_000, 1400, 0):
+        for _ in range(300):
+            flooding.send(question("web").ljust(size, b"x"))
+
+
+def test_each_of_many_in_a_piece_is_answered(asker: Container) -> None:
+    with asker.open_socket(socket.SOCK_DGRAM) as asking:
+        asking.connect(("169.254.1.1", 53))
+        asking.setsockopt(socket.IPPROTO_UDP, 103, len(question("web")))
+        asked = [question("web") for _ in range(5)]
+        asking.send(b"".join(asked))
+        assert {asking.recv(4096)[:2] for _ in asked} == {one[:2] for one in asked}
+        asking.send(b"")  # and an empty one does no harm
+        asking.send(asked[0])
+        assert Reply(asking.recv(4096)).addresses == WEB_ADDRESSES
+
+
+@pytest.mark.parametrize("flood", [one_by_one, many_in_a_piece, large])
+def test_a_container_that_floods_leaves_room_for_the_questions_of_others(
+    asker: Container, flood: Callable[[socket.socket, int], None]
+) -> None:
     """More than the socket holds comes from one address while nothing is taken out: that of another is in it, too."""
     greedy = asker.host.start_container("taskgreedy001", (WEB, "10.64.0.34"))
     pid = dns_pid(asker.host)
@@ -341,8 +375,7 @@ def test_a_container_that_floods_leaves_room_for_the_questions_of_others(asker: 
                 began = time.monotonic()
                 flooding.send(question("web"))
                 held = 2 * RECEIVE_BYTES // waiting_bytes(asker.host)
-                for _ in range(held + held // 10):
-                    flooding.send(question("web"))
+                flood(flooding, held)
                 asking.send(question("web"))
                 if 1000 + 2000 * (time.monotonic() - began) > 0.95 * held:  # which is its share
                     return False

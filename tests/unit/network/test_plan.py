@@ -201,6 +201,7 @@ def test_rulesets_say_what_they_must() -> None:
         "udp dport 53 update @askers { ip saddr limit rate over 2000/second burst 1000 packets } counter drop"
         in carried
     )
+    assert carried.index("udp dport 53 udp length > 1240 counter drop") < carried.index("update @askers")
     # Of what passes between containers only the first packet of a connection meets a chain.
     hooks = set(re.findall(r"type (\w+) hook (\w+)", carried))
     assert hooks == {("filter", "input"), ("filter", "output"), ("nat", "postrouting")}
