@@ -142,17 +142,22 @@ def _make_pair(network: KernelNamespace, plug: Plug, container_fd: int, containe
     try:
         _create(network, plug, container_fd)
     except NetlinkError as error:
-        if error.errno != errno.EEXIST:
+        if error.errno not in (errno.EEXIST, errno.EBUSY):  # a name, or an index, is taken
             raise
         if not _belongs_together(network, plug, container):
-            network.netlink.execute([rtnetlink.delete_link(plug.outer.name)])
-            if rtnetlink.has_far_side_in(container, plug.link.name, network.fd):
-                # Its other end has got another name, and goes with it.
-                container.execute([rtnetlink.delete_link(plug.link.name)])
+            _delete_remains(network, plug, container)
             _create(network, plug, container_fd)
     index = network.indexes[plug.outer.name]
     messages = [rtnetlink.put(e, {plug.outer.name: index}) for e in plug.entries if rtnetlink.is_message(e)]
     network.netlink.execute([rtnetlink.set_link(index, mtu=plug.outer.mtu), *messages])
+
+
+def _delete_remains(network: KernelNamespace, plug: Plug, container: Netlink) -> None:
+    """Delete what is left of a former pair, either end of which may have got another name; both go with one."""
+    network.netlink.execute([rtnetlink.delete_link(plug.outer.name)])
+    left = [f.name for i, f, _ in rtnetlink.read_links(container) if plug.link.index == i or plug.link.name == f.name]
+    left = [name for name in left if rtnetlink.has_far_side_in(container, name, network.fd)]
+    container.execute([rtnetlink.delete_link(name) for name in left])
 
 
 def _create(network: KernelNamespace, plug: Plug, container_fd: int) -> None:

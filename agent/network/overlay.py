@@ -610,7 +610,8 @@ class Overlay:
     def _make_uplink(self, link: Link) -> None:
         """Make an uplink: the outer end here, the inner end in its network's namespace.
 
-        There is an inner end already where the outer one has another name now: it goes, and the outer one with it.
+        There is an inner end already where the outer one has another name now, or both have: it goes, and the outer one
+        with it.
         """
         network_id = next(i for i in self._assigned if names.host_uplink_device(i) == link.name)
         carried = self._carried[network_id]
@@ -620,7 +621,9 @@ class Overlay:
             mtu=link_mtu(self._site, self._assigned[network_id]),
             mac=names.uplink_mac(network_id, self._site.node_id),
         )
-        carried.kernel.netlink.execute([rtnetlink.delete_link(names.UPLINK)])
+        there = (link for _, link, _ in rtnetlink.read_links(carried.kernel.netlink))
+        left = [link.name for link in there if inner.name == link.name or inner.mac == link.mac]
+        carried.kernel.netlink.execute([rtnetlink.delete_link(name) for name in left])
         self._host.kernel.netlink.execute([rtnetlink.make_pair(link, inner, carried.kernel.fd)])
         carried.deleted(names.UPLINK)  # a new inner end: nothing that hung on one before it is there any more
 

@@ -261,7 +261,9 @@ BREAKAGES = {
     "VTEP renamed": ("net", renaming("vtep")),
     "uplink renamed": ("net", renaming("uplink")),
     "host's uplink renamed": ("host", renaming(f"au{WEB}")),
+    "uplink renamed at both ends": ("net", renaming("uplink"), "host", renaming(f"au{WEB}")),
     "container's link renamed": ("net", renaming("vetaskaaaaaaaa1")),
+    "container's link renamed at both ends": ("net", renaming("vetaskaaaaaaaa1"), "container", renaming("eth0")),
     "VTEP and uplink swapped": (
         "net",
         "ip link set vtep down; ip link set uplink down; ip link set vtep name lost;"
@@ -270,15 +272,16 @@ BREAKAGES = {
 }
 
 
-def break_it(container: Container, breakage: str, known: Mapping[str, tuple[str, str]] = BREAKAGES) -> None:
-    """Break something of a container's host, of its network there, or inside of it."""
-    where, command = known[breakage]
-    if where == "container":
-        container.sh(command)
-    elif where == "net":
-        container.host.in_network(WEB, command)
-    else:
-        container.host.sh(command)
+def break_it(container: Container, breakage: str, known: Mapping[str, tuple[str, ...]] = BREAKAGES) -> None:
+    """Break something of a container's host, of its network there, or inside of it; or of several of these."""
+    steps = iter(known[breakage])
+    for where, command in zip(steps, steps, strict=True):
+        if where == "container":
+            container.sh(command)
+        elif where == "net":
+            container.host.in_network(WEB, command)
+        else:
+            container.host.sh(command)
 
 
 @pytest.mark.parametrize("breakage", BREAKAGES)
@@ -295,7 +298,7 @@ def test_what_is_broken_by_hand_is_found_and_repaired(breakage: str, wire: World
     assert converse(ends[0], wire.outside, "192.0.2.254") == "192.0.2.1"
 
 
-@pytest.mark.parametrize("breakage", [name for name in BREAKAGES if name.endswith(("renamed", "swapped"))])
+@pytest.mark.parametrize("breakage", [name for name in BREAKAGES if name.endswith(("renamed", "swapped", "both ends"))])
 def test_what_is_renamed_while_there_is_no_agent_is_in_nobodys_way(breakage: str, wire: World, ends) -> None:
     """On a view, too, that is not whole yet, on which leftovers stay: else nothing would start on the node."""
     host = ends[0].host
