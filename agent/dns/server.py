@@ -14,6 +14,7 @@ from ipaddress import IPv4Address
 from typing import Final
 
 from argosy.agent.dns import wire
+from argosy.agent.dns.rates import Rates
 from argosy.agent.dns.shares import Shares
 from argosy.agent.dns.upstream import Upstream
 from argosy.agent.dns.wire import FormatError, Query
@@ -30,6 +31,12 @@ _TCP_EACH: Final = 50
 _TCP_TOTAL: Final = 2000
 _UPSTREAM_EACH: Final = 500
 _UPSTREAM_TOTAL: Final = 5000
+_OTHERS_EACH: Final = 500.0
+"""Questions a second and asker that came in one piece with another: the firewall counts a piece as one.
+
+The first of each piece are no more than it lets through; they may have waited here for long, and are all answered.
+"""
+_OTHERS_AT_ONCE: Final = 500
 _TCP_BYTES: Final = 65535
 
 _Asker = tuple[str, str]
@@ -53,6 +60,7 @@ class Server:
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections = Shares(_TCP_EACH, _TCP_TOTAL)
         self._under_way = Shares(_UPSTREAM_EACH, _UPSTREAM_TOTAL)
+        self._others = Rates(_OTHERS_EACH, _OTHERS_AT_ONCE)
 
     def sockets(self) -> dict[str, tuple[int, int]]:
         """Return the descriptors of the UDP and TCP sockets of each network."""
@@ -82,16 +90,22 @@ class Server:
 
     def _read(self, network: str, udp: socket.socket) -> None:
         """Answer what waits; a datagram is taken out when it is answered: who is killed leaves it to the next life."""
-        for _ in range(_BURST):
+        count = 0
+        while count < _BURST:
             try:
                 data, ancillary, _, client = udp.recvmsg(_DATAGRAM, _SIZE_SPACE, socket.MSG_PEEK)
             except BlockingIOError:
                 return
             except OSError:
+                count += 1
                 continue  # an error that an earlier answer met on its way; it is read once
             try:
-                for datagram in _datagrams(data, ancillary):
-                    self._answer_datagram(network, udp, datagram, client)
+                first, *others = _datagrams(data, ancillary)
+                count += 1 + len(others)
+                self._answer_datagram(network, udp, first, client)
+                for datagram in others:
+                    if self._others.take((network, client[0])):
+                        self._answer_datagram(network, udp, datagram, client)
             finally:
                 _take(udp)
 

@@ -5,9 +5,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address
 
+import structlog
+
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_container import ContainerLink, plan_container_links
 from argosy.agent.logic.network_plan import Site, link_mtu, plan_container
+from argosy.agent.logic.network_state import Link, LinkKind, key_of
 from argosy.agent.network import container, rtnetlink
 from argosy.agent.network.carried import DELETION_GROUP, Attached, CarriedNetwork
 from argosy.agent.network.container import Plug
@@ -15,6 +18,8 @@ from argosy.agent.network.desired import Drift, Interface
 from argosy.agent.network.namespace import Home
 from argosy.core.assignment import NetworkAssignment
 from argosy.core.errors import TransientError
+
+log = structlog.get_logger(__name__)
 
 Networks = Sequence[tuple[NetworkAssignment, int]]
 """The networks of a container and its address on each, in order."""
@@ -91,12 +96,9 @@ class Attachments:
         for device, attached in carried.containers.items():
             if not attached.plug:
                 continue
-            fd = self._reopen(attached)
-            if fd is None:
+            if not self._goes_on(attached):
                 carried.unwant_container(device)
                 ended.add(device)
-            else:
-                os.close(fd)
         return ended
 
     def differences_inside(self, carried: CarriedNetwork) -> list[Drift]:
@@ -129,15 +131,30 @@ class Attachments:
     def replug(self, carried: CarriedNetwork) -> None:
         """Make links anew that are missing, and forget containers of which nothing is there and can be made by us.
 
-        These have ended, or only a former life knew their processes: to want their links would keep the network from
-        ever being as wanted. Their owners attach them again if they are to go on.
+        The latter have ended, or only a former life knew their processes: to want their links would keep the network
+        from ever being as wanted. Their owners attach them again if they are to go on.
         """
         for device, attached in list(carried.containers.items()):
             if device not in carried.kernel.indexes and not self._plug_again(carried, device, attached):
                 carried.drop_container(device)
 
+    def cut_off(self, carried: CarriedNetwork) -> list[str]:
+        """Return the links of containers that the network goes on without, as they could not be made anew."""
+        return [
+            device
+            for device, attached in carried.containers.items()
+            if attached.plug
+            and device not in carried.kernel.indexes
+            and key_of(Link(device, LinkKind.CONTAINER)) not in carried.wanted
+            and self._goes_on(attached)
+        ]
+
     def _plug_again(self, carried: CarriedNetwork, device: str, attached: Attached) -> bool:
-        """Make a link anew; False where the container is not known to be what it was."""
+        """Make a link anew; False where the container is not known to be what it was.
+
+        Where that fails the network goes on without it (`cut_off`): a container that may change its network can have
+        something of its own in the way for as long as it likes.
+        """
         plug = attached.plug
         fd = self._reopen(attached) if plug else None
         if fd is None or plug is None:
@@ -145,11 +162,20 @@ class Attachments:
         try:
             container.plug_in(self._home, fd, [(carried.kernel, plug)])
         except OSError as error:
-            raise TransientError(f"cannot repair {device}: {error}") from error
+            log.warning("a container is without its link: it is tried again", device=device, why=str(error))
+            carried.unwant_container(device)
+            carried.deleted(device)
+        else:
+            carried.add_container(device, attached)
         finally:
             os.close(fd)
-        carried.add_container(device, attached)
         return True
+
+    def _goes_on(self, attached: Attached) -> bool:
+        fd = self._reopen(attached)
+        if fd is not None:
+            os.close(fd)
+        return fd is not None
 
     @staticmethod
     def _reopen(attached: Attached) -> int | None:

@@ -153,11 +153,15 @@ def _make_pair(network: KernelNamespace, plug: Plug, container_fd: int, containe
 
 
 def _delete_remains(network: KernelNamespace, plug: Plug, container: Netlink) -> None:
-    """Delete what is left of a former pair, either end of which may have got another name; both go with one."""
+    """Delete what is left of a former pair, either end of which may have got another name; both go with one.
+
+    A container may have any number of devices of its own, so only these are looked at.
+    """
     network.netlink.execute([rtnetlink.delete_link(plug.outer.name)])
-    left = [f.name for i, f, _ in rtnetlink.read_links(container) if plug.link.index == i or plug.link.name == f.name]
-    left = [name for name in left if rtnetlink.has_far_side_in(container, name, network.fd)]
-    container.execute([rtnetlink.delete_link(name) for name in left])
+    places = rtnetlink.read_link(container, plug.link.name), rtnetlink.read_link_at(container, plug.link.index)
+    for name in {found[1].name for found in places if found}:
+        if rtnetlink.has_far_side_in(container, name, network.fd):
+            container.execute([rtnetlink.delete_link(name)])
 
 
 def _create(network: KernelNamespace, plug: Plug, container_fd: int) -> None:

@@ -11,9 +11,9 @@ from argosy.agent.network.namespace import Home
 
 _PORT: Final = 53
 _BACKLOG: Final = 128
-RECEIVE_BYTES: Final = 4 << 20
-"""Room for the queries that wait while argosy-dns restarts: of 6,500, as the kernel doubles it and counts up to 1,280
-bytes each. One address that floods has 1,000 and 2,000 a second of these, and leaves some to others for 2.7 s."""
+RECEIVE_BYTES: Final = 8 << 20
+"""Room for the queries that wait while argosy-dns restarts: of 7,200, as the kernel doubles it and counts up to 2,304
+bytes each. One address that floods has 1,000 and 2,000 a second of these, and leaves some to others for 3 s."""
 
 _SO_RCVBUFFORCE: Final = 33
 _UDP_GRO: Final = 104

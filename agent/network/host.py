@@ -74,7 +74,7 @@ class HostNamespace:
         self.wanted: dict[Key, Entry] = {}
         self.removes_leftovers = False
         self._gap = False
-        """Connections may have begun while the table was not there."""
+        """Connections may have begun while the table was not there, or did not know an uplink."""
 
     def close(self) -> None:
         """Let go of sockets and descriptors; nothing changes in the kernel."""
@@ -116,7 +116,10 @@ class HostNamespace:
     def forget_datagrams(self, ports: Collection[int]) -> None:
         """Have datagrams to ports that were changed just now find that: the kernel remembers where they went before."""
         found = conntrack.untranslated_datagrams(self._nft.netfilter, ports)
-        conntrack.forget(self._nft.netfilter, found)
+        own = self._addresses() if found else set()
+        conntrack.forget(
+            self._nft.netfilter, [c for c in found if c.dialled in own or IPv4Address(c.dialled).is_loopback]
+        )
         led, uplinks = led_datagrams(self._openings, self._pairs()), IPv4Network(self._firewall.uplink_range)
 
         def misled(dialled: Place, reached: Place) -> bool:
@@ -134,6 +137,12 @@ class HostNamespace:
         passing = [c for c in found if IPv4Address(c.client) in uplinks or IPv4Address(c.served_by) in uplinks]
         conntrack.forget(self._nft.netfilter, passing)
         self._gap = False
+
+    def _addresses(self) -> set[int]:
+        """Return the host's own addresses: only what goes to these can be meant for a published port."""
+        netlink = self.kernel.netlink
+        devices = {index: link.name for index, link, _ in rtnetlink.read_links(netlink)}
+        return {found.address for found in rtnetlink.read_addresses(netlink, devices)}
 
     def _pairs(self) -> dict[str, UplinkPair]:
         return {network.id: pair for network, pair in self._uplinks}
@@ -169,6 +178,8 @@ class HostNamespace:
         changes = self._ensure_table()
         operations = self.operations()
         if operations:
+            if any(op.creates for op in operations if isinstance(op, Put) and isinstance(op.entry, Link)):
+                self._gap = True  # the one before may have had another name for a while, which no rule knows
             self.kernel.apply(operations, make)
         if not self.wanted and self.removes_leftovers:
             changes += self._drop_table() + self._restore()

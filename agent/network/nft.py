@@ -6,6 +6,7 @@ already. Messages are for what changes often. Either way one call is one transac
 
 import ctypes
 import ctypes.util
+import os
 import struct
 import threading
 from collections.abc import Iterable
@@ -118,7 +119,7 @@ class Nft:
         library, context = _library(), self._context
         library.nft_ctx_output_set_flags(context, (_STATELESS if stateless else 0) | (_TERSE if terse else 0))
         with _one_at_a_time:
-            failed = library.nft_run_cmd_from_buffer(context, commands.encode())
+            failed = library.nft_run_cmd_from_buffer(context, os.fsencode(commands))
         # Both, always: what is not taken comes before what is said next time.
         output: bytes = library.nft_ctx_get_output_buffer(context)
         said: bytes = library.nft_ctx_get_error_buffer(context)

@@ -117,6 +117,8 @@ class Overlay:
         self._judged: frozenset[str] = frozenset()  # the networks that the report is about
         self.host_report = self._report(links)
         """What the host was like when it was last looked at; may be read by others."""
+        self._unfinished = False
+        """The last repair failed, or is under way."""
         self._found: dict[Drift, None] = {}  # by repairs that failed: what they did put right is not found again
 
     def adopt(self) -> None:
@@ -221,8 +223,18 @@ class Overlay:
 
         What may be of a former life is no difference until it may be removed.
         """
-        missing = (i for i in sorted(self._missing) if scope.entries(i))
-        return [*self._look(scope)[0], *(Drift(i, DriftKind.MISSING, "network namespace") for i in missing)]
+        drift = self._look(scope)[0]
+        drift += (Drift(i, DriftKind.MISSING, "network namespace") for i in sorted(self._missing) if scope.entries(i))
+        drift += (
+            Drift(network_id, DriftKind.MISSING, f"link {device}, which cannot be made: the agent's log says why")
+            for network_id, devices in self._cut_off(scope).items()
+            for device in devices
+        )
+        return drift
+
+    def _cut_off(self, scope: Scope) -> dict[str, list[str]]:
+        found = {n.id: self._attachments.cut_off(carried) for n, carried in self._present() if scope.entries(n.id)}
+        return {network_id: devices for network_id, devices in found.items() if devices}
 
     def _look(self, scope: Scope) -> tuple[list[Drift], list[Callable[[], None]]]:
         """Return the differences, and what has the next pass write the tables among them."""
@@ -273,9 +285,11 @@ class Overlay:
         The next repair that succeeds returns what those before it found, too.
         """
         problems = Problems()
+        unfinished, self._unfinished = self._unfinished, True
         if scope.entries(""):
             self._follow_host(problems)
         drift, rewrite = self._look(scope)
+        broken = {d.network_id for d in drift}.union(self._cut_off(scope))
         self._found.update(dict.fromkeys(drift))
         for network_id, why in self._missing.items():  # which the next pass makes
             if scope.entries(network_id):
@@ -286,21 +300,22 @@ class Overlay:
                 self._converge(problems)
                 self._forget_datagrams(problems)
             self._ports.look(again=True)
-        if drift:
+        if broken or unfinished:
             for distrust in rewrite:
                 distrust()
-            broken = {d.network_id for d in drift}
+            if rewrite or "" in broken:
+                self._ports.doubt_datagrams()
             for network, carried in self._present():
                 if network.id in broken:
                     with problems.of(f"network {network.name}", network.id):
                         self._mend(carried, inside=scope is EVERYTHING)
             self._converge(problems)
-            self._ports.doubt_datagrams()
             self._forget_datagrams(problems)
             if MESH in broken:
                 with problems.of("the tunnels"):
                     self.mesh.repair()
         problems.tell()
+        self._unfinished = False
         found, self._found = self._found, {}
         return list(found)
 

@@ -69,8 +69,11 @@ class Ports:
         return {o for o in self.openings if o.port.protocol == "udp"} ^ self._for_datagrams
 
     def doubt_datagrams(self) -> None:
-        """Have datagrams to every UDP port be looked at: they may have begun while it led nowhere."""
-        self._for_datagrams = set()
+        """Have datagrams to every UDP port be looked at: they may have begun while it led nowhere.
+
+        To those that closed, too, of which they do not know yet.
+        """
+        self._for_datagrams.difference_update(self.openings)
 
     def datagrams_know(self, changed: Collection[Opening]) -> None:
         """Take note that datagrams find where these lead."""

@@ -5,6 +5,7 @@ linux/rtnetlink.h, linux/neighbour.h and linux/netconf.h; attributes are spelled
 """
 
 import errno
+import os
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -125,7 +126,7 @@ def link_header(index: int = 0, *, up: bool = False) -> bytes:
 
 def link_name(name: str) -> bytes:
     """Return the attribute with a link's name."""
-    return attribute(IFLA_IFNAME, name.encode() + b"\0")
+    return attribute(IFLA_IFNAME, os.fsencode(name) + b"\0")
 
 
 def link_info(kind: str, data: bytes) -> bytes:
@@ -337,6 +338,12 @@ def read_link(netlink: Netlink, name: str) -> tuple[int, Link, dict[int, bytes]]
     return _read_link(answer[1]) if answer else None
 
 
+def read_link_at(netlink: Netlink, index: int) -> tuple[int, Link, dict[int, bytes]] | None:
+    """Return one link by index."""
+    answer = netlink.request(Message(RTM_GETLINK, 0, link_header(index), about=f"find link {index}"))
+    return _read_link(answer[1]) if answer else None
+
+
 def has_far_side_in(netlink: Netlink, name: str, namespace_fd: int) -> bool:
     """Tell whether a VTEP's socket, or a pair's other end, is in a namespace other than the link's own.
 
@@ -368,7 +375,7 @@ def is_operational(netlink: Netlink, index: int) -> bool:
 def _read_link(body: bytes) -> tuple[int, Link, dict[int, bytes]]:
     _, _, index, flags, _ = _LINK.unpack_from(body)
     found = attributes(body[16:])
-    name = found[IFLA_IFNAME].rstrip(b"\0").decode()
+    name = os.fsdecode(found[IFLA_IFNAME].rstrip(b"\0"))  # any bytes but "/" and white space
     info = attributes(found.get(IFLA_LINKINFO, b""))
     kind = info.get(IFLA_INFO_KIND, b"").rstrip(b"\0")
     mtu = _U32.unpack(found[IFLA_MTU])[0]

@@ -7,13 +7,14 @@ Named sets in these tables are filled by packets alone, so what they hold is lef
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from argosy.agent.network.nft import Nft
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(os.fsencode(text)).hexdigest()
 
 
 class Tables:
@@ -50,7 +51,11 @@ class Tables:
         listed = nft.listing(table, terse=True) or ""
         self._records[scope] = (_digest(ruleset), _digest(listed))
         self._checked.add(scope)
-        self._save()
+        try:
+            self._save()
+        except OSError:
+            self.distrust(scope)  # written again next time, which then tells of it
+            raise
         return True
 
     def intact(self, scope: str, table: str, nft: Nft) -> bool:

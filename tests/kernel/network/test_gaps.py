@@ -8,11 +8,14 @@ import socket
 from contextlib import ExitStack, suppress
 
 import pytest
+from failing import fail_once
 from ingress_world import WEB, Published
 from network_world import Container, Host, World, wait_until
 from test_ingress_flows import datagrams_at, flow
 from test_life import BREAKAGES, break_it, renaming
 
+from argosy.agent.network.host import HostNamespace
+from argosy.core.errors import TransientError
 from argosy.core.service import PortSpec
 
 OUTSIDE = "192.0.2.254"
@@ -78,6 +81,34 @@ def test_a_connection_to_the_outside_that_began_in_a_gap_comes_about(gap: str, w
         assert seen == one.host.address
 
 
+@pytest.mark.parametrize("ended", ["by the repair", "by the next repair"])
+def test_what_a_repair_could_not_have_begin_anew_the_next_one_does(
+    ended: str, wire: World, one: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though that one finds nothing that differs any more."""
+    with datagrams_at(wire.outside) as server, one.open_socket(socket.SOCK_DGRAM) as calling:
+        calling.connect((OUTSIDE, 53))
+        break_it(one, "host's rules flushed", GAPS)
+        with suppress(OSError):
+            calling.send(b"in the gap")
+        if ended == "by the next repair":
+            fail_once(monkeypatch, HostNamespace, "forget_unanswered")
+            with pytest.raises(TransientError, match="not now"):
+                one.host.do(one.host.plane.repair())
+        one.host.do(one.host.plane.repair())
+        server.setblocking(False)
+
+        def came() -> bool:
+            with suppress(OSError):
+                calling.send(b"after it")
+            with suppress(BlockingIOError):
+                said, (address, _) = server.recvfrom(100)
+                return said == b"after it" and address == one.host.address
+            return False
+
+        wait_until(came, 5)
+
+
 @pytest.mark.parametrize("gap", DOORS)
 def test_datagrams_to_a_port_that_began_in_a_gap_go_on_after_it(gap: str, wire: World, web: Published) -> None:
     one = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
@@ -89,3 +120,35 @@ def test_datagrams_to_a_port_that_began_in_a_gap_go_on_after_it(gap: str, wire: 
         assert asking.reaches([server]) is None
         one.host.do(one.host.plane.repair())
         wait_until(lambda: asking.reaches([server]) is server, 5)  # its first one may but hear that it was refused
+
+
+def test_datagrams_of_the_host_itself_that_began_while_an_uplink_had_another_name_go_on(
+    wire: World, web: Published
+) -> None:
+    """To its own 127.0.0.1, of which nobody could answer what came by an uplink."""
+    one = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    web.ports = (PortSpec(protocol="udp", target=53, published=5300),)
+    web.apply()
+    with datagrams_at(one) as server, flow(one.host.namespace, "127.0.0.1") as asking:
+        one.host.sh(renaming(f"au{WEB}"))
+        asking.reaches([])
+        one.host.do(one.host.plane.repair())
+        wait_until(lambda: asking.reaches([server]) is server, 5)
+
+
+@pytest.mark.parametrize("breakage", ["container's route removed", "host's rules flushed"])
+def test_a_repair_forgets_nothing_that_goes_to_others(breakage: str, wire: World, web: Published) -> None:
+    """Though there is a published port of the same number: the host's firewall lets in what somebody asked for."""
+    one = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    web.ports = (PortSpec(protocol="udp", target=53, published=53),)
+    web.apply()
+    rules = "type filter hook input priority 0; ct state established accept; udp sport 53 drop;"
+    one.host.sh(f"nft 'table ip strange/firewall {{ chain input {{ {rules} }}; }}'")
+    with datagrams_at(wire.outside) as server, one.host.namespace.open_socket(socket.SOCK_DGRAM) as asking:
+        asking.connect((OUTSIDE, 53))
+        asking.send(b"question")
+        _, who = server.recvfrom(100)
+        break_it(one, breakage, BREAKAGES | GAPS)
+        one.host.do(one.host.plane.repair())
+        server.sendto(b"answer", who)
+        assert asking.recv(100) == b"answer"

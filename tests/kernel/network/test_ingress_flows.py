@@ -163,6 +163,26 @@ def test_datagrams_that_could_not_be_led_anew_are_by_the_next_pass(
         assert asking.reaches(servers) is servers[1]
 
 
+def test_datagrams_to_a_port_that_closed_end_though_a_repair_comes_in_between(
+    wire: World, web: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which does not take for done what could not be done when it closed."""
+    host = wire.hosts[0]
+    server = web.add(host, "taskaaaaaaaa1", "10.64.0.33")
+    web.ports = (UDP,)
+    web.apply()
+    with datagrams_at(server) as answering, flow(wire.outside, host.address) as asking:
+        assert asking.reaches([answering]) is answering
+        web.ports = ()
+        web.tell()
+        fail_once(monkeypatch, HostNamespace, "forget_datagrams")
+        with pytest.raises(TransientError, match="not now"):
+            host.apply()
+        host.sh("nft flush ruleset")
+        host.do(host.plane.repair())
+        assert asking.reaches([answering]) is None
+
+
 @pytest.fixture
 def crowd(wire: World, web: Published) -> tuple[Container, list[tuple[int, str]]]:
     """An endpoint on a fourth node, and who comes to it: the same ports of one client by each of the other three."""

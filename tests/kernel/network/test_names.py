@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -318,6 +318,10 @@ def test_no_query_is_lost_while_argosy_dns_restarts(asker: Container) -> None:
         assert dns_pid(asker.host) != pid
 
 
+LARGEST = 1232
+"""Bytes of the largest question that is let through."""
+
+
 def waiting_bytes(host: Host) -> int:
     """Return how much of argosy-dns's socket is taken up by what waits in it (proc(5), /proc/net/udp)."""
     lines = host.in_network(WEB, "cat /proc/net/udp").splitlines()[1:]
@@ -333,8 +337,14 @@ def one_by_one(flooding: socket.socket, held: int) -> None:
 def many_in_a_piece(flooding: socket.socket, held: int) -> None:
     """Handed over together, and told apart by the kernel where they are received (udp(7), UDP_SEGMENT)."""
     flooding.setsockopt(socket.IPPROTO_UDP, 103, len(question("web")))
-    for _ in range(held // 36):
-        flooding.send(question("web") * 40)
+    many = LARGEST // len(question("web"))
+    for _ in range((held + held // 10) // many):
+        flooding.send(question("web") * many)
+
+
+def largest(flooding: socket.socket, held: int) -> None:
+    for _ in range(held + held // 10):
+        flooding.send(question("web").ljust(LARGEST, b"x"))
 
 
 def large(flooding: socket.socket, held: int) -> None:
@@ -356,7 +366,48 @@ def test_each_of_many_in_a_piece_is_answered(asker: Container) -> None:
         assert Reply(asking.recv(4096)).addresses == WEB_ADDRESSES
 
 
-@pytest.mark.parametrize("flood", [one_by_one, many_in_a_piece, large])
+def test_many_in_a_piece_take_no_time_from_the_questions_of_others(asker: Container) -> None:
+    """One container sends as many as the firewall lets through, each of which would be sent on; others are patient."""
+    greedy = asker.host.start_container("taskgreedy001", (WEB, "10.64.0.34"))
+    one, ended = question("a.b"), threading.Event()
+
+    def flood() -> None:
+        with greedy.open_socket(socket.SOCK_DGRAM) as flooding:
+            flooding.connect(("169.254.1.1", 53))
+            flooding.setsockopt(socket.IPPROTO_UDP, 103, len(one))
+            while not ended.is_set():
+                with suppress(OSError):
+                    flooding.send(one * (LARGEST // len(one)))
+
+    with ThreadPoolExecutor(1) as flooding:
+        flood_over = flooding.submit(flood)
+        try:
+            until = time.monotonic() + 6
+            while time.monotonic() < until:
+                assert ask(asker, "web", seconds=5).addresses == WEB_ADDRESSES
+        finally:
+            ended.set()
+        flood_over.result()
+
+
+@pytest.mark.parametrize("size", [0, 512, LARGEST])
+def test_what_one_address_may_send_leaves_room_for_as_long_as_argosy_dns_may_be_away(
+    size: int, asker: Container
+) -> None:
+    pid = dns_pid(asker.host)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: state_of(pid) == "T")
+        with asker.open_socket(socket.SOCK_DGRAM) as asking:
+            asking.connect(("169.254.1.1", 53))
+            asking.send(question("web").ljust(size, b"x"))
+            wait_until(lambda: waiting_bytes(asker.host))
+        assert (1000 + 2000 * 3) * waiting_bytes(asker.host) < 2 * RECEIVE_BYTES
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("flood", [one_by_one, many_in_a_piece, large, largest])
 def test_a_container_that_floods_leaves_room_for_the_questions_of_others(
     asker: Container, flood: Callable[[socket.socket, int], None]
 ) -> None:
