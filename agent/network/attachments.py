@@ -10,7 +10,6 @@ import structlog
 from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_container import ContainerLink, plan_container_links
 from argosy.agent.logic.network_plan import Site, link_mtu, plan_container
-from argosy.agent.logic.network_state import Link, LinkKind, key_of
 from argosy.agent.network import container, rtnetlink
 from argosy.agent.network.carried import DELETION_GROUP, Attached, CarriedNetwork
 from argosy.agent.network.container import Plug
@@ -96,9 +95,12 @@ class Attachments:
         for device, attached in carried.containers.items():
             if not attached.plug:
                 continue
-            if not self._goes_on(attached):
+            fd = self._reopen(attached)
+            if fd is None:
                 carried.unwant_container(device)
                 ended.add(device)
+            else:
+                os.close(fd)
         return ended
 
     def differences_inside(self, carried: CarriedNetwork) -> list[Drift]:
@@ -128,32 +130,23 @@ class Attachments:
         finally:
             os.close(fd)
 
-    def replug(self, carried: CarriedNetwork) -> None:
+    def replug(self, carried: CarriedNetwork, *, again: bool) -> None:
         """Make links anew that are missing, and forget containers of which nothing is there and can be made by us.
 
+        `again`: those, too, that the network goes on without.
         The latter have ended, or only a former life knew their processes: to want their links would keep the network
         from ever being as wanted. Their owners attach them again if they are to go on.
         """
+        there = carried.kernel.indexes if again else {**carried.kernel.indexes, **carried.cut_off}
         for device, attached in list(carried.containers.items()):
-            if device not in carried.kernel.indexes and not self._plug_again(carried, device, attached):
+            if device not in there and not self._plug_again(carried, device, attached):
                 carried.drop_container(device)
 
-    def cut_off(self, carried: CarriedNetwork) -> list[str]:
-        """Return the links of containers that the network goes on without, as they could not be made anew."""
-        return [
-            device
-            for device, attached in carried.containers.items()
-            if attached.plug
-            and device not in carried.kernel.indexes
-            and key_of(Link(device, LinkKind.CONTAINER)) not in carried.wanted
-            and self._goes_on(attached)
-        ]
-
     def _plug_again(self, carried: CarriedNetwork, device: str, attached: Attached) -> bool:
-        """Make a link anew; False where the container is not known to be what it was.
+        """Make a link anew; False where the container is not known to be what it was. Raises TransientError.
 
-        Where that fails the network goes on without it (`cut_off`): a container that may change its network can have
-        something of its own in the way for as long as it likes.
+        A container that may change its network can have something of its own in the way for as long as it likes: the
+        network goes on without it.
         """
         plug = attached.plug
         fd = self._reopen(attached) if plug else None
@@ -162,20 +155,16 @@ class Attachments:
         try:
             container.plug_in(self._home, fd, [(carried.kernel, plug)])
         except OSError as error:
+            if not container.may_change_its_network(attached.pid):
+                raise TransientError(f"cannot repair {device}: {error}") from error
             log.warning("a container is without its link: it is tried again", device=device, why=str(error))
-            carried.unwant_container(device)
-            carried.deleted(device)
+            carried.kernel.netlink.execute([rtnetlink.delete_link(device)])
+            carried.go_on_without(device, attached, str(error))
         else:
             carried.add_container(device, attached)
         finally:
             os.close(fd)
         return True
-
-    def _goes_on(self, attached: Attached) -> bool:
-        fd = self._reopen(attached)
-        if fd is not None:
-            os.close(fd)
-        return fd is not None
 
     @staticmethod
     def _reopen(attached: Attached) -> int | None:

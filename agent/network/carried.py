@@ -64,6 +64,8 @@ class CarriedNetwork:
     assignment: NetworkAssignment | None = None
     uplink: UplinkPair | None = None
     containers: dict[str, Attached] = field(default_factory=dict)
+    cut_off: dict[str, str] = field(default_factory=dict)
+    """Containers' links that the network goes on without, and why they cannot be made."""
     removes_leftovers: bool = True
     wanted: dict[Key, Entry] = field(default_factory=dict)
     unread: bool = True
@@ -152,6 +154,7 @@ class CarriedNetwork:
     def add_container(self, device: str, attached: Attached) -> None:
         """Want what a container needs; it is there already (`KernelNamespace.state` is told)."""
         self.containers[device] = attached
+        self.cut_off.pop(device, None)
         added = state_of(list(attached.plug.entries if attached.plug else ()))
         self._settled = False
         self.wanted.update({**added, **{key: self._static[key] for key in added.keys() & self._static.keys()}})
@@ -160,6 +163,7 @@ class CarriedNetwork:
     def drop_container(self, device: str) -> bool:
         """Want a container's link no more; tell whether there was one to delete."""
         attached = self.containers.pop(device, None)
+        self.cut_off.pop(device, None)
         if attached:
             self.unwant_container(device)
         return attached is not None
@@ -169,6 +173,13 @@ class CarriedNetwork:
         self._settled = False
         for key in [k for k, e in self.wanted.items() if device_of(e) == device]:
             del self.wanted[key]
+
+    def go_on_without(self, device: str, attached: Attached, why: str) -> None:
+        """Want nothing for a container whose link is gone and cannot be made; it is still known."""
+        self.containers[device] = attached
+        self.cut_off[device] = why
+        self.unwant_container(device)
+        self.deleted(device)
 
     def deleted(self, device: str) -> None:
         """Believe that a link is gone, with all that hung on it."""
@@ -308,7 +319,7 @@ class CarriedNetwork:
         self._settled, self.unfitted = False, True
         self.wanted = state_of(plan_network(self.site, network, self.uplink))
         for device, attached in self.containers.items():
-            if attached.address:
+            if attached.address and device not in self.cut_off:
                 self.wanted.update(state_of(plan_container(self.site, network, device, attached.address)))
         self._peers, self._static, self._marks = {}, {}, None
         for peer in peers:

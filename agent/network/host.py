@@ -116,10 +116,9 @@ class HostNamespace:
     def forget_datagrams(self, ports: Collection[int]) -> None:
         """Have datagrams to ports that were changed just now find that: the kernel remembers where they went before."""
         found = conntrack.untranslated_datagrams(self._nft.netfilter, ports)
-        own = self._addresses() if found else set()
-        conntrack.forget(
-            self._nft.netfilter, [c for c in found if c.dialled in own or IPv4Address(c.dialled).is_loopback]
-        )
+        own = rtnetlink.read_local(self.kernel.netlink) if found else []  # no other can be meant for a published port
+        meant = [c for c in found if any(IPv4Address(c.dialled) in network for network in own)]
+        conntrack.forget(self._nft.netfilter, meant)
         led, uplinks = led_datagrams(self._openings, self._pairs()), IPv4Network(self._firewall.uplink_range)
 
         def misled(dialled: Place, reached: Place) -> bool:
@@ -137,12 +136,6 @@ class HostNamespace:
         passing = [c for c in found if IPv4Address(c.client) in uplinks or IPv4Address(c.served_by) in uplinks]
         conntrack.forget(self._nft.netfilter, passing)
         self._gap = False
-
-    def _addresses(self) -> set[int]:
-        """Return the host's own addresses: only what goes to these can be meant for a published port."""
-        netlink = self.kernel.netlink
-        devices = {index: link.name for index, link, _ in rtnetlink.read_links(netlink)}
-        return {found.address for found in rtnetlink.read_addresses(netlink, devices)}
 
     def _pairs(self) -> dict[str, UplinkPair]:
         return {network.id: pair for network, pair in self._uplinks}

@@ -225,16 +225,15 @@ class Overlay:
         """
         drift = self._look(scope)[0]
         drift += (Drift(i, DriftKind.MISSING, "network namespace") for i in sorted(self._missing) if scope.entries(i))
-        drift += (
-            Drift(network_id, DriftKind.MISSING, f"link {device}, which cannot be made: the agent's log says why")
-            for network_id, devices in self._cut_off(scope).items()
-            for device in devices
-        )
-        return drift
+        return drift + [d for d in self.cut_off() if scope.entries(d.network_id)]
 
-    def _cut_off(self, scope: Scope) -> dict[str, list[str]]:
-        found = {n.id: self._attachments.cut_off(carried) for n, carried in self._present() if scope.entries(n.id)}
-        return {network_id: devices for network_id, devices in found.items() if devices}
+    def cut_off(self) -> list[Drift]:
+        """Return the links of containers that networks go on without, as they cannot be made."""
+        return [
+            Drift(network.id, DriftKind.MISSING, f"link {device}, which cannot be made: {why}")
+            for network, carried in self._present()
+            for device, why in carried.cut_off.items()
+        ]
 
     def _look(self, scope: Scope) -> tuple[list[Drift], list[Callable[[], None]]]:
         """Return the differences, and what has the next pass write the tables among them."""
@@ -289,7 +288,9 @@ class Overlay:
         if scope.entries(""):
             self._follow_host(problems)
         drift, rewrite = self._look(scope)
-        broken = {d.network_id for d in drift}.union(self._cut_off(scope))
+        broken = {d.network_id for d in drift}
+        if scope is EVERYTHING:
+            broken |= {d.network_id for d in self.cut_off()}  # each try may be notified of: not because of these
         self._found.update(dict.fromkeys(drift))
         for network_id, why in self._missing.items():  # which the next pass makes
             if scope.entries(network_id):
@@ -324,7 +325,7 @@ class Overlay:
         if not namespace.is_pin(carried.pin, carried.kernel.fd):
             namespace.unpin(carried.pin)
             namespace.pin(carried.kernel.fd, carried.pin)
-        self._attachments.replug(carried)
+        self._attachments.replug(carried, again=inside)
         if inside:
             self._attachments.mend_inside(carried)
 
@@ -411,7 +412,7 @@ class Overlay:
         """Find out what there is, where that is not known, and have containers fit a network that has changed."""
         if carried.unread:
             carried.read(self._outside(carried))
-            self._attachments.replug(carried)
+            self._attachments.replug(carried, again=False)
             carried.unread = False
         if carried.unfitted:
             self._attachments.refresh(carried, network)

@@ -174,6 +174,10 @@ class NetworkPlane:
         except TransientError as error:
             return Audited(tuple(await self.verify()), str(error), earlier)
         self._auditor.note(found)
+        async with self._applying:
+            cut_off = await self._in_kernel(self._running.cut_off) if self._applied else []
+        if cut_off:
+            return Audited(tuple(cut_off), "; ".join(d.what for d in cut_off), tuple(self._auditor.recent))
         return Audited(tuple(found), "", earlier)
 
     async def probe(self, network_id: str, peers: Iterable[str]) -> tuple[dict[str, Tally], int]:

@@ -8,6 +8,7 @@ import errno
 import os
 import struct
 from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Network
 from typing import Final
 
 from argosy.agent.logic.network_state import (
@@ -82,6 +83,7 @@ _RTNH_F_ONLINK: Final = 4
 _ROUTE_KINDS: Final = frozenset(RouteKind)
 _RTPROT_KERNEL: Final = 2
 _RTM_F_CLONED: Final = 0x200
+_RTN_LOCAL: Final = 2
 """An exception to a route, such as a path's MTU: the kernel lists what it learned among what somebody wrote."""
 _RT_SCOPE_UNIVERSE: Final = 0
 _RT_SCOPE_LINK: Final = 253
@@ -449,6 +451,18 @@ def read_routes(netlink: Netlink, devices: Mapping[int, str]) -> list[Route]:
         device = device if kind == RouteKind.UNICAST else ""
         routes.append(Route(destination, prefix, RouteKind(kind), device, gateway, table))
     return routes
+
+
+def read_local(netlink: Netlink) -> list[IPv4Network]:
+    """Return what the namespace takes for its own, whoever said so (rtnetlink(7), RTN_LOCAL)."""
+    request = Message(_RTM_GETROUTE, 0, _ROUTE.pack(_AF_INET, 0, 0, 0, 0, 0, 0, 0, 0), about="list routes")
+    found: list[IPv4Network] = []
+    for body in netlink.dump(request):
+        _, prefix, _, _, _, _, _, kind, _ = _ROUTE.unpack_from(body)
+        if kind == _RTN_LOCAL:
+            parts = attributes(body[12:])
+            found.append(IPv4Network((parts.get(1, bytes(4)), prefix)))
+    return found
 
 
 def read_rules(netlink: Netlink) -> list[Rule]:

@@ -10,7 +10,11 @@ import json
 import os
 from pathlib import Path
 
+import structlog
+
 from argosy.agent.network.nft import Nft
+
+log = structlog.get_logger(__name__)
 
 
 def _digest(text: str) -> str:
@@ -51,11 +55,7 @@ class Tables:
         listed = nft.listing(table, terse=True) or ""
         self._records[scope] = (_digest(ruleset), _digest(listed))
         self._checked.add(scope)
-        try:
-            self._save()
-        except OSError:
-            self.distrust(scope)  # written again next time, which then tells of it
-            raise
+        self._save()
         return True
 
     def intact(self, scope: str, table: str, nft: Nft) -> bool:
@@ -93,7 +93,11 @@ class Tables:
         return scope in self._records
 
     def _save(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        """Write down what is in force; without it a later life only writes all of it again."""
         temporary = self._path.with_suffix(".new")
-        temporary.write_text(json.dumps(self._records))
-        temporary.replace(self._path)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(self._records))
+            temporary.replace(self._path)
+        except OSError as error:
+            log.warning("what tables are in force cannot be written down", path=str(self._path), why=str(error))

@@ -136,6 +136,19 @@ def test_datagrams_of_the_host_itself_that_began_while_an_uplink_had_another_nam
         wait_until(lambda: asking.reaches([server]) is server, 5)
 
 
+def test_datagrams_to_what_a_route_makes_the_hosts_own_find_a_port_that_opens(wire: World, web: Published) -> None:
+    """An address of no device, as load balancers of clouds send to."""
+    one = web.add(wire.hosts[0], "taskaaaaaaaa1", "10.64.0.33")
+    one.host.sh("ip route add local 198.51.100.7 dev lo")
+    wire.outside.sh(f"ip route add 198.51.100.7 via {one.host.address}")
+    with datagrams_at(one) as server, flow(wire.outside, "198.51.100.7") as asking:
+        asking.is_refused()
+        asking.reaches([])
+        web.ports = (PortSpec(protocol="udp", target=53, published=5300),)
+        web.apply()
+        wait_until(lambda: asking.reaches([server]) is server, 5)
+
+
 @pytest.mark.parametrize("breakage", ["container's route removed", "host's rules flushed"])
 def test_a_repair_forgets_nothing_that_goes_to_others(breakage: str, wire: World, web: Published) -> None:
     """Though there is a published port of the same number: the host's firewall lets in what somebody asked for."""

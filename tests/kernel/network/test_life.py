@@ -263,7 +263,7 @@ BREAKAGES = {
     "host's uplink renamed": ("host", renaming(f"au{WEB}")),
     "uplink renamed at both ends": ("net", renaming("uplink"), "host", renaming(f"au{WEB}")),
     "container's link renamed": ("net", renaming("vetaskaaaaaaaa1")),
-    "container's link renamed at both ends": ("net", renaming("vetaskaaaaaaaa1"), "container", renaming("eth0")),
+    "container's link renamed at both ends": ("container", renaming("eth0"), "net", renaming("vetaskaaaaaaaa1")),
     "VTEP and uplink swapped": (
         "net",
         "ip link set vtep down; ip link set uplink down; ip link set vtep name lost;"

@@ -1,9 +1,13 @@
 """What a container that may change its own network (NET_ADMIN) can do to others: nothing."""
 
+from dataclasses import replace
+
 import pytest
 from network_world import Container, Host, World
 from test_reach import OTHER, WEB, converse
 
+from argosy.agent.network import container
+from argosy.agent.network.audit import Scope
 from argosy.agent.network.desired import DriftKind
 
 ASIDE = "set -e; ip link set eth0 name aside; ip link add eth0 type veth peer name {}; ip link del aside"
@@ -46,14 +50,49 @@ def test_one_that_is_in_the_way_no_more_has_its_link_again(pair: tuple[Host, Hos
     far = pair[1].start_container("taskdddddddd1", (WEB, "10.64.0.65"))
     tampering.sh(IN_THE_WAY["a device of its name"])
     for _ in range(2):
-        host.do(host.plane.repair())
-        (found,) = host.do(host.plane.verify())
+        audited = host.do(host.plane.audit())
+        assert list(audited.found) == host.do(host.plane.verify())
+        (found,) = audited.found
         assert (found.network_id, found.kind) == (WEB, DriftKind.MISSING)
-        assert found.what.startswith("link vetaskaaaaaaaa1, which cannot be made")
+        assert found.what == audited.problem
+        assert found.what.startswith("link vetaskaaaaaaaa1, which cannot be made: make link vetaskaaaaaaaa1")
+        assert "vetaskaaaaaaaa1" not in host.in_network(WEB, "ip link")
     tampering.sh("ip link del eth0")
     host.do(host.plane.repair())
     assert host.do(host.plane.verify()) == []
     assert converse(far, tampering, "10.64.0.33") == "10.64.0.65"
+
+
+def test_one_whose_link_fails_when_it_is_made_has_no_half_of_it(
+    pair: tuple[Host, Host], tampering: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is it tried again because of what the kernel tells of the try: that would have no end."""
+
+    def refuse(*_: object) -> None:
+        raise OSError("not this way")
+
+    host = pair[0]
+    tampering.sh("ip link del eth0")
+    with monkeypatch.context() as patched:
+        patched.setattr(container, "_await_carrier", refuse)
+        host.do(host.plane.repair())
+        assert "vetaskaaaaaaaa1" not in host.in_network(WEB, "ip link")
+    assert host.do(host.plane.repair(Scope(frozenset({WEB}), frozenset()))) == []
+    assert "vetaskaaaaaaaa1" not in host.in_network(WEB, "ip link")
+    host.do(host.plane.repair())
+    assert host.do(host.plane.verify()) == []
+
+
+def test_a_change_of_its_network_is_brought_about_beside_one_in_the_way(
+    wire: World, pair: tuple[Host, Host], tampering: Container
+) -> None:
+    host = pair[0]
+    tampering.sh(IN_THE_WAY["a device of its name"])
+    host.do(host.plane.repair())
+    network, slices = wire.networks[WEB]
+    wire.networks[WEB] = (replace(network, internal=True), slices)
+    host.apply()
+    assert "uplink" not in host.in_network(WEB, "ip link")
 
 
 def test_one_that_ended_in_the_way_is_forgotten(pair: tuple[Host, Host], tampering: Container) -> None:

@@ -1,7 +1,5 @@
 from pathlib import Path
 
-import pytest
-
 from argosy.agent.network.tables import Tables
 
 
@@ -24,14 +22,16 @@ class Kernel:
         return self.transactions.to_bytes(4, "big")
 
 
-def test_a_table_that_was_written_and_could_not_be_remembered_is_told_of_by_the_next_try(tmp_path: Path) -> None:
-    """Whoever writes one has to deal with what began while it was not there."""
+def test_a_table_is_written_and_told_of_though_that_cannot_be_written_down(tmp_path: Path) -> None:
+    """Whoever has one written has to deal with what began while it was not there."""
     kernel, path = Kernel(), tmp_path / "tables.json"
     tables = Tables(path)
     path.mkdir()  # so that no file can take its place
-    with pytest.raises(IsADirectoryError):
-        tables.ensure("", "argosy", "rules", kernel)  # type: ignore[arg-type]
-    path.rmdir()
     assert tables.ensure("", "argosy", "rules", kernel)  # type: ignore[arg-type]
     assert not tables.ensure("", "argosy", "rules", kernel)  # type: ignore[arg-type]
-    assert kernel.transactions == 2
+    assert kernel.transactions == 1
+    path.rmdir()
+    assert tables.ensure("net", "argosy", "others", kernel)  # type: ignore[arg-type]
+    later = Tables(path)
+    later.load()
+    assert later.known("")
