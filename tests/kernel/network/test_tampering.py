@@ -10,7 +10,10 @@ from argosy.agent.network import container
 from argosy.agent.network.audit import Scope
 from argosy.agent.network.desired import DriftKind
 
-ASIDE = "set -e; ip link set eth0 name aside; ip link add eth0 type veth peer name {}; ip link del aside"
+ASIDE = (
+    "set -e; ip link set eth0 down; ip link set eth0 name aside; ip link add eth0 type veth peer name {};"
+    "ip link del aside"
+)
 IN_THE_WAY = {
     "a device of its name": ASIDE.format("eth1"),
     "a device of its index": "set -e; index=$(ip -o link show eth0 | cut -d: -f1); ip link del eth0;"
