@@ -82,8 +82,8 @@ _NTF_SELF: Final = 0x02
 _RTNH_F_ONLINK: Final = 4
 _ROUTE_KINDS: Final = frozenset(RouteKind)
 _RTPROT_KERNEL: Final = 2
-_RTM_F_CLONED: Final = 0x200
 _RTN_LOCAL: Final = 2
+_RTM_F_CLONED: Final = 0x200
 """An exception to a route, such as a path's MTU: the kernel lists what it learned among what somebody wrote."""
 _RT_SCOPE_UNIVERSE: Final = 0
 _RT_SCOPE_LINK: Final = 253

@@ -181,7 +181,8 @@ def _shared_root(folder: Path) -> Iterator[None]:
 
 def _arguments(emulator: str, kernel: Path, folder: Path, initrd: Path, size: Size) -> list[str]:
     """Return the emulator's command line."""
-    cmdline = f"console=ttyS0 panic=-1 reboot=t loglevel=5 argosy.repo={REPO}"
+    stuck = "softlockup_panic=1 watchdog_thresh=60"  # 2 min on a processor: told at once, with where
+    cmdline = f"console=ttyS0 panic=-1 reboot=t loglevel=5 {stuck} argosy.repo={REPO}"
     memory = f"memory-backend-memfd,id=memory,size={size.memory_mib}M,share=on"
     return [
         *(emulator, "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"),
