@@ -69,7 +69,6 @@ async def serve(
         interceptors=[ErrorInterceptor()],
         options=[
             ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
-            ("grpc.max_send_message_length", MESSAGE_LIMIT_BYTES),
             ("grpc.so_reuseport", 0),
             ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             ("grpc.keepalive_time_ms", 20_000),

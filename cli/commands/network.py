@@ -34,14 +34,18 @@ def _driver_options(ctx: click.Context, param: click.Parameter, options: tuple[s
         name, _, value = option.partition("=")
         if name == "encrypted" and value.lower() in _TRUTHS:
             found["encrypted"] = _TRUTHS[value.lower()]
-        elif name == MTU_OPTION and value.isascii() and value.isdigit():
+        elif name == MTU_OPTION and _is_mtu(value):
             found["mtu"] = int(value)
         elif name in ("encrypted", MTU_OPTION):
-            example = "true" if name == "encrypted" else "1400"
+            example = "true" if name == "encrypted" else f"1400, or another number from {LEAST_MTU} to {MOST_MTU}"
             raise click.BadParameter(f"'{value}' is no value of '{name}': write {name}={example}")
         else:
             raise click.BadParameter(f"there is no option '{name}': there are 'encrypted' and '{MTU_OPTION}'")
     return found
+
+
+def _is_mtu(value: str) -> bool:
+    return value.isascii() and value.isdigit() and len(value) < 10 and LEAST_MTU <= int(value) <= MOST_MTU
 
 
 @click.group(name="network", help="List, look into, create, remove, verify and try networks.")

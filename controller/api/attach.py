@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from argosy.controller.api.to_leader import leaders_control
 from argosy.controller.changes import refs, services
 from argosy.controller.changes.commit import change
 from argosy.controller.changes.refs import project_of
@@ -21,7 +22,7 @@ from argosy.controller.session.dispatcher import DispatcherServicer
 from argosy.controller.session.term import Term
 from argosy.controller.session.tunnels import Tunnel
 from argosy.controller.store import Cache, Op, Snapshot, Store
-from argosy.core.errors import InvalidError, NoLeaderError, PreconditionError, TransientError
+from argosy.core.errors import InvalidError, PreconditionError, TransientError
 from argosy.core.node import Node
 from argosy.core.service import Service
 from argosy.core.task import Task
@@ -52,12 +53,10 @@ class AttachHandlers(rpc.ControlServicer):
             async with contextlib.aclosing(self._attach(term, request_iterator)) as responses:
                 async for response in responses:
                     yield response
-        elif self._view.leader_address and not self._view.leads:
-            async with grpc.aio.insecure_channel(self._view.leader_address) as channel:
-                async for response in rpc.ControlStub(channel).Attach(request_iterator):
-                    yield response
-        else:
-            raise NoLeaderError("no controller leads at the moment: try again")
+            return
+        async with leaders_control(self._view) as leader:
+            async for response in leader.Attach(request_iterator):
+                yield response
 
     async def _attach(self, term: Term, requests: Requests) -> AsyncGenerator[pb.AttachResponse, None]:
         first = await anext(aiter(requests), None)

@@ -9,8 +9,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator
 from typing import Final, TypeAlias
 
-import grpc
-
+from argosy.controller.api.to_leader import leaders_control
 from argosy.controller.changes import refs
 from argosy.controller.changes.refs import project_of
 from argosy.controller.cluster import ClusterView
@@ -18,12 +17,11 @@ from argosy.controller.session.dispatcher import DispatcherServicer, LogTunnels
 from argosy.controller.session.term import Term
 from argosy.controller.session.tunnels import Tunnel
 from argosy.controller.store import Cache, Snapshot
-from argosy.core.errors import InvalidError, NoLeaderError
+from argosy.core.errors import InvalidError
 from argosy.core.node import Node
 from argosy.core.task import Task
 from argosy.core.task_state import TaskState, is_terminal
 from argosy.proto.argosy.v1 import control_pb2 as pb
-from argosy.proto.argosy.v1 import control_pb2_grpc as rpc
 from argosy.proto.argosy.v1 import dispatcher_pb2 as dpb
 
 CONNECT_TIMEOUT_S = 5.0
@@ -52,12 +50,10 @@ class LogRelay:
             async with contextlib.aclosing(self._from_agents(self.dispatcher.term, request)) as entries:
                 async for entry in entries:
                     yield entry
-        elif self._view.leader_address and not self._view.leads:
-            async with grpc.aio.insecure_channel(self._view.leader_address) as channel:
-                async for entry in rpc.ControlStub(channel).Logs(request):
-                    yield entry
-        else:
-            raise NoLeaderError("no controller leads at the moment: try again")
+            return
+        async with leaders_control(self._view) as leader:
+            async for entry in leader.Logs(request):
+                yield entry
 
     async def _from_agents(self, term: Term, request: pb.LogsRequest) -> AsyncGenerator[pb.LogEntry, None]:
         project = project_of(request.project)

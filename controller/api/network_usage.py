@@ -46,11 +46,11 @@ def add_mtu(snap: Snapshot, network: Network, response: pb.GetNetworkResponse) -
 
 def carriers(snap: Snapshot, network: Network) -> list[Node]:
     """Return the nodes that are told of a network, by which the MTU of its links goes (logic/assign.py)."""
-    network_id, pieces = network.meta.id, snap.slices_of_network(network.meta.id)
-    if network_id in ingress_networks(snap):
+    network_id = network.meta.id
+    if network_id in ingress_networks(snap, network.meta.project):
         return list(snap.all(Node))
-    fixed = static_addresses.hosts(network_id, pieces, snap.tasks_of_service)
-    found = {*(s.node_id for s in pieces if s.use is SliceUse.TASKS), *fixed.values()}
+    fixed = static_addresses.hosts(network_id, snap.static_holders(network_id))
+    found = {*(s.node_id for s in snap.slices_of_network(network_id) if s.use is SliceUse.TASKS), *fixed.values()}
     return [node for node_id in sorted(found) if (node := snap.get(Node, node_id)) is not None]
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from argosy.controller.api import network_usage
+from argosy.controller.api.to_leader import leaders_control
 from argosy.controller.changes import refs
 from argosy.controller.changes.refs import project_of
 from argosy.controller.cluster import ClusterView
@@ -19,7 +20,6 @@ from argosy.controller.logic.verification import carriers, notice, ways
 from argosy.controller.session.dispatcher import DispatcherServicer
 from argosy.controller.session.term import Term
 from argosy.controller.store import Cache
-from argosy.core.errors import NoLeaderError
 from argosy.core.network import Network
 from argosy.core.node import Node, NodeState
 from argosy.core.task import Task
@@ -55,10 +55,8 @@ class VerificationHandlers(rpc.ControlServicer):
         term = self._dispatcher.term
         if term is not None:
             return await _Verification(self._cache, request).run(term, self._dispatcher)
-        if self._view.leader_address and not self._view.leads:
-            async with grpc.aio.insecure_channel(self._view.leader_address) as channel:
-                return await rpc.ControlStub(channel).GetNetworkVerification(request)
-        raise NoLeaderError("no controller leads at the moment: try again")
+        async with leaders_control(self._view) as leader:
+            return await leader.GetNetworkVerification(request)
 
 
 class _Verification:

@@ -10,6 +10,7 @@ from argosy.controller.changes import files, images, published_ports, refs, stat
 from argosy.controller.logic import change_service
 from argosy.controller.logic.change_service import ServiceChange
 from argosy.controller.store import Claim, Op, Put, Release, Snapshot, create, delete, update
+from argosy.controller.store import check as check_unchanged
 from argosy.core.addresses import overlaps
 from argosy.core.errors import ConflictError, InvalidError, NotFoundError, PreconditionError, about
 from argosy.core.image import Image
@@ -125,7 +126,7 @@ def created(snap: Snapshot, project: str, service_id: str, spec: ServiceSpec, no
     change = change_service.create(service_id, project, spec, now)
     ops: list[Op] = [Claim(Service, project, spec.name, service_id), create(change.service)]
     assert change.revision is not None
-    compared = [*files.checks(snap, spec), *images.checks(snap, project, spec.task.container)]
+    compared = [*files.checks(snap, spec), *images.checks(snap, project, spec.task.container), *_joined(snap, spec)]
     return [*ops, create(change.revision), *compared], change.service
 
 
@@ -151,7 +152,14 @@ def updated(
         ops += files.checks(snap, spec)
     if new.image_digest != old.image_digest:
         ops += images.checks(snap, service.meta.project, new)
-    return ops, change.service
+    return [*ops, *_joined(snap, spec, service.spec)], change.service
+
+
+def _joined(snap: Snapshot, spec: ServiceSpec, before: ServiceSpec | None = None) -> list[Op]:
+    """Return the operations that let a service join networks only while these are as they were read."""
+    had = {n.target for n in before.task.networks} if before else set()
+    joined = (snap.get(Network, n.target) for n in spec.task.networks if n.target not in had)
+    return [check_unchanged(network) for network in joined if network]  # the others the same request creates
 
 
 def _refuse_to_scale(spec: ServiceSpec, count: int) -> None:
@@ -209,7 +217,7 @@ def rolled_back(snap: Snapshot, service: Service, to_number: int, now: float) ->
         )
     published_ports.check(snap, service.meta.project, [spec])
     claimed = static_addresses.claims(snap, [(service.meta.id, spec)], {}, now)
-    return [*operations(change), *claimed], change.service
+    return [*operations(change), *claimed, *_joined(snap, spec, service.spec)], change.service
 
 
 def removed(service: Service, now: float) -> tuple[list[Op], Service]:

@@ -55,8 +55,8 @@ class ClusterObjects(Protocol):
     def slices(self, network_id: str) -> Iterable[Slice]:
         """Return the slices of a network."""
 
-    def tasks_of(self, service_id: str) -> Iterable[Task]:
-        """Return the tasks of a service."""
+    def static_holders(self, network_id: str) -> Iterable[Task]:
+        """Return the tasks that have a static address on a network."""
 
     def node(self, node_id: str) -> Node | None:
         """Return a node."""
@@ -286,7 +286,7 @@ def _held(network_id: str, objects: ClusterObjects) -> dict[str, tuple[tuple[int
         if piece.use is SliceUse.TASKS:
             slices[piece.node_id].append(piece.index)
     statics: defaultdict[str, list[int]] = defaultdict(list)
-    for address, node_id in static_addresses.hosts(network_id, objects.slices(network_id), objects.tasks_of).items():
+    for address, node_id in static_addresses.hosts(network_id, objects.static_holders(network_id)).items():
         statics[node_id].append(address)
     everywhere = (one.meta.id for one in objects.nodes()) if network_id in objects.ingress_networks() else ()
     nodes = dict.fromkeys((*slices, *statics, *everywhere))

@@ -10,7 +10,7 @@ So static addresses and those that nodes lease never meet, wherever in the subne
 already is certain with an `ip_range`: then nodes lease slices within that range alone, and all others are free.
 """
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -119,30 +119,16 @@ def settled(piece: Slice, subnet: Subnet, wanted: Container[StaticAddress], held
     return replace(piece, holders=holders)
 
 
-def hosts(network_id: str, pieces: Iterable[Slice], tasks_of: Callable[[str], Iterable[Task]]) -> dict[int, str]:
+def hosts(network_id: str, holders: Iterable[Task]) -> dict[int, str]:
     """Return the node of each static address of a network: where the task that is to have it last got it.
 
-    A task that is to stop has it as long as no other was given it; one that is released has nothing any more.
+    `holders`: the tasks that were given one there, and have not given it back (Snapshot.static_holders). A task that is
+    to stop has it as long as no other was given it; so has one whose service asks for it no more.
     """
     found: dict[int, tuple[bool, float, str, str]] = {}
-    for holder in _holders(network_id, pieces):
-        for task in tasks_of(holder.service_id):
-            if holds(task, network_id, holder.address):
-                rank = (task.desired_state <= TaskState.RUNNING, task.meta.created_at, task.meta.id, task.node_id)
-                found[holder.address] = max(found.get(holder.address, rank), rank)
+    for task in holders:
+        rank = (task.desired_state <= TaskState.RUNNING, task.meta.created_at, task.meta.id, task.node_id)
+        for attachment in task.attachments:
+            if attachment.fixed and attachment.network_id == network_id:
+                found[attachment.address] = max(found.get(attachment.address, rank), rank)
     return {address: node_id for address, (*_, node_id) in found.items()}
-
-
-def holds(task: Task, network_id: str, address: int) -> bool:
-    """Whether a task has a static address, as far as is known: it was given it, and has not given it back."""
-    return (
-        bool(task.node_id)
-        and not task.status.released
-        and any(a.fixed and (a.network_id, a.address) == (network_id, address) for a in task.attachments)
-    )
-
-
-def _holders(network_id: str, pieces: Iterable[Slice]) -> Iterator[StaticAddress]:
-    for piece in pieces:
-        if piece.network_id == network_id and piece.use is SliceUse.STATIC:
-            yield from piece.holders

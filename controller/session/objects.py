@@ -45,9 +45,9 @@ class SnapshotObjects:
         """Return the slices of a network."""
         return self.snap.slices_of_network(network_id)
 
-    def tasks_of(self, service_id: str) -> Iterable[Task]:
-        """Return the tasks of a service."""
-        return self.snap.tasks_of_service(service_id)
+    def static_holders(self, network_id: str) -> Iterable[Task]:
+        """Return the tasks that have a static address on a network."""
+        return self.snap.static_holders(network_id)
 
     def node(self, node_id: str) -> Node | None:
         """Return a node."""

@@ -279,10 +279,9 @@ class Term:
         snap = self._cache.snapshot
         if any(a.network_id in self._index.ingress_networks for a in task.attachments):
             return {node.meta.id for node in snap.all(Node)}
-        slices = [s for a in task.attachments for s in snap.slices_of_network(a.network_id)]
-        holders = {h.service_id for s in slices for h in s.holders}
-        statics = {t.node_id for i in holders for t in snap.tasks_of_service(i) if t.node_id and not t.status.released}
-        return {s.node_id for s in slices if s.use is SliceUse.TASKS} | statics
+        networks = [a.network_id for a in task.attachments]
+        statics = {t.node_id for i in networks for t in snap.static_holders(i)}
+        return {s.node_id for i in networks for s in snap.slices_of_network(i) if s.use is SliceUse.TASKS} | statics
 
     def may_send_to(self, node_id: str, task: Task) -> bool:
         """Whether a node may still open connections to a task, as far as its session tells.

@@ -49,10 +49,16 @@ class _Index:
     """Under what an object is to be found; nothing: it is not in this index."""
 
 
+def _static_on(task: Task) -> Collection[IndexKey]:
+    held = task.node_id and task.attachments and not task.status.released
+    return {a.network_id for a in task.attachments if a.fixed} if held else ()
+
+
 _INDEXES: Final = (
     _Index("tasks by service", Task, lambda t: (t.service_id,)),
     _Index("tasks by node", Task, lambda t: (t.node_id,)),
     _Index("tasks by network", Task, lambda t: {a.network_id for a in t.attachments} if t.attachments else ()),
+    _Index("holders of static addresses by network", Task, _static_on),
     _Index("service by name", Service, lambda s: () if s.removing else ((s.meta.project, s.spec.name),)),
     _Index("network by name", Network, lambda n: () if n.removing else ((n.meta.project, n.spec.name),)),
     _Index("image by name", Image, lambda i: ((i.meta.project, i.name),)),
@@ -128,6 +134,10 @@ class Snapshot:
     def tasks_on_network(self, network_id: str) -> tuple[Task, ...]:
         """Return the tasks that have an address on a network, ended ones as well."""
         return self._bucket("tasks by network", network_id)
+
+    def static_holders(self, network_id: str) -> tuple[Task, ...]:
+        """Return the tasks that were given a static address on a network, and have not given it back."""
+        return self._bucket("holders of static addresses by network", network_id)
 
     def slices_of_network(self, network_id: str) -> tuple[Slice, ...]:
         """Return the slices of a network that are leased."""

@@ -99,7 +99,9 @@ class Controller:
         candidate = Candidate(self.name, self.address)
         self.election = Election(self.client, self.view.cluster, candidate, ttl_s=2.0)
         self._run(self._observe())
-        self.channel = await self._stack.enter_async_context(grpc.aio.insecure_channel(self.address))
+        as_the_cli = [("grpc.max_receive_message_length", -1)]
+        channel = grpc.aio.insecure_channel(self.address, options=as_the_cli)
+        self.channel = await self._stack.enter_async_context(channel)
         self.control = control_pb2_grpc.ControlStub(self.channel)
         return self
 

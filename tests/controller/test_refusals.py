@@ -7,13 +7,13 @@ import grpc
 import pytest
 
 from argosy.controller.changes import images
-from argosy.controller.store import Put, create
+from argosy.controller.store import Put, Release, create, update
 from argosy.core.codec import encode
 from argosy.core.errors import PLACES_KEY
 from argosy.core.ids import new_id
 from argosy.core.image import Image, ImageConfig
 from argosy.core.meta import Meta
-from argosy.core.network import NetworkSpec
+from argosy.core.network import Network, NetworkSpec
 from argosy.core.node import Node, NodeDescription, NodeSpec, NodeStatus
 from argosy.core.service import Healthcheck, Service, UpdateState
 from argosy.proto.argosy.v1 import control_pb2 as pb
@@ -236,6 +236,46 @@ async def test_a_service_does_not_get_a_digest_that_its_name_has_lost_meanwhile(
     leader.add_image = partial(leader.add_image, "web:2")
     updated = await leader.control.UpdateService(pb.UpdateServiceRequest(ref="web", spec=spec))
     assert updated.spec.task.container.image_digest == other
+
+
+@pytest.mark.parametrize("joins", ["create", "update", "deploy", "rollback"])
+async def test_no_service_joins_a_network_that_is_removed_meanwhile(leader, joins):
+    """Between the reading and the writing: the change is decided anew, and refused then."""
+    await leader.add_image()
+    front = encode(NetworkSpec("front"), types_pb2.NetworkSpec)
+    await leader.control.CreateNetwork(pb.CreateNetworkRequest(spec=front))
+    alone, joined = a_service_spec("web"), a_service_spec("web", networks=("front",))
+    if joins in ("update", "rollback"):
+        await leader.control.CreateService(pb.CreateServiceRequest(spec=joined if joins == "rollback" else alone))
+    if joins == "rollback":
+        await leader.control.UpdateService(pb.UpdateServiceRequest(ref="web", spec=alone))
+    before = {s.meta.id: s.spec for s in leader.cache.snapshot.all(Service)}
+    commit, removed = leader.store.commit, []
+
+    async def after_the_network_went(ops, fence=None):
+        ops = list(ops)
+        if not removed and any(isinstance(op, Put) and isinstance(op.obj, Service) for op in ops):
+            removed.append(True)
+            network = leader.cache.snapshot.by_name(Network, "default", "front")
+            await commit(
+                [update(replace(network, removing=True)), Release(Network, "default", "front", network.meta.id)]
+            )
+            await until(lambda: leader.cache.snapshot.get(Network, network.meta.id) is None)
+        return await commit(ops, fence)
+
+    leader.store.commit = after_the_network_went
+    code, text = await refusal(
+        {
+            "create": lambda: leader.control.CreateService(pb.CreateServiceRequest(spec=joined)),
+            "update": lambda: leader.control.UpdateService(pb.UpdateServiceRequest(ref="web", spec=joined)),
+            "deploy": lambda: leader.control.ApplyStack(pb.ApplyStackRequest(stack="shop", services=[joined])),
+            "rollback": lambda: leader.control.RollbackService(pb.RollbackServiceRequest(ref="web", to_revision=1)),
+        }[joins]()
+    )
+    assert removed
+    gone = grpc.StatusCode.FAILED_PRECONDITION if joins == "rollback" else grpc.StatusCode.NOT_FOUND
+    assert (code, "network" in text) == (gone, True), text
+    assert {s.meta.id: s.spec for s in leader.cache.snapshot.all(Service)} == before
 
 
 async def test_what_a_name_pointed_to_is_there_for_a_deploy_that_was_stored_a_moment_ago(leader):

@@ -69,6 +69,18 @@ async def test_all_carriers_are_asked_and_their_reports_put_together(leader, age
     assert [(p.source, p.target, p.sent, p.lost) for p in network.pairs] == [("n1", "n2", 10, 0), ("n2", "n1", 10, 0)]
 
 
+async def test_much_that_was_found_is_passed_on(leader, agents, controllers):
+    """More than 4 MiB, which is as much as the library takes by itself."""
+    one, two = await two_carriers(leader, agents)
+    other = await controllers("c2")
+    await until(lambda: other.view.leader_address)
+    asking = asyncio.ensure_future(verify(other))
+    await answer(one, found=[dispatcher_pb2.NetworkDrift(what="missing: route".ljust(2**20))] * 5)
+    await answer(two)
+    found = await asyncio.wait_for(asking, 10)
+    assert [len(n.found) for n in found.nodes] == [5, 0]
+
+
 async def test_who_does_not_answer_and_who_is_away_are_said(leader, agents, monkeypatch):
     one, two = await two_carriers(leader, agents)
     monkeypatch.setattr(verification, "ANSWER_TIMEOUT_S", 0.5)

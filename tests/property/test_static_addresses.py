@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from argosy.controller.logic.address_pool import AddressPool, Asking, Attached, Full, attach
 from argosy.controller.logic.static_addresses import Claim, claimed, hosts, settled
+from argosy.controller.store import Change, Snapshot
 from argosy.core.addresses import Subnet
 from argosy.core.errors import RejectedError
 from argosy.core.meta import Meta
@@ -131,13 +132,18 @@ class Lives(RuleBasedStateMachine):
                 assert attachment.fixed == (index in static)
 
     @invariant()
-    def what_is_announced_is_held_there(self):
-        by_service = {s: [t for t in self.tasks.values() if t.service_id == s] for s in ("web", "db")}
-        for address, node in hosts("net", self.slices.values(), by_service.__getitem__).items():
-            assert any(
-                t.node_id == node and not t.status.released and t.attachments[0].address == address
-                for t in self.tasks.values()
-            )
+    def what_is_announced_is_held_there_and_what_is_held_is_announced(self):
+        """Also of a service that asks for it no more, until the task has given it back."""
+        held: dict[int, set[str]] = {}
+        for task in self.tasks.values():
+            if task.attachments and task.attachments[0].fixed and not task.status.released:
+                held.setdefault(task.attachments[0].address, set()).add(task.node_id)
+        announced = hosts("net", Snapshot().apply(1, self._records()).static_holders("net"))
+        assert announced.keys() == held.keys()
+        assert all(node in held[address] for address, node in announced.items())
+
+    def _records(self):
+        return [Change(Task, task.meta.id, None, task) for task in self.tasks.values()]
 
 
 TestLives = Lives.TestCase

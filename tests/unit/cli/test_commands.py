@@ -179,6 +179,8 @@ def test_a_networks_options_as_docker_writes_them(
         (("--opt", "fast"), "there is no option 'fast': there are 'encrypted' and 'com.docker.network.driver.mtu'"),
         (("--opt", "encrypted=perhaps"), "'perhaps' is no value of 'encrypted': write encrypted=true"),
         (("--opt", MTU_OPTION), f"'' is no value of '{MTU_OPTION}': write {MTU_OPTION}=1400"),
+        (("--opt", f"{MTU_OPTION}=99999999999"), f"write {MTU_OPTION}=1400, or another number from 1280 to 65535"),
+        (("--opt", f"{MTU_OPTION}=576"), f"write {MTU_OPTION}=1400, or another number from 1280 to 65535"),
         (("--encrypted", "--opt", "encrypted=false"), "--opt says otherwise than --encrypted or --mtu"),
         (("--mtu", "1300", "--opt", f"{MTU_OPTION}=1400"), "--opt says otherwise than --encrypted or --mtu"),
     ],
