@@ -247,7 +247,7 @@ class Agent:
         self._setting_beat: asyncio.Task[None] | None = None
         self._plane = plane
         self._news = NodeNews(description)
-        self._wiring = Wiring(plane, description.no_tunnels)
+        self._wiring = Wiring(plane, identity.node_id, description.no_tunnels)
         self._assignments = state.load_assignments()
         self._records = state.load_tasks()
         self._host = Host(

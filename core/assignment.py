@@ -1,7 +1,7 @@
 """What a controller assigns to a node: keyed pieces, so that an increment carries only what changed.
 
 The key says which piece it is ("task/ID", "revision/SERVICE.N", "image/DIGEST", "network/ID", "peer/NET/NODE",
-"names/NET/SERVICE", "endpoint/NET/TASK", "config/VERSION", "secret/VERSION", "mesh", "mesh/NODE",
+"names/NET/SERVICE", "endpoint/NET/TASK", "config/VERSION", "secret/VERSION", "mesh", "mesh/NET/NODE",
 "published/NETWORK/SERVICE"); the same key again replaces the piece.
 """
 
@@ -141,7 +141,7 @@ class MeshAssignment:
 
 @dataclass(frozen=True, slots=True)
 class MeshPeerAssignment:
-    """Another node that shares an encrypted network with this one, and its public keys.
+    """A node that carries an encrypted network, and its public keys: told to all that carry it.
 
     `down`: the controllers do not hear from it either, so that it is no wonder if its tunnel does not work.
     """
@@ -151,6 +151,7 @@ class MeshPeerAssignment:
     underlay_address: str = ""
     keys: tuple[MeshKey, ...] = ()
     down: bool = False
+    network_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +249,6 @@ def key_of(piece: Piece) -> str:
         case MeshAssignment():
             return "mesh"
         case MeshPeerAssignment():
-            return f"mesh/{piece.node_id}"
+            return f"mesh/{piece.network_id}/{piece.node_id}"
         case UnreadableAssignment():
             return piece.key

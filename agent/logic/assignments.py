@@ -23,7 +23,7 @@ from argosy.core.files import kind_name
 from argosy.core.image import Image
 from argosy.core.service import revision_id
 
-_OF_NETWORKS: Final = frozenset({"network", "peer", "names", "endpoint"})
+_OF_NETWORKS: Final = frozenset({"network", "peer", "names", "endpoint", "mesh"})
 """The kinds of pieces whose keys have a network's id after the kind."""
 
 

@@ -112,6 +112,19 @@ def key_of(peer: MeshPeerAssignment, epoch: int) -> MeshKey | None:
     return next((k for k in peer.keys if k.epoch == epoch), None)
 
 
+def others(told: Iterable[MeshPeerAssignment], node_id: str) -> list[MeshPeerAssignment]:
+    """Return each other node once, by id, of what each encrypted network tells of all that carry it.
+
+    Of two networks that tell of the same node it is always the same one: the others may lag behind it for a moment, and
+    a peer must not become again what it was.
+    """
+    found: dict[str, MeshPeerAssignment] = {}
+    for peer in sorted(told, key=lambda p: (p.node_id, p.network_id)):
+        if peer.node_id != node_id:
+            found.setdefault(peer.node_id, peer)
+    return list(found.values())
+
+
 def in_place(peers: Iterable[MeshPeerAssignment]) -> list[MeshPeerAssignment]:
     """Return the peers, those without an address that are down and whose address another host has got since.
 

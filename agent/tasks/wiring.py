@@ -12,6 +12,7 @@ from dataclasses import replace
 import structlog
 
 from argosy.agent.logic.assignments import Assignments
+from argosy.agent.logic.network_mesh import others
 from argosy.agent.network.desired import LocalTask, NetworkState
 from argosy.agent.network.plane import NetworkPlane
 from argosy.agent.session.backoff import Backoff
@@ -36,9 +37,10 @@ log = structlog.get_logger(__name__)
 class Wiring:
     """One for an agent. `run` applies; the others may be called at any time from the same loop."""
 
-    def __init__(self, plane: NetworkPlane, no_tunnels: str = "") -> None:
+    def __init__(self, plane: NetworkPlane, node_id: str, no_tunnels: str = "") -> None:
         """`no_tunnels`: why this host can make none for encrypted networks; "" when it can."""
         self._plane = plane
+        self._node_id = node_id
         self._no_tunnels = no_tunnels
         self._wanted: NetworkState | None = None
         self._wanted_synced = False
@@ -62,7 +64,7 @@ class Wiring:
         await self._renew()
 
     async def _renew(self) -> None:
-        state = network_state(self._assignments, self._holding, self._found)
+        state = network_state(self._node_id, self._assignments, self._holding, self._found)
         async with self._changed:
             if state != self._wanted or self._assignments.synced != self._wanted_synced:
                 # Together: what an unsynced view lacks must not be removed because a synced one has come meanwhile.
@@ -147,9 +149,9 @@ class Wiring:
 
 
 def network_state(
-    assignments: Assignments, holding: Mapping[str, LocalTask], found: Collection[str] = ()
+    node_id: str, assignments: Assignments, holding: Mapping[str, LocalTask], found: Collection[str] = ()
 ) -> NetworkState:
-    """Return what the assignments want of the network.
+    """Return what the assignments want of a node's network.
 
     `holding`: tasks that still have their links; `found`: those of which a former life left the containers. One that
     is over has no address any more: somebody else may have it.
@@ -171,6 +173,6 @@ def network_state(
         endpoints=assignments.of(EndpointAssignment),
         published=assignments.of(PublishedAssignment),
         mesh=next(iter(assignments.of(MeshAssignment)), None),
-        mesh_peers=assignments.of(MeshPeerAssignment),
+        mesh_peers=others(assignments.of(MeshPeerAssignment), node_id),
         tasks=tuple(task for _, task in sorted(tasks.items())),
     )

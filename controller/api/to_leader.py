@@ -15,7 +15,7 @@ _OPTIONS: Final = (("grpc.max_receive_message_length", -1),)
 
 
 @asynccontextmanager
-async def leaders_control(view: ClusterView) -> AsyncGenerator[rpc.ControlStub]:
+async def leaders_control(view: ClusterView) -> "AsyncGenerator[rpc.ControlAsyncStub]":
     """Give the Control service of the controller that leads; NoLeaderError while no other is known to."""
     if not view.leader_address or view.leads:
         raise NoLeaderError("no controller leads at the moment: try again")

@@ -121,8 +121,9 @@ def assignments_for(node_id: str, objects: ClusterObjects) -> NodeSet:
             for piece in _revision_pieces(task, objects):
                 put(piece)
         networks.update(a.network_id for a in task.attachments)
-    for piece in _mesh_pieces(node_id, networks, objects):
-        put(piece)
+    if any((n := objects.network(i)) and n.spec.encrypted for i in networks):
+        mesh = objects.mesh()
+        put(MeshAssignment(mesh.epoch, mesh.previous))
     return NodeSet(pieces, tuple(sorted(networks)))
 
 
@@ -273,7 +274,12 @@ def network_pieces(network_id: str, objects: ClusterObjects) -> Iterable[Piece]:
         network_id, spec.name, network.vni, network.subnet, spec.internal, mtu, encrypted=spec.encrypted
     )
     for node_id, node in carriers.items():
-        yield PeerAssignment(network_id, node_id, node.description.underlay_address, *held[node_id])
+        about, down = node.description, node.status.state is NodeState.DOWN
+        yield PeerAssignment(network_id, node_id, about.underlay_address, *held[node_id])
+        if spec.encrypted:
+            yield MeshPeerAssignment(
+                node_id, node.spec.name, about.underlay_address, about.mesh_keys, down, network_id=network_id
+            )
     yield from objects.names(network_id)
     yield from objects.endpoints(network_id).values()
     yield from objects.published(network_id)
@@ -291,18 +297,3 @@ def _held(network_id: str, objects: ClusterObjects) -> dict[str, tuple[tuple[int
     everywhere = (one.meta.id for one in objects.nodes()) if network_id in objects.ingress_networks() else ()
     nodes = dict.fromkeys((*slices, *statics, *everywhere))
     return {i: (tuple(sorted(slices.get(i, ()))), tuple(sorted(statics.get(i, ())))) for i in nodes}
-
-
-def _mesh_pieces(node_id: str, networks: Iterable[str], objects: ClusterObjects) -> Iterable[Piece]:
-    """Yield what a node needs for its tunnels; nothing when it carries no encrypted network."""
-    encrypted = [n for i in networks if (n := objects.network(i)) and n.spec.encrypted]
-    if not encrypted:
-        return
-    mesh = objects.mesh()
-    yield MeshAssignment(mesh.epoch, mesh.previous)
-    others = {other for network in encrypted for other in _held(network.meta.id, objects)}
-    for other in sorted(others - {node_id}):
-        if node := objects.node(other):
-            about = node.description
-            down = node.status.state is NodeState.DOWN
-            yield MeshPeerAssignment(other, node.spec.name, about.underlay_address, about.mesh_keys, down)

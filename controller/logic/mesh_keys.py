@@ -18,24 +18,27 @@ OVERLAP_S: Final = 5.0
 
 
 def carriers_behind(mesh: Mesh, carriers: Iterable[Node]) -> list[str]:
-    """Return the names of the nodes for which the epoch before is still needed.
+    """Return the names of the nodes for which the epoch before is still needed."""
+    return sorted(node.spec.name for node in carriers if is_behind(mesh, node))
 
-    A node that is down is not waited for, unless others find that its tunnel works all the same: then it is cut off
-    from the controllers alone, and goes on with the keys that it has.
+
+def is_behind(mesh: Mesh, node: Node) -> bool:
+    """Whether the epoch before is still needed for a node.
+
+    One that is down is not waited for, unless others find that its tunnel works all the same: then it is cut off from
+    the controllers alone, and goes on with the keys that it has.
     """
-    there = (n for n in carriers if n.status.state is not NodeState.DOWN)
-    return sorted(n.spec.name for n in there if _lacks(n, mesh.epoch) or _uses_older(n, mesh.epoch))
+    return node.status.state is not NodeState.DOWN and (_lacks(node, mesh.epoch) or _uses_older(node, mesh.epoch))
 
 
 def advanced(mesh: Mesh, carriers: Iterable[Node], now: float, period: float = ROTATION_PERIOD_S) -> Mesh:
     """Return where the cluster is to go; the same when it is to stay. `carriers`: nodes with an encrypted network."""
-    carriers = list(carriers)
     if not mesh.epoch:
         return mesh
     if not mesh.settled:
-        over = now - mesh.since >= OVERLAP_S and not carriers_behind(mesh, carriers)
+        over = now - mesh.since >= OVERLAP_S and not any(is_behind(mesh, node) for node in carriers)
         return replace(mesh, settled=True) if over else mesh
-    return rotated(mesh, now) if carriers and now - mesh.since >= period else mesh
+    return rotated(mesh, now) if any(True for _ in carriers) and now - mesh.since >= period else mesh
 
 
 def rotated(mesh: Mesh, now: float) -> Mesh:

@@ -6,12 +6,14 @@ import structlog
 
 from argosy.controller.changes.mesh import carriers
 from argosy.controller.changes.networks import CLUSTER_ID
-from argosy.controller.logic.mesh_keys import advanced, look_again_at
+from argosy.controller.logic.mesh_keys import advanced, is_behind, look_again_at
 from argosy.controller.loops.triggers import Wake, batches
 from argosy.controller.store import Cache, Fence, Put, Snapshot, Store
 from argosy.core.ambient import SYSTEM, Ambient
 from argosy.core.errors import ConflictError
+from argosy.core.mesh import Mesh
 from argosy.core.meta import Cluster
+from argosy.core.node import Node
 
 log = structlog.get_logger(__name__)
 
@@ -28,11 +30,15 @@ class MeshKeysLoop:
         self._fence = fence
         self._ambient = ambient
         self._wake = Wake(ambient.monotonic)
+        self._epoch = 0
+        self._moved: dict[str, int] = {}
+        """The nodes that are over the epoch before, by the version at which they were found to be."""
 
     async def run(self) -> None:
         """Run until cancelled."""
-        async for _ in batches(self._cache, self._wake):
-            await self._look(self._cache.snapshot)
+        async for batch in batches(self._cache, self._wake):
+            if batch is None or batch.resync or any(c.kind in (Node, Cluster) for c in batch.changes):
+                await self._look(self._cache.snapshot)
 
     async def _look(self, snap: Snapshot) -> None:
         cluster, now = snap.get(Cluster, CLUSTER_ID), self._ambient.wall()
@@ -41,7 +47,7 @@ class MeshKeysLoop:
         if now < look_again_at(cluster.mesh):
             self._sleep(cluster, now)
             return
-        mesh = advanced(cluster.mesh, carriers(snap), now)
+        mesh = advanced(cluster.mesh, self._waited_for(cluster.mesh, snap), now)
         if mesh == cluster.mesh:
             return
         log.info("the tunnels' keys", epoch=mesh.epoch, settled=mesh.settled)
@@ -51,6 +57,25 @@ class MeshKeysLoop:
                 raise outcome.error
         await self._cache.wait_for(await self._store.revision())
         self._sleep(changed, now)
+
+    def _waited_for(self, mesh: Mesh, snap: Snapshot) -> list[Node]:
+        """Return the nodes whose keys count; while they change, only those that are behind.
+
+        Each node tells of as many tunnels as there are nodes: so who has not changed since is not looked at again.
+        """
+        there = carriers(snap)
+        if mesh.settled:
+            return there
+        if mesh.epoch != self._epoch:
+            self._epoch, self._moved = mesh.epoch, {}
+        behind: list[Node] = []
+        for node in there:
+            if self._moved.get(node.meta.id) != node.meta.version:
+                if is_behind(mesh, node):
+                    behind.append(node)
+                else:
+                    self._moved[node.meta.id] = node.meta.version
+        return behind
 
     def _sleep(self, cluster: Cluster, now: float) -> None:
         """Look again when time alone may have changed something; until then changes alone are looked at."""

@@ -5,6 +5,7 @@ network its feed, and by it the nodes that carry the network.
 """
 
 import asyncio
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -30,7 +31,7 @@ from argosy.core.fence import Grants
 from argosy.core.files import FileVersion
 from argosy.core.image import Image
 from argosy.core.kinds import StoredObject
-from argosy.core.mesh import Mesh, MeshKey
+from argosy.core.mesh import Mesh
 from argosy.core.meta import Cluster
 from argosy.core.network import Network, Slice, SliceUse
 from argosy.core.node import Node, NodeDescription, NodeState
@@ -155,12 +156,7 @@ class Term:
         for change in batch.changes:
             known = later if _is_over(change) else nodes
             known.update(dict.fromkeys(self._concerned(change, batch.snapshot)))
-            networks = dict.fromkeys(_networks_of(change, batch.snapshot))
-            self._look_again(networks)
-            for network_id in networks:
-                network = batch.snapshot.get(Network, network_id)
-                if network is None or network.spec.encrypted:  # its nodes' tunnels are their own pieces
-                    nodes.update(self._feeds.carriers.get(network_id, {}))
+            self._look_again(_networks_of(change, batch.snapshot))
         nodes.update(dict.fromkeys(self._mark_networks(batch)))
         for concerned, haste in ((nodes, Haste.NOW), (later, Haste.SOMETIME)):
             for node_id in concerned:
@@ -191,8 +187,9 @@ class Term:
         before = set(self._index.ingress_networks)
         news = list(self._index.apply(batch.changes, batch.snapshot))
         ingress = set(self._index.ingress_networks)
-        reach_all = ingress if any(map(_is_another_node, batch.changes)) else set()
-        self._look_again((before ^ ingress) | reach_all)
+        self._look_again(before ^ ingress)
+        for change in batch.changes:
+            self._look_again(_told_of_node(change, ingress, batch.snapshot))
         hastes: dict[str, Haste] = {}
         for one in news:
             haste = self._haste_of(one)
@@ -200,8 +197,7 @@ class Term:
                 hastes[one.network_id] = min(haste, hastes.get(one.network_id, haste))
         for network_id, haste in hastes.items():
             self._told_of((network_id,), haste)
-        encrypted = any((n := batch.snapshot.get(Network, i)) and n.spec.encrypted for i in reach_all)
-        return self.sessions if before != ingress or encrypted else ()  # encrypted: tunnels lead to all nodes
+        return self.sessions if before != ingress else ()
 
     def _look_again(self, networks: Iterable[str]) -> None:
         for network_id in networks:
@@ -220,7 +216,7 @@ class Term:
                 return self.sessions
             case Service() as service if _told(old) != _told(new):
                 return [task.node_id for task in snap.tasks_of_service(service.meta.id)]
-            case Cluster() | Node() if _mesh(old) != _mesh(new):
+            case Cluster() if _mesh(old) != _mesh(new):
                 return [n for n, session in self.sessions.items() if "mesh" in session.sent.pieces]
             case _:
                 pass
@@ -359,16 +355,25 @@ def _networks_of(change: Change, snap: Snapshot) -> Iterator[str]:
                 yield obj.network_id
             case Network():
                 yield obj.meta.id
-            case Node() if _description(change.old) != _description(change.new):
-                yield from (s.network_id for s in snap.slices_on_node(obj.meta.id))
-                yield from (a.network_id for t in snap.tasks_on_node(obj.meta.id) for a in t.attachments if a.fixed)
+            case Node():
+                leases = (s.network_id for s in snap.slices_on_node(obj.meta.id))
+                fixed = (a.network_id for t in snap.tasks_on_node(obj.meta.id) for a in t.attachments if a.fixed)
+                yield from _told_of_node(change, itertools.chain(leases, fixed), snap)
             case _:
                 pass
 
 
-def _is_another_node(change: Change) -> bool:
-    """Whether a change is of a node that comes, goes, or has another address: every node is on some networks."""
-    return isinstance(change.new or change.old, Node) and _description(change.old) != _description(change.new)
+def _told_of_node(change: Change, networks: Iterable[str], snap: Snapshot) -> Iterable[str]:
+    """Return those of a node's networks whose other nodes are told something else of it now.
+
+    Of a node that comes, goes, or has other addresses or keys these are all of them; whether it is DOWN concerns those
+    that have tunnels to it.
+    """
+    if not isinstance(change.new or change.old, Node) or _seen(change.old) == _seen(change.new):
+        return ()
+    if _description(change.old) != _description(change.new):
+        return networks
+    return [i for i in networks if (network := snap.get(Network, i)) and network.spec.encrypted]
 
 
 def _is_over(change: Change) -> bool:
@@ -381,10 +386,12 @@ def _description(obj: StoredObject | None) -> NodeDescription | None:
     return obj.description if isinstance(obj, Node) else None
 
 
-def _mesh(obj: StoredObject | None) -> Mesh | tuple[str, tuple[MeshKey, ...], bool] | None:
-    """Return what the ends of a node's tunnels are told of an object."""
-    if isinstance(obj, Node):
-        return obj.description.underlay_address, obj.description.mesh_keys, obj.status.state is NodeState.DOWN
+def _seen(obj: StoredObject | None) -> tuple[NodeDescription, bool] | None:
+    """Return what others are told of a node."""
+    return (obj.description, obj.status.state is NodeState.DOWN) if isinstance(obj, Node) else None
+
+
+def _mesh(obj: StoredObject | None) -> Mesh | None:
     return obj.mesh if isinstance(obj, Cluster) else None
 
 

@@ -253,6 +253,17 @@ def test_static_address(cluster, tmp_path):
     )
     assert refused.returncode == 1
     assert "service thief cannot have 10.77.1.70 on network shop_back: service shop_db has it: choose" in refused.stderr
+
+    given_up = STATIC.replace("VALUE", "300000").replace("{back: {ipv4_address: 10.77.1.70}}", "[back]")
+    nowhere = given_up.replace("monitor: 100ms}", 'monitor: 100ms}, resources: {reservations: {cpus: "4000"}}')
+    cluster.deploy("shop", nowhere, tmp_path, "--detach")
+    wait_until(lambda: not cluster.json("network", "inspect", "shop_back")[0]["statics"], 20, "the claim is gone")
+    wait_until(lambda: any("CPU" in t["reason"] for t in cluster.tasks("shop_db")), 20, "the next one finds no room")
+    assert [t["addresses"] for t in cluster.running("shop_db")] == [["10.77.1.70"]]
+    assert all(reached_by_all() for _ in range(3)), "the old one is reached until another takes its place"
+    cluster.deploy("shop", given_up, tmp_path)
+    (last,) = cluster.wait_running("shop_db", 1)
+    assert last["addresses"] != ["10.77.1.70"]
     cluster.argosy("stack", "rm", "shop")
 
 

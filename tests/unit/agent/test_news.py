@@ -86,21 +86,23 @@ def assignments() -> Assignments:
         NetworkAssignment("plain", "plain"),
         NetworkAssignment("vault", "vault", encrypted=True),
         MeshAssignment(2, 1),
-        MeshPeerAssignment("n2", "node2", "192.0.2.2", (KEY,)),
+        MeshPeerAssignment("n2", "node2", "192.0.2.2", (KEY,), network_id="vault"),
+        MeshPeerAssignment("n2", "node2", "192.0.2.2", (), network_id="wine"),  # which is told of the key in a moment
+        MeshPeerAssignment("n1", "node1", "192.0.2.1", (KEY,), network_id="vault"),
     )
     return Assignments(Pieces(pieces))
 
 
 def test_the_network_plane_is_told_of_the_mesh() -> None:
-    state = network_state(assignments(), {})
+    state = network_state("n1", assignments(), {})
     assert state.mesh == MeshAssignment(2, 1)
-    assert [p.node_id for p in state.mesh_peers] == ["n2"]
-    assert network_state(Assignments(), {}).mesh is None
+    assert [(p.node_id, p.keys) for p in state.mesh_peers] == [("n2", (KEY,))]
+    assert network_state("n1", Assignments(), {}).mesh is None
 
 
 async def test_a_node_that_can_make_no_tunnels_refuses_tasks_of_encrypted_networks() -> None:
     plane = Plane()
-    wiring = Wiring(plane, "there is no /dev/net/tun")  # type: ignore[arg-type]
+    wiring = Wiring(plane, "n1", "there is no /dev/net/tun")  # type: ignore[arg-type]
     await wiring.set(assignments())
     running = asyncio.create_task(wiring.run())
     try:

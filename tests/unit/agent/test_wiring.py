@@ -50,7 +50,7 @@ async def turns() -> None:
 
 async def test_nothing_is_in_force_before_the_plane_has_applied_it():
     plane = Plane()
-    wiring = Wiring(plane)  # type: ignore[arg-type]
+    wiring = Wiring(plane, "n1")  # type: ignore[arg-type]
     running = asyncio.create_task(wiring.run())
     try:
         await wiring.set(networks("one"))
@@ -104,7 +104,7 @@ def on_one(*tasks: TaskAssignment) -> Assignments:
 async def test_what_a_former_life_left_keeps_its_links_until_it_is_detached():
     """Also a task that is to stop: it drains, or has its grace period."""
     plane = Kernel()
-    wiring = Wiring(plane)  # type: ignore[arg-type]
+    wiring = Wiring(plane, "n1")  # type: ignore[arg-type]
     wiring.adopt(["going", "staying"])
     stopping = (TaskAssignment(i, desired_state=TaskState.SHUTDOWN, attachments=HERE) for i in ("going", "gone"))
     await wiring.set(on_one(*stopping, TaskAssignment("staying", attachments=HERE)))
@@ -122,10 +122,10 @@ async def test_what_a_former_life_left_keeps_its_links_until_it_is_detached():
 def test_ports_and_names_lead_no_more_to_what_a_former_life_left_once_it_is_to_stop():
     revision = RevisionAssignment("web", 1, "web", {}, TaskSpec(host_ports=(HostPort("tcp", 80, 80),)))
     stopping = TaskAssignment("t", service_id="web", revision=1, desired_state=TaskState.SHUTDOWN, attachments=HERE)
-    going = network_state(Assignments(Pieces((stopping, revision))), {}, {"t"}).tasks
+    going = network_state("n1", Assignments(Pieces((stopping, revision))), {}, {"t"}).tasks
     assert going == (LocalTask("t", HERE),)
     stays = replace(stopping, desired_state=TaskState.RUNNING)
-    (staying,) = network_state(Assignments(Pieces((stays, revision))), {}, {"t"}).tasks
+    (staying,) = network_state("n1", Assignments(Pieces((stays, revision))), {}, {"t"}).tasks
     assert (staying.service_id, staying.host_ports) == ("web", revision.spec.host_ports)
 
 
@@ -133,7 +133,7 @@ def test_a_task_that_is_over_has_no_address_any_more():
     """It stays assigned, as history; its address may be another's by now, who would else be taken for it."""
     over = TaskAssignment("z", attachments=HERE, over=True)
     successor = TaskAssignment("a", attachments=HERE)
-    assert network_state(on_one(over, successor), {}, {"z"}).tasks == (LocalTask("a", HERE),)
+    assert network_state("n1", on_one(over, successor), {}, {"z"}).tasks == (LocalTask("a", HERE),)
 
 
 @pytest.mark.parametrize("why", [TransientError("no memory left"), PreconditionError("no free uplink address")])
@@ -142,7 +142,7 @@ async def test_what_is_new_does_not_wait_until_what_fails_is_tried_again(monkeyp
     monkeypatch.setattr(Backoff, "next", lambda _: 1000.0)
     plane = Plane()
     plane.failures, plane.why = 1, why
-    wiring = Wiring(plane)  # type: ignore[arg-type]
+    wiring = Wiring(plane, "n1")  # type: ignore[arg-type]
     running = asyncio.create_task(wiring.run())
     try:
         await wiring.set(networks("one"))

@@ -70,11 +70,14 @@ def objects(snap):
 
 
 def test_nodes_of_an_encrypted_network_are_told_each_others_keys():
-    told = assignments_for("a", objects(SNAP)).pieces
-    assert told["mesh"] == MeshAssignment(2, 1)
-    assert told["mesh/b"] == MeshPeerAssignment("b", "b", "192.0.2.2", (KEY,), down=True)
-    assert not {"mesh/a", "mesh/c"} & told.keys()
-    assert not any(key.startswith("mesh") for key in assignments_for("c", objects(SNAP)).pieces)
+    assert assignments_for("a", objects(SNAP)).pieces["mesh"] == MeshAssignment(2, 1)
+    assert "mesh" not in assignments_for("c", objects(SNAP)).pieces
+    told = [piece for i in ("vault", "plain") for piece in network_pieces(i, objects(SNAP))]
+    peers = [piece for piece in told if isinstance(piece, MeshPeerAssignment)]
+    assert sorted(peers, key=lambda p: p.node_id) == [
+        MeshPeerAssignment("a", "a", "192.0.2.1", network_id="vault"),
+        MeshPeerAssignment("b", "b", "192.0.2.2", (KEY,), down=True, network_id="vault"),
+    ]
 
 
 def test_the_links_are_narrower_by_what_tunnels_take():
