@@ -115,11 +115,11 @@ def key_of(peer: MeshPeerAssignment, epoch: int) -> MeshKey | None:
 def others(told: Iterable[MeshPeerAssignment], node_id: str) -> list[MeshPeerAssignment]:
     """Return each other node once, by id, of what each encrypted network tells of all that carry it.
 
-    Of two networks that tell of the same node it is always the same one: the others may lag behind it for a moment, and
-    a peer must not become again what it was.
+    Of networks that tell of the same node one may lag behind the others for a moment: so that no tunnel is taken away
+    which is there, who knows of its latest key is heard, and else always the same one.
     """
     found: dict[str, MeshPeerAssignment] = {}
-    for peer in sorted(told, key=lambda p: (p.node_id, p.network_id)):
+    for peer in sorted(told, key=lambda p: (p.node_id, -max((k.epoch for k in p.keys), default=0), p.network_id)):
         if peer.node_id != node_id:
             found.setdefault(peer.node_id, peer)
     return list(found.values())

@@ -87,7 +87,6 @@ def assignments() -> Assignments:
         NetworkAssignment("vault", "vault", encrypted=True),
         MeshAssignment(2, 1),
         MeshPeerAssignment("n2", "node2", "192.0.2.2", (KEY,), network_id="vault"),
-        MeshPeerAssignment("n2", "node2", "192.0.2.2", (), network_id="wine"),  # which is told of the key in a moment
         MeshPeerAssignment("n1", "node1", "192.0.2.1", (KEY,), network_id="vault"),
     )
     return Assignments(Pieces(pieces))

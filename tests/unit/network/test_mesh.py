@@ -23,6 +23,7 @@ from argosy.agent.logic.network_mesh import (
     choose,
     epochs_of,
     in_place,
+    others,
     peers_of,
     plan_mesh,
     problem_of,
@@ -55,6 +56,20 @@ def peer(*keys: MeshKey, address: str = "192.0.2.2") -> MeshPeerAssignment:
 
 
 OLD, NEW = MeshKey(1, A, 51821), MeshKey(2, B, 51820)
+
+
+@pytest.mark.parametrize(
+    ("of_one", "of_other", "taken"),
+    [((), (OLD,), (OLD,)), ((OLD,), (OLD, NEW), (OLD, NEW)), ((OLD, NEW), (NEW,), (OLD, NEW)), ((OLD,), (), (OLD,))],
+    ids=["first key", "next key", "older key gone", "no key any more"],
+)
+def test_of_networks_that_tell_of_the_same_node_who_knows_its_latest_key_is_heard(of_one, of_other, taken) -> None:
+    told = [
+        replace(peer(*keys), node_id=node_id, network_id=network)
+        for network, keys in (("b", of_other), ("a", of_one))
+        for node_id in ("n3", "n2", "n1")
+    ]
+    assert [(p.node_id, p.keys) for p in others(told, "n1")] == [("n2", taken), ("n3", taken)]
 
 
 def test_a_node_that_is_down_leaves_its_address_to_the_one_that_has_it_now() -> None:
