@@ -7,6 +7,7 @@ all of it datagrams flow, and the kernel tells of changes. Nobody asks the plane
 import os
 import re
 import time
+from collections.abc import Callable
 
 import pytest
 from mesh_world import Secret, mesh_of
@@ -261,27 +262,45 @@ def test_a_host_that_was_told_nothing_yet_has_nothing_wrong(wire: World) -> None
     assert host.do(host.plane.verify()) == []
 
 
-def test_tables_that_nobody_changed_are_not_listed(wire: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which takes longer the more is in them; once after each change, also by others to what is theirs."""
-    one, _ = two_ends(wire, TOLD)
+@pytest.mark.parametrize("timing", [TOLD, DEAF], ids=["as is told", "in the period"])
+def test_tables_that_nobody_changed_are_not_listed(
+    timing: AuditTiming, wire: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which takes longer the more is in them; once after each change, also by others to what is theirs.
+
+    A notification has them listed whatever was listed before it came: a look that it leads to is waited for.
+    """
+    one, _ = two_ends(wire, timing)
     host = one.host
-    listed: list[str] = []
+    commands: list[str] = []
     run = Nft.run
-    monkeypatch.setattr(Nft, "run", lambda nft, commands, **how: listed.append(commands) or run(nft, commands, **how))
+    monkeypatch.setattr(Nft, "run", lambda nft, text, **how: commands.append(text) or run(nft, text, **how))
+
+    def listed() -> list[str]:
+        return [text for text in commands if text.startswith("list table ip ")]
 
     def audited() -> list[str]:
-        listed.clear()
         assert host.do(host.plane.verify()) == []
-        return [c for c in listed if c.startswith("list table ip ")]
+        return listed()
 
-    audited()
-    assert audited() == []
-    host.sh("nft add table ip stranger")
-    assert len(audited()) == 2  # that of forwarding, and of who may send
-    assert audited() == []
-    host.in_network(WEB, "nft add table ip stranger")
-    assert len(audited()) == 2  # that of sources, and of balancing
-    assert audited() == []
+    def nothing_is_listed() -> bool:
+        commands.clear()
+        return audited() == []
+
+    def listed_after(change: Callable[[], object]) -> list[str]:
+        commands.clear()
+        change()
+        wait_until(lambda: len(listed()) >= 2)
+        return audited()
+
+    wait_until(nothing_is_listed)
+    for change in (
+        lambda: host.sh("nft add table ip stranger"),  # then that of forwarding, and of who may send
+        lambda: host.in_network(WEB, "nft add table ip stranger"),  # that of sources, and of balancing
+    ):
+        assert len(listed_after(change)) == 2
+        assert len(audited()) == 2  # no more
+        assert nothing_is_listed()
 
 
 @pytest.mark.parametrize("where", ["host", "net"])
