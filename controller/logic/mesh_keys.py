@@ -5,7 +5,7 @@ over to it peer by peer, as it finds that the new tunnel works. The epoch before
 uses it any more. Session keys are another matter: WireGuard changes those every two minutes by itself.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -31,14 +31,14 @@ def is_behind(mesh: Mesh, node: Node) -> bool:
     return node.status.state is not NodeState.DOWN and (_lacks(node, mesh.epoch) or _uses_older(node, mesh.epoch))
 
 
-def advanced(mesh: Mesh, carriers: Iterable[Node], now: float, period: float = ROTATION_PERIOD_S) -> Mesh:
+def advanced(mesh: Mesh, carriers: Collection[Node], now: float, period: float = ROTATION_PERIOD_S) -> Mesh:
     """Return where the cluster is to go; the same when it is to stay. `carriers`: nodes with an encrypted network."""
     if not mesh.epoch:
         return mesh
     if not mesh.settled:
         over = now - mesh.since >= OVERLAP_S and not any(is_behind(mesh, node) for node in carriers)
         return replace(mesh, settled=True) if over else mesh
-    return rotated(mesh, now) if any(True for _ in carriers) and now - mesh.since >= period else mesh
+    return rotated(mesh, now) if carriers and now - mesh.since >= period else mesh
 
 
 def rotated(mesh: Mesh, now: float) -> Mesh:
