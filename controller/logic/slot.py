@@ -9,10 +9,11 @@ no heir one is created; what serves until then goes in the order of `Order`:
     START_FIRST    heir created with desired RUNNING ─► heir RUNNING (healthy, known to all nodes) ─► old stopped
 
 A task that has to leave its node starts elsewhere first, whatever the update's order says (unless an update has begun
-to prepare its heir on that very node); a fenced one stops first, since two of it must never run, and so does one with
-an address that its service asked for. Whatever the order, a task that is available is stopped before its heir is
-available only as the service's availability budget allows (availability.py): else it goes on, and the slot waits. What
-is left on a drained node when the drain's deadline is over is stopped at once.
+to prepare its heir on that very node), yet beside it alone: for what else of the slot still runs the heir waits as the
+order says. A fenced one stops first, since two of it must never run, and so does one with an address that its service
+asked for. Whatever the order, a task that is available is stopped before its heir is available only as the service's
+availability budget allows (availability.py): else it goes on, and the slot waits. What is left on a drained node when
+the drain's deadline is over is stopped at once.
 
 The scheduler places the heir of PREPARE_FIRST as if what the old one takes of its node were free. What the two cannot
 even be prepared with side by side (a port of the host, an address) the heir has to wait for: it is PENDING then, and
@@ -25,7 +26,7 @@ preparation that failed).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 from argosy.controller.logic.actions import CreateTask
@@ -58,26 +59,41 @@ class Aim:
     since: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Turns:
+    """How a slot's heir takes turns with what may run there before it.
+
+    `order`: with the old task, if there is one. `others`: what else has to end before the heir starts.
+    """
+
+    old: Task | None
+    order: Order
+    others: Sequence[Task]
+
+
 def plan_slot(view: View, draft: Draft, allowance: Allowance, slot: Slot, aim: Aim) -> None:
     """Take the slot's next steps towards its aim."""
     good, outgoing = _sort_out(view, slot, aim)
-    for task in (*good[1:], *outgoing[1:]):
+    surplus = (*good[1:], *outgoing[1:])
+    for task in surplus:
         draft.stop(task)
+    heir = good[0] if good else None
     old = outgoing[0] if outgoing else None
+    turns = _turns(view, aim, heir, old, (*slot.ending, *surplus))
     if old is not None:
-        aim = replace(aim, order=_order(view, aim, old, good[0] if good else None))
         draft.wake(view.drain_deadline(old))
-    if good:
-        _hand_over(view, draft, allowance, slot, aim, good[0], old)
+    if heir is not None:
+        _hand_over(view, draft, allowance, aim, heir, turns)
     elif slot.may_create and (old is None or _may_begin(view, allowance, slot, old)):
-        _create_heir(view, draft, allowance, slot, aim, old)
+        _create_heir(view, draft, allowance, slot, aim, turns)
 
 
-def _order(view: View, aim: Aim, old: Task, heir: Task | None) -> Order:
-    if view.fenced or is_fixed(old):
-        return Order.PREPARE_FIRST
-    moves = view.is_leaving(old) and (heir is None or not _takes_its_room(heir, old))
-    return Order.START_FIRST if moves else aim.order
+def _turns(view: View, aim: Aim, heir: Task | None, old: Task | None, others: Sequence[Task]) -> _Turns:
+    if old is not None and (view.fenced or is_fixed(old)):
+        return _Turns(old, Order.PREPARE_FIRST, others)
+    moves = old is not None and view.is_leaving(old) and (heir is None or not _takes_its_room(heir, old))
+    order = Order.START_FIRST if moves else aim.order
+    return _Turns(old, order, () if aim.order is Order.START_FIRST else others)
 
 
 def _takes_its_room(heir: Task, old: Task) -> bool:
@@ -131,7 +147,8 @@ def _sort_out(view: View, slot: Slot, aim: Aim) -> tuple[list[Task], list[Task]]
     return good, outgoing
 
 
-def _create_heir(view: View, draft: Draft, allowance: Allowance, slot: Slot, aim: Aim, old: Task | None) -> None:
+def _create_heir(view: View, draft: Draft, allowance: Allowance, slot: Slot, aim: Aim, turns: _Turns) -> None:
+    old = turns.old
     heritage = succession(view, slot, aim.revision, aim.since)
     if isinstance(heritage, NoSuccessor):
         return
@@ -142,7 +159,7 @@ def _create_heir(view: View, draft: Draft, allowance: Allowance, slot: Slot, aim
         if not _may_stop_now(view, allowance, old):
             return
         draft.stop(old)
-    waits = aim.order is not Order.START_FIRST and _somebody_runs(slot, old)
+    waits = any(map(_runs, turns.others)) or (turns.order is not Order.START_FIRST and _runs(old))
     number, node_id = slot.key
     draft.create(
         CreateTask(
@@ -160,30 +177,33 @@ def _create_heir(view: View, draft: Draft, allowance: Allowance, slot: Slot, aim
     )
 
 
-def _hand_over(
-    view: View, draft: Draft, allowance: Allowance, slot: Slot, aim: Aim, heir: Task, old: Task | None
-) -> None:
+def _hand_over(view: View, draft: Draft, allowance: Allowance, aim: Aim, heir: Task, turns: _Turns) -> None:
     due = view.now >= heir.not_before
-    ends = list(slot.ending)
-    if old is not None and _makes_way(view, allowance, aim, heir, due, old):
+    beside = turns.order is Order.START_FIRST
+    old, ends = turns.old, list(turns.others)
+    if old is not None and _makes_way(view, allowance, aim, heir, due, old, beside):
         draft.stop(old)
-        ends.append(old)
+        if not beside:
+            ends.append(old)
         old = None
     if heir.desired_state is TaskState.READY:
         if not due:
             draft.wake(heir.not_before)
-        elif aim.order is Order.START_FIRST or (not _runs(old) and _takes_turns(heir, ends)):
+        elif (beside or not _runs(old)) and _takes_turns(heir, ends):
             draft.desire(heir, TaskState.RUNNING)
 
 
-def _makes_way(view: View, allowance: Allowance, aim: Aim, heir: Task, due: bool, old: Task) -> bool:
-    """Whether an old task goes now that it has an heir. One that is kept, whose node is DOWN, waits for its node."""
+def _makes_way(view: View, allowance: Allowance, aim: Aim, heir: Task, due: bool, old: Task, beside: bool) -> bool:
+    """Whether an old task goes now that it has an heir. One that is kept, whose node is DOWN, waits for its node.
+
+    `beside`: the heir runs beside it until that is available.
+    """
     if view.is_kept(old):
         return is_available(view, heir)
     if not serves(old) or view.is_overdue(old) or (is_available(view, heir) and view.has_arrived(heir)):
         return True
     leaving = view.is_leaving(old)
-    if aim.order is Order.START_FIRST or not due or (aim.hold and not leaving):
+    if beside or not due or (aim.hold and not leaving):
         return False
     if heir.status.state < TaskState.READY and not heir.status.waits_for_old:
         return False
@@ -197,13 +217,9 @@ def _may_stop_now(view: View, allowance: Allowance, old: Task) -> bool:
     return allowance.may_stop(old, moves=view.is_leaving(old))
 
 
-def _somebody_runs(slot: Slot, old: Task | None) -> bool:
-    """Whether a task of the slot may still run, so that its heir has to wait."""
-    return bool(slot.ending) or _runs(old)
-
-
-def _runs(old: Task | None) -> bool:
-    return old is not None and not is_unassigned(old)
+def _runs(task: Task | None) -> bool:
+    """Whether a task that has not ended may run, so that its heir has to wait."""
+    return task is not None and not is_unassigned(task)
 
 
 def _takes_turns(heir: Task, ends: Sequence[Task]) -> bool:
@@ -211,4 +227,4 @@ def _takes_turns(heir: Task, ends: Sequence[Task]) -> bool:
 
     The node is told so with its assignments (logic/assign.py).
     """
-    return all(is_unassigned(task) or (task.node_id == heir.node_id and not is_unassigned(heir)) for task in ends)
+    return all(not _runs(task) or (task.node_id == heir.node_id and not is_unassigned(heir)) for task in ends)

@@ -152,6 +152,27 @@ def test_an_heir_that_was_prepared_in_the_room_of_a_task_that_is_then_to_leave_w
     assert max(max(slots.values()) for slots in twice) == 1
 
 
+def test_what_starts_beside_a_task_that_moves_waits_for_what_was_started_there_before_it() -> None:
+    world = deployed(1)
+    (old,) = world.running()
+    world.fate = stuck(world, "v1", S.RUNNING)
+    world.evict(old.meta.id)
+    world.settle()
+    (overtaken,) = (t for t in world.live() if t != world.tasks[old.meta.id])
+    assert overtaken.status.state is S.STARTING
+    world.fate = lambda task, following: task.status.state if following is S.SHUTDOWN else following
+    roll(world)
+    world.run(60)
+    assert {t.meta.id for t in world.serving()} == {old.meta.id, overtaken.meta.id}
+    world.fate = go_well
+    beside: list[set[str]] = []
+    world.checks.append(lambda w: beside.append({t.meta.id for t in w.serving()}))
+    world.run(60)
+    assert (world.images(), world.update_state()) == (["v2"], UpdateState.COMPLETED)
+    (heir,) = world.running()
+    assert {old.meta.id, heir.meta.id} in beside
+
+
 def test_a_second_update_takes_over_from_the_first() -> None:
     world = deployed(4)
     world.fate = stuck(world, "v2", S.READY)
