@@ -161,7 +161,7 @@ MUTANTS = (
         "replaced task not stopped",
         "controller/logic/slot.py",
         (
-            "    for task in (*good[1:], *outgoing[1:]):\n        draft.stop(task)\n",
+            "    for task in surplus:\n        draft.stop(task)\n",
             "",
         ),
     ),
