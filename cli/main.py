@@ -11,6 +11,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
+from argosy.cli import interrupt
 from argosy.cli.errors import EXIT_BUG, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVALID, CliError, explain, outcome_unknown
 from argosy.cli.session import Session
 
@@ -144,6 +145,7 @@ def run(arguments: list[str]) -> int:
         _tell(error.format_message())
         return EXIT_INVALID
     except (click.Abort, KeyboardInterrupt):
+        interrupt.acted_on()
         if session.changes_sent:
             _tell("interrupted; what the cluster was asked for goes on", "look with 'argosy ps' or 'argosy service ls'")
         else:

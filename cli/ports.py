@@ -166,13 +166,22 @@ def unpublish(service: types.Service, texts: Iterable[str]) -> None:
             kept = [(port, answered) for port, answered in left if not _is(wanted, answered)]
             if len(kept) == len(left):
                 has = ", ".join(port_text(p, _note(p)) for _, p in left) or "no ports"
-                raise InvalidError(f"the service does not publish '{text}': it has {has}")
+                raise InvalidError(f"the service does not publish '{text}': it has {has}{_meant(wanted, left)}")
             left = kept
     everywhere = [port for port, _ in left if isinstance(port, types.PortSpec)]
     own = [port for port, _ in left if isinstance(port, types.HostPort)]
     del spec.endpoint.ports[:], spec.task.host_ports[:]
     spec.endpoint.ports.extend(everywhere)
     spec.task.host_ports.extend(own)
+
+
+def _meant(wanted: Publication, left: "Sequence[tuple[object, types.PortSpec | types.HostPort]]") -> str:
+    """Say how to name a port of the nodes, where one was given as if it were one of the tasks."""
+    ports = [] if wanted.published else [port for _, port in left if number_of(port) == wanted.target]
+    if not ports:
+        return ""
+    number = wanted.target
+    return f"; for the nodes' port {number} write {number}:{ports[0].target}"
 
 
 def _published(spec: types.ServiceSpec) -> Sequence[types.PortSpec | types.HostPort]:

@@ -17,15 +17,17 @@ LARGEST_PREFIX: Final = 8
 
 def parse_ipv4(text: str) -> int:
     """Return a dotted address as an integer; InvalidError for anything but four decimal bytes."""
+    if why := _no_ipv4(text):
+        raise InvalidError(f"{why}: write it like 10.64.0.33")
+    return int.from_bytes(map(int, text.split(".")))
+
+
+def _no_ipv4(text: str) -> str:
     parts = text.split(".")
     if len(parts) != 4 or not all(p.isascii() and p.isdigit() and len(p) <= 3 and str(int(p)) == p for p in parts):
-        raise InvalidError(f'"{text}" is not an IPv4 address: write it like 10.64.0.33')
-    value = 0
-    for part in parts:
-        if int(part) > 255:
-            raise InvalidError(f'"{text}" is not an IPv4 address: {part} is more than 255')
-        value = value << 8 | int(part)
-    return value
+        return f'"{text}" is not an IPv4 address'
+    large = next((f" ({part} is more than 255)" for part in parts if int(part) > 255), "")
+    return f'"{text}" is not an IPv4 address{large}' if large else ""
 
 
 def format_ipv4(address: int) -> str:
@@ -48,6 +50,8 @@ class Subnet:
             raise InvalidError(f'"{text}" is an IPv6 subnet: networks have IPv4 subnets, such as 10.64.0.0/16')
         if not slash or not (length.isascii() and length.isdigit() and len(length) <= 2) or int(length) > 32:
             raise InvalidError(f'"{text}" is not a subnet: write it like 10.64.0.0/16')
+        if why := _no_ipv4(address):
+            raise InvalidError(f'"{text}" is not a subnet, as {why}: write it like 10.64.0.0/16')
         subnet = cls.around(parse_ipv4(address), int(length))
         if subnet.base != parse_ipv4(address):
             raise InvalidError(f'"{text}" has bits set after its prefix: did you mean {subnet}?')

@@ -25,6 +25,7 @@ SESSION_S: Final = 180.0
 MOST_MISSED: Final = 3
 """A peer that leaves so many probes in a row without an answer cannot be reached."""
 BEING_MADE: Final = "it is being made"
+NO_KEY: Final = "it has told no key yet"
 PATIENCE_S: Final = 5.0
 """So long nothing else is said of a new tunnel that does not work yet."""
 KEEPALIVE_S: Final = 10
@@ -201,7 +202,7 @@ def plan_mesh(
 def problem_of(peer: MeshPeerAssignment, epoch: int, handshake_at: float, missed: int, now: float) -> str:
     """Say why nothing can be sent to a peer; "" when its tunnel works. `missed`: probes without an answer in a row."""
     if not peer.keys:
-        return "it has told no key yet"
+        return NO_KEY
     key = key_of(peer, epoch)
     if key is None:
         return "it has told no key of the present epoch yet"
@@ -215,8 +216,12 @@ def problem_of(peer: MeshPeerAssignment, epoch: int, handshake_at: float, missed
 
 
 def told(problem: str, before: Tunnel | None, now: float) -> str:
-    """Return what to say of a tunnel's problem: a new one never works at once, and that is no reason to worry."""
-    new = before is None or (before.problem == BEING_MADE and now - before.since < PATIENCE_S)
+    """Return what to say of a tunnel's problem: a new one never works at once, and that is no reason to worry.
+
+    One to a node that had no key before is new, too: it carried no encrypted network.
+    """
+    fresh = before is not None and before.problem == BEING_MADE and now - before.since < PATIENCE_S
+    new = before is None or fresh or before.problem == NO_KEY != problem
     return BEING_MADE if problem and new else problem
 
 

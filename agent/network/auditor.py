@@ -20,7 +20,7 @@ from argosy.core.errors import TransientError
 log = structlog.get_logger(__name__)
 
 RECENT: Final = 20
-"""How many of the latest differences are remembered for `network verify`."""
+"""How many of the latest repairs are remembered for `network verify`."""
 
 
 class Auditor:
@@ -98,7 +98,10 @@ class Auditor:
         """Count what was found and put right, and log it."""
         if found:
             self.drift.update(d.network_id for d in found)
-            self.recent.extend(Repaired(d, time.time()) for d in found)
+            by_network: dict[str, list[Drift]] = {}
+            for drift in found:
+                by_network.setdefault(drift.network_id, []).append(drift)
+            self.recent.extend(Repaired(some[0], time.time(), len(some) - 1) for some in by_network.values())
             what = [f"{d.kind} {d.what}" for d in found[:5]]
             log.warning("somebody changed the network: repaired", differences=len(found), what=what)
 

@@ -184,17 +184,21 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """A difference that was put right; `at` in seconds since 1970."""
+    """What a repair put right in one network: the first difference, as a rule the others' cause, and how many others.
+
+    `at` in seconds since 1970.
+    """
 
     drift: Drift
     at: float
+    others: int
 
 
 @dataclass(frozen=True, slots=True)
 class Audited:
     """What an audit that was asked for found, and why not all of it was put right ("" when it was).
 
-    `earlier`: the latest of what was put right before.
+    `earlier`: the latest repairs before.
     """
 
     found: tuple[Drift, ...]

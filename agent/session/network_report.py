@@ -38,7 +38,8 @@ async def _audit(plane: NetworkPlane, report: pb.NetworkReport) -> None:
     for drift in audited.found:
         report.found.add(network_id=drift.network_id, what=str(drift))
     for repaired in audited.earlier:
-        report.earlier.add(network_id=repaired.drift.network_id, what=str(repaired.drift), at=repaired.at)
+        what, others = str(repaired.drift), repaired.others
+        report.earlier.add(network_id=repaired.drift.network_id, what=what, at=repaired.at, others=others)
     report.problem = audited.problem
     for network_id, count in plane.drift.items():
         report.repairs.add(network_id=network_id, count=count)

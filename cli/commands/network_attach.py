@@ -25,7 +25,7 @@ IMAGES: Final = ("netshoot", "busybox", "alpine", "debian", "ubuntu")
     "attach",
     help="A shell in a container on a network, to look at it from within; or a command: argosy network attach NETWORK "
     "-- ping -c 3 web. It has this terminal, or this standard input where that is none. Its exit status is the "
-    "command's; when the connection to it breaks it is ended.",
+    "command's, or 125 when that could not even be tried; when the connection to it breaks it is ended.",
     context_settings={"allow_interspersed_args": True},
 )
 @click.option("--node", default="", metavar="NODE", help="Run on this node.", shell_complete=complete.nodes)

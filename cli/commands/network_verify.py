@@ -1,7 +1,6 @@
 """`argosy network verify`: all nodes' networks audited, and the ways between them tried."""
 
 from collections.abc import Iterable
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -71,6 +70,9 @@ def _ways(found: "pb.GetNetworkVerificationResponse") -> Iterable[str]:
             yield from _matrix(list(network.nodes), pairs)
         else:
             yield from (f"  {p.source} to {p.target}: {cell(p)}" for p in network.pairs if not _is_well(p))
+        for pair in network.pairs:
+            if pair.tunnel_problem and not _is_well(pair):
+                yield f"  {pair.source} has no tunnel to {pair.target}: {pair.tunnel_problem}"
         yield ""
 
 
@@ -106,16 +108,12 @@ def cell(pair: "pb.PairProbe | None") -> str:
 
 
 def differences(found: "pb.GetNetworkVerificationResponse") -> Iterable[str]:
-    """Yield what differed, all of it, and of each repair before what it put right first.
-
-    The first is the cause as a rule: with a link goes what led over it.
-    """
+    """Yield what differed, all of it, and of each repair before what it put right first (as a rule why the others)."""
     for node in found.nodes:
         for drift in node.found:
             yield f"{node.node}: {_where(drift)}{drift.what}"
-        for _, repair in groupby(node.earlier, key=lambda d: (round(d.at, 1), d.network)):
-            first, *others = repair
-            more = f", and {len(others)} more" if others else ""
+        for first in node.earlier:
+            more = f", and {first.others} more" if first.others else ""
             yield f"{node.node}: {_ago(first)} ago, repaired: {_where(first)}{first.what}{more}"
 
 

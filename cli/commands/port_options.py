@@ -28,7 +28,10 @@ def publish_option(command: F) -> F:
 def update_port_options(command: F) -> F:
     """Add `--publish-add` and `--publish-rm`."""
     command = click.option(
-        "--publish-rm", multiple=True, metavar="PORT", help="Answer no more on what leads to this port of the tasks."
+        "--publish-rm",
+        multiple=True,
+        metavar="[PUBLISHED:]PORT",
+        help="Answer no more on what leads to this port of the tasks; 8080:80 is one of several that do.",
     )(command)
     return click.option("--publish-add", multiple=True, metavar=_METAVAR, help="Answer on this port of every node.")(
         command

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from argosy.cli.console import Console
     from argosy.core.service import Service, ServiceSpec
     from argosy.core.task import Task
+    from argosy.proto.argosy.v1 import control_pb2 as pb
     from argosy.proto.argosy.v1 import types_pb2 as types
 
 RUN_LABEL: Final = "argosy.run"
@@ -99,31 +100,52 @@ def run_to_its_end(session: Session, options: dict[str, Any], *, remove: bool = 
     from argosy.proto.argosy.v1 import control_pb2 as pb
 
     request = pb.CreateServiceRequest(project=session.project, spec=_message(options))
-    with refused_with(EXIT_CANNOT_RUN, request.spec.name):
-        created = session.control.CreateService(request)
-    if detach:
-        say(created.spec.name)
-        return 0
-    console = Console(session, terminal=options["tty"]) if options["tty"] or options["interactive"] else None
-    following = _Following(session, decode(created, Service), console)
+    with _terminated_as_interrupted():
+        created = _create(session, request)
+        if detach:
+            say(created.spec.name)
+            interrupt.check()
+            return 0
+        console = Console(session, terminal=options["tty"]) if options["tty"] or options["interactive"] else None
+        following = _Following(session, decode(created, Service), console)
+        try:
+            with console.ready() if console else nullcontext():
+                status = following.until_ended()
+                if remove:
+                    _remove(session, created)
+                return status
+        except KeyboardInterrupt:
+            interrupt.acted_on()
+            notice(f"{created.spec.name}: being stopped")
+            until_gone(session, [_remove(session, created)], (), timeout=_STOP_TIMEOUT_S)
+            notice(f"{created.spec.name}: stopped and removed")
+            return EXIT_INTERRUPTED
+        except ConnectionBroke:
+            _remove(session, created)
+            raise
+        finally:
+            following.stop()
+
+
+def _create(session: Session, request: "pb.CreateServiceRequest") -> "types.Service":
+    """Create the run's service. An interrupt is held back until it is known what there is to remove."""
+    name = request.spec.name
     try:
-        with _terminated_as_interrupted(), console.ready() if console else nullcontext():
-            status = following.until_ended()
-            if remove:
-                session.control.RemoveService(pb.RemoveServiceRequest(project=session.project, ref=created.meta.id))
-            return status
+        with refused_with(EXIT_CANNOT_RUN, name), interrupt.held():
+            return session.control.CreateService(request)
     except KeyboardInterrupt:
         interrupt.acted_on()
-        notice(f"{created.spec.name}: being stopped")
-        gone = session.control.RemoveService(pb.RemoveServiceRequest(project=session.project, ref=created.meta.id))
-        until_gone(session, [gone], (), timeout=_STOP_TIMEOUT_S)
-        notice(f"{created.spec.name}: stopped and removed")
-        return EXIT_INTERRUPTED
-    except ConnectionBroke:
-        session.control.RemoveService(pb.RemoveServiceRequest(project=session.project, ref=created.meta.id))
-        raise
-    finally:
-        following.stop()
+        raise CliError("interrupted", _may_run(name), status=EXIT_INTERRUPTED) from None
+
+
+def _remove(session: Session, created: "types.Service") -> "types.Service":
+    from argosy.proto.argosy.v1 import control_pb2 as pb
+
+    return session.control.RemoveService(pb.RemoveServiceRequest(project=session.project, ref=created.meta.id))
+
+
+def _may_run(name: str) -> str:
+    return f"{name} may run all the same: 'argosy service rm {name}' ends it"
 
 
 def _message(options: dict[str, Any]) -> "types.ServiceSpec":
@@ -206,7 +228,7 @@ def refused_with(status: int, name: str = "") -> Iterator[None]:
         if told.status not in (EXIT_UNREACHABLE, EXIT_INTERRUPTED):
             told.status = status
         if name and outcome_unknown(error):
-            told.hint = f"{name} may run all the same: 'argosy service rm {name}' ends it"
+            told.hint = _may_run(name)
         raise told from None
 
 

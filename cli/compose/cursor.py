@@ -82,11 +82,14 @@ class Cursor:
             return None
         return Cursor(entry.value, f"{self.path}.{key}" if self.path else key, self.findings, entry.position)
 
-    def mapping(self) -> bool:
-        """Whether this is a mapping (or null, an empty one); anything else is reported."""
+    def mapping(self, *, names: bool = False) -> bool:
+        """Whether this is a mapping (or null, an empty one); anything else is reported.
+
+        `names`: a list of names would have done as well, and was made a mapping (shapes.py).
+        """
         if isinstance(self.node, Map) or self.is_null:
             return True
-        self._wrong("a mapping (key: value)")
+        self._wrong("a list of names, or a mapping (key: value)" if names else "a mapping (key: value)")
         return False
 
     def entries(self) -> Iterator[tuple[str, "Cursor"]]:

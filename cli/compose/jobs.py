@@ -49,7 +49,9 @@ def _cron(at: Cursor) -> Cron:
 def depends_on(service: Cursor, stack: str) -> tuple[Dependency, ...]:
     """Return what a service waits for, under the names that the stack's services have in the cluster."""
     at = service.get("depends_on")
-    return tuple(_dependency(name, value, stack) for name, value in (at.own_entries() if at is not None else ()))
+    if at is None or not at.mapping(names=True):
+        return ()
+    return tuple(_dependency(name, value, stack) for name, value in at.own_entries())
 
 
 def _dependency(name: str, at: Cursor, stack: str) -> Dependency:

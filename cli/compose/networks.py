@@ -158,7 +158,7 @@ def attachments(
         used.add(DEFAULT)
         return (NetworkAttachmentSpec(defined[DEFAULT].spec.name, (name,)),)
     found = []
-    for key, value in at.entries():
+    for key, value in at.entries() if at.mapping(names=True) else ():
         network = defined.get(key)
         if network is None:
             near = get_close_matches(key, defined, n=1)

@@ -129,7 +129,8 @@ class _Verification:
         for drifts, into in ((answer.found, verdict.found), (answer.earlier, verdict.earlier)):
             for drift in drifts:
                 if self._concerns(drift.network_id):
-                    into.add(network=self._network_name(drift.network_id), what=drift.what, at=drift.at)
+                    name = self._network_name(drift.network_id)
+                    into.add(network=name, what=drift.what, at=drift.at, others=drift.others)
         return verdict
 
     def _concerns(self, network_id: str) -> bool:
@@ -149,6 +150,7 @@ class _Verification:
             mtu_notice=lowered(network.spec, network_usage.carriers(self._cache.snapshot, network)),
         )
         verdict.nodes.extend(sorted(map(self._name, nodes)))
+        tunnels = self._tunnel_problems() if network.spec.encrypted else {}
         for node_id in sorted(nodes, key=self._name):
             report = reports[node_id]
             if isinstance(report, str):
@@ -164,5 +166,11 @@ class _Verification:
                     largest=probe.largest,
                     mtu=probe.mtu,
                     problem=probe.problem,
+                    tunnel_problem=tunnels.get((node_id, probe.node_id), ""),
                 )
         return verdict
+
+    def _tunnel_problems(self) -> Mapping[tuple[str, str], str]:
+        """Return why nodes have no tunnels, as they told last, by the ids of both."""
+        nodes = self._cache.snapshot.all(Node)
+        return {(node.meta.id, tunnel.node_id): tunnel.problem for node in nodes for tunnel in node.tunnels}

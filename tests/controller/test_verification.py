@@ -7,6 +7,8 @@ import pytest
 
 from argosy.controller.api import verification
 from argosy.controller.store import Put
+from argosy.core.mesh import Tunnel
+from argosy.core.network import Network
 from argosy.core.node import Node, NodeState
 from argosy.core.task_state import TaskState
 from argosy.proto.argosy.v1 import control_pb2, dispatcher_pb2, dispatcher_pb2_grpc
@@ -79,6 +81,21 @@ async def test_much_that_was_found_is_passed_on(leader, agents, controllers):
     await answer(two)
     found = await asyncio.wait_for(asking, 10)
     assert [len(n.found) for n in found.nodes] == [5, 0]
+
+
+@pytest.mark.parametrize(("encrypted", "said"), [(False, ["", ""]), (True, ["there was no handshake yet", ""])])
+async def test_of_an_encrypted_network_it_is_said_who_has_no_tunnel_to_whom(leader, agents, encrypted, said):
+    one, two = await two_carriers(leader, agents)
+    n1, n2 = sorted(leader.cache.snapshot.all(Node), key=lambda n: n.spec.name)
+    (network,) = leader.cache.snapshot.all(Network)
+    broken = replace(n1, tunnels=(Tunnel(n2.meta.id, 1, "there was no handshake yet", 5.0),))
+    changed = replace(network, spec=replace(network.spec, encrypted=encrypted))
+    await leader.cache.wait_for(await leader.store.commit([Put(broken, None), Put(changed, None)]))
+    asking = asyncio.ensure_future(verify(leader))
+    await answer(one)
+    await answer(two)
+    (found,) = (await asyncio.wait_for(asking, 10)).networks
+    assert [p.tunnel_problem for p in found.pairs] == said
 
 
 async def test_who_does_not_answer_and_who_is_away_are_said(leader, agents, monkeypatch):

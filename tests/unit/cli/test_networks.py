@@ -140,7 +140,7 @@ def verification(*pairs: pb.PairProbe, nodes: tuple[str, ...] = ("n1", "n2")) ->
     )
 
 
-def way(source: str, target: str, **fields: float) -> pb.PairProbe:
+def way(source: str, target: str, **fields: float | str) -> pb.PairProbe:
     return pb.PairProbe(source=source, target=target, **GOOD | fields)  # type: ignore[arg-type]
 
 
@@ -152,6 +152,12 @@ def test_all_ways_are_a_matrix() -> None:
         "  n2         no answer  -",
         "",
     ]
+
+
+def test_of_a_way_without_tunnel_it_is_said_why() -> None:
+    pairs = way("n1", "n2", tunnel_problem="it is being made"), way("n2", "n1", lost=10, tunnel_problem="no handshake")
+    for nodes in ("n1", "n2"), tuple(f"n{i}" for i in range(1, 30)):
+        assert list(_ways(verification(*pairs, nodes=nodes)))[-2:] == ["  n2 has no tunnel to n1: no handshake", ""]
 
 
 def test_a_smaller_mtu_than_a_network_asks_for_is_told() -> None:
@@ -188,10 +194,10 @@ def test_a_node_that_differs_or_does_not_answer_is_not_well(change: dict[str, ob
 
 
 def test_of_what_was_repaired_before_each_repair_has_one_line() -> None:
-    def drift(at: float, what: str, network: str = "red") -> pb.FoundDrift:
-        return pb.FoundDrift(network=network, what=f"missing: {what}", at=at)
+    def drift(at: float, what: str, network: str = "red", others: int = 0) -> pb.FoundDrift:
+        return pb.FoundDrift(network=network, what=f"missing: {what}", at=at, others=others)
 
-    earlier = [drift(1.0, "link vtep"), drift(1.0, "route"), drift(1.0, "fdb"), drift(1.0, "rule", "blue")]
+    earlier = [drift(1.0, "link vtep", others=2), drift(1.0, "rule", "blue")]
     node = pb.NodeVerification(
         node="n1", found=[drift(9.0, "a"), drift(9.0, "b")], earlier=[*earlier, drift(2.0, "pin", "")]
     )

@@ -1,5 +1,8 @@
 """What `argosy run` ends with: the status of its program, as `docker run` has it."""
 
+import os
+import signal
+import threading
 from collections.abc import Callable
 
 import grpc
@@ -43,6 +46,44 @@ def test_a_run_that_may_have_been_begun_is_named(argosy: Callable[..., Ran], clu
     assert ran.status == 3
     assert cluster.calls["CreateService"] == 1
     assert "'argosy service rm once'" in ran.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("options", [(), ("-i",)])
+def test_ctrl_c_while_a_run_is_begun_leaves_nothing_of_it(
+    argosy: Callable[..., Ran], cluster: FakeCluster, options: tuple[str, ...], number: signal.Signals
+) -> None:
+    def interrupt() -> None:
+        os.kill(os.getpid(), number)
+        threading.Event().wait(0.5)  # the answer comes after it
+
+    cluster.meanwhile["CreateService"] = interrupt
+    ran = argosy("run", "--name", "once", *options, "web")
+    assert (ran.status, cluster.all("service")) == (130, [])
+    assert "once: stopped and removed" in ran.err
+
+
+def test_ctrl_c_twice_while_a_run_is_begun_gives_up_and_names_it(
+    argosy: Callable[..., Ran], cluster: FakeCluster
+) -> None:
+    def interrupt() -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            threading.Event().wait(0.5)
+
+    cluster.meanwhile["CreateService"] = interrupt
+    ran = argosy("run", "--name", "once", "web")
+    assert ran.status == 130
+    assert "'argosy service rm once'" in ran.err
+
+
+def test_ctrl_c_while_a_detached_run_is_begun_says_what_goes_on(
+    argosy: Callable[..., Ran], cluster: FakeCluster
+) -> None:
+    cluster.meanwhile["CreateService"] = lambda: (os.kill(os.getpid(), signal.SIGINT), threading.Event().wait(0.5))
+    ran = argosy("run", "-d", "--name", "once", "web")
+    assert (ran.status, ran.out) == (130, "once\n")
+    assert "what the cluster was asked for goes on" in ran.err
 
 
 def test_what_may_have_been_done_is_not_done_again(argosy: Callable[..., Ran], cluster: FakeCluster) -> None:

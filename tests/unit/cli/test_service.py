@@ -115,6 +115,9 @@ def test_ports_are_added_beside_others_and_taken_out_by_the_number_that_was_chos
     service.ports.extend(types.PortSpec(protocol="tcp", target=80, published=n) for n in (8080, 30000))
     ran = argosy("service", "update", "--publish-rm", "30001:80", "web")
     assert (ran.status, "it has *:8080->80/tcp, *:30000->80/tcp" in ran.err) == (2, True), ran.err
+    ran = argosy("service", "update", "--publish-rm", "30000", "web")
+    assert ran.status == 2
+    assert "for the nodes' port 30000 write 30000:80" in ran.err
     changes = ("--publish-rm", "30000:80", "--publish-add", "published=8081,target=80,mode=host")
     assert argosy("service", "update", *changes, "web").status == 0
     spec = cluster.find("service", "web").spec  # type: ignore[union-attr]

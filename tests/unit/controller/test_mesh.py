@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from argosy.controller.api.tunnels import tunnels_between
 from argosy.controller.changes import mesh, networks
 from argosy.controller.changes.join import described, tunnelled
 from argosy.controller.logic.assign import assignments_for, network_pieces
@@ -136,6 +137,19 @@ def test_a_rotation_is_refused_while_another_goes_on():
         mesh.rotation(snapshot(cluster(epoch=2), host("a", 1, keys=(KEY,))), NOW)
     _, begun = mesh.rotation(snapshot(cluster(epoch=2, settled=True), host("a", 1, keys=(KEY,))), NOW)
     assert begun.mesh == Mesh(3, NOW)
+
+
+def test_of_a_node_that_only_holds_addresses_no_tunnel_is_missed():
+    def between(*tasks):
+        hosts = [replace(h, tunnels=(Tunnel("b", 0, "it has told no key yet", 5.0),)) for h in HOSTS[:1]]
+        snap = snapshot(
+            ENCRYPTED, *hosts, HOSTS[1], service("web"), lease("vault", 1, "a"), lease("vault", 2, "b"), *tasks
+        )
+        return [(row.node, [t.to for t in row.tunnels]) for row in tunnels_between(snap, ENCRYPTED)]
+
+    of_a, of_b = (task("web", i, node, attachments=(Attachment("vault", i),)) for i, node in ((1, "a"), (2, "b")))
+    assert between(of_a) == [("a", [])]
+    assert between(of_a, of_b) == [("a", ["b"]), ("b", [])]
 
 
 def test_what_a_node_says_is_stored_once():

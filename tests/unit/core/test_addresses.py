@@ -45,7 +45,8 @@ def test_subnets_agree_with_the_standard_library(a, a_prefix, b, b_prefix):
         ("10.0.0.0/x", "write it like"),
         ("10.0.0.1/24", "did you mean 10.0.0.0/24"),
         ("fd00::/64", "IPv6"),
-        ("10.0.0/24", "not an IPv4 address"),
+        ("10.0.0/24", '"10.0.0/24" is not a subnet, as "10.0.0" is not an IPv4 address: write it like 10.64.0.0/16'),
+        ("10.0.256.0/24", r"not an IPv4 address \(256 is more than 255\): write it like 10.64.0.0/16"),
     ],
 )
 def test_a_bad_subnet_says_what_would_be_right(text, says):

@@ -1,6 +1,7 @@
 """The audit's loop, with a kernel that is not there."""
 
 import asyncio
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -35,3 +36,14 @@ async def test_it_goes_on_whatever_a_look_ends_with(error: Exception) -> None:
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+def test_the_latest_repairs_are_remembered_each_with_what_it_put_right_first() -> None:
+    """However much one put right: with a VTEP go its peers."""
+    auditor = Auditor(AsyncMock(), AsyncMock(), AuditTiming())
+    auditor.note([Drift("net", DriftKind.MISSING, "link vtep"), Drift("", DriftKind.MISSING, "pin")])
+    peers = [Drift("net", DriftKind.MISSING, f"route {i}") for i in range(5000)]
+    auditor.note([Drift("net", DriftKind.DIFFERENT, "link vtep"), *peers])
+    found = [(r.drift.network_id, str(r.drift), r.others) for r in auditor.recent]
+    assert found == [("net", "missing: link vtep", 0), ("", "missing: pin", 0), ("net", "different: link vtep", 5000)]
+    assert auditor.drift == {"net": 5002, "": 1}

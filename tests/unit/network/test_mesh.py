@@ -13,6 +13,7 @@ from argosy.agent.logic import network_names as names
 from argosy.agent.logic.network_mesh import (
     BEING_MADE,
     MOST_MISSED,
+    NO_KEY,
     PATIENCE_S,
     SESSION_S,
     DeviceChange,
@@ -235,6 +236,14 @@ def test_a_new_tunnel_is_being_made_for_a_while() -> None:
     assert told("", first, NOW + 1) == ""
     assert told("why", Tunnel("b", 1, "", NOW), NOW + 1) == "why"  # it has worked
     assert told("", None, NOW) == ""
+
+
+def test_a_tunnel_to_a_node_that_has_keys_again_is_new() -> None:
+    """It ran nothing on any encrypted network for a while, and held addresses of one."""
+    without = Tunnel("b", 0, NO_KEY, NOW)
+    assert told(NO_KEY, without, NOW + 1) == NO_KEY
+    assert told("why", without, NOW + 100) == BEING_MADE
+    assert told("", without, NOW + 100) == ""
 
 
 def test_a_network_names_the_first_and_counts_the_others() -> None:
