@@ -235,6 +235,11 @@ class Overlay:
             for device, why in carried.cut_off.items()
         ]
 
+    def beyond_repair(self) -> list[Drift]:
+        """Return what only people can put right: what keeps links from being made, what of the host fits no network."""
+        misfits = self.host_report.problems.items()
+        return [*self.cut_off(), *(Drift(i, DriftKind.UNEXPECTED, problem) for i, problem in misfits)]
+
     def _look(self, scope: Scope) -> tuple[list[Drift], list[Callable[[], None]]]:
         """Return the differences, and what has the next pass write the tables among them."""
         drift: list[Drift] = []

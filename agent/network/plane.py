@@ -175,9 +175,9 @@ class NetworkPlane:
             return Audited(tuple(await self.verify()), str(error), earlier)
         self._auditor.note(found)
         async with self._applying:
-            cut_off = await self._in_kernel(self._running.cut_off) if self._applied else []
-        if cut_off:
-            return Audited(tuple(cut_off), "; ".join(d.what for d in cut_off), tuple(self._auditor.recent))
+            stays = await self._in_kernel(self._running.beyond_repair) if self._applied else []
+        if stays:
+            return Audited(tuple(stays), "; ".join(d.what for d in stays), tuple(self._auditor.recent))
         return Audited(tuple(found), "", earlier)
 
     async def probe(self, network_id: str, peers: Iterable[str]) -> tuple[dict[str, Tally], int]:

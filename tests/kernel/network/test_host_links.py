@@ -70,8 +70,11 @@ def test_what_does_not_fit_a_running_container_any_more_is_told(wire: World) -> 
         "network webnet (10.64.0.0/16) overlaps 10.64.8.0/24, which this host reaches over eth0: remove"
     )
     assert "10.64.8.0/24" in report().routes
+    audited = one.host.do(one.host.plane.audit())
+    assert ([(d.network_id, d.what) for d in audited.found], audited.problem) == ([(WEB, problem)], problem)
     one.host.sh("ip route del 10.64.8.0/24 dev eth0")
     wait_until(lambda: not report().problems and "10.64.8.0/24" not in report().routes)
+    assert one.host.do(one.host.plane.audit()).found == ()
     one.host.sh("ip link set eth0 mtu 1300")
     wait_until(lambda: report().problems)
     (problem,) = report().problems.values()
