@@ -35,7 +35,6 @@ def acted_on() -> None:
 @contextmanager
 def held() -> Iterator[None]:
     """Hold back the first Ctrl-C that comes in the block: it is only remembered, for `check`. A second one ends it."""
-
     came = False
 
     def remember(number: int, frame: FrameType | None) -> None:

@@ -100,14 +100,16 @@ def run_to_its_end(session: Session, options: dict[str, Any], *, remove: bool = 
     from argosy.proto.argosy.v1 import control_pb2 as pb
 
     request = pb.CreateServiceRequest(project=session.project, spec=_message(options))
+    if detach:
+        with interrupt.held():
+            say(_create(session, request).spec.name)
+        interrupt.check()
+        return 0
+    console = Console(session, terminal=options["tty"]) if options["tty"] or options["interactive"] else None
     with _terminated_as_interrupted():
-        created = _create(session, request)
-        if detach:
-            say(created.spec.name)
-            interrupt.check()
-            return 0
-        console = Console(session, terminal=options["tty"]) if options["tty"] or options["interactive"] else None
-        following = _Following(session, decode(created, Service), console)
+        with interrupt.held():  # until it is known what there is to remove
+            created = _create(session, request)
+            following = _Following(session, decode(created, Service), console)
         try:
             with console.ready() if console else nullcontext():
                 status = following.until_ended()
@@ -128,10 +130,9 @@ def run_to_its_end(session: Session, options: dict[str, Any], *, remove: bool = 
 
 
 def _create(session: Session, request: "pb.CreateServiceRequest") -> "types.Service":
-    """Create the run's service. An interrupt is held back until it is known what there is to remove."""
     name = request.spec.name
     try:
-        with refused_with(EXIT_CANNOT_RUN, name), interrupt.held():
+        with refused_with(EXIT_CANNOT_RUN, name):
             return session.control.CreateService(request)
     except KeyboardInterrupt:
         interrupt.acted_on()
