@@ -4,9 +4,13 @@ Examples have no deadline: how long one takes is the machine's business.
 """
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
+
+# A shell starts what it runs in the background deaf to Ctrl-C, and so would be all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples every time, so that a failure is the change's and not the day's; `make test-long` searches further.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
