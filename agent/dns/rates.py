@@ -1,7 +1,6 @@
 """How often each asker may ask: a limit for each, so that none of them takes all the time that there is."""
 
-import time
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Final
 
 _MANY: Final = 10_000
@@ -11,16 +10,14 @@ _MANY: Final = 10_000
 class Rates:
     """Each asker has `at_once`, of which it gets `each` a second back (a token bucket)."""
 
-    def __init__(self, each: float, at_once: int, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, each: float, at_once: int) -> None:
         self._each = each
         self._at_once = at_once
-        self._now = now
         self._left: dict[Hashable, tuple[float, float]] = {}
         """How many an asker had left, and when."""
 
-    def take(self, asker: Hashable) -> bool:
-        """Take one, if the asker may have one now; tell whether it may."""
-        now = self._now()
+    def take(self, asker: Hashable, now: float) -> bool:
+        """Take one, if the asker may have one now (in seconds since whenever, never back); tell whether it may."""
         left = self._left_at(now, *self._left.get(asker, (self._at_once, now)))
         if left < 1:
             return False

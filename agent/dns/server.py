@@ -8,6 +8,7 @@ import random
 import socket
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -35,6 +36,7 @@ _OTHERS_EACH: Final = 500.0
 """Questions a second and asker that came in one piece with another: the firewall counts a piece as one.
 
 The first of each piece are no more than it lets through; they may have waited here for long, and are all answered.
+Meanwhile nobody is given any others back: they came before, and a slow machine would answer all of them, one by one.
 """
 _OTHERS_AT_ONCE: Final = 500
 _TCP_BYTES: Final = 65535
@@ -48,6 +50,8 @@ class _Listener:
     udp: socket.socket
     tcp: socket.socket
     server: asyncio.Server | None = None
+    behind_since: float | None = None
+    """When a question was found in the UDP socket after there had been none (monotonic clock)."""
 
 
 class Server:
@@ -73,7 +77,7 @@ class Server:
         listener.udp.setblocking(False)
         listener.tcp.setblocking(False)
         self._listeners[network] = listener
-        asyncio.get_running_loop().add_reader(listener.udp, self._read, network, listener.udp)
+        asyncio.get_running_loop().add_reader(listener.udp, self._read, network, listener)
         listener.server = await asyncio.start_server(
             lambda reader, writer: self._serve_tcp(network, reader, writer), sock=listener.tcp
         )
@@ -88,24 +92,30 @@ class Server:
                 listener.server.close()
             listener.tcp.close()
 
-    def _read(self, network: str, udp: socket.socket) -> None:
+    def _read(self, network: str, listener: _Listener) -> None:
         """Answer what waits; a datagram is taken out when it is answered: who is killed leaves it to the next life."""
-        count = 0
-        while count < _BURST:
+        udp, count = listener.udp, 0
+        if listener.behind_since is None:
+            listener.behind_since = time.monotonic()
+        while count <= _BURST:  # and one look more: whether anything is left
             try:
                 data, ancillary, _, client = udp.recvmsg(_DATAGRAM, _SIZE_SPACE, socket.MSG_PEEK)
             except BlockingIOError:
+                listener.behind_since = None
                 return
             except OSError:
                 count += 1
                 continue  # an error that an earlier answer met on its way; it is read once
+            if count >= _BURST:
+                break
             try:
                 first, *others = _datagrams(data, ancillary)
                 count += 1 + len(others)
                 self._answer_datagram(network, udp, first, client)
                 for datagram in others:
-                    if self._others.take((network, client[0])):
-                        self._answer_datagram(network, udp, datagram, client)
+                    if not self._others.take((network, client[0]), listener.behind_since):
+                        break
+                    self._answer_datagram(network, udp, datagram, client)
             finally:
                 _take(udp)
 

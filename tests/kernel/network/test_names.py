@@ -331,8 +331,9 @@ def waiting_bytes(host: Host) -> int:
 
 
 def one_by_one(flooding: socket.socket, held: int) -> None:
+    one = question("web")
     for _ in range(held + held // 10):
-        flooding.send(question("web"))
+        flooding.send(one)
 
 
 def many_in_a_piece(flooding: socket.socket, held: int) -> None:
@@ -344,8 +345,9 @@ def many_in_a_piece(flooding: socket.socket, held: int) -> None:
 
 
 def largest(flooding: socket.socket, held: int) -> None:
+    one = question("web").ljust(LARGEST, b"x")
     for _ in range(held + held // 10):
-        flooding.send(question("web").ljust(LARGEST, b"x"))
+        flooding.send(one)
 
 
 def large(flooding: socket.socket, held: int) -> None:

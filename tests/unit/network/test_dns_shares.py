@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from argosy.agent.dns.server import Server
 from argosy.agent.dns.upstream import Upstream
-from argosy.agent.dns.zone import Zone
+from argosy.agent.dns.zone import Answer, Found, Zone
 
 GREEDY, MODEST = "127.0.0.2", "127.0.0.3"
 NOERROR, SERVFAIL = 0, 2
@@ -46,7 +47,12 @@ def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield udp, tcp
 
 
-def served(sockets: tuple[socket.socket, socket.socket], directory: Path, body: Callable[[], Awaitable[None]]) -> None:
+def served(
+    sockets: tuple[socket.socket, socket.socket],
+    directory: Path,
+    body: Callable[[], Awaitable[None]],
+    zone: Zone | None = None,
+) -> None:
     """Run a test's body while argosy-dns answers, which asks a resolver of the test's."""
 
     async def run() -> None:
@@ -54,7 +60,7 @@ def served(sockets: tuple[socket.socket, socket.socket], directory: Path, body: 
         transport, _ = await loop.create_datagram_endpoint(Resolver, local_addr=("127.0.0.1", 0))
         conf = directory / "resolv.conf"
         conf.write_text(f"nameserver [127.0.0.1]:{transport.get_extra_info('sockname')[1]}\n")
-        server = Server(Zone(), Upstream(conf))
+        server = Server(zone or Zone(), Upstream(conf))
         udp, tcp = sockets
         await server.listen("net", udp.dup().detach(), tcp.dup().detach())
         try:
@@ -112,3 +118,37 @@ def test_connections(sockets: tuple[socket.socket, socket.socket], tmp_path: Pat
             one.close()
 
     served(sockets, tmp_path, body)
+
+
+class SlowZone(Zone):
+    """Knows every name, after 2 ms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def resolve(self, network: str, source: int, name: str) -> Answer:
+        self.asked += 1
+        time.sleep(0.002)
+        return Found()
+
+
+def test_what_waited_in_pieces_counts_when_it_came(
+    sockets: tuple[socket.socket, socket.socket], tmp_path: Path
+) -> None:
+    """On a slow machine, too: an asker gets nothing back for the time that its own questions take."""
+    udp, _ = sockets
+    udp.setsockopt(socket.IPPROTO_UDP, 104, 1)  # UDP_GRO
+    zone, pieces, in_each = SlowZone(), 60, 50
+
+    async def body() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as greedy:
+            greedy.bind((GREEDY, 0))
+            greedy.connect(udp.getsockname())
+            greedy.setsockopt(socket.IPPROTO_UDP, 103, len(question(7, "web")))  # UDP_SEGMENT
+            for _ in range(pieces):
+                greedy.send(question(7, "web") * in_each)
+            assert await ask(udp, MODEST, "web") == NOERROR
+
+    served(sockets, tmp_path, body, zone)
+    assert zone.asked == pieces + 500 + 1
