@@ -1,10 +1,10 @@
 """Keeps the table that says who may send VXLAN packets to this host as the peers are.
 
-Believes that the table is what it was last made, and so writes only what changed; after `distrust` the next pass reads
-it anew.
+Believes that the table is what it was last made, and so writes only what changed; where `broken_tables` found that it
+is not, the next pass reads it anew.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from argosy.agent.logic.network_admission import change, read
 from argosy.agent.logic.network_firewall import removal
@@ -55,23 +55,22 @@ class Admission:
         self._held, self._broken = wanted, False
         return int(bool(commands))
 
-    def distrust(self) -> None:
-        """Have the next pass believe the kernel, and nothing else."""
-        self._known = False
-
-    def intact(self) -> bool:
-        """Tell whether the kernel has what it is believed to have."""
+    def broken_tables(self) -> dict[str, Callable[[], None]]:
+        """Return for the name of the table, if the kernel has not what is believed, what has the next pass write it."""
         generation = self._nft.generation()
         if not self._known or (generation != self._intact_at and self._read() != (self._held, False)):
-            return False
+            return {self._table: self._distrust}
         self._intact_at = generation
-        return True
+        return {}
 
     def purge(self) -> None:
         """Remove the table, whoever made it."""
         self._nft.run(removal(self._table))
         self._wanted = self._held = None
         self._broken = False
+
+    def _distrust(self) -> None:
+        self._known = False
 
     def _look_again(self) -> None:
         self._held, self._broken = self._read()

@@ -39,6 +39,7 @@ from argosy.agent.network.keeper import Keeper, Sockets
 from argosy.agent.network.overlay import Overlay
 from argosy.agent.network.prober import Prober
 from argosy.agent.network.records import Records
+from argosy.agent.network.repairs import Repairs
 from argosy.agent.network.tunnels import Looked, TunnelWatch
 from argosy.core.errors import TransientError
 from argosy.core.mesh import MeshKey
@@ -70,6 +71,7 @@ class NetworkPlane:
         self._kernel_thread = ThreadPoolExecutor(1, "argosy-network")
         self._dns_thread = ThreadPoolExecutor(1, "argosy-dns-link")
         self._overlay: Overlay | None = None
+        self._repairs: Repairs | None = None
         keeper = Keeper(settings.launcher) if settings.launcher else None
         self._dns = DnsLink(settings.run_dir, settings.resolv_conf, keeper) if settings.dns else None
         self._desired = NetworkState()
@@ -159,12 +161,12 @@ class NetworkPlane:
     async def verify(self) -> list[Drift]:
         """Return how the kernel differs from what is intended; before anything is, it does not."""
         async with self._applying:
-            return await self._in_kernel(self._running.verify) if self._applied else []
+            return await self._in_kernel(self._repairing.verify) if self._applied else []
 
     async def repair(self, scope: Scope = EVERYTHING) -> list[Drift]:
         """Put right how the kernel differs from what is intended, and return it. Raises TransientError."""
         async with self._applying:
-            return await self._change(lambda: self._running.repair(scope)) if self._applied else []
+            return await self._change(lambda: self._repairing.repair(scope)) if self._applied else []
 
     async def audit(self) -> Audited:
         """Look at everything now, put right what is not as intended, and say what that was."""
@@ -175,7 +177,7 @@ class NetworkPlane:
             return Audited(tuple(await self.verify()), str(error), earlier)
         self._auditor.note(found)
         async with self._applying:
-            stays = await self._in_kernel(self._running.beyond_repair) if self._applied else []
+            stays = await self._in_kernel(self._repairing.beyond_repair) if self._applied else []
         if stays:
             return Audited(tuple(stays), "; ".join(d.what for d in stays), tuple(self._auditor.recent))
         return Audited(tuple(found), "", earlier)
@@ -225,7 +227,7 @@ class NetworkPlane:
             await self._in_dns(self._dns.close)
         if self._overlay:
             await self._in_kernel(self._overlay.close)
-            self._overlay = None
+            self._overlay = self._repairs = None
         self._kernel_thread.shutdown()
         self._dns_thread.shutdown()
 
@@ -246,8 +248,15 @@ class NetworkPlane:
             raise RuntimeError("the network plane was not started")
         return self._overlay
 
+    @property
+    def _repairing(self) -> Repairs:
+        if self._repairs is None:
+            raise RuntimeError("the network plane was not started")
+        return self._repairs
+
     async def _open(self) -> None:
         self._overlay = await self._in_kernel(Overlay, self._identity, self._settings)
+        self._repairs = Repairs(self._overlay)
         await self._in_kernel(self._overlay.adopt)
 
     async def _in_kernel(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -424,7 +433,7 @@ class NetworkPlane:
         return await self._in_kernel(self._running.open_echo)
 
     async def _silent_changes(self) -> list[str]:
-        return await self._in_kernel(self._running.silent_changes)
+        return await self._in_kernel(self._repairing.silent_changes)
 
     async def _end_work(self) -> None:
         """Stop what works unasked, and have the threads finish what was begun and nobody waits for any more."""

@@ -385,7 +385,7 @@ def test_what_a_failed_repair_put_right_is_told_by_the_next(wire: World, ends) -
 def test_tables_that_a_failed_repair_left_as_they_were_are_found_again(
     where: str, damage: str, ends, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    host, converge, failures = ends[0].host, Overlay._converge, [TransientError("not now")]
+    host, converge, failures = ends[0].host, Overlay.converge, [TransientError("not now")]
 
     def fail_or_converge(overlay: Overlay, problems: Problems) -> int:
         if failures:
@@ -395,7 +395,7 @@ def test_tables_that_a_failed_repair_left_as_they_were_are_found_again(
     look = "nft -s list ruleset"
     before = host.in_network(where, look) if where else host.sh(look)
     host.in_network(where, damage) if where else host.sh(damage)
-    monkeypatch.setattr(Overlay, "_converge", fail_or_converge)
+    monkeypatch.setattr(Overlay, "converge", fail_or_converge)
     with pytest.raises(TransientError, match="not now"):
         host.do(host.plane.repair())
     assert len(host.do(host.plane.repair())) == 1
