@@ -17,7 +17,7 @@ class Rates:
         """How many an asker had left, and when."""
 
     def take(self, asker: Hashable, now: float) -> bool:
-        """Take one, if the asker may have one now (in seconds since whenever, never back); tell whether it may."""
+        """Take one, if the asker may have one now (in seconds; of one asker never back); tell whether it may."""
         left = self._left_at(now, *self._left.get(asker, (self._at_once, now)))
         if left < 1:
             return False

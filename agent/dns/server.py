@@ -36,7 +36,7 @@ _OTHERS_EACH: Final = 500.0
 """Questions a second and asker that came in one piece with another: the firewall counts a piece as one.
 
 The first of each piece are no more than it lets through; they may have waited here for long, and are all answered.
-Meanwhile nobody is given any others back: they came before, and a slow machine would answer all of them, one by one.
+Meanwhile nobody gets any others back: a slow machine would answer all that wait, as fast as they are given back.
 """
 _OTHERS_AT_ONCE: Final = 500
 _TCP_BYTES: Final = 65535
@@ -97,7 +97,7 @@ class Server:
         udp, count = listener.udp, 0
         if listener.behind_since is None:
             listener.behind_since = time.monotonic()
-        while count <= _BURST:  # and one look more: whether anything is left
+        for _ in range(_BURST + 1):  # the last is a look whether anything is left
             try:
                 data, ancillary, _, client = udp.recvmsg(_DATAGRAM, _SIZE_SPACE, socket.MSG_PEEK)
             except BlockingIOError:

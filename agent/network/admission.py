@@ -1,7 +1,7 @@
 """Keeps the table that says who may send VXLAN packets to this host as the peers are.
 
-Believes that the table is what it was last made, and so writes only what changed; where `broken_tables` found that it
-is not, the next pass reads it anew.
+Believes that the table is what it was last made, and so writes only what changed; after what `broken_tables` returned
+was called the next pass reads it anew.
 """
 
 from collections.abc import Callable, Iterable

@@ -6,10 +6,12 @@ import struct
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from argosy.agent.dns import server
 from argosy.agent.dns.server import Server
 from argosy.agent.dns.upstream import Upstream
 from argosy.agent.dns.zone import Answer, Found, Zone
@@ -60,14 +62,14 @@ def served(
         transport, _ = await loop.create_datagram_endpoint(Resolver, local_addr=("127.0.0.1", 0))
         conf = directory / "resolv.conf"
         conf.write_text(f"nameserver [127.0.0.1]:{transport.get_extra_info('sockname')[1]}\n")
-        server = Server(zone or Zone(), Upstream(conf))
+        answering = Server(zone or Zone(), Upstream(conf))
         udp, tcp = sockets
-        await server.listen("net", udp.dup().detach(), tcp.dup().detach())
+        await answering.listen("net", udp.dup().detach(), tcp.dup().detach())
         try:
             async with asyncio.timeout(60):
                 await body()
         finally:
-            server.drop("net")
+            answering.drop("net")
             transport.close()
 
     asyncio.run(run())
@@ -133,22 +135,53 @@ class SlowZone(Zone):
         return Found()
 
 
+@pytest.fixture
+def pieces(sockets: tuple[socket.socket, socket.socket]) -> Iterator[Callable[[int], None]]:
+    """Asks as many questions in one piece, from the greedy address; where they are received they stay one, too."""
+    udp, _ = sockets
+    udp.setsockopt(socket.IPPROTO_UDP, 104, 1)  # UDP_GRO
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as greedy:
+        greedy.bind((GREEDY, 0))
+        greedy.connect(udp.getsockname())
+        greedy.setsockopt(socket.IPPROTO_UDP, 103, len(question(7, "web")))  # UDP_SEGMENT
+        yield lambda count: greedy.sendall(question(7, "web") * count)
+
+
 def test_what_waited_in_pieces_counts_when_it_came(
-    sockets: tuple[socket.socket, socket.socket], tmp_path: Path
+    sockets: tuple[socket.socket, socket.socket], tmp_path: Path, pieces: Callable[[int], None]
 ) -> None:
     """On a slow machine, too: an asker gets nothing back for the time that its own questions take."""
     udp, _ = sockets
-    udp.setsockopt(socket.IPPROTO_UDP, 104, 1)  # UDP_GRO
-    zone, pieces, in_each = SlowZone(), 60, 50
+    zone, waiting, in_each = SlowZone(), 60, 50
 
     async def body() -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as greedy:
-            greedy.bind((GREEDY, 0))
-            greedy.connect(udp.getsockname())
-            greedy.setsockopt(socket.IPPROTO_UDP, 103, len(question(7, "web")))  # UDP_SEGMENT
-            for _ in range(pieces):
-                greedy.send(question(7, "web") * in_each)
-            assert await ask(udp, MODEST, "web") == NOERROR
+        for _ in range(waiting):
+            pieces(in_each)
+        assert await ask(udp, MODEST, "web") == NOERROR
 
     served(sockets, tmp_path, body, zone)
-    assert zone.asked == pieces + 500 + 1
+    assert zone.asked == waiting + 500 + 1
+
+
+def test_an_asker_gets_its_rate_back_whenever_nothing_waits(
+    sockets: tuple[socket.socket, socket.socket],
+    tmp_path: Path,
+    pieces: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where each look ends with the last of what waited."""
+    udp, _ = sockets
+    zone, now, rounds, in_each = SlowZone(), [1000.0], 20, 40
+    monkeypatch.setattr(server, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    async def body() -> None:
+        for n in range(1, rounds + 1):
+            now[0] += 1
+            pieces(in_each)
+            pieces(in_each)
+            async with asyncio.timeout(30):
+                while zone.asked < n * 2 * in_each:
+                    await asyncio.sleep(0.001)
+
+    served(sockets, tmp_path, body, zone)
+    assert zone.asked == rounds * 2 * in_each
