@@ -136,7 +136,8 @@ class Observer:
         """Note that a host is cut off while the body runs: for the others its tasks are gone."""
         with self.disturbed(host):
             with self._lock:
-                self._cut[host] = time.monotonic()
+                # What led to it until now was right, however often it was cut off before.
+                self._cut[host] = self._calm_since[_cutting(host)] = time.monotonic()
             yield
             with self._lock:
                 del self._cut[host]
@@ -286,7 +287,12 @@ class Observer:
         if last not in self._cut:
             return (host, "controllers", last), GONE_S
         led_anew = self._calm_since["controllers"] > self._cut[last] - HEARD_S
-        return (host, "controllers"), GONE_S + (NEW_LEADER_S if led_anew else 0.0)
+        return (host, "controllers", _cutting(last)), GONE_S + (NEW_LEADER_S if led_anew else 0.0)
+
+
+def _cutting(host):
+    """Return how a host's being cut off is called among what others depend on."""
+    return f"{host} cut off"
 
 
 def addresses_named(pid, names):
