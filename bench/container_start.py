@@ -61,7 +61,7 @@ class Network:
 
     def _open(self) -> None:
         self._home = Home()
-        self._namespace = KernelNamespace(self._home, self._home.make(), lambda name: name.startswith("t"))
+        self._namespace = KernelNamespace(self._home, self._home.make())
 
     async def attach(self, pid: int) -> None:
         """Give a container a link, its address and its default route."""

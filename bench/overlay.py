@@ -221,7 +221,7 @@ def assigned(host: Host) -> Assignments:
 
 
 def apply(host: Host, assignments: Assignments) -> None:
-    host.do(host.plane.apply(network_state(assignments, {}), synced=True))
+    host.do(host.plane.apply(network_state(f"node-{host.name}", assignments, {}), synced=True))
 
 
 def service(number: int, network_id: str = NETWORK, endpoints: int = ENDPOINTS) -> list[Piece]:
